@@ -1,0 +1,57 @@
+//! The origin on a TCP or Unix listener: the direct path.
+#![forbid(unsafe_code)]
+
+use std::{num::NonZeroUsize, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use origin::{Endpoint, process, server};
+
+#[derive(Debug, Parser)]
+#[command(version, about = "Serves the origin directly: what a hop is compared with")]
+struct Options {
+    /// Where to listen: HOST:PORT or unix:PATH. Port 0 takes any free one
+    #[arg(long, default_value = "127.0.0.1:4000", value_name = "ADDR")]
+    listen: server::Address,
+    /// Threads that serve; default: one per core
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// How long open requests may take to finish after SIGTERM or SIGINT
+    #[arg(long, default_value_t = 2_000, value_name = "MS")]
+    drain_ms: u64,
+    /// Stop when stdin reaches its end
+    #[arg(long)]
+    exit_with_stdin: bool,
+    /// What to log on stderr: a level, or a filter such as 'origin=debug'
+    #[arg(long, default_value = "warn", value_name = "FILTER")]
+    log: String,
+    /// Print what the endpoints (or these targets) answer, as JSON, and exit
+    #[arg(long, num_args = 0.., value_name = "TARGET")]
+    describe: Option<Vec<String>>,
+}
+
+fn main() -> ExitCode {
+    process::exit_code(run(Options::parse()))
+}
+
+#[expect(clippy::print_stdout, reason = "--describe and the listening line are this program's output")]
+fn run(options: Options) -> anyhow::Result<()> {
+    process::log_to_stderr(&options.log)?;
+    if let Some(mut targets) = options.describe {
+        if targets.is_empty() {
+            targets = Endpoint::ALL.map(|endpoint| endpoint.example().to_owned()).into();
+        }
+        let expectations = targets.iter().map(|target| origin::describe(target));
+        let expectations = expectations.collect::<Result<Vec<_>, _>>()?;
+        println!("{}", serde_json::to_string_pretty(&expectations)?);
+        return Ok(());
+    }
+    process::raise_open_files_limit();
+    let runtime = process::runtime("origin", options.threads)?;
+    runtime.block_on(async {
+        let stop = process::stop_requested(options.exit_with_stdin)?;
+        let listener = server::Listener::bind(&options.listen)?;
+        println!("listening on {}", listener.address()?);
+        let drain = Duration::from_millis(options.drain_ms);
+        Ok(server::serve(listener, origin::router(), stop, drain).await?)
+    })
+}

@@ -1,0 +1,17 @@
+//! The workload: one HTTP application, served by every path.
+//!
+//! [`Endpoint::ALL`] is the only list of endpoints. The routes of [`router`] and the expected
+//! answers of [`describe`] both come from it, so that what is served and what is verified can't
+//! drift apart. [`server`] is how the application is put on a listener, with the same code in the
+//! baseline and behind a tunnel. [`process`] is what every server process on a path does besides:
+//! log, stop when told, and say how it ended.
+#![forbid(unsafe_code)]
+
+mod endpoint;
+pub mod payload;
+pub mod process;
+mod routes;
+pub mod server;
+
+pub use endpoint::{DescribeError, Endpoint, Expectation, describe};
+pub use routes::router;

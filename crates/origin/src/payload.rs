@@ -1,0 +1,120 @@
+//! Deterministic response bodies.
+//!
+//! Two families. [`large`] repeats a sentence, the payload of the published benchmark that
+//! hopbench compares with. [`sequence`] numbers its own bytes, so that a tunnel which loses,
+//! repeats or reorders a piece can't produce the right digest.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+/// Repeated to make [`large`]. 45 bytes, with the space.
+const SENTENCE: &str = "The quick brown fox jumps over the lazy dog. ";
+
+/// 45 × 5,825 = 262,125 bytes: just under 256 KiB.
+const LARGE_REPEATS: usize = 5_825;
+
+/// Length of [`large`] in bytes.
+pub const LARGE_BYTES: usize = SENTENCE.len() * LARGE_REPEATS;
+
+/// Bodies up to this length are slices of one prebuilt buffer; longer ones are streamed, so that
+/// serving a body costs memory for a piece of it and not for the whole.
+pub const PREBUILT_BYTES: usize = 1 << 20;
+
+/// Length of the pieces in which a longer body is streamed, in bytes.
+pub const PIECE_BYTES: usize = 64 * 1024;
+
+/// The repeated sentence, built once per process.
+pub fn large() -> Bytes {
+    static LARGE: OnceLock<Bytes> = OnceLock::new();
+    LARGE.get_or_init(large_fresh).clone()
+}
+
+/// The repeated sentence, built anew at each call.
+pub fn large_fresh() -> Bytes {
+    Bytes::from(SENTENCE.repeat(LARGE_REPEATS))
+}
+
+/// The first `length_bytes` of the sequence, a slice of a buffer built once per process.
+///
+/// # Panics
+/// If `length_bytes` is over [`PREBUILT_BYTES`]: callers stream those.
+pub fn prebuilt(length_bytes: usize) -> Bytes {
+    static PREBUILT: OnceLock<Bytes> = OnceLock::new();
+    PREBUILT.get_or_init(|| sequence(0, PREBUILT_BYTES)).slice(..length_bytes)
+}
+
+/// Bytes `offset_bytes ..` of the sequence: little-endian numbers 0, 1, 2 … of 8 bytes each,
+/// mixed so that neighbouring bytes differ.
+pub fn sequence(offset_bytes: u64, length_bytes: usize) -> Bytes {
+    let mut out = Vec::with_capacity(length_bytes + 16);
+    let mut word = offset_bytes / 8;
+    let skip = usize::try_from(offset_bytes % 8).expect("a remainder of 8 fits");
+    while out.len() < length_bytes + skip {
+        // The multiplier of SplitMix64 (Steele, Lea & Flood 2014), an odd constant: a bijection.
+        out.extend_from_slice(&word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        word += 1;
+    }
+    out.truncate(length_bytes + skip);
+    Bytes::from(out).slice(skip..)
+}
+
+/// The sequence cut into pieces of at most [`PIECE_BYTES`], made one at a time.
+pub fn pieces(length_bytes: u64) -> impl Iterator<Item = Bytes> + Send + 'static {
+    let piece = PIECE_BYTES as u64;
+    (0..length_bytes.div_ceil(piece)).map(move |index| {
+        let offset = index * piece;
+        let length = (length_bytes - offset).min(piece);
+        sequence(offset, usize::try_from(length).expect("a piece fits in memory"))
+    })
+}
+
+/// SHA-256 of the pieces put together, in lower-case hexadecimal.
+pub fn sha256_hex(pieces: impl IntoIterator<Item = Bytes>) -> String {
+    let mut hasher = Sha256::new();
+    for piece in pieces {
+        hasher.update(&piece);
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn large_has_the_published_length() {
+        assert_eq!(large().len(), 262_125);
+        assert_eq!(large(), large_fresh());
+    }
+
+    proptest! {
+        /// However the sequence is cut, it is the same sequence.
+        #[test]
+        fn a_slice_of_the_sequence_is_the_sequence_from_there(
+            offset in 0_usize..5_000,
+            length in 0_usize..5_000,
+        ) {
+            let whole = prebuilt(10_000);
+            prop_assert_eq!(sequence(offset as u64, length), whole.slice(offset..offset + length));
+        }
+    }
+
+    #[test]
+    fn pieces_put_together_are_the_sequence() {
+        for length in [0, 1, PIECE_BYTES, PIECE_BYTES + 1, PREBUILT_BYTES] {
+            let joined: Vec<u8> = pieces(length as u64).flatten().collect();
+            assert_eq!(joined, prebuilt(length));
+        }
+    }
+
+    #[test]
+    fn digest_is_sha256() {
+        // FIPS 180-2, appendix B.1.
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256_hex([Bytes::from("a"), Bytes::from("bc")]), digest);
+    }
+}

@@ -1,0 +1,97 @@
+//! What every server process on a path does besides serving: log, stop when told, say how it ended.
+
+use std::{
+    io::{self, Read},
+    num::NonZeroUsize,
+    process::ExitCode,
+    thread,
+};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+};
+
+/// Exit code for what is wrong around the program: a port in use, no peer, no permission.
+pub const EXIT_ENVIRONMENT: u8 = 4;
+
+/// Sends the log to stderr. `filter` is a level or a `tracing` filter such as `tunnel=debug`.
+///
+/// # Errors
+/// If the filter can't be read.
+pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|error| anyhow::anyhow!("--log '{filter}': {error}; try 'info' or 'debug'"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one: a connection takes up to two.
+pub fn raise_open_files_limit() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit) {
+        tracing::warn!(%error, "could not raise the limit of open files");
+    }
+}
+
+/// A runtime whose threads are named `name`, so that their CPU time can be told apart: the calling
+/// thread alone if `threads` is 1, otherwise that many workers, one per core by default.
+///
+/// # Errors
+/// If threads can't be started.
+pub fn runtime(name: &str, threads: Option<NonZeroUsize>) -> io::Result<Runtime> {
+    let threads = match threads {
+        Some(threads) => threads,
+        None => thread::available_parallelism()?,
+    };
+    let mut builder = match threads.get() {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.worker_threads(threads.get()).thread_name(name).enable_all().build()
+}
+
+/// Resolves at SIGTERM or SIGINT, or, if `with_stdin`, when stdin reaches its end: whoever started
+/// the process is gone, however it ended.
+///
+/// # Errors
+/// If the signals can't be caught.
+pub fn stop_requested(with_stdin: bool) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (closing, closed) = tokio::sync::oneshot::channel();
+    if with_stdin {
+        // A thread of its own: the runtime would wait for a blocked read when it shuts down.
+        thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+            let mut buffer = [0; 256];
+            while matches!(io::stdin().read(&mut buffer), Ok(n) if n > 0) {}
+            // Fails only if the process is already stopping.
+            let _ = closing.send(());
+        })?;
+    } else {
+        // The sender lives in a future that never resolves.
+        std::mem::forget(closing);
+    }
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("stopping: SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("stopping: SIGINT"),
+            _ = closed => tracing::info!("stopping: end of stdin"),
+        }
+    })
+}
+
+/// Prints an error with its causes on one line, and gives the exit code.
+pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(EXIT_ENVIRONMENT)
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Puts the application on a listener, or on a byte stream that is already open.
+
+use std::{
+    fmt, fs,
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::Context;
+use axum::{Router, serve::ListenerExt};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpSocket, UnixListener},
+};
+
+/// Where a server listens, or where an upstream is: `HOST:PORT` or `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// A bound listener. A Unix socket's file is removed when this is dropped.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket that this process has bound.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Inode, so that a file that another process has put there since is left alone.
+    inode: u64,
+}
+
+/// Connections that wait to be accepted. A sweep opens hundreds at once; the kernel caps it at
+/// `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
+
+impl Listener {
+    /// Binds `address`; port 0 takes any free one.
+    ///
+    /// # Errors
+    /// If the address is in use, not permitted, or a path that is no socket.
+    pub fn bind(address: &Address) -> anyhow::Result<Self> {
+        match address {
+            Address::Tcp(address) => bind_tcp(*address)
+                .map(Self::Tcp)
+                .with_context(|| format!("could not listen on '{address}'")),
+            Address::Unix(path) => {
+                let (listener, file) = bind_unix(path)?;
+                Ok(Self::Unix(listener, file))
+            }
+        }
+    }
+
+    /// The address clients connect to.
+    ///
+    /// # Errors
+    /// If the kernel doesn't tell.
+    pub fn address(&self) -> io::Result<Address> {
+        Ok(match self {
+            Self::Tcp(listener) => Address::Tcp(listener.local_addr()?),
+            Self::Unix(_, file) => Address::Unix(file.path.clone()),
+        })
+    }
+}
+
+/// Serves `router` until `stop` resolves, then lets open requests finish for at most `drain`.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+    drain: Duration,
+) -> io::Result<()> {
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let stop = async move {
+        stop.await;
+        // Fails only if serving has already ended by itself.
+        let _ = stopping.send(());
+    };
+    // Keeps a Unix socket's file until serving has ended.
+    let mut socket_file = None;
+    let serving = async {
+        match listener {
+            Listener::Tcp(listener) => {
+                let listener = listener.tap_io(|stream| {
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "could not set TCP_NODELAY");
+                    }
+                });
+                axum::serve(listener, router).with_graceful_shutdown(stop).await
+            }
+            Listener::Unix(listener, file) => {
+                socket_file = Some(file);
+                axum::serve(listener, router).with_graceful_shutdown(stop).await
+            }
+        }
+    };
+    let overdue = async {
+        if stopped.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(drain).await;
+    };
+    tokio::select! {
+        result = serving => result,
+        () = overdue => {
+            tracing::info!(?drain, "connections were still open at the end of the drain");
+            Ok(())
+        }
+    }
+}
+
+/// Serves `router` on one open byte stream, as [`serve`] does on each that it accepts.
+///
+/// # Errors
+/// What the connection ended with, if not cleanly.
+pub async fn serve_stream<S>(
+    stream: S,
+    router: Router,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    auto::Builder::new(TokioExecutor::new())
+        .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await
+}
+
+/// Binds a Unix socket for this user only. A file left by a process that is gone is replaced; one
+/// that a process still answers on is not.
+///
+/// # Errors
+/// If a process answers there, the path holds something that is no socket, or binding fails.
+pub fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
+    let describe = || format!("could not listen on 'unix:{}'", path.display());
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            anyhow::bail!("{}: a file that is no socket is there; choose another path", describe());
+        }
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).with_context(describe)?;
+            }
+            Err(error) => return Err(error).with_context(describe),
+            Ok(_) => anyhow::bail!(
+                "{}: address in use by a running process; stop it or choose another path",
+                describe()
+            ),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(describe),
+    }
+    let listener = UnixListener::bind(path).with_context(describe)?;
+    // Removed from here on, whatever fails.
+    let file = SocketFile::new(path).with_context(describe)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(describe)?;
+    Ok((listener, file))
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A port in TIME_WAIT from the run before is not in use.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(Self { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        use std::os::unix::fs::MetadataExt;
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|now| now.ino() == self.inode);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "could not remove the socket file");
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("expected a path after 'unix:'".to_owned()),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text
+                .replace("localhost:", "127.0.0.1:")
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| "expected 'HOST:PORT' with a numeric host, or 'unix:PATH'".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_read_back_as_written() {
+        for text in ["127.0.0.1:4000", "[::1]:0", "unix:/tmp/a.sock"] {
+            assert_eq!(text.parse::<Address>().expect(text).to_string(), text);
+        }
+        for text in ["", "4000", "unix:", "example.org:80", "127.0.0.1:65536"] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_in_use_is_refused_and_a_stale_one_replaced() {
+        let directory = std::env::temp_dir().join(format!("origin-bind-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a fresh directory");
+        let path = directory.join("socket");
+
+        let (first, file) = bind_unix(&path).expect("the path is free");
+        let error = bind_unix(&path).unwrap_err().to_string();
+        assert!(error.contains("address in use"), "{error}");
+
+        // Closed without removing the file: as after a crash.
+        std::mem::forget(file);
+        drop(first);
+        let (_second, file) = bind_unix(&path).expect("the file is stale");
+        assert_eq!(fs::metadata(&path).expect("bound").permissions().mode() & 0o777, 0o600);
+        drop(file);
+        assert!(!path.exists(), "removed with the listener");
+
+        fs::write(&path, "not a socket").expect("writable");
+        let error = bind_unix(&path).unwrap_err().to_string();
+        assert!(error.contains("no socket"), "{error}");
+        fs::remove_dir_all(&directory).expect("ours");
+    }
+}
