@@ -1,0 +1,68 @@
+//! The client's end of the tunnel.
+#![forbid(unsafe_code)]
+
+use std::{num::NonZeroUsize, process::ExitCode};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use origin::{process, server::Address};
+use tunnel::{
+    admin::AdminAddress,
+    host::{Host, HostOptions},
+    transport::TransportOptions,
+};
+
+#[derive(Debug, Parser)]
+#[command(version, about = "Accepts clients and tunnels their bytes to a plugin")]
+struct Options {
+    #[command(flatten)]
+    transport: TransportOptions,
+    /// Where clients connect: HOST:PORT or unix:PATH. Port 0 takes any free one
+    #[arg(long, default_value = "127.0.0.1:4000", value_name = "ADDR")]
+    listen: Address,
+    /// Clients connected at a time; more wait to be accepted
+    #[arg(long, default_value = "4096", value_name = "N")]
+    max_connections: NonZeroUsize,
+    /// Where to serve the counters: unix:PATH, a loopback HOST:PORT, or 'none'
+    /// [default: a Unix socket beside --addr]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<AdminAddress>,
+    /// Threads that relay
+    #[arg(long, default_value = "1", value_name = "N")]
+    threads: NonZeroUsize,
+    /// Stop when stdin reaches its end
+    #[arg(long)]
+    exit_with_stdin: bool,
+    /// What to log on stderr: a level, or a filter such as 'tunnel=debug'
+    #[arg(long, default_value = "warn", value_name = "FILTER")]
+    log: String,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if let Err(message) = options.transport.validate() {
+        Options::command().error(ErrorKind::ValueValidation, message).exit();
+    }
+    process::exit_code(run(options))
+}
+
+#[expect(clippy::print_stdout, reason = "the address and the counters are this program's output")]
+fn run(options: Options) -> anyhow::Result<()> {
+    process::log_to_stderr(&options.log)?;
+    process::raise_open_files_limit();
+    let runtime = process::runtime("host", Some(options.threads))?;
+    runtime.block_on(async {
+        let stop = process::stop_requested(options.exit_with_stdin)?;
+        let host = Host::bind(HostOptions {
+            transport: options.transport,
+            listen: options.listen,
+            admin: options.admin,
+            connections_max: options.max_connections.get(),
+        })
+        .await?;
+        println!("listening on {}", host.address()?);
+        let counters = host.counters();
+        host.run(stop).await?;
+        println!("{}", counters.to_json());
+        Ok(())
+    })
+}

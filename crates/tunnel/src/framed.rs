@@ -1,0 +1,108 @@
+//! stream and shm: many tunnels as frames over one rapace transport.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mux` | the rules, without I/O: numbers, credit, half-close, reset |
+//! | `session` | one session with a peer: the writer, the receiver, the table of tunnels |
+//! | `tunnel` | one connection: socket to frames and frames to socket |
+//! | `outbox` | frames that wait for the writer |
+//! | `rapace` | rapace's transports, and what must be done to use them well |
+//! | `cork` | batching under rapace's stream transport |
+//! | `arena` | where sockets are read into |
+
+mod arena;
+mod cork;
+mod mux;
+mod outbox;
+mod rapace;
+mod session;
+mod tunnel;
+
+use std::{fmt, os::fd::OwnedFd, sync::Arc};
+
+use ::rapace::transport::shm::ShmSession;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpStream, UnixStream},
+    sync::watch,
+};
+
+pub use self::rapace::Slots;
+pub(crate) use self::{
+    mux::Role,
+    rapace::{LinkError, SLOTS_MIN},
+    session::{Session, Terms},
+    tunnel::{LocalSocket, Tunnel, TunnelStream},
+};
+use self::{cork::Socket, session::Receiver};
+use crate::counters::Counters;
+
+/// Longest payload of a stream frame that is accepted, and thus the largest `--chunk-bytes`.
+pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// A connection to a peer with which the terms are agreed, ready for a session.
+#[derive(Debug)]
+pub(crate) enum Peer {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    /// The socket stays open: its end is the peer's.
+    Shm { socket: UnixStream, segment: Segment },
+}
+
+/// Shared memory, laid out by the host and mapped by both.
+pub(crate) struct Segment {
+    mapped: Arc<ShmSession>,
+    slots: Slots,
+}
+
+impl Segment {
+    /// Lays out memory without a name on any file system: it is gone with the last process that
+    /// maps it, however that ends. Gives the descriptor that is for the peer.
+    pub(crate) fn create(slots: Slots) -> anyhow::Result<(Self, OwnedFd)> {
+        let memory = rustix::fs::memfd_create("tunnel", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let mapped = rapace::create_segment(&memory, slots)?;
+        Ok((Self { mapped, slots }, memory))
+    }
+
+    /// Maps what the peer has laid out.
+    pub(crate) fn open(memory: &OwnedFd, slots: Slots) -> anyhow::Result<Self> {
+        Ok(Self { mapped: rapace::open_segment(memory)?, slots })
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segment").field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    /// Runs `session` over this connection until the peer leaves, the transport fails, or `stopped`
+    /// says so.
+    pub(crate) async fn run(
+        self,
+        session: &Arc<Session>,
+        role: Role,
+        counters: &Arc<Counters>,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<(), LinkError> {
+        let stream = |socket| rapace::stream_link(socket, CHUNK_BYTES_MAX, counters);
+        let never = std::future::pending();
+        match self {
+            Self::Tcp(socket) => {
+                let (sender, receiver) = stream(Socket::Tcp(socket));
+                session.run(sender, Receiver::Stream(receiver), stopped, never).await
+            }
+            Self::Unix(socket) => {
+                let (sender, receiver) = stream(Socket::Unix(socket));
+                session.run(sender, Receiver::Stream(receiver), stopped, never).await
+            }
+            Self::Shm { mut socket, segment: Segment { mapped, slots } } => {
+                let (sender, receiver) = rapace::shm_link(mapped, role, slots, counters);
+                // Nothing more is sent on the socket: a read returns when the peer is gone.
+                let peer_left = async move { drop(socket.read(&mut [0]).await) };
+                session.run(sender, Receiver::Shm(receiver), stopped, peer_left).await
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! A byte stream that gathers small writes and reads ahead, to go under rapace's stream transport.
+//!
+//! rapace writes each frame with three calls (length, descriptor, payload) and reads it with three.
+//! On a bare socket each is a system call: about 900 for a 256 KiB response in 4 KiB frames. Here
+//! small writes are put behind one another until the writer says [`Corked::flush`], a large one goes
+//! out together with them in one `writev`, and a read also takes what follows, up to a bound.
+//!
+//! ```text
+//! rapace: write(4) write(64) write(64 KiB) flush
+//!           └──► gathered ◄─┘      │         └─ does nothing: more frames may follow
+//!                   └── writev([68, 64 KiB])
+//! ```
+//!
+//! The copies made here are counted by `rapace.rs`, which knows payload from framing.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+use crate::{copy, counters::Counters};
+
+/// Writes up to this length are gathered; longer ones are not worth a copy. A copy of 4 KiB costs
+/// about a tenth of the system call that it saves.
+pub(super) const GATHER_BYTES: usize = 4 * 1024;
+
+/// Gathered bytes that are sent without waiting for a flush: a fraction of a Unix socket's default
+/// buffer (208 KiB), so that the peer can start while more is gathered.
+const GATHERED_BYTES_MAX: usize = 32 * 1024;
+
+/// What a read may take beyond what was asked for. Large enough for dozens of small frames per
+/// system call; small enough that of a 64 KiB payload, seven eighths go straight to their place.
+const AHEAD_BYTES: usize = 8 * 1024;
+
+/// The socket to the peer.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// One end for rapace, which wants to own a stream.
+#[derive(Debug)]
+pub(crate) struct CorkedStream(Corked);
+
+/// The other end for the writer, who knows when no more frames follow.
+#[derive(Clone, Debug)]
+pub(crate) struct Corked(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    socket: Socket,
+    gathered: Mutex<Gathered>,
+    ahead: Mutex<Ahead>,
+    /// A frame can't be longer than this: a corrupt length must not become an allocation.
+    frame_bytes_max: usize,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+struct Gathered {
+    bytes: Vec<u8>,
+    /// Bytes at the front that the socket has taken already.
+    sent: usize,
+}
+
+#[derive(Debug)]
+struct Ahead {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Corked {
+    /// Wraps `socket`; no read for rapace may ask for more than `frame_bytes_max`.
+    pub(crate) fn new(
+        socket: Socket,
+        frame_bytes_max: usize,
+        counters: Arc<Counters>,
+    ) -> (CorkedStream, Self) {
+        let gathered = Gathered { bytes: Vec::with_capacity(GATHERED_BYTES_MAX), sent: 0 };
+        let ahead = Ahead { bytes: vec![0; AHEAD_BYTES].into(), start: 0, end: 0 };
+        let corked = Self(Arc::new(Inner {
+            socket,
+            gathered: Mutex::new(gathered),
+            ahead: Mutex::new(ahead),
+            frame_bytes_max,
+            counters,
+        }));
+        (CorkedStream(corked.clone()), corked)
+    }
+
+    /// Sends what was gathered.
+    pub(crate) async fn flush(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_drain(cx)).await
+    }
+
+    fn gathered(&self) -> MutexGuard<'_, Gathered> {
+        self.0.gathered.lock().expect("no panic while gathering")
+    }
+
+    fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut gathered = self.gathered();
+        while !gathered.bytes.is_empty() {
+            ready!(self.poll_send(cx, &mut gathered, &[]))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// One `writev` of what is gathered and of `payload`; how many bytes of `payload` were taken.
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        gathered: &mut Gathered,
+        payload: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let waiting = gathered.bytes.len() - gathered.sent;
+        loop {
+            ready!(self.0.socket.poll_write_ready(cx))?;
+            let slices = [IoSlice::new(&gathered.bytes[gathered.sent..]), IoSlice::new(payload)];
+            match self.0.socket.try_write_vectored(&slices) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => {
+                    self.0.counters.doorbells_sent.add(1);
+                    gathered.advance(n.min(waiting));
+                    return Poll::Ready(Ok(n.saturating_sub(waiting)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.0.counters.ring_full_stalls.add(1);
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn poll_fill(&self, cx: &mut Context<'_>, target: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut ahead = self.0.ahead.lock().expect("no panic while reading");
+        if target.remaining() > self.0.frame_bytes_max {
+            let message = format!("a frame of {} bytes is announced", target.remaining());
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, message)));
+        }
+        if ahead.start < ahead.end {
+            let Ahead { bytes, start, end } = &mut *ahead;
+            *start += copy::fill(target, &bytes[*start..*end]);
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.0.socket.poll_read_ready(cx))?;
+            let wanted = target.remaining();
+            // What rapace passes is initialised already: this costs nothing.
+            let slice = target.initialize_unfilled();
+            let mut slices = [IoSliceMut::new(slice), IoSliceMut::new(&mut ahead.bytes)];
+            match self.0.socket.read_vectored(&mut slices) {
+                Ok(n) => {
+                    self.0.counters.wake_ups.add(1);
+                    target.advance(n.min(wanted));
+                    ahead.start = 0;
+                    ahead.end = n.saturating_sub(wanted);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Gathered {
+    fn advance(&mut self, sent: usize) {
+        self.sent += sent;
+        if self.sent == self.bytes.len() {
+            self.bytes.clear();
+            self.sent = 0;
+        }
+    }
+}
+
+impl AsyncWrite for CorkedStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Self(corked) = &*self;
+        let mut gathered = corked.gathered();
+        if data.len() <= GATHER_BYTES {
+            while gathered.bytes.len() + data.len() > GATHERED_BYTES_MAX {
+                ready!(corked.poll_send(cx, &mut gathered, &[]))?;
+            }
+            copy::gather(&mut gathered.bytes, data);
+            return Poll::Ready(Ok(data.len()));
+        }
+        // A partial write of the gathered bytes alone takes nothing of `data`: try again.
+        loop {
+            let taken = ready!(corked.poll_send(cx, &mut gathered, data))?;
+            if taken > 0 {
+                return Poll::Ready(Ok(taken));
+            }
+        }
+    }
+
+    /// Does nothing: rapace flushes after every frame, and more may follow. See [`Corked::flush`].
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_drain(cx)
+    }
+}
+
+impl AsyncRead for CorkedStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        target: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0.poll_fill(cx, target)
+    }
+}
+
+impl Socket {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(socket) => socket.poll_read_ready(cx),
+            Self::Unix(socket) => socket.poll_read_ready(cx),
+        }
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(socket) => socket.poll_write_ready(cx),
+            Self::Unix(socket) => socket.poll_write_ready(cx),
+        }
+    }
+
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_write_vectored(slices),
+            Self::Unix(socket) => socket.try_write_vectored(slices),
+        }
+    }
+
+    /// Reads once. A read that was not filled has emptied the socket, and the runtime is told so:
+    /// that saves the read that would find it empty.
+    fn read_vectored(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let room: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut read = None;
+        let mut once = |result: rustix::io::Result<usize>| {
+            let n = result?;
+            read = Some(n);
+            if n > 0 && n < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        };
+        let result = match self {
+            Self::Tcp(socket) => {
+                socket.try_io(Interest::READABLE, || once(rustix::io::readv(socket, slices)))
+            }
+            Self::Unix(socket) => {
+                socket.try_io(Interest::READABLE, || once(rustix::io::readv(socket, slices)))
+            }
+        };
+        mem::take(&mut read).map_or(result, Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn pair(frame_bytes_max: usize) -> (CorkedStream, Corked, UnixStream) {
+        let (near, far) = UnixStream::pair().expect("a socket pair");
+        let counters = Arc::new(Counters::default());
+        let (stream, corked) = Corked::new(Socket::Unix(near), frame_bytes_max, counters);
+        (stream, corked, far)
+    }
+
+    /// Small and large writes of odd sizes arrive as written, in order, and small ones together.
+    #[tokio::test]
+    async fn what_is_written_arrives_in_order() {
+        let (mut stream, corked, mut far) = pair(1 << 20);
+        let pieces: Vec<Vec<u8>> =
+            [4, 64, 100_000, 1, 4096, 4097, 300_000].map(|n: usize| vec![n as u8; n]).into();
+        let expected = pieces.concat();
+        let reading = tokio::spawn(async move {
+            let mut read = vec![0; expected.len()];
+            far.read_exact(&mut read).await.expect("all arrives");
+            assert!(read == expected);
+        });
+        for piece in &pieces {
+            stream.write_all(piece).await.expect("written");
+            stream.flush().await.expect("does nothing");
+        }
+        corked.flush().await.expect("sent");
+        reading.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn small_writes_share_a_system_call() {
+        let (mut stream, corked, _far) = pair(1 << 20);
+        for _ in 0..100 {
+            stream.write_all(&[7; 68]).await.expect("gathered");
+        }
+        assert_eq!(corked.0.counters.doorbells_sent.get(), 0);
+        corked.flush().await.expect("sent");
+        assert_eq!(corked.0.counters.doorbells_sent.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn reads_of_any_size_give_what_was_sent() {
+        let (mut stream, _corked, mut far) = pair(1 << 20);
+        let sent: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
+        let expected = sent.clone();
+        tokio::spawn(async move { far.write_all(&sent).await });
+        let mut read = Vec::new();
+        for size in [4, 64, 65_536, 4, 64, 1, 9_000].into_iter().cycle() {
+            let size = size.min(expected.len() - read.len());
+            if size == 0 {
+                break;
+            }
+            let start = read.len();
+            read.resize(start + size, 0);
+            stream.read_exact(&mut read[start..]).await.expect("all arrives");
+        }
+        assert!(read == expected);
+        let end = stream.read(&mut [0; 1]).await.expect("a clean end");
+        assert_eq!(end, 0);
+    }
+
+    #[tokio::test]
+    async fn a_corrupt_length_is_an_error_before_anything_is_read() {
+        let (mut stream, _corked, _far) = pair(1000);
+        let error = stream.read_exact(&mut vec![0; 1001]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}

@@ -1,0 +1,274 @@
+//! One session with a peer: the tunnels that share a transport.
+//!
+//! Two activities besides the tunnels' own: a writer task, the only one that sends, and a receiver,
+//! a task on a stream and a thread on shared memory. The receiver never waits for anything but the
+//! peer: what a local socket doesn't take is stored, which credit bounds. So no tunnel can hold up
+//! another, and the two directions can't wait for each other.
+
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
+
+use super::{
+    mux::{Flow, Kind, Role, Table},
+    outbox::{Next, Outbox},
+    rapace::{Incoming, LinkError, Outgoing, Sender, ShmReceiver, StreamReceiver},
+    tunnel::Tunnel,
+};
+use crate::counters::Counters;
+
+/// What both ends have agreed on, as this end needs it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) role: Role,
+    /// Longest payload of a frame that this end sends, in bytes.
+    pub(crate) frame_bytes: usize,
+    /// Credit this end gives per tunnel, in bytes.
+    pub(crate) window_bytes: u32,
+    /// Credit the peer gives per tunnel, in bytes.
+    pub(crate) peer_window_bytes: u32,
+    /// Tunnels open at a time; more are reset.
+    pub(crate) tunnels_max: usize,
+}
+
+pub(crate) struct Session {
+    /// To itself, for the tunnels.
+    this: Weak<Self>,
+    terms: Terms,
+    table: Mutex<Table<Arc<Tunnel>>>,
+    outbox: Outbox<Tunnel>,
+    counters: Arc<Counters>,
+    /// Tunnels that the peer has opened, for whoever connects them.
+    opened: mpsc::UnboundedSender<Arc<Tunnel>>,
+}
+
+/// How the peer is heard.
+#[derive(Debug)]
+pub(super) enum Receiver {
+    Shm(ShmReceiver),
+    Stream(StreamReceiver),
+}
+
+impl Session {
+    /// A session, and the tunnels that its peer will open.
+    pub(crate) fn new(
+        terms: Terms,
+        counters: Arc<Counters>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Arc<Tunnel>>) {
+        counters.sessions.add(1);
+        // Bounded by the number of tunnels.
+        let (opened, to_connect) = mpsc::unbounded_channel();
+        let session = Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            terms,
+            table: Mutex::new(Table::new(terms.role)),
+            outbox: Outbox::new(),
+            counters,
+            opened,
+        });
+        (session, to_connect)
+    }
+
+    /// Opens a tunnel to the peer; `None` if the session is over.
+    pub(crate) fn open(&self) -> Option<Arc<Tunnel>> {
+        let mut table = self.table();
+        let tunnel = table.open(|number| self.make(number))?;
+        // Under the lock: openings are sent in the order of their numbers.
+        self.push([tunnel.opening()]);
+        Some(tunnel)
+    }
+
+    /// Runs until the peer leaves (`Ok`), the transport fails, or `stopped` says so. Then every
+    /// tunnel is over.
+    pub(super) async fn run(
+        self: &Arc<Self>,
+        sender: Sender,
+        receiver: Receiver,
+        mut stopped: watch::Receiver<bool>,
+        peer_left: impl Future<Output = ()>,
+    ) -> Result<(), LinkError> {
+        let writer = self.write(sender);
+        let receiver = self.receive(receiver);
+        let result = tokio::select! {
+            result = receiver => result,
+            result = writer => result,
+            () = peer_left => Ok(()),
+            // An error means that nobody is left who could say so.
+            _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
+        };
+        self.outbox.close();
+        let tunnels = self.table().close();
+        for tunnel in tunnels {
+            tunnel.on_reset();
+        }
+        result
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(super) fn frame_bytes(&self) -> usize {
+        self.terms.frame_bytes
+    }
+
+    pub(super) fn push(&self, frames: impl IntoIterator<Item = Outgoing>) {
+        self.outbox.push(frames);
+    }
+
+    pub(super) fn has_room(&self, tunnel: &Arc<Tunnel>) -> bool {
+        self.outbox.has_room(tunnel)
+    }
+
+    /// Takes a tunnel off the table; frames that still arrive for it are late.
+    pub(super) fn forget(&self, number: u32) {
+        // Dropped after the lock: its last user may be this one.
+        let forgotten = self.table().remove(number);
+        drop(forgotten);
+    }
+
+    async fn write(&self, mut sender: Sender) -> Result<(), LinkError> {
+        loop {
+            match self.outbox.next() {
+                Next::Frame(frame) => sender.send(frame).await?,
+                Next::Nothing => {
+                    sender.flush().await?;
+                    self.outbox.filled().await;
+                }
+                Next::Closed => return sender.flush().await,
+            }
+        }
+    }
+
+    async fn receive(self: &Arc<Self>, receiver: Receiver) -> Result<(), LinkError> {
+        match receiver {
+            Receiver::Stream(mut receiver) => {
+                let mut delivery = Delivery::new(self.clone());
+                while let Some(frame) = receiver.receive().await? {
+                    delivery.add(frame)?;
+                    delivery.flush()?;
+                }
+                Ok(())
+            }
+            Receiver::Shm(receiver) => self.receive_on_thread(receiver).await,
+        }
+    }
+
+    async fn receive_on_thread(self: &Arc<Self>, mut receiver: ShmReceiver) -> Result<(), LinkError> {
+        // Closes the link when this future is dropped, which ends the thread.
+        let _closing = CloseOnDrop(receiver.link());
+        let mut delivery = Delivery::new(self.clone());
+        let runtime = Handle::current();
+        let (ended, end) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new().name("tunnel-receive".to_owned()).spawn(move || {
+            let result = receiver.run(&runtime, |frame| match frame {
+                Some(frame) => delivery.add(frame),
+                None => delivery.flush(),
+            });
+            // Fails only if the session has ended for another reason.
+            let _ = ended.send(result);
+        })?;
+        // No answer: the thread panicked, over memory that the peer has corrupted.
+        end.await.unwrap_or_else(|_| {
+            Err(io::Error::other("the shared memory is corrupt: rapace gave up").into())
+        })
+    }
+
+    fn make(&self, number: u32) -> Arc<Tunnel> {
+        let flow = Flow::new(self.terms.window_bytes, self.terms.peer_window_bytes);
+        let session = self.this.upgrade().expect("called on a session that is alive");
+        Arc::new(Tunnel::new(number, session, flow))
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table<Arc<Tunnel>>> {
+        self.table.lock().expect("no panic while looking up")
+    }
+}
+
+struct CloseOnDrop(Arc<super::rapace::ShmLink>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Frames on their way from the transport to their tunnels. Payloads that follow one another for
+/// the same tunnel are written to its socket together.
+struct Delivery {
+    session: Arc<Session>,
+    tunnel: Option<(u32, Arc<Tunnel>)>,
+    frames: Vec<Incoming>,
+}
+
+impl Delivery {
+    fn new(session: Arc<Session>) -> Self {
+        Self { session, tunnel: None, frames: Vec::new() }
+    }
+
+    fn add(&mut self, frame: Incoming) -> Result<(), LinkError> {
+        if frame.kind == Kind::Data {
+            let same = self.tunnel.as_ref().is_some_and(|(number, _)| *number == frame.tunnel);
+            if !same {
+                self.flush()?;
+                let found = self.session.table().find(frame.kind, frame.tunnel)?;
+                self.tunnel = found.map(|tunnel| (frame.tunnel, tunnel));
+            }
+            if self.tunnel.is_some() {
+                self.frames.push(frame);
+            }
+            return Ok(());
+        }
+        self.flush()?;
+        if frame.kind == Kind::Open {
+            return self.open(frame.tunnel);
+        }
+        let found = self.session.table().find(frame.kind, frame.tunnel)?;
+        if let Some(tunnel) = found {
+            match frame.kind {
+                Kind::Credit => tunnel.on_credit(frame.value)?,
+                Kind::End => tunnel.on_end()?,
+                Kind::Reset => tunnel.on_reset(),
+                Kind::Data | Kind::Open => unreachable!("handled above"),
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), LinkError> {
+        if let Some((_, tunnel)) = &self.tunnel
+            && !self.frames.is_empty()
+        {
+            tunnel.on_data(&mut self.frames)?;
+        }
+        // Not kept: the tunnel may end, and its number is looked up again by the next frame.
+        self.tunnel = None;
+        Ok(())
+    }
+
+    fn open(&self, number: u32) -> Result<(), LinkError> {
+        let session = &self.session;
+        let full = session.table().len() >= session.terms.tunnels_max;
+        let tunnel = session.table().accept(number, |number| session.make(number))?;
+        if full {
+            tracing::warn!(limit = session.terms.tunnels_max, "too many tunnels: reset one");
+            tunnel.abort();
+        } else if session.opened.send(tunnel.clone()).is_err() {
+            // Stopping: nobody connects it any more.
+            tunnel.abort();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("terms", &self.terms).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,570 @@
+//! One tunnel: a local connection at this end, joined to one at the other.
+//!
+//! ```text
+//!             outbound: read ──► arena ──► frames ──► outbox ──► (writer)
+//!  local ◄──►
+//!  socket     inbound:  write ◄── straight from the frame, by the receiver
+//!                       write ◄── backlog ◄── what the socket did not take at once
+//! ```
+//!
+//! The receiver writes to the socket itself, without a hand-over to another task; only what the
+//! socket doesn't take goes to the backlog, which the tunnel's own task writes out when it can.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    io::{self, IoSlice},
+    net::Shutdown,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, ready},
+};
+
+use atomic_waker::AtomicWaker;
+use bytes::{Buf, Bytes};
+use rustix::net::sockopt;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream, tcp, unix},
+};
+
+use super::{
+    arena,
+    mux::{Flow, Kind, Sendable, Violation},
+    outbox::Waiting,
+    rapace::{Incoming, Outgoing},
+    session::Session,
+};
+use crate::copy;
+
+pub(crate) struct Tunnel {
+    number: u32,
+    session: Arc<Session>,
+    flow: Mutex<Flow>,
+    inbound: Mutex<Inbound>,
+    /// Wakes who sends on this tunnel: credit, room or a reset has come.
+    outbound_waker: AtomicWaker,
+    /// Wakes who takes from the backlog.
+    inbound_waker: AtomicWaker,
+}
+
+/// What goes to the local connection.
+#[derive(Debug)]
+struct Inbound {
+    sink: Sink,
+    backlog: VecDeque<Bytes>,
+    /// No more will arrive; the local connection is to be told once the backlog is empty.
+    ended: bool,
+}
+
+/// The local connection's write side.
+#[derive(Debug)]
+enum Sink {
+    Closed,
+    /// Not connected yet, or an application in this process: everything goes to the backlog.
+    Backlog,
+    Tcp(tcp::OwnedWriteHalf),
+    Unix(unix::OwnedWriteHalf),
+}
+
+/// The local connection's read side.
+#[derive(Debug)]
+enum Source {
+    Tcp(tcp::OwnedReadHalf),
+    Unix(unix::OwnedReadHalf),
+}
+
+/// A connected local socket.
+#[derive(Debug)]
+pub(crate) enum LocalSocket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// The tunnel as a byte stream, for an application in this process.
+#[derive(Debug)]
+pub(crate) struct TunnelStream(Arc<Tunnel>);
+
+impl Tunnel {
+    pub(super) fn new(number: u32, session: Arc<Session>, flow: Flow) -> Self {
+        session.counters().tunnels_opened.add(1);
+        session.counters().tunnels_open.add(1);
+        let inbound = Inbound { sink: Sink::Backlog, backlog: VecDeque::new(), ended: false };
+        Self {
+            number,
+            session,
+            flow: Mutex::new(flow),
+            inbound: Mutex::new(inbound),
+            outbound_waker: AtomicWaker::new(),
+            inbound_waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Joins the tunnel to `socket` until both directions have ended or one has failed.
+    pub(crate) async fn relay(self: Arc<Self>, socket: LocalSocket) {
+        let (mut source, sink) = socket.split();
+        self.inbound().sink = sink;
+        let ended = {
+            let outbound = self.pump_outbound(&mut source);
+            let inbound = std::future::poll_fn(|cx| self.poll_inbound(cx));
+            futures_util::future::try_join(outbound, inbound).await
+        };
+        let sink = std::mem::replace(&mut self.inbound().sink, Sink::Closed);
+        if let Err(error) = ended {
+            tracing::debug!(tunnel = self.number, %error, "tunnel failed");
+            self.abort();
+            sink.reset_on_close();
+        }
+    }
+
+    /// The frame that tells the peer of this tunnel.
+    pub(super) fn opening(&self) -> Outgoing {
+        self.frame(Kind::Open, 0, Bytes::new())
+    }
+
+    /// Gives the tunnel up: nothing more is sent or delivered, the peer is told, and the local
+    /// connection is reset.
+    pub(crate) fn abort(&self) {
+        if self.flow().send_reset() {
+            self.session.counters().tunnels_failed.add(1);
+            self.push(Kind::Reset, 0, Bytes::new());
+        }
+        self.release();
+    }
+
+    /// The peer, or the session, has given the tunnel up.
+    pub(super) fn on_reset(&self) {
+        if !self.flow().receive_reset() {
+            return;
+        }
+        self.session.counters().tunnels_failed.add(1);
+        self.release();
+    }
+
+    /// Delivers payload. Writes what the socket takes, and keeps the rest.
+    pub(super) fn on_data(&self, frames: &mut Vec<Incoming>) -> Result<(), Violation> {
+        let length: usize = frames.iter().map(|frame| frame.payload().len()).sum();
+        let wanted = {
+            let bytes = u32::try_from(length).unwrap_or(u32::MAX);
+            self.flow().receive(bytes)?
+        };
+        if !wanted {
+            frames.clear();
+            return Ok(());
+        }
+        let mut inbound = self.inbound();
+        let written = match inbound.backlog.is_empty() {
+            true => inbound.sink.try_write(frames.iter().map(Incoming::payload)),
+            false => Ok(0),
+        };
+        match written {
+            Ok(written) if written == length => frames.clear(),
+            Ok(written) => {
+                let mut skip = written;
+                for frame in frames.drain(..) {
+                    let taken = skip.min(frame.payload().len());
+                    skip -= taken;
+                    if taken < frame.payload().len() {
+                        let mut rest = frame.into_heap(self.session.counters());
+                        rest.advance(taken);
+                        inbound.backlog.push_back(rest);
+                    }
+                }
+            }
+            Err(error) => {
+                frames.clear();
+                drop(inbound);
+                tracing::debug!(tunnel = self.number, %error, "local connection failed");
+                self.abort();
+                return Ok(());
+            }
+        }
+        drop(inbound);
+        if let Ok(written) = written {
+            if written < length {
+                self.inbound_waker.wake();
+            }
+            self.taken(written);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_credit(&self, bytes: u32) -> Result<(), Violation> {
+        self.flow().receive_credit(bytes)?;
+        self.outbound_waker.wake();
+        Ok(())
+    }
+
+    pub(super) fn on_end(&self) -> Result<(), Violation> {
+        let finished = {
+            let mut flow = self.flow();
+            flow.receive_end()?;
+            flow.is_finished()
+        };
+        self.inbound().ended = true;
+        self.inbound_waker.wake();
+        if finished {
+            self.session.forget(self.number);
+        }
+        Ok(())
+    }
+
+    /// Local socket to peer.
+    async fn pump_outbound(self: &Arc<Self>, source: &mut Source) -> io::Result<()> {
+        loop {
+            let payload = std::future::poll_fn(|cx| self.poll_read(cx, source)).await?;
+            if payload.is_empty() {
+                self.send_end();
+                return Ok(());
+            }
+            self.send(payload);
+        }
+    }
+
+    /// Reads once, when there is something to read and it may be sent.
+    fn poll_read(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        source: &mut Source,
+    ) -> Poll<io::Result<Bytes>> {
+        // First, so that a reset is noticed while there is nothing to read.
+        self.outbound_waker.register(cx.waker());
+        if self.flow().is_reset() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        // Before asking for room, which is for those who would use it.
+        ready!(source.poll_read_ready(cx))?;
+        let allowance = ready!(self.poll_sendable(cx))?;
+        arena::with(|arena| {
+            let mut room = arena.room(allowance.min(READ_BYTES_MAX));
+            ready!(tokio_util::io::poll_read_buf(Pin::new(source), cx, &mut room))?;
+            Poll::Ready(Ok(arena.split()))
+        })
+    }
+
+    /// How many bytes may be sent now, at least one.
+    fn poll_sendable(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.outbound_waker.register(cx.waker());
+        match self.flow().sendable() {
+            Sendable::Never => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Sendable::Blocked => Poll::Pending,
+            Sendable::Bytes(_) if !self.session.has_room(self) => Poll::Pending,
+            Sendable::Bytes(bytes) => Poll::Ready(Ok(bytes as usize)),
+        }
+    }
+
+    /// Peer to local socket, as far as the receiver has left it undone.
+    fn poll_inbound(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inbound_waker.register(cx.waker());
+        loop {
+            if self.flow().is_reset() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            let mut inbound = self.inbound();
+            if inbound.backlog.is_empty() {
+                if !inbound.ended {
+                    return Poll::Pending;
+                }
+                inbound.sink.shut_down();
+                return Poll::Ready(Ok(()));
+            }
+            ready!(inbound.sink.poll_write_ready(cx))?;
+            let Inbound { sink, backlog, .. } = &mut *inbound;
+            let written = sink.try_write(backlog.iter().map(Bytes::as_ref))?;
+            inbound.consume(written);
+            drop(inbound);
+            self.taken(written);
+        }
+    }
+
+    /// Sends payload that is covered by credit, in as many frames as it takes.
+    fn send(&self, mut payload: Bytes) {
+        let length = payload.len();
+        {
+            let mut flow = self.flow();
+            // Reset since the credit was asked for: nobody wants it.
+            if flow.is_reset() {
+                return;
+            }
+            flow.send(u32::try_from(length).expect("bounded by credit"));
+        }
+        self.session.counters().bytes_in.add(length);
+        let frame_bytes = self.session.frame_bytes();
+        self.session.push(std::iter::from_fn(|| {
+            let piece = payload.split_to(payload.len().min(frame_bytes));
+            (!piece.is_empty()).then(|| self.frame(Kind::Data, 0, piece))
+        }));
+    }
+
+    fn send_end(&self) {
+        let (tell, finished) = {
+            let mut flow = self.flow();
+            (flow.send_end(), flow.is_finished())
+        };
+        if tell {
+            self.push(Kind::End, 0, Bytes::new());
+        }
+        if finished {
+            self.session.forget(self.number);
+        }
+    }
+
+    /// Counts bytes that the local connection has taken, and gives the peer its credit back.
+    fn taken(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.session.counters().bytes_out.add(bytes);
+        let credit = self.flow().take(u32::try_from(bytes).expect("bounded by the window"));
+        if let Some(credit) = credit {
+            self.push(Kind::Credit, credit, Bytes::new());
+        }
+    }
+
+    /// Drops what waits, and lets everybody who waits find out.
+    fn release(&self) {
+        self.inbound().backlog.clear();
+        self.session.forget(self.number);
+        self.outbound_waker.wake();
+        self.inbound_waker.wake();
+    }
+
+    fn push(&self, kind: Kind, value: u32, payload: Bytes) {
+        self.session.push([self.frame(kind, value, payload)]);
+    }
+
+    fn frame(&self, kind: Kind, value: u32, payload: Bytes) -> Outgoing {
+        Outgoing { kind, tunnel: self.number, value, payload }
+    }
+
+    fn flow(&self) -> MutexGuard<'_, Flow> {
+        self.flow.lock().expect("no panic while counting")
+    }
+
+    fn inbound(&self) -> MutexGuard<'_, Inbound> {
+        self.inbound.lock().expect("no panic while delivering")
+    }
+}
+
+/// Longest read from a local socket, in bytes. More would only fill the outbox in one go.
+const READ_BYTES_MAX: usize = 128 * 1024;
+
+impl Waiting for Tunnel {
+    fn waker(&self) -> &AtomicWaker {
+        &self.outbound_waker
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.session.counters().tunnels_open.subtract(1);
+    }
+}
+
+impl Inbound {
+    fn consume(&mut self, mut bytes: usize) {
+        while bytes > 0 {
+            let first = self.backlog.front_mut().expect("no more is consumed than there is");
+            let taken = bytes.min(first.len());
+            first.advance(taken);
+            bytes -= taken;
+            if first.is_empty() {
+                self.backlog.pop_front();
+            }
+        }
+    }
+}
+
+/// Slices per `writev`. The kernel takes up to 1,024; a socket's buffer is full long before.
+const SLICES_MAX: usize = 32;
+
+impl Sink {
+    /// Writes what the socket takes at once; 0 if nothing.
+    fn try_write<'a>(&self, payloads: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut used = 0;
+        for (slice, payload) in slices.iter_mut().zip(payloads) {
+            *slice = IoSlice::new(payload);
+            used += 1;
+        }
+        let result = match self {
+            Self::Tcp(half) => half.try_write_vectored(&slices[..used]),
+            Self::Unix(half) => half.try_write_vectored(&slices[..used]),
+            Self::Backlog => return Ok(0),
+            Self::Closed => return Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(half) => half.as_ref().poll_write_ready(cx),
+            Self::Unix(half) => half.as_ref().poll_write_ready(cx),
+            Self::Backlog => Poll::Pending,
+            Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    /// Half-closes: no more will be written. If the connection is gone already, so be it.
+    fn shut_down(&self) {
+        let result = match self {
+            Self::Tcp(half) => rustix::net::shutdown(half.as_ref(), rustix::net::Shutdown::Write),
+            Self::Unix(half) => rustix::net::shutdown(half.as_ref(), rustix::net::Shutdown::Write),
+            Self::Backlog | Self::Closed => Ok(()),
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, how = ?Shutdown::Write, "could not half-close");
+        }
+    }
+
+    /// Makes the close that follows a reset instead of an orderly end, as the connection at the
+    /// other end of the tunnel got one: a cut-off answer must not look complete.
+    fn reset_on_close(self) {
+        match self {
+            Self::Tcp(half) => {
+                let _ = sockopt::set_socket_linger(half.as_ref(), Some(std::time::Duration::ZERO));
+                // Dropping it would half-close first.
+                half.forget();
+            }
+            Self::Unix(half) => half.forget(),
+            Self::Backlog | Self::Closed => {}
+        }
+    }
+}
+
+impl Source {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(half) => half.as_ref().poll_read_ready(cx),
+            Self::Unix(half) => half.as_ref().poll_read_ready(cx),
+        }
+    }
+}
+
+impl AsyncRead for Source {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        target: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_read(cx, target),
+            Self::Unix(half) => Pin::new(half).poll_read(cx, target),
+        }
+    }
+}
+
+impl LocalSocket {
+    fn split(self) -> (Source, Sink) {
+        match self {
+            Self::Tcp(stream) => {
+                let (read, write) = stream.into_split();
+                (Source::Tcp(read), Sink::Tcp(write))
+            }
+            Self::Unix(stream) => {
+                let (read, write) = stream.into_split();
+                (Source::Unix(read), Sink::Unix(write))
+            }
+        }
+    }
+}
+
+impl TunnelStream {
+    pub(crate) fn new(tunnel: Arc<Tunnel>) -> Self {
+        Self(tunnel)
+    }
+}
+
+impl AsyncRead for TunnelStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        target: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let tunnel = &self.0;
+        tunnel.inbound_waker.register(cx.waker());
+        if tunnel.flow().is_reset() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let mut inbound = tunnel.inbound();
+        let Some(first) = inbound.backlog.front() else {
+            return if inbound.ended { Poll::Ready(Ok(())) } else { Poll::Pending };
+        };
+        let read = copy::to_reader(tunnel.session.counters(), target, first);
+        inbound.consume(read);
+        drop(inbound);
+        tunnel.taken(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for TunnelStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let tunnel = &self.0;
+        let allowance = ready!(tunnel.poll_sendable(cx))?.min(READ_BYTES_MAX);
+        let payload = arena::with(|arena| {
+            let mut room = arena.room(allowance);
+            for slice in slices {
+                let length = slice.len().min(room.limit());
+                let free = room.limit() - length;
+                copy::append(tunnel.session.counters(), room.get_mut(), &slice[..length]);
+                room.set_limit(free);
+            }
+            arena.split()
+        });
+        let length = payload.len();
+        tunnel.send(payload);
+        Poll::Ready(Ok(length))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was written is with the writer task already.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.send_end();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for TunnelStream {
+    /// As the kernel closes a socket: what was written is still delivered, and the peer gets a reset
+    /// only for data that nobody will read.
+    fn drop(&mut self) {
+        self.0.send_end();
+        let unread = {
+            let mut inbound = self.0.inbound();
+            inbound.sink = Sink::Closed;
+            !inbound.backlog.is_empty()
+        };
+        if unread {
+            self.0.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel").field("number", &self.number).finish_non_exhaustive()
+    }
+}

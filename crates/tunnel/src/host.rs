@@ -1,0 +1,227 @@
+//! The host: accepts clients and opens a tunnel for each; attaches one plugin at a time.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use origin::server::{Address, Listener};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    admin::{self, AdminAddress},
+    counters::Counters,
+    framed::{Role, Session},
+    local,
+    rendezvous::{Newcomer, PeerListener},
+    transport::TransportOptions,
+};
+
+/// How a host is to run.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    pub transport: TransportOptions,
+    pub listen: Address,
+    /// `None`: a Unix socket beside `--addr`.
+    pub admin: Option<AdminAddress>,
+    /// Clients connected at a time; more wait in the listen backlog.
+    pub connections_max: usize,
+}
+
+/// A host that holds its addresses.
+#[derive(Debug)]
+pub struct Host {
+    options: HostOptions,
+    clients: Listener,
+    peers: PeerListener,
+    counters: Arc<Counters>,
+    /// The session that new clients get a tunnel of.
+    current: watch::Sender<Option<Arc<Session>>>,
+    stopped: watch::Sender<bool>,
+}
+
+/// How long a second plugin is kept waiting for the first one's end: a restarted plugin may connect
+/// before its predecessor's end has been noticed.
+const TAKEOVER: Duration = Duration::from_millis(500);
+
+/// How long accepting pauses when the process has run out of file descriptors.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+impl Host {
+    /// Takes the addresses, and serves the counters.
+    ///
+    /// # Errors
+    /// If an address is in use or not permitted.
+    pub async fn bind(options: HostOptions) -> anyhow::Result<Self> {
+        let counters = Arc::new(Counters::default());
+        let peers = PeerListener::bind(&options.transport.addr).await?;
+        let clients = Listener::bind(&options.listen)?;
+        let beside = || AdminAddress::beside(&options.transport, "host");
+        let admin = options.admin.clone().unwrap_or_else(beside);
+        admin::start(&admin, "http-tunnel-host", &options.transport, &counters)?;
+        let (current, stopped) = (watch::Sender::new(None), watch::Sender::new(false));
+        Ok(Self { options, clients, peers, counters, current, stopped })
+    }
+
+    /// Where clients connect.
+    ///
+    /// # Errors
+    /// If the kernel doesn't tell.
+    pub fn address(&self) -> std::io::Result<Address> {
+        self.clients.address()
+    }
+
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// Serves until `stop` resolves, then lets open connections finish for the drain time.
+    ///
+    /// # Errors
+    /// If no plugin comes within the peer timeout.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let tunnels = TaskTracker::new();
+        let attaching = self.attach_plugins();
+        tokio::pin!(attaching);
+        tokio::select! {
+            () = stop => {}
+            error = &mut attaching => return error,
+            () = self.accept_clients(&tunnels) => {}
+        }
+        tunnels.close();
+        // Attaching goes on while connections finish: it drives the session.
+        tokio::select! {
+            _ = timeout(self.options.transport.drain(), tunnels.wait()) => {}
+            error = &mut attaching => return error,
+        }
+        self.stopped.send_replace(true);
+        // The session tells its tunnels; their sockets close in the tasks.
+        tokio::select! {
+            _ = timeout(STOP_TIMEOUT, tunnels.wait()) => Ok(()),
+            error = &mut attaching => error,
+        }
+    }
+
+    /// Attaches one plugin after the other. Only the first is waited for with a limit: after that
+    /// this is a server whose back end is away.
+    async fn attach_plugins(&self) -> anyhow::Result<()> {
+        let wait = self.options.transport.peer_timeout();
+        let mut newcomer = timeout(wait, self.next_plugin()).await.with_context(|| {
+            format!(
+                "no plugin came to '{}' within {} ms; start http-tunnel-plugin with the same \
+                 --transport and --addr",
+                self.options.transport.addr,
+                wait.as_millis()
+            )
+        })?;
+        loop {
+            let next = match self.attach(newcomer).await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::warn!("{error:#}");
+                    None
+                }
+            };
+            if *self.stopped.borrow() {
+                return Ok(());
+            }
+            newcomer = match next {
+                Some(next) => next,
+                None => self.next_plugin().await,
+            };
+        }
+    }
+
+    /// Runs a session with a plugin until it is over. Gives the plugin that came meanwhile, if one
+    /// did shortly before the end.
+    async fn attach(&self, newcomer: Newcomer) -> anyhow::Result<Option<Newcomer>> {
+        let options = &self.options;
+        let welcome = newcomer.welcome(&options.transport, options.connections_max);
+        let (peer, terms) = welcome.await?;
+        let (session, _) = Session::new(terms, self.counters.clone());
+        self.current.send_replace(Some(session.clone()));
+        tracing::info!("plugin attached");
+        let running =
+            peer.run(&session, Role::Opener, &self.counters, self.stopped.subscribe());
+        tokio::pin!(running);
+        let mut waiting = None;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = &mut running => break ended,
+                newcomer = self.next_plugin(), if waiting.is_none() => waiting = Some(newcomer),
+                () = tokio::time::sleep(TAKEOVER), if waiting.is_some() => {
+                    if let Some(newcomer) = waiting.take() {
+                        self.refuse(newcomer).await;
+                    }
+                }
+            }
+        };
+        self.current.send_replace(None);
+        match ended {
+            Ok(()) => tracing::info!("plugin left"),
+            Err(error) => tracing::warn!("the session with the plugin failed: {error}"),
+        }
+        Ok(waiting)
+    }
+
+    async fn refuse(&self, newcomer: Newcomer) {
+        let reason = "another plugin is attached; stop it, or choose another --addr";
+        if let Err(error) = newcomer.refuse(reason).await {
+            tracing::debug!("a plugin left before it was refused: {error:#}");
+        }
+    }
+
+    async fn next_plugin(&self) -> Newcomer {
+        loop {
+            match self.peers.accept().await {
+                Ok(newcomer) => return newcomer,
+                Err(error) => {
+                    tracing::warn!("could not accept a plugin: {error:#}");
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn accept_clients(&self, tunnels: &TaskTracker) {
+        // Until the first plugin is there, clients wait in the listen backlog. Fails only without a
+        // sender, which is `self`.
+        let _ = self.current.subscribe().wait_for(Option::is_some).await;
+        let connections = Arc::new(Semaphore::new(self.options.connections_max));
+        loop {
+            let permit = self.permit(&connections).await;
+            let socket = match local::accept(&self.clients).await {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::warn!("could not accept a client: {error}");
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    continue;
+                }
+            };
+            let session = self.current.borrow().clone();
+            let Some(tunnel) = session.and_then(|session| session.open()) else {
+                // Closed at once: an answer that comes promptly.
+                self.counters.clients_refused.add(1);
+                continue;
+            };
+            tunnels.spawn(async move {
+                tunnel.relay(socket).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn permit(&self, connections: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+        if let Ok(permit) = connections.clone().try_acquire_owned() {
+            return permit;
+        }
+        self.counters.accept_stalls.add(1);
+        connections.clone().acquire_owned().await.expect("never closed")
+    }
+}
+
+/// How long tunnels may take to close their sockets once they were told.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);

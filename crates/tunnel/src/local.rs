@@ -1,0 +1,38 @@
+//! Connections at the near end: clients that are accepted, upstreams that are connected to.
+
+use std::{io, time::Duration};
+
+use origin::server::{Address, Listener};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use crate::framed::LocalSocket;
+
+/// Accepts one client.
+pub(crate) async fn accept(listener: &Listener) -> io::Result<LocalSocket> {
+    match listener {
+        Listener::Tcp(listener) => {
+            let (socket, _) = listener.accept().await?;
+            socket.set_nodelay(true)?;
+            Ok(LocalSocket::Tcp(socket))
+        }
+        Listener::Unix(listener, _) => Ok(LocalSocket::Unix(listener.accept().await?.0)),
+    }
+}
+
+/// Connects to an upstream.
+pub(crate) async fn connect(address: &Address, at_most: Duration) -> io::Result<LocalSocket> {
+    timeout(at_most, async {
+        match address {
+            Address::Tcp(address) => {
+                let socket = TcpStream::connect(address).await?;
+                socket.set_nodelay(true)?;
+                Ok(LocalSocket::Tcp(socket))
+            }
+            Address::Unix(path) => Ok(LocalSocket::Unix(UnixStream::connect(path).await?)),
+        }
+    })
+    .await?
+}

@@ -1,0 +1,218 @@
+//! The transports, as chosen on the command line, and the terms that both ends must agree on.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::framed::{CHUNK_BYTES_MAX, SLOTS_MIN, Slots};
+
+/// What joins the host and the plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TransportKind {
+    /// rapace over a Unix socket, or over TCP if the address has a port
+    Stream,
+    /// rapace over shared memory
+    Shm,
+}
+
+/// Where the two find each other: a path, or `HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerAddress {
+    Path(PathBuf),
+    Tcp(SocketAddr),
+}
+
+/// The transport's options, the same on both ends.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TransportOptions {
+    /// What joins the host and the plugin
+    #[arg(long, value_enum, default_value = "stream")]
+    pub transport: TransportKind,
+    /// Where host and plugin meet: a path for a Unix socket, or HOST:PORT
+    #[arg(long, value_name = "ADDR")]
+    pub addr: PeerAddress,
+    /// Longest payload of a frame, in bytes [default: 65536; on shm the slot size]
+    #[arg(long, value_name = "BYTES", value_parser = chunk_bytes)]
+    pub chunk_bytes: Option<u32>,
+    /// Bytes per tunnel and direction that may wait for a slow reader
+    #[arg(long, value_name = "BYTES", default_value_t = 512 * 1024, value_parser = window_bytes)]
+    pub window_bytes: u32,
+    /// Slots of shared memory, for both directions together [default: 64, or what the host has]
+    #[arg(long, value_name = "N", value_parser = shm_slots)]
+    pub shm_slots: Option<u32>,
+    /// Size of a slot in bytes [default: 4096, or what the host has]
+    #[arg(long, value_name = "BYTES", value_parser = shm_slot_size)]
+    pub shm_slot_size: Option<u32>,
+    /// How long to wait for the peer before giving up
+    #[arg(long, value_name = "MS", default_value_t = 30_000)]
+    pub peer_timeout_ms: u64,
+    /// How long open connections may take to finish after SIGTERM or SIGINT
+    #[arg(long, value_name = "MS", default_value_t = 2_000)]
+    pub drain_ms: u64,
+}
+
+/// Payload per stream frame: with less, system calls per byte show; with more, a frame no longer
+/// fits a Unix socket's buffer (208 KiB) beside another, and the two ends take turns.
+const CHUNK_BYTES: u32 = 64 * 1024;
+
+/// rapace's own defaults.
+const SLOTS: u32 = 64;
+const SLOT_BYTES: u32 = 4096;
+
+/// rapace's own limit for a segment.
+const SEGMENT_BYTES_MAX: u64 = 512 << 20;
+
+impl TransportOptions {
+    pub(crate) fn peer_timeout(&self) -> Duration {
+        Duration::from_millis(self.peer_timeout_ms)
+    }
+
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+
+    /// The segment that the host lays out.
+    pub(crate) fn slots(&self) -> Slots {
+        Slots {
+            count: self.shm_slots.unwrap_or(SLOTS),
+            size_bytes: self.shm_slot_size.unwrap_or(SLOT_BYTES),
+        }
+    }
+
+    /// Longest payload this end sends in a frame, given the segment if there is one.
+    pub(crate) fn frame_bytes(&self, slots: Option<Slots>) -> usize {
+        let bytes = match slots {
+            Some(slots) => self.chunk_bytes.unwrap_or(slots.size_bytes).min(slots.size_bytes),
+            None => self.chunk_bytes.unwrap_or(CHUNK_BYTES),
+        };
+        bytes as usize
+    }
+
+    /// # Errors
+    /// If options that are fine by themselves don't go together.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.transport == TransportKind::Shm {
+            if let PeerAddress::Tcp(address) = self.addr {
+                return Err(format!(
+                    "--transport=shm can't use '--addr={address}': shared memory needs both ends \
+                     on one machine; expected a path"
+                ));
+            }
+            let Slots { count, size_bytes } = self.slots();
+            if u64::from(count) * u64::from(size_bytes) > SEGMENT_BYTES_MAX {
+                return Err(format!(
+                    "{count} slots of {size_bytes} bytes are more than the {SEGMENT_BYTES_MAX} \
+                     bytes that rapace allows; lower --shm-slots or --shm-slot-size"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn chunk_bytes(text: &str) -> Result<u32, String> {
+    bounded(text, 64, u32::try_from(CHUNK_BYTES_MAX).expect("fits"))
+}
+
+fn window_bytes(text: &str) -> Result<u32, String> {
+    bounded(text, 1, 64 << 20)
+}
+
+fn shm_slots(text: &str) -> Result<u32, String> {
+    bounded(text, SLOTS_MIN, 65_536)
+}
+
+fn shm_slot_size(text: &str) -> Result<u32, String> {
+    let bytes = bounded(text, 64, 16 << 20)?;
+    // rapace keeps its free list inside the slots.
+    if bytes % 8 == 0 { Ok(bytes) } else { Err("expected a multiple of 8".to_owned()) }
+}
+
+fn bounded(text: &str, min: u32, max: u32) -> Result<u32, String> {
+    match text.parse() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from {min} to {max}")),
+    }
+}
+
+impl FromStr for PeerAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Tcp(address));
+        }
+        let path = text.strip_prefix("unix:").unwrap_or(text);
+        // `sun_path` holds 108 bytes with the final zero.
+        match path.len() {
+            0 => Err("expected a path or HOST:PORT".to_owned()),
+            1..108 => Ok(Self::Path(path.into())),
+            length => Err(format!("a socket's path may have 107 bytes, this one has {length}")),
+        }
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Tcp(address) => address.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stream => "stream",
+            Self::Shm => "shm",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: TransportOptions,
+    }
+
+    fn parse(arguments: &str) -> Result<TransportOptions, String> {
+        let arguments = ["test"].into_iter().chain(arguments.split(' '));
+        let options = Command::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        options.options.validate()?;
+        Ok(options.options)
+    }
+
+    #[test]
+    fn chunks_fit_the_slots() {
+        let options = parse("--transport=shm --addr=/tmp/a").expect("valid");
+        assert_eq!(options.frame_bytes(Some(options.slots())), 4096);
+        let options = parse("--transport=shm --addr=/tmp/a --chunk-bytes=1024").expect("valid");
+        assert_eq!(options.frame_bytes(Some(options.slots())), 1024);
+        let options = parse("--addr=/tmp/a").expect("valid");
+        assert_eq!(options.frame_bytes(None), 65_536);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_what_was_expected() {
+        for (arguments, expected) in [
+            ("--transport=ship --addr=/a", "'ship'"),
+            ("--transport=shm --addr=127.0.0.1:1", "expected a path"),
+            ("--transport=shm --addr=/a --shm-slots=7", "from 8 to"),
+            ("--transport=shm --addr=/a --shm-slot-size=100", "multiple of 8"),
+            ("--transport=shm --addr=/a --shm-slots=65536 --shm-slot-size=65536", "rapace allows"),
+            ("--addr=/a --chunk-bytes=0", "from 64 to"),
+            ("--addr=", "expected a path"),
+        ] {
+            let message = parse(arguments).unwrap_err();
+            assert!(message.contains(expected), "{arguments}: {message}");
+        }
+    }
+}
