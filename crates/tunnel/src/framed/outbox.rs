@@ -8,8 +8,11 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard},
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
 };
 
 use atomic_waker::AtomicWaker;
@@ -23,9 +26,33 @@ const DATA_BYTES_MAX: usize = 512 * 1024;
 /// Room that is taken to be used by one waiting tunnel, in bytes: one read.
 const ROOM_BYTES: usize = 64 * 1024;
 
-/// Something that waits for room, woken through its own waker.
+/// Something that may wait for room.
 pub(super) trait Waiting {
-    fn waker(&self) -> &AtomicWaker;
+    fn turn(&self) -> &Turn;
+}
+
+/// One tunnel's place in the queue for room.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    waker: AtomicWaker,
+    state: AtomicU8,
+}
+
+/// Not in the queue.
+const AWAY: u8 = 0;
+/// In the queue.
+const QUEUED: u8 = 1;
+/// Taken from the queue and woken: may put in one read's worth, whoever else waits.
+const GRANTED: u8 = 2;
+
+impl Turn {
+    pub(super) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
 }
 
 #[derive(Debug)]
@@ -82,18 +109,27 @@ impl<W: Waiting> Outbox<W> {
         self.writer.wake();
     }
 
-    /// Whether there is room for data. If not, `tunnel` is woken when there may be; it must have
-    /// registered its waker before.
+    /// Whether `tunnel` may put in data now. If not, it is queued and woken when it may; it must
+    /// have registered its waker before.
     pub(super) fn has_room(&self, tunnel: &Arc<W>) -> bool {
         let mut state = self.lock();
-        if state.data_bytes < DATA_BYTES_MAX {
-            return true;
+        // The turn changes only under the lock.
+        let turn = &tunnel.turn().state;
+        match turn.load(Relaxed) {
+            GRANTED => {
+                turn.store(AWAY, Relaxed);
+                true
+            }
+            QUEUED => state.closed,
+            // Nobody goes ahead of those who wait, or one fast tunnel would starve them.
+            _ if state.data_bytes < DATA_BYTES_MAX && state.waiting.is_empty() => true,
+            _ if state.closed => true,
+            _ => {
+                turn.store(QUEUED, Relaxed);
+                state.waiting.push_back(tunnel.clone());
+                false
+            }
         }
-        // Twice in the queue is harmless, but a tunnel that is polled often must not fill it.
-        if !state.waiting.iter().any(|waiting| Arc::ptr_eq(waiting, tunnel)) {
-            state.waiting.push_back(tunnel.clone());
-        }
-        false
     }
 
     /// Takes the next frame to send, and gives the room it took to those who wait.
@@ -105,24 +141,19 @@ impl<W: Waiting> Outbox<W> {
         };
         state.data_bytes -= frame.payload.len();
         let room = DATA_BYTES_MAX.saturating_sub(state.data_bytes);
-        // Those woken may find nothing to send. When the queue has run empty everybody is woken, so
-        // that nobody is left waiting for a writer that has nothing to do.
-        let wake = match state.ordered.is_empty() {
-            true => state.waiting.len(),
-            false if room < DATA_BYTES_MAX / 2 => 0,
-            false => room.div_ceil(ROOM_BYTES),
-        };
-        let wake = wake.min(state.waiting.len());
-        let woken: Vec<Arc<W>> = state.waiting.drain(..wake).collect();
-        drop(state);
-        for tunnel in woken {
-            tunnel.waker().wake();
+        // Not one by one: those woken together also read and are sent together.
+        if room >= DATA_BYTES_MAX / 2 {
+            state.grant(room.div_ceil(ROOM_BYTES));
         }
         Next::Frame(frame)
     }
 
     /// Waits until there is something to send, or nothing more will be.
     pub(super) async fn filled(&self) {
+        // Those who were granted room are about to use it.
+        if !self.lock().waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
         poll_fn(|cx| self.poll_filled(cx)).await;
     }
 
@@ -130,21 +161,20 @@ impl<W: Waiting> Outbox<W> {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        let waiting = std::mem::take(&mut state.waiting);
+        state.grant(usize::MAX);
         drop(state);
         self.writer.wake();
-        for tunnel in waiting {
-            tunnel.waker().wake();
-        }
     }
 
     fn poll_filled(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.writer.register(cx.waker());
-        let state = self.lock();
-        match state.closed || !state.urgent.is_empty() || !state.ordered.is_empty() {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+        let mut state = self.lock();
+        if state.closed || !state.urgent.is_empty() || !state.ordered.is_empty() {
+            return Poll::Ready(());
         }
+        // Whoever was granted room didn't use it: nobody may be left waiting for an idle writer.
+        state.grant(usize::MAX);
+        Poll::Pending
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {
@@ -152,11 +182,22 @@ impl<W: Waiting> Outbox<W> {
     }
 }
 
+impl<W: Waiting> State<W> {
+    /// Gives room to the first `tunnels` that wait for it.
+    fn grant(&mut self, tunnels: usize) {
+        let tunnels = tunnels.min(self.waiting.len());
+        for tunnel in self.waiting.drain(..tunnels) {
+            tunnel.turn().state.store(GRANTED, Relaxed);
+            tunnel.turn().wake();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
         sync::atomic::{AtomicUsize, Ordering::SeqCst},
-        task::{Wake, Waker},
+        task::Wake,
     };
 
     use bytes::Bytes;
@@ -164,10 +205,10 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Tunnel(AtomicWaker);
+    struct Tunnel(Turn);
 
     impl Waiting for Tunnel {
-        fn waker(&self) -> &AtomicWaker {
+        fn turn(&self) -> &Turn {
             &self.0
         }
     }
@@ -217,6 +258,32 @@ mod tests {
         outbox.next();
         assert_eq!(count.0.load(SeqCst), 1);
         assert!(outbox.has_room(&tunnel));
+    }
+
+    #[test]
+    fn nobody_goes_ahead_of_those_who_wait() {
+        let outbox = Outbox::new();
+        let [patient, fast] = [(); 2].map(|()| Arc::new(Tunnel::default()));
+        outbox.push((0..16).map(|_| frame(Kind::Data, DATA_BYTES_MAX / 16)));
+        assert!(!outbox.has_room(&patient));
+        outbox.next();
+        assert!(!outbox.has_room(&fast), "there is room, but somebody waits for it");
+        for _ in 0..7 {
+            outbox.next();
+        }
+        assert!(outbox.has_room(&patient));
+    }
+
+    #[test]
+    fn an_idle_writer_leaves_nobody_waiting() {
+        let outbox = Outbox::new();
+        let tunnels: Vec<_> = (0..100).map(|_| Arc::new(Tunnel::default())).collect();
+        outbox.push([frame(Kind::Data, DATA_BYTES_MAX)]);
+        assert!(tunnels.iter().all(|tunnel| !outbox.has_room(tunnel)));
+        outbox.next();
+        let idle = outbox.poll_filled(&mut Context::from_waker(Waker::noop()));
+        assert!(idle.is_pending());
+        assert!(tunnels.iter().all(|tunnel| outbox.has_room(tunnel)));
     }
 
     #[test]

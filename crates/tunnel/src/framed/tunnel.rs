@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     arena,
     mux::{Flow, Kind, Sendable, Violation},
-    outbox::Waiting,
+    outbox::{Turn, Waiting},
     rapace::{Incoming, Outgoing},
     session::Session,
 };
@@ -43,7 +43,7 @@ pub(crate) struct Tunnel {
     flow: Mutex<Flow>,
     inbound: Mutex<Inbound>,
     /// Wakes who sends on this tunnel: credit, room or a reset has come.
-    outbound_waker: AtomicWaker,
+    outbound: Turn,
     /// Wakes who takes from the backlog.
     inbound_waker: AtomicWaker,
 }
@@ -95,7 +95,7 @@ impl Tunnel {
             session,
             flow: Mutex::new(flow),
             inbound: Mutex::new(inbound),
-            outbound_waker: AtomicWaker::new(),
+            outbound: Turn::default(),
             inbound_waker: AtomicWaker::new(),
         }
     }
@@ -191,7 +191,7 @@ impl Tunnel {
 
     pub(super) fn on_credit(&self, bytes: u32) -> Result<(), Violation> {
         self.flow().receive_credit(bytes)?;
-        self.outbound_waker.wake();
+        self.outbound.wake();
         Ok(())
     }
 
@@ -228,7 +228,7 @@ impl Tunnel {
         source: &mut Source,
     ) -> Poll<io::Result<Bytes>> {
         // First, so that a reset is noticed while there is nothing to read.
-        self.outbound_waker.register(cx.waker());
+        self.outbound.register(cx.waker());
         if self.flow().is_reset() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -244,7 +244,7 @@ impl Tunnel {
 
     /// How many bytes may be sent now, at least one.
     fn poll_sendable(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.outbound_waker.register(cx.waker());
+        self.outbound.register(cx.waker());
         match self.flow().sendable() {
             Sendable::Never => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             Sendable::Blocked => Poll::Pending,
@@ -325,7 +325,7 @@ impl Tunnel {
     fn release(&self) {
         self.inbound().backlog.clear();
         self.session.forget(self.number);
-        self.outbound_waker.wake();
+        self.outbound.wake();
         self.inbound_waker.wake();
     }
 
@@ -350,8 +350,8 @@ impl Tunnel {
 const READ_BYTES_MAX: usize = 128 * 1024;
 
 impl Waiting for Tunnel {
-    fn waker(&self) -> &AtomicWaker {
-        &self.outbound_waker
+    fn turn(&self) -> &Turn {
+        &self.outbound
     }
 }
 
