@@ -1,0 +1,84 @@
+//! What this process spent on the load itself.
+//!
+//! When the load is over, oha sorts and stores its records, which takes CPU time that has nothing to
+//! do with the load. So the usage is read at the moment when oha's last worker thread ends: workers
+//! inherit the name of the thread that starts them, which is how they are found.
+
+use std::{
+    fs, io,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
+
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike,
+};
+
+/// Usage of this process during the load.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    pub(crate) cpu_us: f64,
+    pub(crate) peak_rss_kib: u64,
+    pub(crate) context_switches: u64,
+}
+
+/// The thread that runs oha, and so its workers.
+const LOAD_THREAD: &str = "load";
+
+/// How often to look whether the workers have ended, once they should: a thousandth of a load that
+/// lasts half a second.
+const LOOK_INTERVAL: Duration = Duration::from_micros(500);
+
+/// Runs `load`, which is going to take about `duration`, and measures it.
+pub(crate) fn measure(
+    duration: Duration,
+    load: impl FnOnce() -> anyhow::Result<()> + Send,
+) -> anyhow::Result<Usage> {
+    let before = usage()?;
+    let (finished, finish) = mpsc::channel::<()>();
+    let after = thread::scope(|scope| {
+        let load = thread::Builder::new().name(LOAD_THREAD.to_owned()).spawn_scoped(scope, || {
+            let result = load();
+            drop(finished);
+            result
+        })?;
+        // Ends early only if the load has.
+        let mut ended = finish.recv_timeout(duration);
+        while ended == Err(RecvTimeoutError::Timeout) && workers()? > 0 {
+            ended = finish.recv_timeout(LOOK_INTERVAL);
+        }
+        let after = usage()?;
+        load.join().map_err(|_| anyhow::anyhow!("oha panicked"))??;
+        anyhow::Ok(after)
+    })?;
+    Ok(Usage {
+        cpu_us: after.cpu_us - before.cpu_us,
+        peak_rss_kib: after.peak_rss_kib,
+        context_switches: after.context_switches - before.context_switches,
+    })
+}
+
+/// oha's worker threads that are running.
+fn workers() -> io::Result<usize> {
+    let mut threads = 0;
+    for entry in fs::read_dir("/proc/self/task")? {
+        // A thread may end while it is looked at.
+        let name = fs::read_to_string(entry?.path().join("comm")).unwrap_or_default();
+        threads += usize::from(name.trim_end() == LOAD_THREAD);
+    }
+    // Less the one that waits for them.
+    Ok(threads.saturating_sub(1))
+}
+
+fn usage() -> anyhow::Result<Usage> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let cpu = usage.user_time() + usage.system_time();
+    let switches = usage.voluntary_context_switches() + usage.involuntary_context_switches();
+    Ok(Usage {
+        cpu_us: cpu.num_microseconds() as f64,
+        peak_rss_kib: usage.max_rss().try_into()?,
+        context_switches: switches.try_into()?,
+    })
+}

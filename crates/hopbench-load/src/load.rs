@@ -1,0 +1,163 @@
+//! Runs oha and puts together what it measured.
+
+use std::{collections::BTreeMap, fs, time::Instant};
+
+use anyhow::Context;
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Options, cpu,
+    records::{Database, Latency, Tally},
+};
+
+/// The result of one load.
+#[derive(Debug, Serialize)]
+struct LoadResult {
+    generator: &'static str,
+    /// From the first request's start to the last one's end, in microseconds.
+    elapsed_us: f64,
+    /// Answered, rightly or wrongly, or failed.
+    requests: u64,
+    /// Answered with the expected status and length.
+    good: u64,
+    /// Answered otherwise: how, and how often.
+    wrong: BTreeMap<String, u64>,
+    /// Not answered: why, and how often.
+    errors: BTreeMap<String, u64>,
+    /// Bytes of all bodies received.
+    body_bytes: u64,
+    /// Connections that requests had to wait for, as oha reports it: the longest dial-up.
+    connect_us_max: Option<f64>,
+    latency: Latency,
+    /// CPU time of this process while it put on the load, in microseconds.
+    cpu_us: f64,
+    /// Peak memory of this process, in KiB.
+    peak_rss_kib: u64,
+    context_switches: u64,
+    threads: usize,
+}
+
+/// What is read of oha's own output.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OhaOutput {
+    summary: Summary,
+    error_distribution: BTreeMap<String, u64>,
+    details: Details,
+}
+
+#[derive(Debug, Deserialize)]
+struct Summary {
+    /// Seconds.
+    total: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Details {
+    #[serde(rename = "DNSDialup")]
+    dial_up: DialUp,
+}
+
+#[derive(Debug, Deserialize)]
+struct DialUp {
+    /// Seconds; absent if no connection came about.
+    slowest: Option<f64>,
+}
+
+/// Runs the load; the result as JSON.
+pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
+    let directory = Scratch::create()?;
+    let output = directory.0.join("oha.json");
+    let database = Database::open()?;
+    let oha_options = oha_options(options, &output, database.url())?;
+    let threads = oha_options.worker_threads.get();
+
+    let usage = cpu::measure(options.duration(), || {
+        // oha starts its workers by itself; this runtime only waits for them.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("wait")
+            .enable_all()
+            .build()?;
+        let started = Instant::now();
+        runtime.block_on(oha::run(oha_options))?;
+        anyhow::ensure!(started.elapsed() >= options.duration(), "oha was interrupted");
+        Ok(())
+    })?;
+
+    let text = fs::read_to_string(&output).context("oha wrote no result")?;
+    let output: OhaOutput = serde_json::from_str(&text).context("oha's result has changed")?;
+    let Tally { good, wrong, body_bytes, latency } =
+        database.tally(options.expect_status, options.expect_length)?;
+    let answered = good + wrong.values().sum::<u64>();
+    let failed: u64 = output.error_distribution.values().sum();
+    let result = LoadResult {
+        generator: "oha 1.16.0",
+        elapsed_us: output.summary.total * 1e6,
+        requests: answered + failed,
+        good,
+        wrong,
+        errors: output.error_distribution,
+        body_bytes,
+        connect_us_max: output.details.dial_up.slowest.map(|seconds| seconds * 1e6),
+        latency,
+        cpu_us: usage.cpu_us,
+        peak_rss_kib: usage.peak_rss_kib,
+        context_switches: usage.context_switches,
+        threads,
+    };
+    Ok(serde_json::to_string(&result)?)
+}
+
+/// oha takes its options from a command line only.
+fn oha_options(
+    options: &Options,
+    output: &std::path::Path,
+    database: &str,
+) -> anyhow::Result<oha::Opts> {
+    let mut arguments = vec![
+        "oha".to_owned(),
+        "--no-tui".to_owned(),
+        // Requests under way at the end are waited for: aborting them would drop the slowest.
+        "-w".to_owned(),
+        format!("-z{}ms", options.duration_ms),
+        format!("-t{}ms", options.timeout_ms),
+        format!("-c{}", options.concurrency),
+        format!("-m{}", options.method),
+        "--output-format=json".to_owned(),
+        format!("--output={}", output.display()),
+        format!("--db-url={database}"),
+    ];
+    if options.no_keepalive {
+        arguments.push("--disable-keepalive".to_owned());
+    }
+    if let Some(threads) = options.threads {
+        arguments.push(format!("--worker-threads={threads}"));
+    }
+    if let Some(body) = &options.body {
+        arguments.push(format!("-D{}", body.display()));
+    }
+    arguments.push(options.url.clone());
+    oha::Opts::try_parse_from(arguments).map_err(|error| anyhow::anyhow!("oha: {error}"))
+}
+
+/// A directory for oha's output, removed at the end.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn create() -> anyhow::Result<Self> {
+        let name = format!("hopbench-load-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).with_context(|| format!("could not create '{}'", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("warning: could not remove '{}': {error}", self.0.display());
+        }
+    }
+}

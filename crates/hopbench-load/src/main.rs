@@ -1,0 +1,85 @@
+//! The load generator: oha 1.16.0 as a library, in a process of its own.
+//!
+//! oha prints summaries; a benchmark wants the records. oha can also store every request in SQLite,
+//! and here it does so in memory: [`records`] reads them back, so that goodput is counted from
+//! status and length, and percentiles from every latency.
+#![forbid(unsafe_code)]
+
+mod cpu;
+mod load;
+mod records;
+
+use std::{io::Read, num::NonZeroUsize, process::ExitCode, thread, time::Duration};
+
+use clap::Parser;
+
+/// Puts a closed-loop HTTP load on one URL and prints what came of it as one JSON object.
+#[derive(Debug, Parser)]
+#[command(version = concat!(env!("CARGO_PKG_VERSION"), " (oha 1.16.0)"))]
+struct Options {
+    /// What to ask for
+    #[arg(long)]
+    url: String,
+    /// HTTP method
+    #[arg(long, default_value = "GET")]
+    method: String,
+    /// File whose content is sent as the request's body
+    #[arg(long, value_name = "FILE")]
+    body: Option<std::path::PathBuf>,
+    /// Connections, each with one request at a time
+    #[arg(long, value_name = "N")]
+    concurrency: NonZeroUsize,
+    /// How long to start new requests
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    duration_ms: u64,
+    /// How long a request may take before it counts as timed out
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    timeout_ms: u64,
+    /// A new connection for every request
+    #[arg(long)]
+    no_keepalive: bool,
+    /// Threads that ask [default: one per physical core]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// The status that a right answer has
+    #[arg(long, default_value_t = 200)]
+    expect_status: u16,
+    /// The length in bytes that a right answer's body has
+    #[arg(long, value_name = "BYTES")]
+    expect_length: Option<u64>,
+    /// Stop when stdin reaches its end
+    #[arg(long)]
+    exit_with_stdin: bool,
+}
+
+#[expect(clippy::print_stdout, reason = "the result is this program's output")]
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.exit_with_stdin {
+        thread::spawn(exit_at_end_of_stdin);
+    }
+    match load::run(&options) {
+        Ok(result) => {
+            println!("{result}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+impl Options {
+    fn duration(&self) -> Duration {
+        Duration::from_millis(self.duration_ms)
+    }
+}
+
+/// Whoever started this process is gone: the load must not go on.
+#[expect(clippy::exit, reason = "nothing to clean up, and oha's threads can't be stopped")]
+fn exit_at_end_of_stdin() {
+    let mut buffer = [0; 64];
+    while matches!(std::io::stdin().read(&mut buffer), Ok(n) if n > 0) {}
+    std::process::exit(4);
+}
