@@ -1,1 +1,13 @@
+//! Records in; statistics, comparisons and reports out.
+//!
+//! [`record`] is what a run directory holds. [`summary`] turns trials into figures per cell,
+//! [`pathology`] names what went wrong, [`report`] writes tables. Everything is a function of the
+//! records: nothing here starts a process, opens a socket or reads a clock, so that a report can be
+//! made again, anywhere, from a run directory alone.
+#![forbid(unsafe_code)]
 
+pub mod pathology;
+pub mod record;
+pub mod report;
+pub mod statistics;
+pub mod summary;

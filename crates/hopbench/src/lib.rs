@@ -1,1 +1,66 @@
+//! The orchestrator: catalog → plan → run → report.
+//!
+//! | module | what |
+//! |---|---|
+//! | `cli`, `cmd` | the command line; one file per subcommand |
+//! | `catalog` | paths and scenarios: TOML files into checked definitions |
+//! | `selection` | what a command works on: scenarios, their paths, the answers they must give |
+//! | `plan` | the trials, in a seeded random order |
+//! | `runner` | goes through a plan; every record is kept before the next trial |
+//! | `trial` | one trial with real processes and a real load |
+//! | `process` | child processes, and nobody else's |
+//! | `usage`, `machine` | what the kernel knows |
+//! | `run_dir` | what is written |
+//!
+//! It has no Cargo edge to anything it measures: they meet through arguments, HTTP, signals and exit
+//! codes, and no path or scenario is known here by name.
+#![forbid(unsafe_code)]
 
+mod catalog;
+mod cli;
+mod cmd;
+mod http;
+mod machine;
+mod plan;
+mod process;
+mod progress;
+mod run_dir;
+mod runner;
+mod selection;
+mod toolbox;
+mod trial;
+mod usage;
+
+use std::{env, process::ExitCode};
+
+use clap::Parser;
+
+pub use crate::{catalog::CatalogError, cli::Cli};
+
+/// Exit codes beyond 0 (fine) and the interruption's 130.
+pub(crate) mod exit {
+    /// Trials failed, or requests got no right answer.
+    pub(crate) const FAILED: u8 = 1;
+    /// A mistake on the command line or in a file it names.
+    pub(crate) const USAGE: u8 = 2;
+    /// Something about the machine: a program is missing, a directory can't be written.
+    pub(crate) const ENVIRONMENT: u8 = 4;
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let mut arguments = env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == process::GUARDED) {
+        eprintln!("error: {:#}", process::exec_guarded(arguments));
+        return ExitCode::from(exit::ENVIRONMENT);
+    }
+    match cmd::run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            // Mistakes in what was asked for, at whatever depth they were found.
+            let usage = error.chain().any(|cause| cause.is::<CatalogError>());
+            ExitCode::from(if usage { exit::USAGE } else { exit::ENVIRONMENT })
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Summaries into text.
+
+pub mod csv;
+pub mod markdown;
+pub mod perf;
+pub mod terminal;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! `summary.csv`: one line per cell, for spreadsheets and scripts.
+
+use serde_json::Value;
+
+use crate::{
+    statistics::Spread,
+    summary::{CellSummary, Summary},
+};
+
+/// Columns that every line has; CPU columns by role follow.
+const COLUMNS: [&str; 33] = [
+    "scenario",
+    "endpoint",
+    "path",
+    "concurrency",
+    "keep_alive",
+    "trials",
+    "failed_trials",
+    "requests",
+    "good",
+    "failed_requests",
+    "rps_median",
+    "rps_min",
+    "rps_max",
+    "rps_ratio_median",
+    "rps_ratio_min",
+    "rps_ratio_max",
+    "latency_us_p50",
+    "latency_us_p90",
+    "latency_us_p95",
+    "latency_us_p99",
+    "latency_us_p99_min",
+    "latency_us_p99_max",
+    "merged_latency_us_mean",
+    "merged_latency_us_p50",
+    "merged_latency_us_p95",
+    "merged_latency_us_p99",
+    "merged_latency_us_p999",
+    "merged_latency_us_max",
+    "context_switches_per_request",
+    "rss_peak_kib",
+    "body_bytes",
+    "tunnel_zero_copy_bytes",
+    "tunnel_copied_bytes",
+];
+
+/// The table with a heading line. Missing figures are empty.
+pub fn render(summary: &Summary<'_>) -> String {
+    let (heading, rows) = table(summary);
+    [heading].iter().chain(&rows).map(|fields| line(fields)).collect()
+}
+
+/// The same cells as JSON objects; missing figures are null.
+pub fn cells(summary: &Summary<'_>) -> Vec<Value> {
+    let (heading, rows) = table(summary);
+    let value = |text: &str| match text {
+        "" => Value::Null,
+        text => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+    };
+    rows.iter()
+        .map(|row| heading.iter().cloned().zip(row.iter().map(|text| value(text))).collect())
+        .collect()
+}
+
+fn table(summary: &Summary<'_>) -> (Vec<String>, Vec<Vec<String>>) {
+    let mut roles: Vec<&str> =
+        summary.scenarios.iter().flat_map(|scenario| &scenario.roles).map(String::as_str).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    let mut heading: Vec<String> = COLUMNS.map(str::to_owned).into();
+    heading.extend(roles.iter().map(|role| format!("cpu_us_per_request_{role}")));
+    heading.push("cpu_us_per_request_server".to_owned());
+    let rows = summary.scenarios.iter().flat_map(|scenario| &scenario.tables);
+    let rows = rows.flat_map(|table| &table.rows).map(|row| fields(row, &roles));
+    (heading, rows.collect())
+}
+
+fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
+    let CellSummary { cell, totals, .. } = row;
+    let median = |spread: Option<Spread>| number(spread.map(|spread| spread.median));
+    let min = |spread: Option<Spread>| number(spread.map(|spread| spread.min));
+    let max = |spread: Option<Spread>| number(spread.map(|spread| spread.max));
+    let merged = row.merged;
+    let mut fields = vec![
+        cell.scenario.clone(),
+        cell.endpoint.clone(),
+        cell.path.clone(),
+        cell.concurrency.to_string(),
+        cell.keep_alive.to_string(),
+        row.trials.to_string(),
+        row.failures.len().to_string(),
+        totals.requests.to_string(),
+        totals.good.to_string(),
+        row.failed_requests().to_string(),
+        median(row.rps),
+        min(row.rps),
+        max(row.rps),
+        median(row.rps_ratio),
+        min(row.rps_ratio),
+        max(row.rps_ratio),
+        median(row.p50_us),
+        median(row.p90_us),
+        median(row.p95_us),
+        median(row.p99_us),
+        min(row.p99_us),
+        max(row.p99_us),
+        number(merged.map(|merged| merged.mean_us)),
+        number(merged.map(|merged| merged.p50_us)),
+        number(merged.map(|merged| merged.p95_us)),
+        number(merged.map(|merged| merged.p99_us)),
+        number(merged.map(|merged| merged.p999_us)),
+        number(merged.map(|merged| merged.max_us)),
+        median(row.context_switches_per_request),
+        median(row.rss_peak_kib),
+        totals.body_bytes.to_string(),
+        totals.zero_copy_bytes.to_string(),
+        totals.copied_bytes.to_string(),
+    ];
+    let cpu = roles.iter().map(|role| median(row.cpu_us_per_request.get(*role).copied()));
+    fields.extend(cpu);
+    fields.push(median(row.cpu_us_per_request_server));
+    fields
+}
+
+fn number(number: Option<f64>) -> String {
+    // A ten-thousandth is finer than anything measured here.
+    number.map_or_else(String::new, |number| format!("{number:.4}"))
+}
+
+/// RFC 4180.
+fn line(fields: &[String]) -> String {
+    let quoted: Vec<String> = fields
+        .iter()
+        .map(|field| match field.contains([',', '"', '\n']) {
+            true => format!("\"{}\"", field.replace('"', "\"\"")),
+            false => field.clone(),
+        })
+        .collect();
+    quoted.join(",") + "\n"
+}

@@ -1,0 +1,285 @@
+//! `REPORT.md`, and the tables that a run prints.
+
+use std::fmt::Write;
+
+use crate::{
+    pathology,
+    record::{Manifest, PathInfo, Trial},
+    statistics::Spread,
+    summary::{CellSummary, ScenarioSummary, Summary, Table},
+};
+
+/// The whole report.
+pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String {
+    let mut out = String::from("# What does a hop cost?\n\n");
+    out += &environment(summary.manifest);
+    out += &progress(trials, planned);
+    for warning in &summary.manifest.warnings {
+        out += &format!("\n> **Warning:** {warning}\n");
+    }
+    for scenario in &summary.scenarios {
+        out += &scenario_heading(scenario);
+        out += &tables(scenario);
+        out += &copies(scenario);
+        out += &pathologies(scenario);
+        out += &warnings(scenario);
+    }
+    out += &paths(&summary.manifest.paths);
+    out
+}
+
+/// One table per endpoint.
+pub fn tables(scenario: &ScenarioSummary<'_>) -> String {
+    scenario.tables.iter().map(|table| endpoint_table(scenario, table)).collect()
+}
+
+/// What went wrong, as a section; empty if there was nothing to run.
+pub fn pathologies(scenario: &ScenarioSummary<'_>) -> String {
+    let mut out = String::from("\n### Pathologies\n\n");
+    let found = pathology::find(scenario);
+    if found.is_empty() {
+        out += "None found.\n";
+    }
+    for pathology in found {
+        out += &format!("- {pathology}\n");
+    }
+    out
+}
+
+fn environment(manifest: &Manifest) -> String {
+    let machine = &manifest.machine;
+    let dirty = if manifest.git.dirty { ", with uncommitted changes" } else { "" };
+    let revision = match manifest.git.revision.as_str() {
+        "" => "none",
+        revision => &revision[..revision.len().min(12)],
+    };
+    let limits: Vec<String> =
+        machine.cgroup.iter().map(|(name, limit)| format!("{name} {limit}")).collect();
+    let rows = [
+        ("started", manifest.started.clone()),
+        ("command", format!("`{}`", manifest.command_line.join(" "))),
+        ("revision", format!("{revision}{dirty}")),
+        ("hopbench", format!("{} ({} profile)", manifest.hopbench, manifest.profile)),
+        ("toolchain", manifest.toolchain.clone()),
+        ("seed", manifest.seed.to_string()),
+        ("processor", format!("{} × {}", machine.cores, machine.cpu_model)),
+        ("governor", machine.governor.clone()),
+        ("memory", format!("{} MiB", machine.memory_kib / 1024)),
+        ("system", format!("{}, Linux {}", machine.operating_system, machine.kernel)),
+        ("virtualization", machine.virtualization.clone()),
+        ("limits", limits.join(", ")),
+        ("storage", machine.storage.clone()),
+        ("network", machine.network.join(", ")),
+    ];
+    let mut out = String::from("| environment | |\n|---|---|\n");
+    for (name, value) in rows {
+        let value = if value.is_empty() { "unknown" } else { &value };
+        writeln!(out, "| {name} | {} |", value.replace('|', "\\|")).expect("a string grows");
+    }
+    out
+}
+
+fn progress(trials: &[Trial], planned: usize) -> String {
+    let failed = trials.iter().filter(|trial| trial.measured().is_none()).count();
+    let mut out = format!("\n{} of {planned} trials run, {failed} failed.", trials.len());
+    if trials.len() < planned {
+        out += " **The run is not complete.**";
+    }
+    let total: f64 = trials.iter().map(|trial| trial.timing.total_ms()).sum();
+    let overhead: f64 = trials.iter().map(|trial| trial.timing.overhead_ms()).sum();
+    if total > 0.0 {
+        writeln!(
+            out,
+            " {:.0} s, of which {:.0} % outside of load (start, verify, scrape, stop).",
+            total / 1e3,
+            100.0 * overhead / total
+        )
+        .expect("a string grows");
+    }
+    out
+}
+
+fn scenario_heading(scenario: &ScenarioSummary<'_>) -> String {
+    let info = scenario.info;
+    let mut out = format!("\n## {}\n\n**{}**\n", info.name, info.question.trim());
+    if !info.analysis.trim().is_empty() {
+        out += &format!("\n{}\n", info.analysis.trim());
+    }
+    out += &format!(
+        "\nMedians over {} block(s), with the lowest and highest in brackets; a ratio is formed \
+         within a block. RPS counts right answers only.\n",
+        info.blocks
+    );
+    out
+}
+
+fn endpoint_table(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> String {
+    let mut out = format!("\n### {}{}\n\n", table.endpoint, connection(table.keep_alive));
+    out += "| Transport | Concurrency | RPS | p50 (ms) | p99 (ms) | RPS vs Baseline | p90 (ms) \
+            | Errors |";
+    for role in &scenario.roles {
+        out += &format!(" {role} CPU (µs/req) |");
+    }
+    out += " server CPU (µs/req) |\n|---|---:|---:|---:|---:|---:|---:|---:|";
+    out += &"---:|".repeat(scenario.roles.len() + 1);
+    out += "\n";
+    for row in &table.rows {
+        out += &table_row(scenario, row);
+    }
+    if let Some(noise) = table.noise {
+        out += &format!(
+            "\nA/A control: the two `{}` trials of a block differ by {:.1} % in the median, {:.1} % \
+             at most. Smaller differences mean nothing.\n",
+            scenario.info.reference,
+            noise.median * 100.0,
+            noise.max * 100.0
+        );
+    }
+    out
+}
+
+fn table_row(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
+    let mut out = format!(
+        "| {} | {} | {} | {} | {} | {} | {} | {} |",
+        row.cell.path,
+        row.cell.concurrency,
+        spread(row.rps, thousands),
+        spread(row.p50_us, milliseconds),
+        spread(row.p99_us, milliseconds),
+        spread(row.rps_ratio, percent),
+        spread(row.p90_us, milliseconds),
+        errors(row),
+    );
+    for role in &scenario.roles {
+        out += &format!(" {} |", spread(row.cpu_us_per_request.get(role).copied(), tenths));
+    }
+    out += &format!(" {} |\n", spread(row.cpu_us_per_request_server, tenths));
+    out
+}
+
+/// Requests without a right answer, and trials that failed altogether.
+fn errors(row: &CellSummary<'_>) -> String {
+    let mut parts = Vec::new();
+    if row.totals.requests > 0 || row.failures.is_empty() {
+        parts.push(row.failed_requests().to_string());
+    }
+    for failure in &row.failures {
+        parts.push(failure.kind.to_string());
+    }
+    parts.join(", ")
+}
+
+fn copies(scenario: &ScenarioSummary<'_>) -> String {
+    let rows: Vec<&CellSummary<'_>> = scenario
+        .tables
+        .iter()
+        .flat_map(|table| &table.rows)
+        .filter(|row| row.totals.has_counters && row.totals.good > 0)
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(
+        "\n### Copies per byte\n\nBytes that the tunnel's processes handed over by reference and \
+         bytes that they copied in user space, against the bytes of the bodies that the client \
+         received. Heads and requests are carried too: with small bodies there is more to carry \
+         than body.\n\n\
+         | Transport | Endpoint | Concurrency | body bytes/req | zero-copy bytes/req | copied \
+         bytes/req | zero-copy per body byte | copied per body byte |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for row in rows {
+        let totals = &row.totals;
+        let requests = totals.good as f64;
+        let body = totals.body_bytes as f64;
+        let per_body_byte = |bytes: u64| match totals.body_bytes {
+            0 => "–".to_owned(),
+            _ => format!("{:.2}", bytes as f64 / body),
+        };
+        writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            row.cell.path,
+            row.cell.endpoint,
+            row.cell.concurrency,
+            thousands(body / requests),
+            thousands(totals.zero_copy_bytes as f64 / requests),
+            thousands(totals.copied_bytes as f64 / requests),
+            per_body_byte(totals.zero_copy_bytes),
+            per_body_byte(totals.copied_bytes),
+        )
+        .expect("a string grows");
+    }
+    out
+}
+
+fn warnings(scenario: &ScenarioSummary<'_>) -> String {
+    let mut out = String::new();
+    for row in scenario.tables.iter().flat_map(|table| &table.rows) {
+        for warning in &row.warnings {
+            let cell = &row.cell;
+            out +=
+                &format!("- {} {} c={}: {warning}\n", cell.path, cell.endpoint, cell.concurrency);
+        }
+    }
+    if out.is_empty() { out } else { format!("\n### Warnings\n\n{out}") }
+}
+
+fn paths(paths: &[PathInfo]) -> String {
+    let mut out = String::from("\n## Paths\n");
+    for path in paths {
+        out += &format!("\n**{}**: {}\n", path.name, path.summary.trim());
+        if let Some(reason) = &path.skipped {
+            out += &format!("\nSkipped: {reason}\n");
+        }
+        if !path.analysis.trim().is_empty() {
+            out += &format!("\n{}\n", path.analysis.trim());
+        }
+        for (process, receipt) in &path.receipts {
+            out += &format!("\n- {process}: {receipt}");
+        }
+        out += "\n";
+    }
+    out
+}
+
+fn connection(keep_alive: bool) -> &'static str {
+    if keep_alive { "" } else { ", a new connection per request" }
+}
+
+fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> String {
+    let Some(Spread { median, min, max }) = spread else { return "–".to_owned() };
+    let (median, min, max) = (format(median), format(min), format(max));
+    if min == max { median } else { format!("{median} ({min}–{max})") }
+}
+
+fn milliseconds(us: f64) -> String {
+    let ms = us / 1e3;
+    match ms {
+        ..10.0 => format!("{ms:.3}"),
+        ..100.0 => format!("{ms:.2}"),
+        _ => format!("{ms:.0}"),
+    }
+}
+
+fn percent(ratio: f64) -> String {
+    let percent = ratio * 100.0;
+    if percent < 9.95 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+}
+
+fn tenths(number: f64) -> String {
+    format!("{number:.1}")
+}
+
+/// A whole number, its digits in groups of three.
+fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

@@ -1,0 +1,331 @@
+//! Trials into figures per cell.
+//!
+//! A figure over blocks is the median of the blocks' values, with the extremes. A ratio is formed
+//! within a block, between a path and the reference of that block, so that what slows the machine
+//! down for a while slows both. Failed trials have no figures; they are counted beside them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use hdrhistogram::{Histogram, serialization::Deserializer};
+
+use crate::{
+    record::{Cell, Failure, Load, Manifest, Outcome, ScenarioInfo, Trial, Warning},
+    statistics::Spread,
+};
+
+/// Role of the load generator among the roles of CPU time.
+pub const CLIENT: &str = "client";
+
+/// A whole run.
+#[derive(Debug)]
+pub struct Summary<'a> {
+    pub manifest: &'a Manifest,
+    pub scenarios: Vec<ScenarioSummary<'a>>,
+}
+
+#[derive(Debug)]
+pub struct ScenarioSummary<'a> {
+    pub info: &'a ScenarioInfo,
+    /// Roles that have CPU time, the client first.
+    pub roles: Vec<String>,
+    pub tables: Vec<Table<'a>>,
+}
+
+/// The cells of one endpoint and one way of connecting, by concurrency and then in the order of the
+/// paths, the reference first.
+#[derive(Debug)]
+pub struct Table<'a> {
+    pub endpoint: String,
+    pub keep_alive: bool,
+    pub rows: Vec<CellSummary<'a>>,
+    /// How far the two trials of the reference in a block differ in RPS, as a share, over all
+    /// concurrencies: the noise below which a difference means nothing. `None` without a control.
+    pub noise: Option<Spread>,
+}
+
+/// One cell over all blocks.
+#[derive(Debug)]
+pub struct CellSummary<'a> {
+    pub cell: Cell,
+    /// Trials that were run, failed ones included.
+    pub trials: usize,
+    pub failures: Vec<&'a Failure>,
+    pub warnings: Vec<&'a Warning>,
+    pub rps: Option<Spread>,
+    /// RPS as a share of the reference's in the same block.
+    pub rps_ratio: Option<Spread>,
+    pub p50_us: Option<Spread>,
+    pub p90_us: Option<Spread>,
+    pub p95_us: Option<Spread>,
+    pub p99_us: Option<Spread>,
+    /// Percentiles of all blocks' latencies put together.
+    pub merged: Option<Merged>,
+    /// CPU time per right answer, by role, in microseconds.
+    pub cpu_us_per_request: BTreeMap<String, Spread>,
+    /// The same, of everything but the client.
+    pub cpu_us_per_request_server: Option<Spread>,
+    /// Context switches of the path's processes per right answer.
+    pub context_switches_per_request: Option<Spread>,
+    /// Sums over the blocks.
+    pub totals: Totals,
+    /// Resident memory of the path's processes together, in KiB.
+    pub rss_before_kib: Option<Spread>,
+    pub rss_after_kib: Option<Spread>,
+    pub rss_peak_kib: Option<Spread>,
+}
+
+/// Of the latencies of all blocks together, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Merged {
+    pub count: u64,
+    pub mean_us: f64,
+    pub p50_us: f64,
+    pub p95_us: f64,
+    pub p99_us: f64,
+    pub p999_us: f64,
+    pub max_us: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    pub elapsed_us: f64,
+    pub requests: u64,
+    pub good: u64,
+    pub body_bytes: u64,
+    pub zero_copy_bytes: u64,
+    pub copied_bytes: u64,
+    /// Whether any process of the path counts copies.
+    pub has_counters: bool,
+}
+
+/// Why records can't be summarised.
+#[derive(Debug, thiserror::Error)]
+#[error("trial {trial}: the latency histogram can't be read: {message}")]
+pub struct HistogramError {
+    trial: u32,
+    message: String,
+}
+
+impl<'a> Summary<'a> {
+    /// # Errors
+    /// If a histogram in the records is corrupt.
+    pub fn new(manifest: &'a Manifest, trials: &'a [Trial]) -> Result<Self, HistogramError> {
+        let scenarios = manifest
+            .scenarios
+            .iter()
+            .map(|info| ScenarioSummary::new(manifest, info, trials))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { manifest, scenarios })
+    }
+}
+
+impl<'a> ScenarioSummary<'a> {
+    fn new(
+        manifest: &'a Manifest,
+        info: &'a ScenarioInfo,
+        trials: &'a [Trial],
+    ) -> Result<Self, HistogramError> {
+        let trials = || trials.iter().filter(|trial| trial.planned.cell.scenario == info.name);
+        let mut roles: Vec<String> = trials()
+            .flat_map(|trial| trial.cpu_us.keys().cloned())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        roles.sort_by_key(|role| role != CLIENT);
+
+        let keys: BTreeSet<(Option<usize>, &String, bool)> = trials()
+            .map(|trial| {
+                let Cell { endpoint, keep_alive, .. } = &trial.planned.cell;
+                let position = info.endpoints.iter().position(|listed| listed == endpoint);
+                (position, endpoint, *keep_alive)
+            })
+            .collect();
+        let tables = keys
+            .into_iter()
+            .map(|(_, endpoint, keep_alive)| {
+                let of_table: Vec<&Trial> = trials()
+                    .filter(|trial| {
+                        let cell = &trial.planned.cell;
+                        cell.endpoint == *endpoint && cell.keep_alive == keep_alive
+                    })
+                    .collect();
+                Table::new(manifest, info, endpoint.clone(), keep_alive, &of_table)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { info, roles, tables })
+    }
+}
+
+impl<'a> Table<'a> {
+    fn new(
+        manifest: &Manifest,
+        info: &ScenarioInfo,
+        endpoint: String,
+        keep_alive: bool,
+        trials: &[&'a Trial],
+    ) -> Result<Self, HistogramError> {
+        let position = |path: &str| manifest.paths.iter().position(|info| info.name == path);
+        let mut cells: Vec<&Cell> = trials.iter().map(|trial| &trial.planned.cell).collect();
+        cells.sort_by_key(|cell| {
+            (cell.concurrency, cell.path != info.reference, position(&cell.path), &cell.path)
+        });
+        cells.dedup();
+        let rows = cells
+            .into_iter()
+            .map(|cell| {
+                let of_cell: Vec<&Trial> =
+                    trials.iter().filter(|trial| trial.planned.cell == *cell).copied().collect();
+                CellSummary::new(cell, &of_cell, |block| reference_rps(info, cell, block, trials))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { endpoint, keep_alive, rows, noise: noise(info, trials) })
+    }
+}
+
+/// The reference's RPS in a block: the mean of its two trials, if there are two.
+fn reference_rps(
+    info: &ScenarioInfo,
+    cell: &Cell,
+    block: u32,
+    trials: &[&Trial],
+) -> Option<f64> {
+    let reference = Cell { path: info.reference.clone(), ..cell.clone() };
+    let rps: Vec<f64> = trials
+        .iter()
+        .filter(|trial| trial.planned.cell == reference && trial.planned.block == block)
+        .filter_map(|trial| trial.rps())
+        .collect();
+    (!rps.is_empty()).then(|| rps.iter().sum::<f64>() / rps.len() as f64)
+}
+
+fn noise(info: &ScenarioInfo, trials: &[&Trial]) -> Option<Spread> {
+    let of_reference =
+        trials.iter().filter(|trial| trial.planned.cell.path == info.reference);
+    let (first, second): (Vec<&Trial>, Vec<&Trial>) =
+        of_reference.partition(|trial| trial.planned.twin == 0);
+    Spread::of(second.iter().filter_map(|second| {
+        let first = first.iter().find(|first| {
+            first.planned.cell == second.planned.cell && first.planned.block == second.planned.block
+        })?;
+        Some((second.rps()? / first.rps()? - 1.0).abs())
+    }))
+}
+
+impl<'a> CellSummary<'a> {
+    fn new(
+        cell: &Cell,
+        trials: &[&'a Trial],
+        reference_rps: impl Fn(u32) -> Option<f64>,
+    ) -> Result<Self, HistogramError> {
+        let loads = || trials.iter().filter_map(|trial| Some((*trial, trial.measured()?)));
+        let over = |figure: &dyn Fn(&Trial, &Load) -> Option<f64>| {
+            Spread::of(loads().filter_map(|(trial, load)| figure(trial, load)))
+        };
+        let latency = |percentile: fn(&Load) -> Option<f64>| over(&|_, load| percentile(load));
+        let sum_of_processes = |figure: fn(&crate::record::ProcessUsage) -> u64| {
+            over(&|trial, _| Some(trial.processes.iter().map(figure).sum::<u64>() as f64))
+        };
+        let roles: BTreeSet<&String> =
+            loads().flat_map(|(trial, _)| trial.cpu_us.keys()).collect();
+        let cpu_us_per_request = roles
+            .into_iter()
+            .filter_map(|role| {
+                let cpu = over(&|trial, load| per_request(*trial.cpu_us.get(role)?, load));
+                Some((role.clone(), cpu?))
+            })
+            .collect();
+        Ok(Self {
+            cell: cell.clone(),
+            trials: trials.len(),
+            failures: trials.iter().filter_map(|trial| failure(trial)).collect(),
+            warnings: trials.iter().flat_map(|trial| &trial.warnings).collect(),
+            rps: over(&|trial, _| trial.rps()),
+            rps_ratio: over(&|trial, _| Some(trial.rps()? / reference_rps(trial.planned.block)?)),
+            p50_us: latency(|load| load.latency.p50_us),
+            p90_us: latency(|load| load.latency.p90_us),
+            p95_us: latency(|load| load.latency.p95_us),
+            p99_us: latency(|load| load.latency.p99_us),
+            merged: merge(trials)?,
+            cpu_us_per_request,
+            cpu_us_per_request_server: over(&|trial, load| per_request(server_cpu_us(trial), load)),
+            context_switches_per_request: over(&|trial, load| {
+                let switches = trial.processes.iter().map(|process| {
+                    process.context_switches_voluntary + process.context_switches_involuntary
+                });
+                per_request(switches.sum::<u64>() as f64, load)
+            }),
+            totals: Totals::of(loads()),
+            rss_before_kib: sum_of_processes(|process| process.rss_before_kib),
+            rss_after_kib: sum_of_processes(|process| process.rss_after_kib),
+            rss_peak_kib: sum_of_processes(|process| process.rss_peak_kib),
+        })
+    }
+
+    /// Requests without a right answer, in trials that have figures.
+    pub fn failed_requests(&self) -> u64 {
+        self.totals.requests - self.totals.good
+    }
+}
+
+impl Totals {
+    fn of<'t>(loads: impl Iterator<Item = (&'t Trial, &'t Load)>) -> Self {
+        let mut totals = Self::default();
+        for (trial, load) in loads {
+            totals.elapsed_us += load.elapsed_us;
+            totals.requests += load.requests;
+            totals.good += load.good;
+            totals.body_bytes += load.body_bytes;
+            totals.zero_copy_bytes += trial.counter("tunnel_zero_copy_bytes");
+            totals.copied_bytes += trial.counter("tunnel_copied_bytes");
+            totals.has_counters |= !trial.counters.is_empty();
+        }
+        totals
+    }
+}
+
+fn failure(trial: &Trial) -> Option<&Failure> {
+    match &trial.outcome {
+        Outcome::Failed(failure) => Some(failure),
+        Outcome::Ok => None,
+    }
+}
+
+fn server_cpu_us(trial: &Trial) -> f64 {
+    trial.cpu_us.iter().filter(|(role, _)| *role != CLIENT).map(|(_, cpu_us)| cpu_us).sum()
+}
+
+fn per_request(figure: f64, load: &Load) -> Option<f64> {
+    (load.good > 0).then(|| figure / load.good as f64)
+}
+
+/// Puts the blocks' latencies together: percentiles are read from the whole, never averaged.
+fn merge(trials: &[&Trial]) -> Result<Option<Merged>, HistogramError> {
+    let mut all: Option<Histogram<u64>> = None;
+    for trial in trials {
+        let Some(load) = trial.measured() else { continue };
+        let broken = |message: String| HistogramError { trial: trial.planned.trial, message };
+        let bytes = BASE64_STANDARD
+            .decode(&load.latency.histogram)
+            .map_err(|error| broken(error.to_string()))?;
+        let histogram: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut &bytes[..])
+            .map_err(|error| broken(format!("{error:?}")))?;
+        match &mut all {
+            None => all = Some(histogram),
+            Some(all) => all.add(histogram).map_err(|error| broken(format!("{error:?}")))?,
+        }
+    }
+    Ok(all.filter(|all| !all.is_empty()).map(|all| {
+        let at = |quantile| all.value_at_quantile(quantile) as f64 / 1e3;
+        Merged {
+            count: all.len(),
+            mean_us: all.mean() / 1e3,
+            p50_us: at(0.5),
+            p95_us: at(0.95),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: all.max() as f64 / 1e3,
+        }
+    }))
+}

@@ -1,0 +1,196 @@
+//! What can be run: paths and scenarios, each a TOML file.
+//!
+//! Those in `catalog/` are built into the binary; any other file is named on the command line by its
+//! path. A name is a file's name without its ending.
+
+mod path;
+mod scenario;
+mod template;
+
+use std::{fs, path::Path};
+
+use include_dir::{Dir, include_dir};
+
+pub(crate) use self::{
+    path::{PathDefinition, ProcessDefinition},
+    scenario::{CONCURRENCY_MAX, ScenarioDefinition, Target},
+    template::{Fill, Template},
+};
+
+static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalog");
+
+/// Why something can't be found or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    #[error("{file}: {message}")]
+    Invalid { file: String, message: String },
+    #[error("could not read '{file}': {error}")]
+    Unreadable { file: String, error: std::io::Error },
+    #[error("unknown {kind} '{name}'{nearest}; there are: {known}")]
+    Unknown { kind: &'static str, name: String, nearest: String, known: String },
+}
+
+/// All paths and scenarios that are built in.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    pub(crate) paths: Vec<PathDefinition>,
+    pub(crate) scenarios: Vec<ScenarioDefinition>,
+}
+
+impl Catalog {
+    /// Reads what is built in.
+    pub(crate) fn built_in() -> Result<Self, CatalogError> {
+        let mut paths = built_in("paths", PathDefinition::parse)?;
+        // What everything is compared with comes first, then alphabetically.
+        paths.sort_by_key(|path: &PathDefinition| {
+            (!path.tags.iter().any(|tag| tag == "reference"), path.name.clone())
+        });
+        Ok(Self { paths, scenarios: built_in("scenarios", ScenarioDefinition::parse)? })
+    }
+
+    /// The paths that a selector names: a name, `tag:` and a tag, `*`, or a file.
+    pub(crate) fn paths(&self, selector: &str) -> Result<Vec<PathDefinition>, CatalogError> {
+        if selector == "*" {
+            return Ok(self.paths.clone());
+        }
+        if is_file(selector) {
+            return Ok(vec![from_file(selector, PathDefinition::parse)?]);
+        }
+        if let Some(tag) = selector.strip_prefix("tag:") {
+            let tagged = self.paths.iter().filter(|path| path.tags.iter().any(|has| has == tag));
+            let tagged: Vec<PathDefinition> = tagged.cloned().collect();
+            let mut tags: Vec<&str> =
+                self.paths.iter().flat_map(|path| &path.tags).map(String::as_str).collect();
+            tags.sort_unstable();
+            tags.dedup();
+            return match tagged.is_empty() {
+                true => Err(unknown("tag", tag, tags)),
+                false => Ok(tagged),
+            };
+        }
+        match self.paths.iter().find(|path| path.name == selector) {
+            Some(path) => Ok(vec![path.clone()]),
+            None => {
+                let names = self.paths.iter().map(|path| path.name.as_str());
+                Err(unknown("path", selector, names.collect()))
+            }
+        }
+    }
+
+    /// The scenario of that name, or in that file.
+    pub(crate) fn scenario(&self, name: &str) -> Result<ScenarioDefinition, CatalogError> {
+        if is_file(name) {
+            return from_file(name, ScenarioDefinition::parse);
+        }
+        match self.scenarios.iter().find(|scenario| scenario.name == name) {
+            Some(scenario) => Ok(scenario.clone()),
+            None => {
+                let names = self.scenarios.iter().map(|scenario| scenario.name.as_str());
+                Err(unknown("scenario", name, names.collect()))
+            }
+        }
+    }
+}
+
+/// A hint for a misspelt word: the most similar of those known, if one is similar.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    // Below 0.7, Jaro-Winkler calls words similar that nobody would.
+    const SIMILAR: f64 = 0.7;
+    known
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(similarity, _)| *similarity > SIMILAR)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map_or_else(String::new, |(_, candidate)| format!(", did you mean '{candidate}'?"))
+}
+
+fn unknown(kind: &'static str, name: &str, known: Vec<&str>) -> CatalogError {
+    CatalogError::Unknown {
+        kind,
+        name: name.to_owned(),
+        nearest: nearest(name, known.iter().copied()),
+        known: known.join(", "),
+    }
+}
+
+fn is_file(selector: &str) -> bool {
+    selector.contains('/') || selector.ends_with(".toml")
+}
+
+fn from_file<T>(
+    file: &str,
+    parse: fn(&str, &str) -> Result<T, String>,
+) -> Result<T, CatalogError> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| CatalogError::Unreadable { file: file.to_owned(), error })?;
+    let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy();
+    parse(&name, &text)
+        .map_err(|message| CatalogError::Invalid { file: file.to_owned(), message })
+}
+
+fn built_in<T>(
+    directory: &str,
+    parse: fn(&str, &str) -> Result<T, String>,
+) -> Result<Vec<T>, CatalogError> {
+    let files = BUILT_IN.get_dir(directory).into_iter().flat_map(Dir::files);
+    files
+        .map(|file| {
+            let name = file.path().file_stem().unwrap_or_default().to_string_lossy();
+            let text = file.contents_utf8().unwrap_or_default();
+            parse(&name, text).map_err(|message| {
+                CatalogError::Invalid { file: file.path().display().to_string(), message }
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invalid(text: &str) -> String {
+        PathDefinition::parse("test", text).unwrap_err()
+    }
+
+    const PROCESS: &str =
+        "[[process]]\nname = 'a'\nrole = 'origin'\ncommand = ['a']\nversion = ['a']\n";
+
+    #[test]
+    fn the_built_in_catalog_is_valid() {
+        let catalog = Catalog::built_in().expect("valid");
+        assert!(catalog.paths[0].describe.is_some(), "the reference describes the endpoints");
+        for scenario in &catalog.scenarios {
+            for selector in scenario.paths.iter().chain([&scenario.reference]) {
+                catalog.paths(selector).expect(selector);
+            }
+            for rule in &scenario.pathologies.slower {
+                catalog.paths(&rule.path).expect(&rule.path);
+                catalog.paths(&rule.than).expect(&rule.than);
+            }
+        }
+    }
+
+    #[test]
+    fn mistakes_in_a_path_file_are_named_with_their_place() {
+        let unknown_field = format!("sumary = 'x'\nfront = '{{{{port:a}}}}'\n{PROCESS}");
+        let message = invalid(&unknown_field);
+        assert!(message.contains("line 1") && message.contains("unknown field `sumary`"), "{message}");
+        let message = invalid(&format!("summary = 'x'\nfront = '{{{{port:a'\n{PROCESS}"));
+        assert!(message.contains("line 2") && message.contains("expected '}}'"), "{message}");
+        let message = invalid(&format!("summary = 'x'\nfront = 'here'\n{PROCESS}"));
+        assert!(message.contains("'front': expected a '{{port:…}}'"), "{message}");
+        let message = invalid("summary = 'x'\nfront = '{{port:a}}'\nprocess = []");
+        assert!(message.contains("at least one [[process]]"), "{message}");
+    }
+
+    #[test]
+    fn a_misspelt_name_gets_its_neighbour() {
+        let catalog = Catalog::built_in().expect("valid");
+        let message = catalog.paths("rapace-steam").unwrap_err().to_string();
+        assert!(message.contains("did you mean 'rapace-stream'?"), "{message}");
+        let message = catalog.paths("tag:rapaces").unwrap_err().to_string();
+        assert!(message.contains("unknown tag 'rapaces', did you mean 'rapace'?"), "{message}");
+        let message = catalog.scenario("smok").unwrap_err().to_string();
+        assert!(message.contains("did you mean 'smoke'?"), "{message}");
+    }
+}

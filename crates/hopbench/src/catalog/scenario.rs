@@ -1,0 +1,203 @@
+//! A scenario file: a question, and the cells that answer it.
+
+use std::{fmt, str::FromStr};
+
+use hopbench_analysis::record::{PathologyRules, SlowerRule};
+use serde::Deserialize;
+
+/// A scenario, checked. What the command line may override is public to it.
+#[derive(Clone, Debug)]
+pub(crate) struct ScenarioDefinition {
+    pub(crate) name: String,
+    pub(crate) question: String,
+    pub(crate) analysis: String,
+    /// The path that the others are compared with.
+    pub(crate) reference: String,
+    /// Names of paths, `tag:` and a tag, files, or `*`.
+    pub(crate) paths: Vec<String>,
+    /// `None`: every endpoint that the origin has.
+    pub(crate) endpoints: Option<Vec<Target>>,
+    pub(crate) concurrency: Vec<u32>,
+    pub(crate) keep_alive: bool,
+    pub(crate) duration_ms: u64,
+    pub(crate) warm_up_ms: u64,
+    pub(crate) blocks: u32,
+    /// Whether the reference is measured twice in a block.
+    pub(crate) control: bool,
+    pub(crate) pathologies: PathologyRules,
+}
+
+/// What is asked for: a path and query, and for a request with a body `:` and its length in bytes.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq)]
+#[serde(try_from = "String")]
+pub(crate) struct Target {
+    pub(crate) path: String,
+    pub(crate) body_bytes: Option<u64>,
+}
+
+/// Longest body of a request, in bytes.
+const BODY_BYTES_MAX: u64 = 64 << 20;
+
+/// Most connections of a load; the origin's and the tunnel's listen backlog.
+pub(crate) const CONCURRENCY_MAX: u32 = 4096;
+
+/// Longest load, in milliseconds: an hour.
+const DURATION_MS_MAX: u64 = 3_600_000;
+
+/// Most blocks of a scenario.
+const BLOCKS_MAX: u32 = 1_000;
+
+/// The text of a scenario file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Wire {
+    question: String,
+    #[serde(default)]
+    analysis: String,
+    #[serde(default = "default_reference")]
+    reference: String,
+    paths: Vec<String>,
+    endpoints: Vec<String>,
+    concurrency: Vec<u32>,
+    #[serde(default = "yes")]
+    keep_alive: bool,
+    duration_ms: u64,
+    #[serde(default)]
+    warm_up_ms: u64,
+    blocks: u32,
+    #[serde(default = "yes")]
+    control: bool,
+    #[serde(default)]
+    pathologies: WirePathologies,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct WirePathologies {
+    p99_over_reference: Option<f64>,
+    rps_collapse: Option<f64>,
+    #[serde(default)]
+    slower: Vec<WireSlower>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct WireSlower {
+    path: String,
+    than: String,
+}
+
+impl ScenarioDefinition {
+    /// Reads the text of a scenario file.
+    pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
+        let wire: Wire = toml::from_str(text).map_err(|error| error.to_string())?;
+        let endpoints = match wire.endpoints.as_slice() {
+            [all] if all == "*" => None,
+            some => Some(some.iter().map(|target| target.parse()).collect::<Result<_, _>>()?),
+        };
+        let slower = wire.pathologies.slower.into_iter();
+        let scenario = Self {
+            name: name.to_owned(),
+            question: wire.question,
+            analysis: wire.analysis,
+            reference: wire.reference,
+            paths: wire.paths,
+            endpoints,
+            concurrency: wire.concurrency,
+            keep_alive: wire.keep_alive,
+            duration_ms: wire.duration_ms,
+            warm_up_ms: wire.warm_up_ms,
+            blocks: wire.blocks,
+            control: wire.control,
+            pathologies: PathologyRules {
+                p99_over_reference: wire.pathologies.p99_over_reference,
+                rps_collapse: wire.pathologies.rps_collapse,
+                slower: slower.map(|WireSlower { path, than }| SlowerRule { path, than }).collect(),
+            },
+        };
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    /// What the types can't say. Also holds after the command line's overrides.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let within = |name: &str, value: u64, min: u64, max: u64| match (min..=max).contains(&value)
+        {
+            true => Ok(()),
+            false => Err(format!("'{name}': expected {min} to {max}, found {value}")),
+        };
+        within("duration-ms", self.duration_ms, 1, DURATION_MS_MAX)?;
+        within("warm-up-ms", self.warm_up_ms, 0, DURATION_MS_MAX)?;
+        within("blocks", self.blocks.into(), 1, BLOCKS_MAX.into())?;
+        for concurrency in &self.concurrency {
+            within("concurrency", (*concurrency).into(), 1, CONCURRENCY_MAX.into())?;
+        }
+        let empty = [
+            ("paths", self.paths.is_empty()),
+            ("concurrency", self.concurrency.is_empty()),
+            ("endpoints", self.endpoints.as_ref().is_some_and(Vec::is_empty)),
+        ];
+        match empty.into_iter().find(|(_, empty)| *empty) {
+            Some((name, _)) => Err(format!("'{name}': expected at least one")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn default_reference() -> String {
+    // The one name that a scenario need not give; the catalog has a path of it, and a file may
+    // name another.
+    REFERENCE_TAG.to_owned()
+}
+
+/// Selects the reference when a scenario doesn't name one: the path with this tag.
+const REFERENCE_TAG: &str = "tag:reference";
+
+fn yes() -> bool {
+    true
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, body) = match text.rsplit_once(':') {
+            Some((path, body)) => (path, Some(body)),
+            None => (text, None),
+        };
+        if !path.starts_with('/') || path.contains(char::is_whitespace) {
+            return Err(format!("endpoint '{text}': expected a path that begins with '/'"));
+        }
+        let body_bytes = match body {
+            None => None,
+            Some(body) => match body.parse() {
+                Ok(bytes) if bytes <= BODY_BYTES_MAX => Some(bytes),
+                _ => {
+                    return Err(format!(
+                        "endpoint '{text}': expected a body's length of at most {BODY_BYTES_MAX} \
+                         bytes after ':'"
+                    ));
+                }
+            },
+        };
+        Ok(Self { path: path.to_owned(), body_bytes })
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)?;
+        match self.body_bytes {
+            Some(bytes) => write!(f, ":{bytes}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{catalog::Target, selection::Overrides};
+
+/// Measures what a hop costs: anything between an HTTP client and the program that answers it.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// Where this workspace's programs are [default: beside hopbench]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// How to print results
+    #[arg(long, global = true, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables
+    Human,
+    /// One JSON document
+    Json,
+    /// One line of key=value per cell; only for 'run' and 'report'
+    Perf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// What can be run: paths and scenarios
+    List,
+    /// Everything about a path, a scenario or an endpoint
+    Describe(Describe),
+    /// Whether this machine can measure, and what is missing
+    Doctor,
+    /// The trials that a run would do, without doing any
+    Plan(Plan),
+    /// Whether paths answer endpoints rightly, without timing anything
+    Verify(Verify),
+    /// Measure
+    Run(Run),
+    /// Write the report of a run anew
+    Report(Report),
+    /// How far a run is, from another terminal
+    Status(Status),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// Name or file of a path or scenario, or an endpoint such as '/small'
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    /// Seed of the order
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    /// Seed of the order [default: from the clock; it is recorded]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Below which directory to write the results
+    #[arg(long, value_name = "DIR", default_value = "bench_results")]
+    pub(crate) out: PathBuf,
+    /// Threads of the load generator [default: its own choice, one per physical core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) load_threads: Option<u16>,
+    /// How long a request may take before it counts as timed out
+    #[arg(long, value_name = "MS", default_value_t = 5_000,
+        value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub(crate) request_timeout_ms: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Directory of the run [default: the latest]
+    pub(crate) run: Option<PathBuf>,
+    /// Where runs are looked for
+    #[arg(long, value_name = "DIR", default_value = "bench_results")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Directory of the run [default: the latest]
+    pub(crate) run: Option<PathBuf>,
+    /// Where runs are looked for
+    #[arg(long, value_name = "DIR", default_value = "bench_results")]
+    pub(crate) out: PathBuf,
+}
+
+/// Scenarios, and what is changed of them.
+#[derive(Debug, Args)]
+pub(crate) struct Choice {
+    /// Names or files of scenarios
+    #[arg(required = true, value_name = "SCENARIO")]
+    pub(crate) scenarios: Vec<String>,
+    /// Measure these paths instead: a name, 'tag:' and a tag, '*', or a TOML file.
+    /// The reference is always measured too
+    #[arg(long = "path", value_name = "PATH", value_delimiter = ',')]
+    paths: Vec<String>,
+    /// Ask for these endpoints instead; a request body's length in bytes follows a colon
+    #[arg(long = "endpoint", value_name = "TARGET")]
+    endpoints: Vec<Target>,
+    /// With these many connections instead
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    concurrency: Vec<u32>,
+    /// Load each cell for this long instead
+    #[arg(long, value_name = "MS")]
+    duration_ms: Option<u64>,
+    /// Warm each path up for this long instead
+    #[arg(long, value_name = "MS")]
+    warm_up_ms: Option<u64>,
+    /// Measure every cell this often instead
+    #[arg(long, value_name = "N")]
+    blocks: Option<u32>,
+    /// Everything once and briefly: under a minute for the tunnel's matrix. Not for comparing
+    #[arg(long)]
+    quick: bool,
+}
+
+impl Choice {
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides {
+            paths: self.paths.clone(),
+            endpoints: self.endpoints.clone(),
+            concurrency: self.concurrency.clone(),
+            duration_ms: self.duration_ms,
+            warm_up_ms: self.warm_up_ms,
+            blocks: self.blocks,
+            quick: self.quick,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The subcommands, each in a file of its name.
+
+mod describe;
+mod doctor;
+mod list;
+mod plan;
+mod report;
+mod run;
+mod status;
+mod verify;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use crate::{
+    catalog::Catalog,
+    cli::{Choice, Cli, Command, Format},
+    selection::Selection,
+    toolbox::Toolbox,
+};
+
+/// What every subcommand works with.
+struct Context {
+    catalog: Catalog,
+    toolbox: Toolbox,
+    format: Format,
+}
+
+pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let context = Context {
+        catalog: Catalog::built_in()?,
+        toolbox: Toolbox::new(cli.bin_dir.clone())?,
+        format: cli.format,
+    };
+    match &cli.command {
+        Command::Describe(options) => describe::run(&context, options),
+        Command::Doctor => doctor::run(&context),
+        Command::List => list::run(&context),
+        Command::Plan(options) => plan::run(&context, options),
+        Command::Report(options) => report::run(&context, options),
+        Command::Run(options) => run::run(&context, options),
+        Command::Status(options) => status::run(&context, options),
+        Command::Verify(options) => verify::run(&context, options),
+    }
+}
+
+impl Context {
+    fn select(&self, choice: &Choice) -> anyhow::Result<Selection> {
+        Selection::new(&self.catalog, &self.toolbox, &choice.scenarios, &choice.overrides())
+    }
+
+    /// Prints a result: text for people, or JSON.
+    fn print(&self, text: &str, json: impl FnOnce() -> serde_json::Value) -> anyhow::Result<()> {
+        match self.format {
+            Format::Human | Format::Perf => print(text),
+            Format::Json => print(&format!("{:#}\n", json())),
+        }
+    }
+}
+
+/// Prints to stdout. Somebody who has seen enough (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Lines of a table with its columns under one another.
+fn columns(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let widths = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        widths.max().unwrap_or_default()
+    };
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let padding = width(column) - cell.chars().count() + 2;
+            line += cell;
+            line += &" ".repeat(padding);
+        }
+        out += line.trim_end();
+        out += "\n";
+    }
+    out
+}

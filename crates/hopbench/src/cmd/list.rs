@@ -1,0 +1,49 @@
+//! `hopbench list`
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{Context, columns};
+
+pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
+    let missing = |path| context.toolbox.missing(path);
+    let paths: Vec<Vec<String>> = context
+        .catalog
+        .paths
+        .iter()
+        .map(|path| {
+            let note = if missing(path).is_empty() { "" } else { " (can't be run here: doctor)" };
+            vec![
+                format!("  {}", path.name),
+                path.tags.join(","),
+                format!("{}{note}", path.summary.trim()),
+            ]
+        })
+        .collect();
+    let scenarios: Vec<Vec<String>> = context
+        .catalog
+        .scenarios
+        .iter()
+        .map(|scenario| {
+            vec![format!("  {}", scenario.name), scenario.question.trim().to_owned()]
+        })
+        .collect();
+    let text = format!("paths\n{}\nscenarios\n{}", columns(&paths), columns(&scenarios));
+    context.print(&text, || {
+        let paths = context.catalog.paths.iter().map(|path| {
+            json!({
+                "name": path.name, "tags": path.tags, "summary": path.summary,
+                "missing": missing(path),
+            })
+        });
+        let scenarios = context.catalog.scenarios.iter().map(|scenario| {
+            json!({"name": scenario.name, "question": scenario.question})
+        });
+        json!({
+            "paths": paths.collect::<Vec<_>>(),
+            "scenarios": scenarios.collect::<Vec<_>>(),
+        })
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

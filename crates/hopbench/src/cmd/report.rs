@@ -1,0 +1,57 @@
+//! `hopbench report`
+
+use std::process::ExitCode;
+
+use hopbench_analysis::{
+    record::{Manifest, Trial},
+    report::{csv, markdown, perf, terminal},
+    summary::Summary,
+};
+
+use super::{Context, print};
+use crate::{
+    cli::{self, Format},
+    run_dir::RunDir,
+};
+
+pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<ExitCode> {
+    let run_dir = match &options.run {
+        Some(path) => RunDir::open(path)?,
+        None => RunDir::latest(&options.out)?,
+    };
+    let (manifest, trials) = (run_dir.manifest()?, run_dir.trials()?);
+    write(&run_dir, &manifest, &trials)?;
+    show(context, &run_dir, &manifest, &trials)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the reports beside the records they are made from.
+pub(super) fn write(run_dir: &RunDir, manifest: &Manifest, trials: &[Trial]) -> anyhow::Result<()> {
+    let planned = run_dir.plan()?.trials.len();
+    let summary = Summary::new(manifest, trials)?;
+    run_dir.write("REPORT.md", markdown::report(&summary, trials, planned).as_bytes())?;
+    run_dir.write("summary.csv", csv::render(&summary).as_bytes())
+}
+
+/// Prints the results in the format that was asked for.
+pub(super) fn show(
+    context: &Context,
+    run_dir: &RunDir,
+    manifest: &Manifest,
+    trials: &[Trial],
+) -> anyhow::Result<()> {
+    let summary = Summary::new(manifest, trials)?;
+    match context.format {
+        Format::Human => {
+            print(&terminal::render(&summary))?;
+            print(&format!("\nrun directory: {}\n", run_dir.path().display()))
+        }
+        Format::Json => print(&format!("{:#}\n", serde_json::json!({
+            "run": run_dir.path(),
+            "trials": trials.len(),
+            "failed_trials": trials.iter().filter(|trial| trial.measured().is_none()).count(),
+            "cells": csv::cells(&summary),
+        }))),
+        Format::Perf => print(&perf::render(&summary)),
+    }
+}

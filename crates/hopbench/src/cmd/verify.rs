@@ -1,0 +1,49 @@
+//! `hopbench verify`
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Context, columns};
+use crate::{
+    cli, exit,
+    process::Interrupt,
+    trial::Live,
+};
+
+pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<ExitCode> {
+    let selection = context.select(&options.choice)?;
+    let interrupt = Interrupt::catch()?;
+    let logs = TempDir::new()?;
+    let logs = logs.path().to_owned();
+    let mut live = Live::new(&context.toolbox, &selection, &interrupt, logs)?;
+    let mut targets: Vec<String> = Vec::new();
+    for target in selection.scenarios.iter().flat_map(|scenario| &scenario.targets) {
+        let target = target.to_string();
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    let (mut rows, mut results, mut failed) = (Vec::new(), Vec::new(), false);
+    for path in &selection.paths {
+        let name = &path.definition.name;
+        if let Some(reason) = &path.skipped {
+            rows.push(vec![name.clone(), "-".to_owned(), format!("skipped: {reason}")]);
+            results.push(json!({"path": name, "skipped": reason}));
+            continue;
+        }
+        for (target, result) in live.verify(name, &targets)? {
+            let failure = result.err();
+            failed |= failure.is_some();
+            let text = match &failure {
+                None => "ok".to_owned(),
+                Some(failure) => format!("FAILED: {}: {}", failure.kind, failure.cause),
+            };
+            results.push(json!({"path": name, "endpoint": target, "failure": failure}));
+            rows.push(vec![name.clone(), target, text]);
+        }
+    }
+    context.print(&columns(&rows), || json!(results))?;
+    Ok(ExitCode::from(if failed { exit::FAILED } else { 0 }))
+}

@@ -1,0 +1,186 @@
+//! One HTTP request at a time: readiness, verification and counters. Never the load.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    runtime::{Builder, Runtime},
+    time::{sleep, timeout},
+};
+
+/// `HOST:PORT` or `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// A client without connections of its own.
+#[derive(Debug)]
+pub(crate) struct Client {
+    runtime: Runtime,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) target: &'a str,
+    pub(crate) body: Bytes,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) length_bytes: u64,
+    /// In lower-case hexadecimal.
+    pub(crate) sha256: String,
+    /// The first part of the body, for messages and for counters.
+    pub(crate) beginning: Vec<u8>,
+}
+
+/// As much of a body as is kept. Counters are a kilobyte.
+const BEGINNING_BYTES_MAX: usize = 256 * 1024;
+
+/// Longest body that is read, in bytes; the origin's longest is 64 MiB.
+const BODY_BYTES_MAX: u64 = 128 << 20;
+
+/// One attempt at a server that is starting; between two, `give_up` is asked.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Between two attempts at a server that is starting.
+const RETRY_INTERVAL: Duration = Duration::from_millis(2);
+
+impl Client {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { runtime: Builder::new_current_thread().enable_all().build()? })
+    }
+
+    /// Asks once, on a connection of its own.
+    pub(crate) fn ask(
+        &self,
+        server: &Endpoint,
+        question: &Question<'_>,
+        at_most: Duration,
+    ) -> anyhow::Result<Answer> {
+        self.runtime.block_on(async {
+            timeout(at_most, ask(server, question))
+                .await
+                .with_context(|| format!("no answer within {} ms", at_most.as_millis()))?
+        })
+    }
+
+    /// Asks until `is_ready` likes the answer; the last error if it doesn't before the deadline.
+    /// `give_up` is asked between attempts.
+    pub(crate) fn wait_until_ready(
+        &self,
+        server: &Endpoint,
+        question: &Question<'_>,
+        deadline: Instant,
+        is_ready: impl Fn(&Answer) -> Result<(), String>,
+        mut give_up: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        loop {
+            give_up()?;
+            let left = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT_TIMEOUT);
+            let problem = match self.ask(server, question, left) {
+                Ok(answer) => match is_ready(&answer) {
+                    Ok(()) => return Ok(()),
+                    Err(problem) => anyhow::anyhow!(problem),
+                },
+                Err(error) => error,
+            };
+            if Instant::now() >= deadline {
+                return Err(problem);
+            }
+            self.runtime.block_on(async { sleep(RETRY_INTERVAL).await });
+        }
+    }
+}
+
+async fn ask(server: &Endpoint, question: &Question<'_>) -> anyhow::Result<Answer> {
+    match server {
+        Endpoint::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            ask_on(stream, &address.to_string(), question).await
+        }
+        Endpoint::Unix(path) => {
+            ask_on(UnixStream::connect(path).await?, "localhost", question).await
+        }
+    }
+}
+
+async fn ask_on(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    host: &str,
+    question: &Question<'_>,
+) -> anyhow::Result<Answer> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the sender or the server, whichever is first; its errors are the request's too.
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(question.method)
+        .uri(question.target)
+        .header("host", host)
+        .header("connection", "close")
+        .body(Full::new(question.body.clone()))?;
+    let response = sender.send_request(request).await?;
+    let status = response.status().as_u16();
+    let mut body = response.into_body();
+    let (mut length_bytes, mut hasher, mut beginning) = (0_u64, Sha256::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.context("the body was cut off")?;
+        let Some(data) = frame.data_ref() else { continue };
+        length_bytes += data.len() as u64;
+        if length_bytes > BODY_BYTES_MAX {
+            bail!("a body of more than {BODY_BYTES_MAX} bytes");
+        }
+        hasher.update(data);
+        let room = BEGINNING_BYTES_MAX.saturating_sub(beginning.len());
+        beginning.extend_from_slice(&data[..data.len().min(room)]);
+    }
+    let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Answer { status, length_bytes, sha256, beginning })
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| format!("'{text}': expected 'HOST:PORT' or 'unix:PATH'")),
+        }
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The machine, for the manifest. Whatever can't be found out stays empty.
+
+use std::{collections::BTreeMap, fs, path::Path, thread};
+
+use hopbench_analysis::record::{Git, Machine};
+
+use crate::process::{Command, capture};
+
+pub(crate) fn describe(directory: &Path) -> Machine {
+    let system = rustix::system::uname();
+    Machine {
+        cpu_model: field("/proc/cpuinfo", "model name"),
+        cores: thread::available_parallelism().map_or(0, usize::from),
+        memory_kib: field("/proc/meminfo", "MemTotal")
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap_or_default(),
+        kernel: system.release().to_string_lossy().into_owned(),
+        operating_system: operating_system(),
+        virtualization: virtualization(),
+        governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        cgroup: cgroup_limits(),
+        storage: storage(directory),
+        network: network(),
+        open_files_max: open_files_max(),
+    }
+}
+
+/// The revision of the working directory.
+pub(crate) fn git() -> Git {
+    let git = |arguments: &[&str]| {
+        capture(&Command {
+            program: "git".into(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            directory: None,
+            stops_with_stdin: true,
+        })
+    };
+    // Outside of a repository, or without git, there is no revision to name.
+    let Ok(revision) = git(&["rev-parse", "HEAD"]) else { return Git::default() };
+    let status = git(&["status", "--porcelain"]).unwrap_or_default();
+    Git { revision: revision.trim().to_owned(), dirty: !status.trim().is_empty() }
+}
+
+/// What the compiler calls itself; the one that the working directory's toolchain file selects.
+pub(crate) fn toolchain() -> String {
+    let rustc = Command {
+        program: "rustc".into(),
+        arguments: vec!["--version".to_owned()],
+        directory: None,
+        stops_with_stdin: true,
+    };
+    capture(&rustc).map_or_else(|_| String::new(), |version| version.trim().to_owned())
+}
+
+/// The profile of this binary, and by the way it is built of the others.
+pub(crate) fn profile() -> &'static str {
+    if cfg!(debug_assertions) { "dev" } else { "release" }
+}
+
+/// The hard limit, to which every child raises its own.
+pub(crate) fn open_files_max() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+/// Raises hopbench's own limit, which its children inherit.
+pub(crate) fn raise_open_files_limit() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused only where the limit can't be changed: then the plan is checked against it.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+}
+
+/// The load of the last minute, per core.
+pub(crate) fn load_average_per_core() -> Option<f64> {
+    let load: f64 = read("/proc/loadavg").split(' ').next()?.parse().ok()?;
+    Some(load / thread::available_parallelism().ok()?.get() as f64)
+}
+
+fn operating_system() -> String {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+fn virtualization() -> String {
+    let product = read("/sys/class/dmi/id/product_name");
+    let hypervisor = field("/proc/cpuinfo", "flags").split(' ').any(|flag| flag == "hypervisor");
+    match (product.as_str(), hypervisor) {
+        ("", true) => "virtual machine".to_owned(),
+        ("", false) => "none detected".to_owned(),
+        (_, _) => product,
+    }
+}
+
+/// Limits of this process's own group, under either hierarchy.
+fn cgroup_limits() -> BTreeMap<String, String> {
+    let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut limits = BTreeMap::new();
+    for line in membership.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
+        let group = group.trim_start_matches('/');
+        let (root, files): (String, &[&str]) = match controllers {
+            "" => ("/sys/fs/cgroup".to_owned(), &["cpu.max", "memory.max", "cpuset.cpus.effective"]),
+            _ if controllers.split(',').any(|controller| controller == "cpu") => {
+                (format!("/sys/fs/cgroup/{controllers}"), &["cpu.cfs_quota_us", "cpu.shares"])
+            }
+            "memory" => ("/sys/fs/cgroup/memory".to_owned(), &["memory.limit_in_bytes"]),
+            _ => continue,
+        };
+        for file in files {
+            let limit = read(Path::new(&root).join(group).join(file));
+            if !limit.is_empty() {
+                limits.insert((*file).to_owned(), limit);
+            }
+        }
+    }
+    limits
+}
+
+/// The mount that holds `directory`: device and file system.
+fn storage(directory: &Path) -> String {
+    let directory = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let holding = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            Some((fields.next()?, fields.next()?, fields.next()?))
+        })
+        .filter(|(_, mounted_at, _)| directory.starts_with(mounted_at))
+        .max_by_key(|(_, mounted_at, _)| mounted_at.len());
+    holding.map_or_else(String::new, |(device, _, kind)| format!("{kind} on {device}"))
+}
+
+fn network() -> Vec<String> {
+    let Ok(interfaces) = fs::read_dir("/sys/class/net") else { return Vec::new() };
+    let mut names: Vec<String> = interfaces
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            let speed = read(path.join("speed"));
+            let known = !speed.is_empty() && speed != "-1";
+            Some(if known { format!("{name} ({speed} Mbit/s)") } else { name })
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+fn field(file: &str, name: &str) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let value = text.lines().find_map(|line| {
+        let (field, value) = line.split_once(':')?;
+        (field.trim() == name).then(|| value.trim().to_owned())
+    });
+    value.unwrap_or_default()
+}
+
+fn read(file: impl AsRef<Path>) -> String {
+    fs::read_to_string(file).unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,357 @@
+//! Child processes: started, watched and ended here and nowhere else.
+//!
+//! Every child has an owner, which is a [`Child`]; a deadline, which whoever waits must give; and a
+//! reaped end: dropping a `Child` kills its process group and waits. Should hopbench itself be
+//! killed, children see the end of their stdin, or, if they don't care for it, are killed by the
+//! kernel (`PR_SET_PDEATHSIG`).
+//!
+//! Nothing is polled: while a load runs, hopbench sleeps until a child ends or a signal comes.
+
+mod interrupt;
+mod log;
+
+use std::{
+    ffi::OsString,
+    fmt,
+    io::{self, Read},
+    os::{
+        fd::OwnedFd,
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    path::PathBuf,
+    process::{self, ChildStdin, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{PidfdFlags, pidfd_open},
+};
+
+pub(crate) use self::interrupt::{EXIT_INTERRUPTED, Interrupt};
+use self::log::Log;
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub(crate) struct Command {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    /// Working directory; hopbench's own if `None`.
+    pub(crate) directory: Option<PathBuf>,
+    /// Whether the program stops at the end of its stdin.
+    pub(crate) stops_with_stdin: bool,
+}
+
+/// A running child process, and its whole process group.
+#[derive(Debug)]
+pub(crate) struct Child {
+    name: String,
+    process: process::Child,
+    pidfd: OwnedFd,
+    /// Its end tells the child that we are gone.
+    stdin: Option<ChildStdin>,
+    log: Arc<Mutex<Log>>,
+    /// Disconnected when the child's log has been read to its end.
+    log_read: Receiver<()>,
+    output: Option<JoinHandle<io::Result<String>>>,
+    exit: Option<ExitStatus>,
+}
+
+/// What a wait ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// The child at this index ended.
+    Exited(usize),
+    Interrupted,
+    TimedOut,
+}
+
+/// Where a child's output goes.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// stdout is kept and given by [`Child::finish`]; stderr is logged.
+    Keep,
+    /// Both are logged, and copied to this file.
+    Log(PathBuf),
+}
+
+/// The subcommand by which hopbench runs a program that doesn't watch its stdin.
+pub(crate) const GUARDED: &str = "__guarded";
+
+/// More than any program here prints; a result that is longer is cut off and won't parse.
+const OUTPUT_BYTES_MAX: u64 = 64 << 20;
+
+/// How long to wait for the log of a child that has ended.
+const LOG_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How long a program may take to say its version or to describe something.
+const CAPTURE_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Child {
+    /// Starts a child in a process group of its own, so that a Ctrl-C at the terminal reaches only
+    /// hopbench. Must be called on the main thread: a guarded child dies with the thread that
+    /// started it.
+    pub(crate) fn start(name: &str, command: &Command, output: Output) -> anyhow::Result<Self> {
+        let mut process = command
+            .to_std()
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("could not start '{name}': {command}"))?;
+        let pid = rustix::process::Pid::from_child(&process);
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                process.kill()?;
+                process.wait()?;
+                return Err(error).with_context(|| format!("could not watch '{name}'"));
+            }
+        };
+        let stdin = process.stdin.take();
+        let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+        let (file, kept, logged) = match output {
+            Output::Keep => (None, stdout, None),
+            Output::Log(file) => (Some(file), None, stdout),
+        };
+        let log = Arc::new(Mutex::new(Log::new(file.as_deref())?));
+        let (reading, log_read) = mpsc::channel();
+        if let Some(stderr) = stderr {
+            log::drain(stderr, log.clone(), reading.clone());
+        }
+        if let Some(stdout) = logged {
+            log::drain(stdout, log.clone(), reading);
+        }
+        let output = kept.map(|stdout| {
+            thread::spawn(move || {
+                let mut text = String::new();
+                stdout.take(OUTPUT_BYTES_MAX).read_to_string(&mut text)?;
+                Ok(text)
+            })
+        });
+        let name = name.to_owned();
+        Ok(Self { name, process, pidfd, stdin, log, log_read, output, exit: None })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// How the child ended, if it has.
+    pub(crate) fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.exit.is_none() {
+            self.exit = self.process.try_wait()?;
+            if self.exit.is_some() {
+                self.finish_log();
+            }
+        }
+        Ok(self.exit)
+    }
+
+    /// The last lines that the child has logged.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.tail().map(|line| format!("{}: {line}", self.name)).collect()
+    }
+
+    /// Waits for the end of a child whose output is kept.
+    pub(crate) fn finish(
+        mut self,
+        deadline: Instant,
+        interrupt: Option<&Interrupt>,
+    ) -> anyhow::Result<(ExitStatus, String)> {
+        match wait(&[&self], deadline, interrupt)? {
+            Waited::Exited(_) => {}
+            Waited::Interrupted => bail!("interrupted"),
+            Waited::TimedOut => bail!("'{}' did not finish in time and was killed", self.name),
+        }
+        self.take_output()
+    }
+
+    /// The output of a child that has ended.
+    pub(crate) fn take_output(&mut self) -> anyhow::Result<(ExitStatus, String)> {
+        let status = self.process.wait()?;
+        self.exit = Some(status);
+        let output = self.output.take().context("the output was not kept")?;
+        let text = output.join().map_err(|_| anyhow::anyhow!("reading failed"))??;
+        self.finish_log();
+        Ok((status, text))
+    }
+
+    /// Ends the child if need be; whether it had to be killed.
+    fn end(&mut self, deadline: Instant) -> bool {
+        let waited = wait(&[&*self], deadline, None);
+        let obeyed = matches!(waited, Ok(Waited::Exited(_)));
+        self.kill_group();
+        self.exit = self.process.wait().ok();
+        self.finish_log();
+        !obeyed
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Ok(pid) = i32::try_from(self.pid()) {
+            // Fails only if the group is gone.
+            let _ = killpg(Pid::from_raw(pid), signal);
+        }
+    }
+
+    /// Also those it has started itself. Before the child is reaped, so that the number is still
+    /// its own.
+    fn kill_group(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    /// Lets the last lines come in. Not for long: a process that has left the group may hold on to
+    /// the pipe.
+    fn finish_log(&self) {
+        let _ = self.log_read.recv_timeout(LOG_TIMEOUT);
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.exit.is_none() {
+            self.end(Instant::now());
+        }
+    }
+}
+
+/// Asks all to stop, kills those that don't within `grace`, and reaps all. The names of those that
+/// had to be killed.
+pub(crate) fn stop_all(mut children: Vec<Child>, grace: Duration) -> Vec<String> {
+    for child in &mut children {
+        child.signal(Signal::SIGTERM);
+        drop(child.stdin.take());
+    }
+    let deadline = Instant::now() + grace;
+    children
+        .into_iter()
+        .filter_map(|mut child| child.end(deadline).then(|| child.name.clone()))
+        .collect()
+}
+
+/// Waits until one of the children ends, a signal comes, or the deadline passes.
+pub(crate) fn wait(
+    children: &[&Child],
+    deadline: Instant,
+    interrupt: Option<&Interrupt>,
+) -> anyhow::Result<Waited> {
+    loop {
+        let mut fds: Vec<PollFd<'_>> =
+            children.iter().map(|child| PollFd::new(&child.pidfd, PollFlags::IN)).collect();
+        fds.extend(interrupt.map(|interrupt| PollFd::new(interrupt, PollFlags::IN)));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).context("a deadline far too late")?;
+        match poll(&mut fds, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error).context("could not wait for child processes"),
+            Ok(0) => return Ok(Waited::TimedOut),
+            Ok(_) => {}
+        }
+        let ready = fds.iter().position(|fd| !fd.revents().is_empty());
+        return Ok(match ready {
+            Some(index) if index < children.len() => Waited::Exited(index),
+            _ => Waited::Interrupted,
+        });
+    }
+}
+
+/// Runs a program to its end and gives what it prints on stdout, or, if that is nothing, on stderr.
+pub(crate) fn capture(command: &Command) -> anyhow::Result<String> {
+    let name = command.program.display().to_string();
+    let mut child = Child::start(&name, command, Output::Keep)?;
+    // It has nothing to wait for.
+    drop(child.stdin.take());
+    let log = child.log.clone();
+    let (status, text) = child.finish(Instant::now() + CAPTURE_TIMEOUT, None)?;
+    let log: Vec<String> = {
+        let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.tail().map(str::to_owned).collect()
+    };
+    if !status.success() {
+        bail!("{command}: {}: {}", describe_exit(status), log.join(" / "));
+    }
+    Ok(if text.trim().is_empty() { log.join("\n") } else { text })
+}
+
+/// Becomes another program that dies when its parent does. Returns only if that fails.
+pub(crate) fn exec_guarded(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Error {
+    let Some(program) = arguments.next() else {
+        return anyhow::anyhow!("expected a program");
+    };
+    let parent = rustix::process::getppid();
+    let signal = Some(rustix::process::Signal::KILL);
+    if let Err(error) = rustix::process::set_parent_process_death_signal(signal) {
+        return error.into();
+    }
+    // It may have died before it was asked for.
+    if rustix::process::getppid() != parent {
+        return anyhow::anyhow!("the parent is gone");
+    }
+    let error = std_command(&program).args(arguments).exec();
+    anyhow::anyhow!("could not run '{}': {error}", program.display())
+}
+
+/// How a process ended, for a message.
+pub(crate) fn describe_exit(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(signal)) => match Signal::try_from(signal) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {signal}"),
+        },
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+impl Command {
+    fn to_std(&self) -> process::Command {
+        let mut command = if self.stops_with_stdin {
+            std_command(self.program.as_os_str())
+        } else {
+            // This very program, even if its file has been replaced since.
+            let mut guard = std_command("/proc/self/exe".as_ref());
+            guard.arg(GUARDED).arg(&self.program);
+            guard
+        };
+        command.args(&self.arguments);
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        command
+    }
+}
+
+impl fmt::Display for Command {
+    /// As it would be typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.program.display())?;
+        for argument in &self.arguments {
+            match argument.contains([' ', '"', '$', '\'']) {
+                true => write!(f, " '{}'", argument.replace('\'', "'\\''"))?,
+                false => write!(f, " {argument}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the place that the others are sent to")]
+fn std_command(program: &std::ffi::OsStr) -> process::Command {
+    process::Command::new(program)
+}

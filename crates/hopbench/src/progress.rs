@@ -1,0 +1,112 @@
+//! How far a run is: a bar on a terminal, plain lines elsewhere. On stderr; stdout is for results.
+
+use std::{io::IsTerminal, time::Instant};
+
+use hopbench_analysis::record::{Outcome, Plan, PlannedTrial, Trial};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Follows one run.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    started: Instant,
+    planned: usize,
+    done: usize,
+    blocks: u32,
+    view: View,
+}
+
+#[derive(Debug)]
+enum View {
+    Bar(ProgressBar),
+    Lines,
+    Silent,
+}
+
+impl Progress {
+    pub(crate) fn new(plan: &Plan, silent: bool) -> Self {
+        let view = match (silent, std::io::stderr().is_terminal()) {
+            (true, _) => View::Silent,
+            (false, true) => View::Bar(bar(plan.trials.len())),
+            (false, false) => View::Lines,
+        };
+        let blocks = plan.trials.iter().map(|trial| trial.block).max().unwrap_or_default();
+        Self { started: Instant::now(), planned: plan.trials.len(), done: 0, blocks, view }
+    }
+
+    pub(crate) fn begin(&self, planned: &PlannedTrial) {
+        if let View::Bar(bar) = &self.view {
+            bar.set_prefix(format!("block {}/{}", planned.block, self.blocks));
+            bar.set_message(cell(planned));
+            bar.tick();
+        }
+    }
+
+    pub(crate) fn end(&mut self, trial: &Trial) {
+        self.done += 1;
+        let line = || format!("{} {}", cell(&trial.planned), result(trial));
+        match &self.view {
+            View::Bar(bar) => {
+                bar.inc(1);
+                if matches!(trial.outcome, Outcome::Failed(_)) {
+                    bar.println(line());
+                }
+            }
+            View::Lines => eprintln!(
+                "[{}/{}] block {}/{}, {} left: {}",
+                self.done,
+                self.planned,
+                trial.planned.block,
+                self.blocks,
+                time_left(self.started, self.done, self.planned),
+                line()
+            ),
+            View::Silent => {}
+        }
+    }
+
+    pub(crate) fn finish(&self) {
+        if let View::Bar(bar) = &self.view {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(trials: usize) -> ProgressBar {
+    let style = "{prefix} [{bar:30}] {pos}/{len}, {eta} left: {msg}";
+    let style = ProgressStyle::with_template(style).expect("a valid template");
+    ProgressBar::new(trials as u64).with_style(style.progress_chars("=> "))
+}
+
+fn cell(planned: &PlannedTrial) -> String {
+    let cell = &planned.cell;
+    format!("{} {} {} c={}", cell.scenario, cell.path, cell.endpoint, cell.concurrency)
+}
+
+fn result(trial: &Trial) -> String {
+    match (&trial.outcome, trial.rps()) {
+        (Outcome::Failed(failure), _) => format!("FAILED, {}: {}", failure.kind, failure.cause),
+        (Outcome::Ok, Some(rps)) => {
+            let p99_us = trial.load.as_ref().and_then(|load| load.latency.p99_us);
+            format!("{rps:.0} RPS, p99 {:.2} ms", p99_us.unwrap_or(f64::NAN) / 1e3)
+        }
+        (Outcome::Ok, None) => "no load".to_owned(),
+    }
+}
+
+/// What is left at the pace so far.
+pub(crate) fn time_left(started: Instant, done: usize, planned: usize) -> String {
+    if done == 0 {
+        return "unknown time".to_owned();
+    }
+    let per_trial = started.elapsed().as_secs_f64() / done as f64;
+    seconds(per_trial * planned.saturating_sub(done) as f64)
+}
+
+/// A duration for people.
+pub(crate) fn seconds(seconds: f64) -> String {
+    match seconds {
+        ..90.0 => format!("{seconds:.0} s"),
+        ..5400.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}

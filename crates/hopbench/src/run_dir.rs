@@ -1,0 +1,220 @@
+//! The run directory: written line by line while a run goes on, read by reports.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use hopbench_analysis::record::{Manifest, Plan, SCHEMA, Trial};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Where a run's records are.
+#[derive(Clone, Debug)]
+pub(crate) struct RunDir {
+    path: PathBuf,
+}
+
+/// Appends trials, each flushed before the next one begins.
+#[derive(Debug)]
+pub(crate) struct TrialWriter {
+    file: File,
+    path: PathBuf,
+}
+
+/// `state.json`: for somebody who watches from another terminal.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct State {
+    pub(crate) pid: u32,
+    pub(crate) phase: Phase,
+    /// Number of the trial that is being run.
+    pub(crate) trial: u32,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Phase {
+    Finished,
+    Interrupted,
+    Running,
+}
+
+const MANIFEST: &str = "manifest.json";
+const PLAN: &str = "plan.json";
+const STATE: &str = "state.json";
+const TRIALS: &str = "trials.jsonl";
+
+/// A record with its logs takes about this much, in bytes. For the check before the first trial.
+const TRIAL_BYTES: u64 = 64 * 1024;
+
+impl RunDir {
+    /// Makes a fresh directory below `root`. Nothing is ever overwritten.
+    pub(crate) fn create(root: &Path, name: &str) -> anyhow::Result<Self> {
+        let describe = || format!("could not write results below '{}'", root.display());
+        fs::create_dir_all(root).with_context(describe)?;
+        // Two runs may start within a second.
+        for attempt in 1..100 {
+            let name = if attempt == 1 { name.to_owned() } else { format!("{name}-{attempt}") };
+            let path = root.join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => {
+                    fs::create_dir(path.join("raw")).with_context(describe)?;
+                    return Ok(Self { path });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).with_context(describe),
+            }
+        }
+        bail!("{}: a hundred runs within a second", describe())
+    }
+
+    /// Opens the directory of an earlier run.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        if !path.join(MANIFEST).is_file() {
+            bail!(
+                "'{}' is not a run: expected a directory with a '{MANIFEST}'; runs are below \
+                 'bench_results' unless --out said otherwise",
+                path.display()
+            );
+        }
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// The run that was started last below `root`.
+    pub(crate) fn latest(root: &Path) -> anyhow::Result<Self> {
+        let entries = fs::read_dir(root)
+            .with_context(|| format!("there are no runs below '{}' yet", root.display()))?;
+        let runs = entries.filter_map(|entry| {
+            let path = entry.ok()?.path();
+            path.join(MANIFEST).is_file().then_some(path)
+        });
+        // Names begin with the time.
+        match runs.max() {
+            Some(path) => Ok(Self { path }),
+            None => bail!("there are no runs below '{}' yet", root.display()),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a trial's logs go.
+    pub(crate) fn raw(&self) -> PathBuf {
+        self.path.join("raw")
+    }
+
+    /// Says before the first trial what would otherwise go wrong after hours: no space.
+    pub(crate) fn check_space(&self, trials: usize) -> anyhow::Result<()> {
+        let needed = trials as u64 * TRIAL_BYTES + (1 << 20);
+        let system = rustix::fs::statvfs(&self.path)
+            .with_context(|| format!("could not look at '{}'", self.path.display()))?;
+        let free = system.f_bavail * system.f_frsize;
+        if free < needed {
+            bail!(
+                "'{}': {} MiB are free, {trials} trials may need {}; use --out with another disk",
+                self.path.display(),
+                free >> 20,
+                needed.div_ceil(1 << 20),
+            );
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_manifest(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        self.write_json(MANIFEST, manifest)
+    }
+
+    pub(crate) fn manifest(&self) -> anyhow::Result<Manifest> {
+        let manifest: Manifest = self.read_json(MANIFEST)?;
+        if manifest.schema != SCHEMA {
+            bail!(
+                "'{}' has schema {}, this hopbench reads {SCHEMA}; use the hopbench that wrote it \
+                 ({})",
+                self.path.display(),
+                manifest.schema,
+                manifest.hopbench
+            );
+        }
+        Ok(manifest)
+    }
+
+    pub(crate) fn write_plan(&self, plan: &Plan) -> anyhow::Result<()> {
+        self.write_json(PLAN, plan)
+    }
+
+    pub(crate) fn plan(&self) -> anyhow::Result<Plan> {
+        self.read_json(PLAN)
+    }
+
+    pub(crate) fn write_state(&self, state: &State) -> anyhow::Result<()> {
+        // By renaming, so that a reader never finds half of it.
+        let fresh = self.path.join("state.json.new");
+        self.write("state.json.new", &serde_json::to_vec(state)?)?;
+        fs::rename(&fresh, self.path.join(STATE))
+            .with_context(|| format!("could not rename '{}'", fresh.display()))
+    }
+
+    pub(crate) fn state(&self) -> anyhow::Result<State> {
+        self.read_json(STATE)
+    }
+
+    pub(crate) fn trial_writer(&self) -> anyhow::Result<TrialWriter> {
+        let path = self.path.join(TRIALS);
+        let file = OpenOptions::new().create_new(true).append(true).open(&path);
+        let file = file.with_context(|| format!("could not create '{}'", path.display()))?;
+        Ok(TrialWriter { file, path })
+    }
+
+    /// The trials so far. A last line that is being written is left out.
+    pub(crate) fn trials(&self) -> anyhow::Result<Vec<Trial>> {
+        let path = self.path.join(TRIALS);
+        let describe = || format!("could not read '{}'", path.display());
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(describe),
+        };
+        let mut reader = BufReader::new(file);
+        let mut trials = Vec::new();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).with_context(describe)?;
+            if !line.ends_with('\n') {
+                return Ok(trials);
+            }
+            let trial = serde_json::from_str(&line);
+            let number = trials.len() + 1;
+            trials.push(trial.with_context(|| format!("{}, line {number}", describe()))?);
+        }
+    }
+
+    /// Writes a report beside the records.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let path = self.path.join(name);
+        fs::write(&path, bytes).with_context(|| format!("could not write '{}'", path.display()))
+    }
+
+    fn write_json(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+        self.write(name, &serde_json::to_vec_pretty(value)?)
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<T> {
+        let path = self.path.join(name);
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("could not read '{}'", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("could not read '{}'", path.display()))
+    }
+}
+
+impl TrialWriter {
+    pub(crate) fn append(&mut self, trial: &Trial) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(trial)?;
+        line.push(b'\n');
+        self.file
+            .write_all(&line)
+            .and_then(|()| self.file.flush())
+            .with_context(|| format!("could not write '{}'", self.path.display()))
+    }
+}

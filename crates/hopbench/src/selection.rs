@@ -1,0 +1,325 @@
+//! What a command is to work on: scenarios with the command line's overrides, their paths, and what
+//! every endpoint must answer.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use crate::{
+    catalog::{Catalog, CatalogError, Fill, PathDefinition, ScenarioDefinition, Target},
+    process::{Command, capture},
+    toolbox::Toolbox,
+};
+
+/// What the command line changes of a scenario.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    pub(crate) paths: Vec<String>,
+    pub(crate) endpoints: Vec<Target>,
+    pub(crate) concurrency: Vec<u32>,
+    pub(crate) duration_ms: Option<u64>,
+    pub(crate) warm_up_ms: Option<u64>,
+    pub(crate) blocks: Option<u32>,
+    pub(crate) quick: bool,
+}
+
+/// Scenarios, ready to be planned.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    pub(crate) scenarios: Vec<SelectedScenario>,
+    /// Every path of any scenario, once.
+    pub(crate) paths: Vec<SelectedPath>,
+    /// By target.
+    pub(crate) answers: BTreeMap<String, ExpectedAnswer>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SelectedScenario {
+    pub(crate) definition: ScenarioDefinition,
+    /// Name of the path that the others are compared with.
+    pub(crate) reference: String,
+    /// Names of the paths that can be run, the reference first.
+    pub(crate) paths: Vec<String>,
+    pub(crate) targets: Vec<Target>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SelectedPath {
+    pub(crate) definition: PathDefinition,
+    /// Why it can't be run on this machine, if it can't.
+    pub(crate) skipped: Option<String>,
+}
+
+/// What a request must be answered with.
+#[derive(Clone, Debug)]
+pub(crate) struct ExpectedAnswer {
+    pub(crate) target: Target,
+    pub(crate) method: String,
+    pub(crate) status: u16,
+    pub(crate) length_bytes: u64,
+    pub(crate) sha256: String,
+}
+
+/// What a describing command prints, as a list of these.
+#[derive(Clone, Debug, Deserialize)]
+struct Description {
+    target: String,
+    method: String,
+    status: u16,
+    /// `None`: that of the request's body.
+    length_bytes: Option<u64>,
+    sha256: Option<String>,
+}
+
+/// Length of a request's body where an endpoint takes one and nobody says how long.
+const BODY_BYTES: u64 = 1024;
+
+/// `--quick`: everything once, briefly. Enough to see the tables filled; too little to compare.
+const QUICK_DURATION_MS: u64 = 250;
+const QUICK_WARM_UP_MS: u64 = 50;
+
+impl Overrides {
+    fn apply(&self, scenario: &mut ScenarioDefinition) -> Result<(), String> {
+        if self.quick {
+            scenario.duration_ms = scenario.duration_ms.min(QUICK_DURATION_MS);
+            scenario.warm_up_ms = scenario.warm_up_ms.min(QUICK_WARM_UP_MS);
+            scenario.blocks = 1;
+            scenario.control = false;
+        }
+        if !self.paths.is_empty() {
+            scenario.paths.clone_from(&self.paths);
+        }
+        if !self.endpoints.is_empty() {
+            scenario.endpoints = Some(self.endpoints.clone());
+        }
+        if !self.concurrency.is_empty() {
+            scenario.concurrency.clone_from(&self.concurrency);
+        }
+        scenario.duration_ms = self.duration_ms.unwrap_or(scenario.duration_ms);
+        scenario.warm_up_ms = self.warm_up_ms.unwrap_or(scenario.warm_up_ms);
+        scenario.blocks = self.blocks.unwrap_or(scenario.blocks);
+        scenario.check()
+    }
+}
+
+impl Selection {
+    /// Finds the scenarios by name or file and everything they need.
+    pub(crate) fn new(
+        catalog: &Catalog,
+        toolbox: &Toolbox,
+        names: &[String],
+        overrides: &Overrides,
+    ) -> anyhow::Result<Self> {
+        let mut selection =
+            Self { scenarios: Vec::new(), paths: Vec::new(), answers: BTreeMap::new() };
+        for name in names {
+            let mut definition = catalog.scenario(name)?;
+            overrides.apply(&mut definition).map_err(|message| CatalogError::Invalid {
+                file: format!("scenario '{}'", definition.name),
+                message,
+            })?;
+            if selection.scenarios.iter().any(|other| other.definition.name == definition.name) {
+                continue;
+            }
+            selection.add(catalog, toolbox, definition, !overrides.paths.is_empty())?;
+        }
+        Ok(selection)
+    }
+
+    fn add(
+        &mut self,
+        catalog: &Catalog,
+        toolbox: &Toolbox,
+        definition: ScenarioDefinition,
+        paths_from_command_line: bool,
+    ) -> anyhow::Result<()> {
+        let mut chosen = catalog.paths(&definition.reference)?;
+        if chosen.len() != 1 {
+            bail!(
+                "scenario '{}': 'reference': expected one path, '{}' names {}",
+                definition.name,
+                definition.reference,
+                chosen.len()
+            );
+        }
+        let reference = chosen[0].clone();
+        for selector in &definition.paths {
+            // Somebody asks for this very path: then it must be there. One of many may be missing.
+            let one = paths_from_command_line && selector != "*" && !selector.starts_with("tag:");
+            for path in catalog.paths(selector)? {
+                let missing = toolbox.missing(&path);
+                if one && !missing.is_empty() {
+                    bail!("path '{}' can't be run: {}", path.name, missing.join("; "));
+                }
+                chosen.push(path);
+            }
+        }
+        let mut names = Vec::new();
+        for path in chosen {
+            let skipped = self.add_path(toolbox, path.clone())?;
+            if skipped.is_none() && !names.contains(&path.name) {
+                names.push(path.name);
+            }
+        }
+        if !names.contains(&reference.name) {
+            bail!(
+                "the reference '{}' can't be run: {}",
+                reference.name,
+                toolbox.missing(&reference).join("; ")
+            );
+        }
+        let targets = self.add_answers(toolbox, &reference, definition.endpoints.as_deref())?;
+        let (reference, paths) = (reference.name, names);
+        self.scenarios.push(SelectedScenario { definition, reference, paths, targets });
+        Ok(())
+    }
+
+    /// Why the path can't be run, if it can't.
+    fn add_path(
+        &mut self,
+        toolbox: &Toolbox,
+        path: PathDefinition,
+    ) -> anyhow::Result<Option<String>> {
+        if let Some(known) = self.paths.iter().find(|known| known.definition.name == path.name) {
+            return Ok(known.skipped.clone());
+        }
+        let missing = toolbox.missing(&path);
+        let skipped = (!missing.is_empty()).then(|| missing.join("; "));
+        self.paths.push(SelectedPath { definition: path, skipped: skipped.clone() });
+        Ok(skipped)
+    }
+
+    /// Asks the reference what `targets` (or all of its endpoints) answer.
+    fn add_answers(
+        &mut self,
+        toolbox: &Toolbox,
+        reference: &PathDefinition,
+        targets: Option<&[Target]>,
+    ) -> anyhow::Result<Vec<Target>> {
+        let Some(describe) = &reference.describe else {
+            bail!(
+                "path '{}' is a reference: expected 'describe', a command that prints what its \
+                 endpoints answer",
+                reference.name
+            );
+        };
+        let mut fill = OnlyPrograms(toolbox);
+        let mut words = Vec::new();
+        for template in describe {
+            words.push(template.fill(&mut fill)?);
+        }
+        words.extend(targets.into_iter().flatten().map(|target| target.path.clone()));
+        let mut words = words.into_iter();
+        let program = words.next().context("'describe': expected a program")?.into();
+        let arguments = words.collect();
+        let output =
+            capture(&Command { program, arguments, directory: None, stops_with_stdin: true })?;
+        let described: Vec<Description> = serde_json::from_str(&output).with_context(|| {
+            format!("path '{}': 'describe' printed something unexpected", reference.name)
+        })?;
+        let described = match targets {
+            Some(targets) => targets
+                .iter()
+                .map(|target| {
+                    let mut found = described.iter().filter(|entry| entry.target == target.path);
+                    let found = found.next().with_context(|| {
+                        format!("'describe' says nothing about '{}'", target.path)
+                    })?;
+                    Ok((target.clone(), found.clone()))
+                })
+                .collect::<anyhow::Result<Vec<_>>>()?,
+            None => described
+                .into_iter()
+                .map(|entry| (Target { path: entry.target.clone(), body_bytes: None }, entry))
+                .collect(),
+        };
+        let expected = described.into_iter().map(|(target, entry)| entry.expect(target));
+        let expected = expected.collect::<anyhow::Result<Vec<_>>>()?;
+        let targets = expected.iter().map(|answer| answer.target.clone()).collect();
+        for answer in expected {
+            self.answers.insert(answer.target.to_string(), answer);
+        }
+        Ok(targets)
+    }
+}
+
+impl Description {
+    fn expect(self, mut target: Target) -> anyhow::Result<ExpectedAnswer> {
+        let takes_body = self.length_bytes.is_none() || self.sha256.is_none();
+        if takes_body {
+            target.body_bytes = target.body_bytes.or(Some(BODY_BYTES));
+        } else if target.body_bytes.is_some() {
+            bail!("endpoint '{target}': '{}' takes no body", target.path);
+        }
+        let body = request_body(target.body_bytes);
+        Ok(ExpectedAnswer {
+            method: self.method,
+            status: self.status,
+            length_bytes: self.length_bytes.unwrap_or(body.len() as u64),
+            sha256: self.sha256.unwrap_or_else(|| crate::http::sha256_hex(&body)),
+            target,
+        })
+    }
+}
+
+/// The body that a request of that length is sent with: numbered, so that a piece which is lost or
+/// repeated on the way changes the digest.
+pub(crate) fn request_body(length_bytes: Option<u64>) -> Vec<u8> {
+    let length = usize::try_from(length_bytes.unwrap_or_default()).expect("bounded by the parser");
+    let mut body = Vec::with_capacity(length + 8);
+    let mut number = 0_u64;
+    while body.len() < length {
+        body.extend_from_slice(&number.to_be_bytes());
+        number += 1;
+    }
+    body.truncate(length);
+    body
+}
+
+/// For commands that are run outside of a trial: there are only programs to fill in.
+struct OnlyPrograms<'a>(&'a Toolbox);
+
+impl Fill for OnlyPrograms<'_> {
+    fn bin(&mut self, name: &str) -> anyhow::Result<std::path::PathBuf> {
+        self.0.bin(name)
+    }
+
+    fn directory(&mut self) -> &std::path::Path {
+        std::path::Path::new(".")
+    }
+
+    fn port(&mut self, name: &str) -> anyhow::Result<u16> {
+        bail!("'{{{{port:{name}}}}}': there are no ports outside of a trial")
+    }
+
+    fn program(&mut self, name: &str) -> anyhow::Result<std::path::PathBuf> {
+        self.0.program(name).with_context(|| format!("'{name}' is not installed"))
+    }
+}
+
+/// What the programs of a path say of their versions, by process.
+pub(crate) fn receipts(
+    toolbox: &Toolbox,
+    path: &PathDefinition,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut fill = OnlyPrograms(toolbox);
+    let mut receipts = BTreeMap::new();
+    for process in &path.processes {
+        let words: Vec<String> = process
+            .version
+            .iter()
+            .map(|template| template.fill(&mut fill))
+            .collect::<anyhow::Result<_>>()?;
+        let mut words = words.into_iter();
+        let program = words.next().unwrap_or_default().into();
+        let command =
+            Command { program, arguments: words.collect(), directory: None, stops_with_stdin: true };
+        let version = capture(&command).with_context(|| {
+            format!("path '{}': process '{}' has no receipt", path.name, process.name)
+        })?;
+        let first_line = version.lines().next().unwrap_or_default().trim().to_owned();
+        receipts.insert(process.name.clone(), first_line);
+    }
+    Ok(receipts)
+}

@@ -1,0 +1,79 @@
+//! Where programs are: those of this workspace beside hopbench itself, others where they are
+//! installed.
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+
+use crate::catalog::PathDefinition;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Toolbox {
+    bin_directory: PathBuf,
+}
+
+/// Searched besides `PATH`: servers are often installed where only root looks.
+const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+impl Toolbox {
+    /// With the programs of this workspace in `bin_directory`, by default beside hopbench.
+    pub(crate) fn new(bin_directory: Option<PathBuf>) -> anyhow::Result<Self> {
+        let bin_directory = match bin_directory {
+            Some(directory) => fs::canonicalize(&directory)
+                .with_context(|| format!("--bin-dir '{}'", directory.display()))?,
+            None => {
+                let own = env::current_exe().context("could not find hopbench's own file")?;
+                own.parent().unwrap_or(Path::new("/")).to_owned()
+            }
+        };
+        Ok(Self { bin_directory })
+    }
+
+    /// A program of this workspace.
+    pub(crate) fn bin(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let file = self.bin_directory.join(name);
+        if !is_program(&file) {
+            bail!(
+                "'{name}' is not in '{}'; build it with 'cargo build --release --locked'",
+                self.bin_directory.display()
+            );
+        }
+        Ok(file)
+    }
+
+    /// An installed program.
+    pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path)
+            .chain(SYSTEM_DIRECTORIES.map(PathBuf::from))
+            .map(|directory| directory.join(name))
+            .find(|file| is_program(file))
+    }
+
+    /// What the path needs and the machine doesn't have, each with a way to get it.
+    pub(crate) fn missing(&self, path: &PathDefinition) -> Vec<String> {
+        let hint = |name: &str| match path.install.get(name) {
+            Some(install) => format!("; install it with '{install}'"),
+            None => String::new(),
+        };
+        let bins = path.bins().into_iter().filter_map(|name| self.bin(name).err());
+        let bins = bins.map(|error| error.to_string());
+        let programs = path.programs().into_iter().filter(|name| self.program(name).is_none());
+        let programs = programs.map(|name| format!("'{name}' is not installed{}", hint(name)));
+        let files = path.requires_files.iter().filter(|file| !file.exists());
+        let files = files.map(|file| {
+            let name = file.display().to_string();
+            format!("'{name}' does not exist{}", hint(&name))
+        });
+        bins.chain(programs).chain(files).collect()
+    }
+}
+
+fn is_program(file: &Path) -> bool {
+    fs::metadata(file)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}

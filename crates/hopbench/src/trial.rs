@@ -1,0 +1,421 @@
+//! One trial: start a path fresh, verify its answer, warm it up, load it, read what it used, stop it.
+//!
+//! [`Executor`] is the seam: [`Live`] starts processes, and tests put a script in its place, so that
+//! everything around trials can be tested without a socket or a clock.
+
+mod fill;
+mod stage;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use hopbench_analysis::record::{
+    Disturbance, Failure, FailureKind, Load, Outcome, PlannedTrial, ProcessUsage, Source, Timing,
+    Trial, Warning,
+};
+
+use self::stage::Stage;
+use crate::{
+    catalog::PathDefinition,
+    http::Client,
+    process::{Child, Command, Interrupt, Output, Waited, describe_exit, wait},
+    selection::{ExpectedAnswer, Selection, request_body},
+    toolbox::Toolbox,
+    usage::MachineSnapshot,
+};
+
+/// Runs one trial. Whatever goes wrong, with the path or around it, is a record; only somebody who
+/// wants the run to end leaves none.
+pub(crate) trait Executor {
+    fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted>;
+}
+
+/// The run was asked to end in the middle of a trial.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted;
+
+/// Runs trials with real processes and a real load.
+#[derive(Debug)]
+pub(crate) struct Live<'a> {
+    pub(crate) toolbox: &'a Toolbox,
+    pub(crate) paths: BTreeMap<String, PathDefinition>,
+    pub(crate) answers: BTreeMap<String, ExpectedAnswer>,
+    pub(crate) interrupt: &'a Interrupt,
+    /// Where the processes' logs go.
+    pub(crate) logs: PathBuf,
+    pub(crate) client: Client,
+    /// Threads of the load generator; its own default if `None`.
+    pub(crate) load_threads: Option<usize>,
+    pub(crate) request_timeout: Duration,
+}
+
+/// What goes wrong within a trial.
+#[derive(Debug)]
+enum Trouble {
+    Failed(Failure),
+    Interrupted,
+}
+
+/// How long a path may take until it answers.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one answer may take outside of a load: 64 MiB through a slow hop.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long processes may take to stop when asked; their own drain time is two seconds.
+const STOP_GRACE: Duration = Duration::from_secs(4);
+
+/// How long the load generator may take beyond its load and one request's timeout: to evaluate a
+/// few million records.
+const LOAD_GRACE: Duration = Duration::from_secs(20);
+
+impl<'a> Live<'a> {
+    pub(crate) fn new(
+        toolbox: &'a Toolbox,
+        selection: &Selection,
+        interrupt: &'a Interrupt,
+        logs: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let paths = selection.paths.iter().map(|path| &path.definition);
+        Ok(Self {
+            toolbox,
+            paths: paths.map(|path| (path.name.clone(), path.clone())).collect(),
+            answers: selection.answers.clone(),
+            interrupt,
+            logs,
+            client: Client::new().context("could not start an HTTP client")?,
+            load_threads: None,
+            request_timeout: Duration::from_secs(5),
+        })
+    }
+
+    /// Starts the path and asks it each of `targets` once: the failure, if there is one.
+    pub(crate) fn verify(
+        &mut self,
+        path: &str,
+        targets: &[String],
+    ) -> Result<Vec<(String, Result<(), Failure>)>, Interrupted> {
+        let mut results = Vec::new();
+        let definition = self.paths[path].clone();
+        let mut stage = match Stage::start(self, &definition, path) {
+            Ok(stage) => stage,
+            Err(Trouble::Interrupted) => return Err(Interrupted),
+            Err(Trouble::Failed(failure)) => {
+                return Ok(vec![("start".to_owned(), Err(failure))]);
+            }
+        };
+        for target in targets {
+            let result = match stage.verify(self, &self.answers[target]) {
+                Ok(()) => Ok(()),
+                Err(Trouble::Interrupted) => return Err(Interrupted),
+                Err(Trouble::Failed(failure)) => Err(failure),
+            };
+            results.push((target.clone(), result));
+        }
+        stage.stop();
+        Ok(results)
+    }
+
+    fn attempt(&mut self, trial: &mut Trial) -> Result<(), Trouble> {
+        let cell = trial.planned.cell.clone();
+        let definition = self.paths[&cell.path].clone();
+        let answer = self.answers[&cell.endpoint].clone();
+        let label = format!("{:04}-{}", trial.planned.trial, cell.path);
+
+        let mut clock = Lap::start();
+        let mut stage = Stage::start(self, &definition, &label)?;
+        trial.timing.start_ms = clock.lap_ms();
+        let measured = self.measure(trial, &mut stage, &answer, &mut clock);
+        // After a failure, what the processes logged says more than the failure does.
+        let log = stage.last_lines();
+        let killed = stage.stop();
+        trial.timing.stop_ms = clock.lap_ms();
+        trial.warnings.extend(killed.into_iter().map(|process| Warning::Unstoppable { process }));
+        measured.map_err(|trouble| match trouble {
+            Trouble::Failed(failure) => Trouble::Failed(Failure { log, ..failure }),
+            Trouble::Interrupted => Trouble::Interrupted,
+        })
+    }
+
+    fn measure(
+        &mut self,
+        trial: &mut Trial,
+        stage: &mut Stage,
+        answer: &ExpectedAnswer,
+        clock: &mut Lap,
+    ) -> Result<(), Trouble> {
+        stage.verify(self, answer)?;
+        trial.timing.verify_ms = clock.lap_ms();
+
+        if trial.planned.warm_up_ms > 0 {
+            let duration = Duration::from_millis(trial.planned.warm_up_ms);
+            let load = self.load(&trial.planned, stage, answer, duration)?;
+            judge(&load, self.request_timeout)?;
+            trial.timing.warm_up_ms = clock.lap_ms();
+        }
+
+        let counters = stage.counters(self)?;
+        let usage = stage.usage()?;
+        let machine = MachineSnapshot::take();
+        trial.timing.scrape_ms = clock.lap_ms();
+        let duration = Duration::from_millis(trial.planned.duration_ms);
+        let load = self.load(&trial.planned, stage, answer, duration)?;
+        let loaded_ms = load.elapsed_us / 1e3;
+        trial.timing.load_ms = loaded_ms;
+        trial.timing.scrape_ms += clock.lap_ms() - loaded_ms;
+
+        trial.disturbance = MachineSnapshot::take().since(&machine);
+        stage.add_usage_since(&usage, trial)?;
+        trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
+        trial.counters = stage.counters_since(&counters, self)?;
+        trial.warnings = warnings(&trial.planned, &load, &trial.disturbance);
+        let judgement = judge(&load, self.request_timeout);
+        let body_bytes = load.body_bytes;
+        trial.load = Some(load);
+        judgement?;
+        conserve(trial, body_bytes)?;
+        trial.timing.scrape_ms += clock.lap_ms();
+        stage.verify(self, answer)?;
+        trial.timing.verify_ms += clock.lap_ms();
+        Ok(())
+    }
+
+    /// Puts a load on the path; it fails if a process of the path ends meanwhile.
+    fn load(
+        &self,
+        planned: &PlannedTrial,
+        stage: &mut Stage,
+        answer: &ExpectedAnswer,
+        duration: Duration,
+    ) -> Result<Load, Trouble> {
+        let command = self.load_command(planned, stage, answer, duration).map_err(harness)?;
+        let mut child = Child::start("load", &command, Output::Keep).map_err(harness)?;
+        let deadline = Instant::now() + duration + self.request_timeout + LOAD_GRACE;
+        let mut watched = vec![&child];
+        watched.extend(stage.children());
+        match wait(&watched, deadline, Some(self.interrupt)).map_err(harness)? {
+            Waited::Exited(0) => {}
+            Waited::Exited(_) => return Err(stage.crash("under load")),
+            Waited::Interrupted => return Err(Trouble::Interrupted),
+            Waited::TimedOut => {
+                return Err(Trouble::Failed(Failure {
+                    source: Source::LoadGenerator,
+                    kind: FailureKind::Hang,
+                    cause: "the load generator did not end; it was killed".to_owned(),
+                    log: child.last_lines(),
+                }));
+            }
+        }
+        let (status, output) = child.take_output().map_err(harness)?;
+        let load = if status.success() { serde_json::from_str(&output).ok() } else { None };
+        load.ok_or_else(|| {
+            let cause = format!(
+                "the load generator {}: {}",
+                describe_exit(status),
+                child.last_lines().join(" / ")
+            );
+            let (source, kind) = (Source::LoadGenerator, FailureKind::Unable);
+            Trouble::Failed(Failure { source, kind, cause, log: Vec::new() })
+        })
+    }
+
+    fn load_command(
+        &self,
+        planned: &PlannedTrial,
+        stage: &Stage,
+        answer: &ExpectedAnswer,
+        duration: Duration,
+    ) -> anyhow::Result<Command> {
+        let mut arguments = vec![
+            format!("--url=http://{}{}", stage.front(), answer.target.path),
+            format!("--method={}", answer.method),
+            format!("--concurrency={}", planned.cell.concurrency),
+            format!("--duration-ms={}", duration.as_millis()),
+            format!("--timeout-ms={}", self.request_timeout.as_millis()),
+            format!("--expect-status={}", answer.status),
+            format!("--expect-length={}", answer.length_bytes),
+            "--exit-with-stdin".to_owned(),
+        ];
+        if !planned.cell.keep_alive {
+            arguments.push("--no-keepalive".to_owned());
+        }
+        if let Some(threads) = self.load_threads {
+            arguments.push(format!("--threads={threads}"));
+        }
+        if answer.target.body_bytes.is_some() {
+            let file = stage.directory().join("request-body");
+            if !file.exists() {
+                fs::write(&file, request_body(answer.target.body_bytes))?;
+            }
+            arguments.push(format!("--body={}", file.display()));
+        }
+        let program = self.toolbox.bin("hopbench-load")?;
+        Ok(Command { program, arguments, directory: None, stops_with_stdin: true })
+    }
+}
+
+/// Under which the load generator's CPU time is reported.
+const CLIENT_ROLE: &str = hopbench_analysis::summary::CLIENT;
+
+impl Executor for Live<'_> {
+    fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted> {
+        let mut trial = Trial {
+            planned: planned.clone(),
+            started: jiff::Timestamp::now().to_string(),
+            outcome: Outcome::Ok,
+            timing: Timing::default(),
+            load: None,
+            processes: Vec::<ProcessUsage>::new(),
+            cpu_us: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            disturbance: Disturbance::default(),
+            warnings: Vec::new(),
+        };
+        match self.attempt(&mut trial) {
+            Ok(()) => {}
+            Err(Trouble::Interrupted) => return Err(Interrupted),
+            Err(Trouble::Failed(failure)) => trial.outcome = Outcome::Failed(failure),
+        }
+        Ok(trial)
+    }
+}
+
+/// Whether a load's answers allow figures at all.
+fn judge(load: &Load, request_timeout: Duration) -> Result<(), Trouble> {
+    let fail = |kind, cause| {
+        let source = Source::Subject;
+        Err(Trouble::Failed(Failure { source, kind, cause, log: Vec::new() }))
+    };
+    let listed = |counts: &BTreeMap<String, u64>| {
+        let counts: Vec<String> =
+            counts.iter().map(|(what, count)| format!("{count} × {what}")).collect();
+        counts.join(", ")
+    };
+    if !load.wrong.is_empty() {
+        let (wrong, all) = (load.wrong.values().sum::<u64>(), load.requests);
+        let cause = format!("{wrong} of {all} answers were wrong: {}", listed(&load.wrong));
+        return fail(FailureKind::WrongAnswer, cause);
+    }
+    // What comes back isn't HTTP any more: bytes were lost, repeated or mixed up.
+    let garbled = load.errors.iter().filter(|(error, _)| error.starts_with("invalid HTTP"));
+    let garbled: BTreeMap<String, u64> =
+        garbled.map(|(error, count)| (error.clone(), *count)).collect();
+    if !garbled.is_empty() {
+        return fail(FailureKind::WrongAnswer, format!("garbled answers: {}", listed(&garbled)));
+    }
+    // The text with which oha counts a request that took too long.
+    let late = load.errors.get("timeout").copied().unwrap_or_default();
+    if late > 0 {
+        let kind = if load.good == 0 { FailureKind::Hang } else { FailureKind::TimeOut };
+        let cause = format!(
+            "{late} of {} requests got no answer within {} ms",
+            load.requests,
+            request_timeout.as_millis()
+        );
+        return fail(kind, cause);
+    }
+    if load.good == 0 {
+        let cause = match load.errors.is_empty() {
+            true => "no request was answered".to_owned(),
+            false => format!("no request was answered: {}", listed(&load.errors)),
+        };
+        return fail(FailureKind::Hang, cause);
+    }
+    Ok(())
+}
+
+/// Every byte of a body that the client received has passed each counting process, which must have
+/// counted it: as copied or as not.
+fn conserve(trial: &Trial, body_bytes: u64) -> Result<(), Trouble> {
+    for (process, counters) in &trial.counters {
+        let out = |name: &str| counters.get(name).copied();
+        let passed = out("tunnel_bytes_in").zip(out("tunnel_bytes_out"));
+        let Some((bytes_in, bytes_out)) = passed else { continue };
+        if bytes_in.max(bytes_out) < body_bytes {
+            return Err(unaccounted(format!(
+                "'{process}' counted {bytes_in} bytes in and {bytes_out} out, and the client \
+                 received bodies of {body_bytes}"
+            )));
+        }
+    }
+    let (zero_copy, copied) =
+        (trial.counter("tunnel_zero_copy_bytes"), trial.counter("tunnel_copied_bytes"));
+    if !trial.counters.is_empty() && zero_copy + copied < body_bytes {
+        return Err(unaccounted(format!(
+            "{zero_copy} bytes are counted as passed by reference and {copied} as copied, and the \
+             client received bodies of {body_bytes}"
+        )));
+    }
+    Ok(())
+}
+
+fn unaccounted(cause: String) -> Trouble {
+    let (source, kind) = (Source::Subject, FailureKind::Conservation);
+    Trouble::Failed(Failure { source, kind, cause, log: Vec::new() })
+}
+
+/// Rules of validity that the trial breaks.
+fn warnings(planned: &PlannedTrial, load: &Load, disturbance: &Disturbance) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let failed = load.failed();
+    if failed > 0 {
+        warnings.push(Warning::Errors { failed, requests: load.requests });
+    }
+    // Little 1961: requests in flight = rate × time each is in flight.
+    let concurrency = planned.cell.concurrency;
+    if let Some(mean_us) = load.latency.mean_us
+        && failed == 0
+    {
+        let in_flight = load.good as f64 * mean_us / load.elapsed_us;
+        if (in_flight / f64::from(concurrency) - 1.0).abs() > LITTLE_TOLERANCE {
+            warnings.push(Warning::LittlesLaw { concurrency, in_flight });
+        }
+    }
+    let machine_us = load.elapsed_us
+        * std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    let share = disturbance.steal_us as f64 / machine_us;
+    if share > STEAL_SHARE_MAX {
+        warnings.push(Warning::Steal { share });
+    }
+    if load.good < TAIL_ANSWERS_MIN {
+        warnings.push(Warning::ShortTail { good: load.good });
+    }
+    warnings
+}
+
+/// How far rate × latency may be off before the generator was not always asking.
+const LITTLE_TOLERANCE: f64 = 0.15;
+
+/// More than this of the machine's time taken by the hypervisor is more than the differences that
+/// are looked for.
+const STEAL_SHARE_MAX: f64 = 0.05;
+
+/// With fewer answers, fewer than 20 lie above the 99th percentile.
+const TAIL_ANSWERS_MIN: u64 = 2_000;
+
+/// A failure that is not the path's.
+fn harness(error: anyhow::Error) -> Trouble {
+    let (source, kind) = (Source::Harness, FailureKind::Unable);
+    Trouble::Failed(Failure { source, kind, cause: format!("{error:#}"), log: Vec::new() })
+}
+
+/// Milliseconds between one event and the next.
+struct Lap(Instant);
+
+impl Lap {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn lap_ms(&mut self) -> f64 {
+        let now = Instant::now();
+        let elapsed = now - std::mem::replace(&mut self.0, now);
+        elapsed.as_secs_f64() * 1e3
+    }
+}

@@ -1,0 +1,288 @@
+//! A path that runs: its processes, its directory, where it is asked and where it counts.
+
+use std::{collections::BTreeMap, path::Path, time::Instant};
+
+use hopbench_analysis::record::{Failure, FailureKind, Source, Trial};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use super::{ANSWER_TIMEOUT, Live, READY_TIMEOUT, STOP_GRACE, Trouble, fill::TrialFill, harness};
+use crate::{
+    catalog::{PathDefinition, ProcessDefinition, Template},
+    http::{Answer, Endpoint, Question},
+    process::{Child, Command, Interrupt, Output, describe_exit, stop_all},
+    selection::{ExpectedAnswer, request_body},
+    usage::Snapshot,
+};
+
+/// A started path. Dropping it kills what runs and removes the directory.
+#[derive(Debug)]
+pub(super) struct Stage {
+    processes: Vec<Running>,
+    front: Endpoint,
+    /// Sockets and files of the path. Last, so that it outlives the processes.
+    directory: TempDir,
+}
+
+#[derive(Debug)]
+struct Running {
+    definition: ProcessDefinition,
+    child: Child,
+    admin: Option<Endpoint>,
+}
+
+/// Each process's counters by name.
+pub(super) type Counters = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// The part of a status that is read.
+#[derive(Debug, Deserialize)]
+struct Status {
+    counters: BTreeMap<String, u64>,
+}
+
+impl Stage {
+    /// Starts the path's processes and waits until the path as a whole answers.
+    pub(super) fn start(
+        live: &Live<'_>,
+        definition: &PathDefinition,
+        label: &str,
+    ) -> Result<Self, Trouble> {
+        let mut stage = Self::start_processes(live, definition, label).map_err(harness)?;
+        stage.wait_until_ready(live, &definition.ready)?;
+        Ok(stage)
+    }
+
+    fn start_processes(
+        live: &Live<'_>,
+        definition: &PathDefinition,
+        label: &str,
+    ) -> anyhow::Result<Self> {
+        // Directly below the temporary directory: a socket's path may only have 107 bytes.
+        let directory = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
+        let mut fill = TrialFill::new(live.toolbox, directory.path());
+        for file in &definition.files {
+            std::fs::write(directory.path().join(&file.name), file.content.fill(&mut fill)?)?;
+        }
+        let front = definition.front.fill(&mut fill)?.parse().map_err(anyhow::Error::msg)?;
+        let mut stage = Self { processes: Vec::new(), front, directory };
+        for process in &definition.processes {
+            let command = command(process, &mut fill, stage.directory.path())?;
+            let admin = process.admin.as_ref().map(|admin| admin.fill(&mut fill)).transpose()?;
+            let admin = admin.map(|admin| admin.parse().map_err(anyhow::Error::msg)).transpose()?;
+            let log = live.logs.join(format!("{label}.{}.log", process.name));
+            let child = Child::start(&process.name, &command, Output::Log(log))?;
+            stage.processes.push(Running { definition: process.clone(), child, admin });
+        }
+        Ok(stage)
+    }
+
+    fn wait_until_ready(&mut self, live: &Live<'_>, target: &str) -> Result<(), Trouble> {
+        let question = Question { method: "GET", target, body: Default::default() };
+        let is_ready = |answer: &Answer| match answer.status {
+            200 => Ok(()),
+            status => Err(format!("it was answered with status {status}")),
+        };
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let mut trouble = None;
+        let front = self.front.clone();
+        let ready = live.client.wait_until_ready(&front, &question, deadline, is_ready, || {
+            trouble = self.trouble(live.interrupt);
+            match trouble {
+                Some(_) => Err(anyhow::anyhow!("given up")),
+                None => Ok(()),
+            }
+        });
+        match (ready, trouble) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(trouble)) => Err(trouble),
+            (Err(error), None) => Err(Trouble::Failed(Failure {
+                source: Source::Subject,
+                kind: FailureKind::Start,
+                cause: format!(
+                    "'{}' did not answer '{target}' within {} s: {error:#}",
+                    self.front,
+                    READY_TIMEOUT.as_secs()
+                ),
+                log: self.last_lines(),
+            })),
+        }
+    }
+
+    /// Asks once, and holds the answer against what it must be.
+    pub(super) fn verify(
+        &mut self,
+        live: &Live<'_>,
+        expected: &ExpectedAnswer,
+    ) -> Result<(), Trouble> {
+        let question = Question {
+            method: &expected.method,
+            target: &expected.target.path,
+            body: request_body(expected.target.body_bytes).into(),
+        };
+        let (kind, cause) = match live.client.ask(&self.front, &question, ANSWER_TIMEOUT) {
+            Ok(answer) => match difference(&answer, expected) {
+                None => return Ok(()),
+                Some(difference) => (FailureKind::WrongAnswer, difference),
+            },
+            Err(error) => (FailureKind::Hang, format!("no answer: {error:#}")),
+        };
+        if let Some(trouble) = self.trouble(live.interrupt) {
+            return Err(trouble);
+        }
+        let cause = format!("{} {}: {cause}", expected.method, expected.target);
+        let (source, log) = (Source::Subject, self.last_lines());
+        Err(Trouble::Failed(Failure { source, kind, cause, log }))
+    }
+
+    /// The counters of all processes that have some.
+    pub(super) fn counters(&mut self, live: &Live<'_>) -> Result<Counters, Trouble> {
+        let mut all = Counters::new();
+        for running in &self.processes {
+            let Some(admin) = &running.admin else { continue };
+            let name = &running.definition.name;
+            let question =
+                Question { method: "GET", target: "/_admin/status", body: Default::default() };
+            let status = live.client.ask(admin, &question, ANSWER_TIMEOUT).and_then(|answer| {
+                anyhow::ensure!(answer.status == 200, "status {}", answer.status);
+                Ok(serde_json::from_slice::<Status>(&answer.beginning)?)
+            });
+            match status {
+                Ok(Status { counters }) => drop(all.insert(name.clone(), counters)),
+                Err(error) => {
+                    let cause = format!("'{name}' does not give its counters: {error:#}");
+                    let (source, kind) = (Source::Subject, FailureKind::Unable);
+                    let failure = Failure { source, kind, cause, log: self.last_lines() };
+                    let trouble = self.trouble(live.interrupt);
+                    return Err(trouble.unwrap_or(Trouble::Failed(failure)));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// How much each counter has grown; one that has shrunk is a gauge, and given as it is.
+    pub(super) fn counters_since(
+        &mut self,
+        before: &Counters,
+        live: &Live<'_>,
+    ) -> Result<Counters, Trouble> {
+        let mut counters = self.counters(live)?;
+        for (process, counters) in &mut counters {
+            for (name, value) in counters {
+                let earlier = before.get(process).and_then(|before| before.get(name)).copied();
+                *value = value.checked_sub(earlier.unwrap_or_default()).unwrap_or(*value);
+            }
+        }
+        Ok(counters)
+    }
+
+    /// What every process has used so far, in the order of the processes.
+    pub(super) fn usage(&mut self) -> Result<Vec<Snapshot>, Trouble> {
+        let snapshots = self.processes.iter().map(|running| {
+            Snapshot::take(running.child.pid(), &running.definition)
+        });
+        let snapshots: anyhow::Result<Vec<Snapshot>> = snapshots.collect();
+        snapshots.map_err(harness)
+    }
+
+    /// Adds what every process has used since `before` to the record.
+    pub(super) fn add_usage_since(
+        &mut self,
+        before: &[Snapshot],
+        trial: &mut Trial,
+    ) -> Result<(), Trouble> {
+        let after = self.usage()?;
+        for ((running, before), after) in self.processes.iter().zip(before).zip(after) {
+            let (usage, by_role) = after.since(before, &running.definition);
+            trial.processes.push(usage);
+            for (role, cpu_us) in by_role {
+                *trial.cpu_us.entry(role).or_default() += cpu_us;
+            }
+        }
+        Ok(())
+    }
+
+    /// The failure of whichever process has ended.
+    pub(super) fn crash(&mut self, when: &str) -> Trouble {
+        let log = self.last_lines();
+        let ended = self.processes.iter_mut().find_map(|running| {
+            let status = running.child.exit_status().ok().flatten()?;
+            Some(format!("'{}' {} {when}", running.child.name(), describe_exit(status)))
+        });
+        Trouble::Failed(Failure {
+            source: Source::Subject,
+            kind: FailureKind::Crash,
+            cause: ended.unwrap_or_else(|| format!("a process ended {when}")),
+            log,
+        })
+    }
+
+    /// A process that has ended, or a request to stop.
+    fn trouble(&mut self, interrupt: &Interrupt) -> Option<Trouble> {
+        if interrupt.is_requested() {
+            return Some(Trouble::Interrupted);
+        }
+        let ended = self
+            .processes
+            .iter_mut()
+            .any(|running| matches!(running.child.exit_status(), Ok(Some(_)) | Err(_)));
+        ended.then(|| self.crash("by itself"))
+    }
+
+    pub(super) fn children(&self) -> impl Iterator<Item = &Child> {
+        self.processes.iter().map(|running| &running.child)
+    }
+
+    pub(super) fn front(&self) -> &Endpoint {
+        &self.front
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The last lines that the processes have logged.
+    pub(super) fn last_lines(&self) -> Vec<String> {
+        self.children().flat_map(Child::last_lines).collect()
+    }
+
+    /// Stops all processes; the names of those that had to be killed.
+    pub(super) fn stop(self) -> Vec<String> {
+        let children = self.processes.into_iter().map(|running| running.child).collect();
+        stop_all(children, STOP_GRACE)
+    }
+}
+
+fn command(
+    process: &ProcessDefinition,
+    fill: &mut TrialFill<'_>,
+    directory: &Path,
+) -> anyhow::Result<Command> {
+    let words = process.command.iter().map(|word: &Template| word.fill(fill));
+    let mut words = words.collect::<anyhow::Result<Vec<String>>>()?.into_iter();
+    Ok(Command {
+        program: words.next().unwrap_or_default().into(),
+        arguments: words.collect(),
+        directory: Some(directory.to_owned()),
+        stops_with_stdin: process.stops_with_stdin,
+    })
+}
+
+/// How an answer differs from the one that is expected.
+fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<String> {
+    if answer.status != expected.status {
+        let beginning = String::from_utf8_lossy(&answer.beginning);
+        let beginning: String = beginning.chars().take(200).collect();
+        return Some(format!(
+            "status {} instead of {}: {beginning}",
+            answer.status, expected.status
+        ));
+    }
+    if answer.length_bytes != expected.length_bytes {
+        return Some(format!(
+            "{} bytes instead of {}",
+            answer.length_bytes, expected.length_bytes
+        ));
+    }
+    (answer.sha256 != expected.sha256).then(|| "other bytes than expected".to_owned())
+}

@@ -1,0 +1,250 @@
+//! What processes have used so far, as the kernel counts it.
+//!
+//! CPU time is read from each process's own clock, in nanoseconds; `/proc/PID/stat` counts in ticks
+//! of 10 ms. A child stands for its whole process group, so that a server with workers is counted
+//! with them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    path::Path,
+};
+
+use anyhow::Context;
+use hopbench_analysis::record::{Disturbance, ProcessUsage};
+use nix::{
+    sys::time::TimeValLike,
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
+
+use crate::catalog::ProcessDefinition;
+
+/// The state of one process group.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    cpu_us: HashMap<u32, f64>,
+    /// Of threads with a role of their own, by role.
+    thread_cpu_us: BTreeMap<String, HashMap<u32, f64>>,
+    /// Voluntary and involuntary, by thread.
+    switches: HashMap<u32, (u64, u64)>,
+    rss_kib: u64,
+    peak_kib: u64,
+    threads: u64,
+}
+
+/// The state of the machine.
+#[derive(Debug)]
+pub(crate) struct MachineSnapshot {
+    steal_us: u64,
+    cpu_pressure_us: Option<u64>,
+}
+
+impl Snapshot {
+    /// Of the process group that `leader` leads.
+    pub(crate) fn take(leader: u32, definition: &ProcessDefinition) -> anyhow::Result<Self> {
+        let mut snapshot = Self::default();
+        for pid in group_members(leader).context("could not read '/proc'")? {
+            match snapshot.add(pid, definition) {
+                Err(error) if pid == leader => {
+                    return Err(error)
+                        .with_context(|| format!("could not read the usage of process {pid}"));
+                }
+                // A worker may end while it is looked at.
+                Err(_) | Ok(()) => {}
+            }
+        }
+        Ok(snapshot)
+    }
+
+    fn add(&mut self, pid: u32, definition: &ProcessDefinition) -> anyhow::Result<()> {
+        let clock = clock_getcpuclockid(Pid::from_raw(pid.try_into()?))?;
+        self.cpu_us.insert(pid, clock_gettime(clock)?.num_nanoseconds() as f64 / 1e3);
+        let directory = Path::new("/proc").join(pid.to_string());
+        let status = Status::read(&directory)?;
+        self.rss_kib += status.number("VmRSS");
+        self.peak_kib += status.number("VmHWM");
+        for thread in fs::read_dir(directory.join("task"))? {
+            let thread = thread?.path();
+            // A thread may end while it is looked at.
+            let _ = self.add_thread(&thread, definition);
+        }
+        Ok(())
+    }
+
+    fn add_thread(&mut self, thread: &Path, definition: &ProcessDefinition) -> anyhow::Result<()> {
+        let id: u32 = thread.file_name().unwrap_or_default().to_string_lossy().parse()?;
+        let status = Status::read(thread)?;
+        let voluntary = status.number("voluntary_ctxt_switches");
+        let involuntary = status.number("nonvoluntary_ctxt_switches");
+        self.switches.insert(id, (voluntary, involuntary));
+        self.threads += 1;
+        let name = status.text("Name").unwrap_or_default();
+        let role = definition.thread_roles.iter().find(|(prefix, _)| name.starts_with(*prefix));
+        if let Some((_, role)) = role {
+            // Nanoseconds on a processor, nanoseconds in its queue, times it was put on one.
+            let schedstat = fs::read_to_string(thread.join("schedstat"))?;
+            let ns: f64 = schedstat.split(' ').next().unwrap_or_default().parse()?;
+            self.thread_cpu_us.entry(role.clone()).or_default().insert(id, ns / 1e3);
+        }
+        Ok(())
+    }
+
+    /// What was used since `before`: the process's record, and CPU time by role.
+    pub(crate) fn since(
+        &self,
+        before: &Self,
+        definition: &ProcessDefinition,
+    ) -> (ProcessUsage, BTreeMap<String, f64>) {
+        let cpu_us = difference(&self.cpu_us, &before.cpu_us);
+        let mut by_role: BTreeMap<String, f64> = BTreeMap::new();
+        for (role, threads) in &self.thread_cpu_us {
+            let none = HashMap::new();
+            let earlier = before.thread_cpu_us.get(role).unwrap_or(&none);
+            by_role.insert(role.clone(), difference(threads, earlier));
+        }
+        let others: f64 = by_role.values().sum();
+        *by_role.entry(definition.role.clone()).or_default() += (cpu_us - others).max(0.0);
+
+        let switches = |field: fn(&(u64, u64)) -> u64| {
+            let since = self.switches.iter().map(|(id, now)| {
+                let earlier = before.switches.get(id).map_or(0, field);
+                field(now).saturating_sub(earlier)
+            });
+            since.sum()
+        };
+        let usage = ProcessUsage {
+            name: definition.name.clone(),
+            role: definition.role.clone(),
+            cpu_us,
+            context_switches_voluntary: switches(|(voluntary, _)| *voluntary),
+            context_switches_involuntary: switches(|(_, involuntary)| *involuntary),
+            rss_before_kib: before.rss_kib,
+            rss_after_kib: self.rss_kib,
+            rss_peak_kib: self.peak_kib,
+            threads: self.threads,
+        };
+        (usage, by_role)
+    }
+}
+
+impl MachineSnapshot {
+    pub(crate) fn take() -> Self {
+        Self { steal_us: steal_us().unwrap_or_default(), cpu_pressure_us: cpu_pressure_us() }
+    }
+
+    pub(crate) fn since(&self, before: &Self) -> Disturbance {
+        let pressure = |now: u64| Some(now.saturating_sub(before.cpu_pressure_us?));
+        Disturbance {
+            steal_us: self.steal_us.saturating_sub(before.steal_us),
+            cpu_pressure_us: self.cpu_pressure_us.and_then(pressure),
+        }
+    }
+}
+
+/// What those that are there now have more than they had. One that has ended since is not counted:
+/// nobody knows what it used.
+fn difference(now: &HashMap<u32, f64>, before: &HashMap<u32, f64>) -> f64 {
+    now.iter().map(|(id, us)| us - before.get(id).copied().unwrap_or(0.0)).sum()
+}
+
+/// The processes whose process group `leader` leads.
+fn group_members(leader: u32) -> io::Result<Vec<u32>> {
+    let mut members = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Ok(pid) = name.to_string_lossy().parse::<u32>() else { continue };
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        // `pid (name) state ppid pgrp …`; the name may hold anything, brackets too.
+        let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        if behind_name.split_whitespace().nth(2) == Some(&leader.to_string()) {
+            members.push(pid);
+        }
+    }
+    Ok(members)
+}
+
+/// A `status` file of `/proc`.
+struct Status(String);
+
+impl Status {
+    fn read(directory: &Path) -> io::Result<Self> {
+        Ok(Self(fs::read_to_string(directory.join("status"))?))
+    }
+
+    fn text(&self, field: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim()))
+    }
+
+    /// The field's number; those of memory are in KiB.
+    fn number(&self, field: &str) -> u64 {
+        let text = self.text(field).and_then(|text| text.split(' ').next());
+        text.and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+}
+
+/// Time the hypervisor gave to others, over all cores.
+fn steal_us() -> Option<u64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let cpu = stat.lines().find(|line| line.starts_with("cpu "))?;
+    let ticks: u64 = cpu.split_whitespace().nth(8)?.parse().ok()?;
+    // The unit of /proc/stat for programs is a hundredth of a second on every Linux.
+    Some(ticks * 10_000)
+}
+
+fn cpu_pressure_us() -> Option<u64> {
+    let pressure = fs::read_to_string("/proc/pressure/cpu").ok()?;
+    let some = pressure.lines().find(|line| line.starts_with("some"))?;
+    some.rsplit_once("total=")?.1.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(thread_roles: BTreeMap<String, String>) -> ProcessDefinition {
+        ProcessDefinition {
+            name: "test".to_owned(),
+            role: "main".to_owned(),
+            command: Vec::new(),
+            version: Vec::new(),
+            admin: None,
+            stops_with_stdin: true,
+            thread_roles,
+        }
+    }
+
+    /// Burns CPU time on a thread with a role, and finds it there and not under the main role.
+    #[test]
+    fn cpu_time_of_a_named_thread_goes_to_its_role() {
+        let definition = definition([("burn".to_owned(), "burner".to_owned())].into());
+        let me = std::process::id();
+        let mut before = Snapshot::default();
+        before.add(me, &definition).expect("own process");
+        let spent_us = std::thread::scope(|scope| {
+            let (done, finished) = std::sync::mpsc::channel();
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let burn = move || {
+                let mut sum = 0_u64;
+                for n in 0..20_000_000_u64 {
+                    sum = std::hint::black_box(sum.wrapping_add(n));
+                }
+                done.send(()).expect("waited for");
+                let _ = released.recv();
+            };
+            std::thread::Builder::new()
+                .name("burn-1".to_owned())
+                .spawn_scoped(scope, burn)
+                .expect("a thread");
+            finished.recv().expect("done");
+            let mut after = Snapshot::default();
+            after.add(me, &definition).expect("own process");
+            drop(release);
+            let (usage, by_role) = after.since(&before, &definition);
+            assert!(usage.rss_after_kib > 0 && usage.threads >= 2);
+            assert!(by_role.contains_key("main"));
+            by_role["burner"]
+        });
+        assert!(spent_us > 1_000.0, "{spent_us} µs");
+    }
+}
