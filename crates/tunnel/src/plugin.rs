@@ -79,9 +79,12 @@ impl Plugin {
         }
         self.tunnels.close();
         tokio::select! {
-            _ = timeout(self.options.transport.drain(), self.tunnels.wait()) => Ok(()),
-            result = &mut serving => result,
+            _ = timeout(self.options.transport.drain(), self.tunnels.wait()) => {}
+            result = &mut serving => return result,
         }
+        // The session sends what is left, and ends.
+        self.stopped.send_replace(true);
+        timeout(STOP_TIMEOUT, serving).await.unwrap_or(Ok(()))
     }
 
     async fn serve(&self) -> anyhow::Result<()> {
@@ -89,6 +92,9 @@ impl Plugin {
             let (peer, terms) = rendezvous::attach(&self.options.transport).await?;
             tracing::info!("attached to the host");
             self.attend(peer, terms).await;
+            if *self.stopped.borrow() {
+                return Ok(());
+            }
         }
     }
 
@@ -140,6 +146,9 @@ impl Plugin {
         }
     }
 }
+
+/// How long the session may take to send what is left.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn abort_all(mut opened: mpsc::UnboundedReceiver<Arc<Tunnel>>) {
     while let Ok(tunnel) = opened.try_recv() {

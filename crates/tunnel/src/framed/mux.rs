@@ -151,6 +151,8 @@ pub(crate) enum Sendable {
     Blocked,
     /// Nothing ever: the tunnel was reset.
     Never,
+    /// Nothing ever: the peer has said all it had to say, and is gone.
+    Over,
 }
 
 /// One tunnel's credit and progress.
@@ -172,6 +174,8 @@ pub(crate) struct Flow {
     sending: Direction,
     receiving: Direction,
     reset: bool,
+    /// The session ended after everything had been received.
+    over: bool,
 }
 
 impl Flow {
@@ -186,14 +190,16 @@ impl Flow {
             sending: Direction::Open,
             receiving: Direction::Open,
             reset: false,
+            over: false,
         }
     }
 
     pub(crate) fn sendable(&self) -> Sendable {
-        match (self.reset, self.credit) {
-            (true, _) => Sendable::Never,
-            (false, 0) => Sendable::Blocked,
-            (false, credit) => Sendable::Bytes(credit),
+        match self.credit {
+            _ if self.reset => Sendable::Never,
+            _ if self.over => Sendable::Over,
+            0 => Sendable::Blocked,
+            credit => Sendable::Bytes(credit),
         }
     }
 
@@ -263,6 +269,13 @@ impl Flow {
     /// The peer gave the tunnel up; whether that is news.
     pub(crate) fn receive_reset(&mut self) -> bool {
         !std::mem::replace(&mut self.reset, true)
+    }
+
+    /// The session has ended. Whether everything had been received: then what is left to deliver can
+    /// be, and the end is an orderly one. Otherwise the tunnel was cut off.
+    pub(crate) fn receive_session_end(&mut self) -> bool {
+        self.over = self.receiving == Direction::Ended;
+        self.over
     }
 
     pub(crate) fn is_reset(&self) -> bool {

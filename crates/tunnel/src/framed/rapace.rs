@@ -351,7 +351,7 @@ impl StreamReceiver {
 impl ShmReceiver {
     /// Gives every frame to `handle`, and calls it with `None` whenever frames must be delivered:
     /// after as many as may be held at once, and before waiting for more. Returns when the link is
-    /// closed.
+    /// closed and the ring empty.
     ///
     /// Blocks the thread, which must not be one of the runtime's.
     pub(super) fn run(
@@ -362,9 +362,11 @@ impl ShmReceiver {
         let session = self.link.session.0.clone();
         let ring = session.recv_ring();
         let futex = session.recv_data_futex();
-        while !self.link.is_closed() {
-            // Read before the look at the ring: a signal from then on is not lost.
+        loop {
+            // Both read before the look at the ring: a signal from then on is not lost, and what
+            // was put in before the link was closed is found.
             let word = futex.load(Acquire);
+            let closed = self.link.is_closed();
             let mut held = 0;
             while held < self.batch_frames && !ring.is_empty() {
                 let frame = self.receive(runtime)?;
@@ -373,13 +375,16 @@ impl ShmReceiver {
                 held += 1;
             }
             handle(None)?;
-            if held == 0 {
-                wait(futex, word, HEARTBEAT);
-                self.link.counters.wake_ups.add(1);
-                session.update_heartbeat();
+            if held > 0 {
+                continue;
             }
+            if closed {
+                return Ok(());
+            }
+            wait(futex, word, HEARTBEAT);
+            self.link.counters.wake_ups.add(1);
+            session.update_heartbeat();
         }
-        Ok(())
     }
 
     /// Receives a frame whose descriptor is in the ring, without waiting.

@@ -7,18 +7,21 @@
 
 use std::{
     fmt, io,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, Weak},
+    time::Duration,
 };
 
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
+    time::timeout,
 };
 
 use super::{
     mux::{Flow, Kind, Role, Table},
     outbox::{Next, Outbox},
-    rapace::{Incoming, LinkError, Outgoing, Sender, ShmReceiver, StreamReceiver},
+    rapace::{Incoming, LinkError, Outgoing, Sender, ShmLink, ShmReceiver, StreamReceiver},
     tunnel::Tunnel,
 };
 use crate::counters::Counters;
@@ -84,8 +87,8 @@ impl Session {
         Some(tunnel)
     }
 
-    /// Runs until the peer leaves (`Ok`), the transport fails, or `stopped` says so. Then every
-    /// tunnel is over.
+    /// Runs until the peer leaves (`Ok`), the transport fails, or `stopped` says so. What was sent
+    /// before that, by either end, is still delivered. Then every tunnel is over.
     pub(super) async fn run(
         self: &Arc<Self>,
         sender: Sender,
@@ -93,19 +96,34 @@ impl Session {
         mut stopped: watch::Receiver<bool>,
         peer_left: impl Future<Output = ()>,
     ) -> Result<(), LinkError> {
-        let writer = self.write(sender);
-        let receiver = self.receive(receiver);
+        let link = receiver.link();
+        let mut writer = pin!(self.write(sender));
+        let mut receiver = pin!(self.receive(receiver));
         let result = tokio::select! {
-            result = receiver => result,
-            result = writer => result,
-            () = peer_left => Ok(()),
+            result = &mut receiver => result,
+            result = &mut writer => match result {
+                // Gone, but perhaps not without a last word.
+                Err(error) => match timeout(LAST_WORDS_TIMEOUT, &mut receiver).await {
+                    Ok(Ok(())) => Ok(()),
+                    _ => Err(error),
+                },
+                Ok(()) => Ok(()),
+            },
+            () = peer_left => {
+                // The receiver empties the ring before it ends.
+                drop(link);
+                timeout(LAST_WORDS_TIMEOUT, &mut receiver).await.unwrap_or(Ok(()))
+            }
             // An error means that nobody is left who could say so.
-            _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
+            () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
+                self.outbox.close();
+                timeout(LAST_WORDS_TIMEOUT, &mut writer).await.unwrap_or(Ok(()))
+            }
         };
         self.outbox.close();
         let tunnels = self.table().close();
         for tunnel in tunnels {
-            tunnel.on_reset();
+            tunnel.on_session_end();
         }
         result
     }
@@ -191,11 +209,25 @@ impl Session {
     }
 }
 
-struct CloseOnDrop(Arc<super::rapace::ShmLink>);
+/// How long either end may take for what was said before the other left: it lies in a socket's
+/// buffer or a ring already.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Ends the thread that receives from shared memory, once it has emptied the ring.
+struct CloseOnDrop(Arc<ShmLink>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.close();
+    }
+}
+
+impl Receiver {
+    fn link(&self) -> Option<CloseOnDrop> {
+        match self {
+            Self::Shm(receiver) => Some(CloseOnDrop(receiver.link())),
+            Self::Stream(_) => None,
+        }
     }
 }
 

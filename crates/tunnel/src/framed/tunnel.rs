@@ -132,7 +132,16 @@ impl Tunnel {
         self.release();
     }
 
-    /// The peer, or the session, has given the tunnel up.
+    /// The session has ended, and this tunnel with it.
+    pub(super) fn on_session_end(&self) {
+        if self.flow().receive_session_end() {
+            self.outbound.wake();
+        } else {
+            self.on_reset();
+        }
+    }
+
+    /// The peer has given the tunnel up.
     pub(super) fn on_reset(&self) {
         if !self.flow().receive_reset() {
             return;
@@ -229,8 +238,11 @@ impl Tunnel {
     ) -> Poll<io::Result<Bytes>> {
         // First, so that a reset is noticed while there is nothing to read.
         self.outbound.register(cx.waker());
-        if self.flow().is_reset() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        match self.flow().sendable() {
+            Sendable::Never => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            // As if the local connection had ended: nobody is there to be told more.
+            Sendable::Over => return Poll::Ready(Ok(Bytes::new())),
+            Sendable::Blocked | Sendable::Bytes(_) => {}
         }
         // Before asking for room, which is for those who would use it.
         ready!(source.poll_read_ready(cx))?;
@@ -247,6 +259,7 @@ impl Tunnel {
         self.outbound.register(cx.waker());
         match self.flow().sendable() {
             Sendable::Never => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Sendable::Over => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Sendable::Blocked => Poll::Pending,
             Sendable::Bytes(_) if !self.session.has_room(self) => Poll::Pending,
             Sendable::Bytes(bytes) => Poll::Ready(Ok(bytes as usize)),

@@ -1,0 +1,198 @@
+//! Real processes for tests: started, watched, and ended whatever happens.
+
+// Every test file uses a part of it.
+#![allow(dead_code)]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Far beyond what anything here takes on any machine: a watchdog, not an assertion.
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// A program of this workspace, built in the same profile as the test.
+pub(crate) fn bin(name: &str) -> PathBuf {
+    let own = Path::new(env!("CARGO_BIN_EXE_hopbench"));
+    let file = own.with_file_name(name);
+    assert!(file.exists(), "'{name}' is not built: run the tests with 'cargo test --workspace'");
+    file
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests are not the orchestrator")]
+pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    Command::new(program)
+}
+
+/// An installed program; if there is none, says loudly what is not tested.
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let found = std::env::split_paths(&path)
+        .chain(system)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "'{name}' must be installed where CI is set");
+        eprintln!("SKIPPED: '{name}' is not installed, what it would test is not tested");
+    }
+    found
+}
+
+/// A running program. Killed and reaped when dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    errors: Receiver<String>,
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let lines = follow(child.stdout.take().expect("piped"));
+        let errors = follow(child.stderr.take().expect("piped"));
+        Self { child, lines, errors }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id().try_into().expect("a process number")
+    }
+
+    /// Waits for a line of stdout that begins so; the rest of it.
+    pub(crate) fn line(&self, beginning: &str) -> String {
+        let deadline = Instant::now() + WATCHDOG;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    if let Some(rest) = line.strip_prefix(beginning) {
+                        return rest.to_owned();
+                    }
+                }
+                Err(_) => panic!("no line '{beginning}…': {}", self.error_text()),
+            }
+        }
+    }
+
+    /// Waits for a line of stderr that contains this.
+    pub(crate) fn error_line(&self, part: &str) -> String {
+        let deadline = Instant::now() + WATCHDOG;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.errors.recv_timeout(left) {
+                Ok(line) if line.contains(part) => return line,
+                Ok(_) => {}
+                Err(_) => panic!("no line with '{part}' on stderr"),
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("it runs");
+    }
+
+    pub(crate) fn close_stdin(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    /// Waits for the end; with what is left of stdout and stderr.
+    pub(crate) fn wait(mut self) -> (ExitStatus, String, String) {
+        let deadline = Instant::now() + WATCHDOG;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("ours") {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            pause();
+        };
+        // To their ends: what was printed last may still be on its way here.
+        let rest: Vec<String> = self.lines.iter().collect();
+        let errors: Vec<String> = self.errors.iter().collect();
+        (status, rest.join("\n"), errors.join("\n"))
+    }
+
+    fn error_text(&self) -> String {
+        let lines: Vec<String> = self.errors.try_iter().collect();
+        lines.join("\n")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails only if it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn follow(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Between two looks at a state that nothing announces.
+#[expect(clippy::disallowed_methods, reason = "the only one, and never instead of an event")]
+fn pause() {
+    thread::sleep(Duration::from_millis(5));
+}
+
+/// Waits for a state that nothing announces.
+pub(crate) fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let deadline = Instant::now() + WATCHDOG;
+    while !reached() {
+        assert!(Instant::now() < deadline, "not within {WATCHDOG:?}: {what}");
+        pause();
+    }
+}
+
+/// Runs a program to its end.
+pub(crate) fn output(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Asks an HTTP server once, in the plainest way; the answer with its head.
+pub(crate) fn get(address: &str, target: &str) -> std::io::Result<String> {
+    let request = format!("GET {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    let mut answer = Vec::new();
+    match address.strip_prefix("unix:") {
+        Some(path) => {
+            let mut stream = UnixStream::connect(path)?;
+            stream.write_all(request.as_bytes())?;
+            stream.read_to_end(&mut answer)?;
+        }
+        None => {
+            let mut stream = TcpStream::connect(address)?;
+            stream.write_all(request.as_bytes())?;
+            stream.read_to_end(&mut answer)?;
+        }
+    }
+    Ok(text(&answer))
+}
