@@ -53,7 +53,7 @@ fn start_host(transport: &str, directory: &Path) -> Running {
     let mut host = command(bin("http-tunnel-host"));
     host.arg(format!("--transport={transport}"));
     host.arg(format!("--addr={}", directory.join("tunnel").display()));
-    host.arg("--listen=127.0.0.1:0");
+    host.args(["--listen=127.0.0.1:0", "--log=tunnel=debug"]);
     Running::start(&mut host)
 }
 
@@ -61,7 +61,7 @@ fn start_plugin(transport: &str, directory: &Path, options: &[&str]) -> Running 
     let mut plugin = command(bin("http-tunnel-plugin"));
     plugin.arg(format!("--transport={transport}"));
     plugin.arg(format!("--addr={}", directory.join("tunnel").display()));
-    plugin.args(options);
+    plugin.arg("--log=tunnel=debug").args(options);
     Running::start(&mut plugin)
 }
 

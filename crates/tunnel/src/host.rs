@@ -87,25 +87,27 @@ impl Host {
         tokio::pin!(attaching);
         tokio::select! {
             () = stop => {}
-            error = &mut attaching => return error,
+            result = &mut attaching => return result,
             () = self.accept_clients(&tunnels) => {}
         }
         tunnels.close();
         // Attaching goes on while connections finish: it drives the session.
         tokio::select! {
             _ = timeout(self.options.transport.drain(), tunnels.wait()) => {}
-            error = &mut attaching => return error,
+            result = &mut attaching => return result,
         }
         self.stopped.send_replace(true);
-        // The session tells its tunnels; their sockets close in the tasks.
-        tokio::select! {
-            _ = timeout(STOP_TIMEOUT, tunnels.wait()) => Ok(()),
-            error = &mut attaching => error,
-        }
+        // The session sends what is left and tells its tunnels, whose tasks close their sockets.
+        let end = async {
+            attaching.await?;
+            tunnels.wait().await;
+            Ok(())
+        };
+        timeout(STOP_TIMEOUT, end).await.unwrap_or(Ok(()))
     }
 
     /// Attaches one plugin after the other. Only the first is waited for with a limit: after that
-    /// this is a server whose back end is away.
+    /// this is a server whose back end is away. Ends without an error once `stopped`.
     async fn attach_plugins(&self) -> anyhow::Result<()> {
         let wait = self.options.transport.peer_timeout();
         let mut newcomer = timeout(wait, self.next_plugin()).await.with_context(|| {
@@ -116,6 +118,7 @@ impl Host {
                 wait.as_millis()
             )
         })?;
+        let mut stopped = self.stopped.subscribe();
         loop {
             let next = match self.attach(newcomer).await {
                 Ok(next) => next,
@@ -124,12 +127,17 @@ impl Host {
                     None
                 }
             };
-            if *self.stopped.borrow() {
+            if *stopped.borrow() {
                 return Ok(());
             }
             newcomer = match next {
                 Some(next) => next,
-                None => self.next_plugin().await,
+                None => tokio::select! {
+                    next = self.next_plugin() => next,
+                    () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
+                        return Ok(());
+                    }
+                },
             };
         }
     }
@@ -223,5 +231,5 @@ impl Host {
     }
 }
 
-/// How long tunnels may take to close their sockets once they were told.
-const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the session may take to send what is left, and tunnels to close their sockets.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);

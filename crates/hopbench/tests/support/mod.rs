@@ -139,6 +139,10 @@ impl Drop for Running {
         // Fails only if it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if thread::panicking() {
+            let lines: Vec<String> = self.errors.iter().collect();
+            eprintln!("process {} logged:\n{}", self.pid(), lines.join("\n"));
+        }
     }
 }
 

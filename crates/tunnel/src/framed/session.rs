@@ -99,6 +99,8 @@ impl Session {
         let link = receiver.link();
         let mut writer = pin!(self.write(sender));
         let mut receiver = pin!(self.receive(receiver));
+        // Kept to the end: it owns the socket whose closing tells the peer that nothing more comes.
+        let mut peer_left = pin!(peer_left);
         let result = tokio::select! {
             result = &mut receiver => result,
             result = &mut writer => match result {
@@ -109,7 +111,7 @@ impl Session {
                 },
                 Ok(()) => Ok(()),
             },
-            () = peer_left => {
+            () = &mut peer_left => {
                 // The receiver empties the ring before it ends.
                 drop(link);
                 timeout(LAST_WORDS_TIMEOUT, &mut receiver).await.unwrap_or(Ok(()))
