@@ -14,15 +14,37 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pathology {
     /// Fewer requests per second than a share of those at the next lower concurrency.
-    Collapse { cell: CellName, rps: f64, concurrency_before: u32, rps_before: f64 },
+    Collapse {
+        cell: CellName,
+        rps: f64,
+        concurrency_before: u32,
+        rps_before: f64,
+    },
     /// Requests without a right answer.
-    Errors { cell: CellName, failed: u64, requests: u64 },
+    Errors {
+        cell: CellName,
+        failed: u64,
+        requests: u64,
+    },
     /// Trials that failed.
-    Failures { cell: CellName, kind: FailureKind, trials: usize, cause: String },
+    Failures {
+        cell: CellName,
+        kind: FailureKind,
+        trials: usize,
+        cause: String,
+    },
     /// A tail far longer than the reference's.
-    LongTail { cell: CellName, p99_ms: f64, reference_p99_ms: f64 },
+    LongTail {
+        cell: CellName,
+        p99_ms: f64,
+        reference_p99_ms: f64,
+    },
     /// Slower than a path that it is meant to be faster than, in every block.
-    Slower { cell: CellName, than: String, ratio: f64 },
+    Slower {
+        cell: CellName,
+        than: String,
+        ratio: f64,
+    },
 }
 
 /// Path, endpoint and concurrency, for a sentence.
@@ -32,8 +54,15 @@ pub struct CellName(String);
 impl CellName {
     fn of(row: &CellSummary<'_>) -> Self {
         let cell = &row.cell;
-        let keep_alive = if cell.keep_alive { "" } else { ", no keep-alive" };
-        Self(format!("{} {} c={}{keep_alive}", cell.path, cell.endpoint, cell.concurrency))
+        let keep_alive = if cell.keep_alive {
+            ""
+        } else {
+            ", no keep-alive"
+        };
+        Self(format!(
+            "{} {} c={}{keep_alive}",
+            cell.path, cell.endpoint, cell.concurrency
+        ))
     }
 }
 
@@ -58,12 +87,14 @@ fn failures(row: &CellSummary<'_>) -> Vec<Pathology> {
     for failure in &row.failures {
         by_kind.entry(failure.kind).or_insert((0, &failure.cause)).0 += 1;
     }
-    let named = by_kind.into_iter().map(|(kind, (trials, cause))| Pathology::Failures {
-        cell: CellName::of(row),
-        kind,
-        trials,
-        cause: cause.to_owned(),
-    });
+    let named = by_kind
+        .into_iter()
+        .map(|(kind, (trials, cause))| Pathology::Failures {
+            cell: CellName::of(row),
+            kind,
+            trials,
+            cause: cause.to_owned(),
+        });
     named.collect()
 }
 
@@ -92,11 +123,7 @@ fn long_tail(
     })
 }
 
-fn collapse(
-    rules: &PathologyRules,
-    table: &Table<'_>,
-    row: &CellSummary<'_>,
-) -> Option<Pathology> {
+fn collapse(rules: &PathologyRules, table: &Table<'_>, row: &CellSummary<'_>) -> Option<Pathology> {
     let limit = rules.rps_collapse?;
     let before = table
         .rows
@@ -114,7 +141,10 @@ fn collapse(
 }
 
 fn slower(rules: &PathologyRules, table: &Table<'_>, row: &CellSummary<'_>) -> Vec<Pathology> {
-    let named = rules.slower.iter().filter(|rule| rule.path == row.cell.path);
+    let named = rules
+        .slower
+        .iter()
+        .filter(|rule| rule.path == row.cell.path);
     let found = named.filter_map(|rule| {
         let other = find_row(table, &rule.than, row.cell.concurrency)?;
         let (ours, theirs) = (row.rps_ratio?, other.rps_ratio?);
@@ -142,24 +172,53 @@ fn find_row<'t, 'a>(
 impl fmt::Display for Pathology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Collapse { cell: CellName(cell), rps, concurrency_before, rps_before } => write!(
+            Self::Collapse {
+                cell: CellName(cell),
+                rps,
+                concurrency_before,
+                rps_before,
+            } => write!(
                 f,
                 "collapse: {cell}: {rps:.0} RPS, after {rps_before:.0} at c={concurrency_before}"
             ),
-            Self::Errors { cell: CellName(cell), failed, requests } => {
-                write!(f, "errors: {cell}: {failed} of {requests} requests got no right answer")
+            Self::Errors {
+                cell: CellName(cell),
+                failed,
+                requests,
+            } => {
+                write!(
+                    f,
+                    "errors: {cell}: {failed} of {requests} requests got no right answer"
+                )
             }
-            Self::Failures { cell: CellName(cell), kind, trials, cause } => {
+            Self::Failures {
+                cell: CellName(cell),
+                kind,
+                trials,
+                cause,
+            } => {
                 write!(f, "{kind}: {cell}: {trials} failed trial(s): {cause}")
             }
-            Self::LongTail { cell: CellName(cell), p99_ms, reference_p99_ms } => write!(
+            Self::LongTail {
+                cell: CellName(cell),
+                p99_ms,
+                reference_p99_ms,
+            } => write!(
                 f,
                 "long tail: {cell}: p99 {p99_ms:.2} ms, {:.0} times the reference's \
                  {reference_p99_ms:.2} ms",
                 p99_ms / reference_p99_ms
             ),
-            Self::Slower { cell: CellName(cell), than, ratio } => {
-                write!(f, "slower than {than}: {cell}: {:.0} % of its RPS", ratio * 100.0)
+            Self::Slower {
+                cell: CellName(cell),
+                than,
+                ratio,
+            } => {
+                write!(
+                    f,
+                    "slower than {than}: {cell}: {:.0} % of its RPS",
+                    ratio * 100.0
+                )
             }
         }
     }

@@ -301,7 +301,10 @@ impl Trial {
 
     /// A counter's sum over the processes of the path.
     pub fn counter(&self, name: &str) -> u64 {
-        self.counters.values().filter_map(|counters| counters.get(name)).sum()
+        self.counters
+            .values()
+            .filter_map(|counters| counters.get(name))
+            .sum()
     }
 }
 
@@ -343,13 +346,19 @@ impl fmt::Display for Warning {
             Self::Errors { failed, requests } => {
                 write!(f, "{failed} of {requests} requests got no right answer")
             }
-            Self::LittlesLaw { concurrency, in_flight } => write!(
+            Self::LittlesLaw {
+                concurrency,
+                in_flight,
+            } => write!(
                 f,
                 "rate × latency says {in_flight:.1} requests in flight, not {concurrency}: the \
                  load generator was not always asking"
             ),
             Self::ShortTail { good } => {
-                write!(f, "{good} answers are too few for a p99; use a longer --duration-ms")
+                write!(
+                    f,
+                    "{good} answers are too few for a p99; use a longer --duration-ms"
+                )
             }
             Self::Steal { share } => write!(
                 f,

@@ -11,10 +11,17 @@ pub struct Spread {
 impl Spread {
     /// Of the values that are there; `None` of none.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        let mut values: Vec<f64> = values
+            .into_iter()
+            .filter(|value| value.is_finite())
+            .collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
-        Some(Self { median: median_of_sorted(&values), min, max })
+        Some(Self {
+            median: median_of_sorted(&values),
+            min,
+            max,
+        })
     }
 }
 
@@ -37,7 +44,10 @@ mod tests {
     fn median_of_odd_and_even() {
         let spread = Spread::of([3.0, 1.0, 2.0]).expect("values");
         assert_eq!((spread.min, spread.median, spread.max), (1.0, 2.0, 3.0));
-        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).expect("values").median, 2.5);
+        assert_eq!(
+            Spread::of([4.0, 1.0, 2.0, 3.0]).expect("values").median,
+            2.5
+        );
         assert_eq!(Spread::of([]), None);
         assert_eq!(Spread::of([f64::NAN]), None);
     }

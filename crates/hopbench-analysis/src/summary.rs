@@ -116,7 +116,10 @@ impl<'a> Summary<'a> {
             .iter()
             .map(|info| ScenarioSummary::new(manifest, info, trials))
             .collect::<Result<_, _>>()?;
-        Ok(Self { manifest, scenarios })
+        Ok(Self {
+            manifest,
+            scenarios,
+        })
     }
 }
 
@@ -126,7 +129,11 @@ impl<'a> ScenarioSummary<'a> {
         info: &'a ScenarioInfo,
         trials: &'a [Trial],
     ) -> Result<Self, HistogramError> {
-        let trials = || trials.iter().filter(|trial| trial.planned.cell.scenario == info.name);
+        let trials = || {
+            trials
+                .iter()
+                .filter(|trial| trial.planned.cell.scenario == info.name)
+        };
         let mut roles: Vec<String> = trials()
             .flat_map(|trial| trial.cpu_us.keys().cloned())
             .collect::<BTreeSet<_>>()
@@ -136,7 +143,11 @@ impl<'a> ScenarioSummary<'a> {
 
         let keys: BTreeSet<(Option<usize>, &String, bool)> = trials()
             .map(|trial| {
-                let Cell { endpoint, keep_alive, .. } = &trial.planned.cell;
+                let Cell {
+                    endpoint,
+                    keep_alive,
+                    ..
+                } = &trial.planned.cell;
                 let position = info.endpoints.iter().position(|listed| listed == endpoint);
                 (position, endpoint, *keep_alive)
             })
@@ -153,7 +164,11 @@ impl<'a> ScenarioSummary<'a> {
                 Table::new(manifest, info, endpoint.clone(), keep_alive, &of_table)
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { info, roles, tables })
+        Ok(Self {
+            info,
+            roles,
+            tables,
+        })
     }
 }
 
@@ -168,29 +183,42 @@ impl<'a> Table<'a> {
         let position = |path: &str| manifest.paths.iter().position(|info| info.name == path);
         let mut cells: Vec<&Cell> = trials.iter().map(|trial| &trial.planned.cell).collect();
         cells.sort_by_key(|cell| {
-            (cell.concurrency, cell.path != info.reference, position(&cell.path), &cell.path)
+            (
+                cell.concurrency,
+                cell.path != info.reference,
+                position(&cell.path),
+                &cell.path,
+            )
         });
         cells.dedup();
         let rows = cells
             .into_iter()
             .map(|cell| {
-                let of_cell: Vec<&Trial> =
-                    trials.iter().filter(|trial| trial.planned.cell == *cell).copied().collect();
-                CellSummary::new(cell, &of_cell, |block| reference_rps(info, cell, block, trials))
+                let of_cell: Vec<&Trial> = trials
+                    .iter()
+                    .filter(|trial| trial.planned.cell == *cell)
+                    .copied()
+                    .collect();
+                CellSummary::new(cell, &of_cell, |block| {
+                    reference_rps(info, cell, block, trials)
+                })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { endpoint, keep_alive, rows, noise: noise(info, trials) })
+        Ok(Self {
+            endpoint,
+            keep_alive,
+            rows,
+            noise: noise(info, trials),
+        })
     }
 }
 
 /// The reference's RPS in a block: the mean of its two trials, if there are two.
-fn reference_rps(
-    info: &ScenarioInfo,
-    cell: &Cell,
-    block: u32,
-    trials: &[&Trial],
-) -> Option<f64> {
-    let reference = Cell { path: info.reference.clone(), ..cell.clone() };
+fn reference_rps(info: &ScenarioInfo, cell: &Cell, block: u32, trials: &[&Trial]) -> Option<f64> {
+    let reference = Cell {
+        path: info.reference.clone(),
+        ..cell.clone()
+    };
     let rps: Vec<f64> = trials
         .iter()
         .filter(|trial| trial.planned.cell == reference && trial.planned.block == block)
@@ -200,8 +228,9 @@ fn reference_rps(
 }
 
 fn noise(info: &ScenarioInfo, trials: &[&Trial]) -> Option<Spread> {
-    let of_reference =
-        trials.iter().filter(|trial| trial.planned.cell.path == info.reference);
+    let of_reference = trials
+        .iter()
+        .filter(|trial| trial.planned.cell.path == info.reference);
     let (first, second): (Vec<&Trial>, Vec<&Trial>) =
         of_reference.partition(|trial| trial.planned.twin == 0);
     Spread::of(second.iter().filter_map(|second| {
@@ -218,7 +247,11 @@ impl<'a> CellSummary<'a> {
         trials: &[&'a Trial],
         reference_rps: impl Fn(u32) -> Option<f64>,
     ) -> Result<Self, HistogramError> {
-        let loads = || trials.iter().filter_map(|trial| Some((*trial, trial.measured()?)));
+        let loads = || {
+            trials
+                .iter()
+                .filter_map(|trial| Some((*trial, trial.measured()?)))
+        };
         let over = |figure: &dyn Fn(&Trial, &Load) -> Option<f64>| {
             Spread::of(loads().filter_map(|(trial, load)| figure(trial, load)))
         };
@@ -226,8 +259,7 @@ impl<'a> CellSummary<'a> {
         let sum_of_processes = |figure: fn(&crate::record::ProcessUsage) -> u64| {
             over(&|trial, _| Some(trial.processes.iter().map(figure).sum::<u64>() as f64))
         };
-        let roles: BTreeSet<&String> =
-            loads().flat_map(|(trial, _)| trial.cpu_us.keys()).collect();
+        let roles: BTreeSet<&String> = loads().flat_map(|(trial, _)| trial.cpu_us.keys()).collect();
         let cpu_us_per_request = roles
             .into_iter()
             .filter_map(|role| {
@@ -292,7 +324,12 @@ fn failure(trial: &Trial) -> Option<&Failure> {
 }
 
 fn server_cpu_us(trial: &Trial) -> f64 {
-    trial.cpu_us.iter().filter(|(role, _)| *role != CLIENT).map(|(_, cpu_us)| cpu_us).sum()
+    trial
+        .cpu_us
+        .iter()
+        .filter(|(role, _)| *role != CLIENT)
+        .map(|(_, cpu_us)| cpu_us)
+        .sum()
 }
 
 fn per_request(figure: f64, load: &Load) -> Option<f64> {
@@ -303,8 +340,13 @@ fn per_request(figure: f64, load: &Load) -> Option<f64> {
 fn merge(trials: &[&Trial]) -> Result<Option<Merged>, HistogramError> {
     let mut all: Option<Histogram<u64>> = None;
     for trial in trials {
-        let Some(load) = trial.measured() else { continue };
-        let broken = |message: String| HistogramError { trial: trial.planned.trial, message };
+        let Some(load) = trial.measured() else {
+            continue;
+        };
+        let broken = |message: String| HistogramError {
+            trial: trial.planned.trial,
+            message,
+        };
         let bytes = BASE64_STANDARD
             .decode(&load.latency.histogram)
             .map_err(|error| broken(error.to_string()))?;
@@ -313,7 +355,9 @@ fn merge(trials: &[&Trial]) -> Result<Option<Merged>, HistogramError> {
             .map_err(|error| broken(format!("{error:?}")))?;
         match &mut all {
             None => all = Some(histogram),
-            Some(all) => all.add(histogram).map_err(|error| broken(format!("{error:?}")))?,
+            Some(all) => all
+                .add(histogram)
+                .map_err(|error| broken(format!("{error:?}")))?,
         }
     }
     Ok(all.filter(|all| !all.is_empty()).map(|all| {

@@ -39,11 +39,13 @@ pub(crate) fn measure(
     let before = usage()?;
     let (finished, finish) = mpsc::channel::<()>();
     let after = thread::scope(|scope| {
-        let load = thread::Builder::new().name(LOAD_THREAD.to_owned()).spawn_scoped(scope, || {
-            let result = load();
-            drop(finished);
-            result
-        })?;
+        let load = thread::Builder::new()
+            .name(LOAD_THREAD.to_owned())
+            .spawn_scoped(scope, || {
+                let result = load();
+                drop(finished);
+                result
+            })?;
         // Ends early only if the load has.
         let mut ended = finish.recv_timeout(duration);
         while ended == Err(RecvTimeoutError::Timeout) && workers()? > 0 {

@@ -82,14 +82,21 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
             .build()?;
         let started = Instant::now();
         runtime.block_on(oha::run(oha_options))?;
-        anyhow::ensure!(started.elapsed() >= options.duration(), "oha was interrupted");
+        anyhow::ensure!(
+            started.elapsed() >= options.duration(),
+            "oha was interrupted"
+        );
         Ok(())
     })?;
 
     let text = fs::read_to_string(&output).context("oha wrote no result")?;
     let output: OhaOutput = serde_json::from_str(&text).context("oha's result has changed")?;
-    let Tally { good, wrong, body_bytes, latency } =
-        database.tally(options.expect_status, options.expect_length)?;
+    let Tally {
+        good,
+        wrong,
+        body_bytes,
+        latency,
+    } = database.tally(options.expect_status, options.expect_length)?;
     let answered = good + wrong.values().sum::<u64>();
     let failed: u64 = output.error_distribution.values().sum();
     let result = LoadResult {

@@ -77,7 +77,10 @@ impl Options {
 }
 
 /// Whoever started this process is gone: the load must not go on.
-#[expect(clippy::exit, reason = "nothing to clean up, and oha's threads can't be stopped")]
+#[expect(
+    clippy::exit,
+    reason = "nothing to clean up, and oha's threads can't be stopped"
+)]
 fn exit_at_end_of_stdin() {
     let mut buffer = [0; 64];
     while matches!(std::io::stdin().read(&mut buffer), Ok(n) if n > 0) {}

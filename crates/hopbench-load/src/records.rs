@@ -50,7 +50,9 @@ impl Database {
 
     /// Opens it, so that it lives as long as this.
     pub(crate) fn open() -> rusqlite::Result<Self> {
-        Ok(Self { connection: Connection::open(Self::URL)? })
+        Ok(Self {
+            connection: Connection::open(Self::URL)?,
+        })
     }
 
     pub(crate) fn url(&self) -> &'static str {
@@ -61,8 +63,9 @@ impl Database {
     pub(crate) fn tally(&self, status: u16, length: Option<u64>) -> anyhow::Result<Tally> {
         let mut latencies = Histogram::<u64>::new(DIGITS)?;
         let (mut good, mut wrong, mut body_bytes) = (0, BTreeMap::new(), 0);
-        let mut statement =
-            self.connection.prepare("SELECT duration, status, len_bytes FROM oha")?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT duration, status, len_bytes FROM oha")?;
         let mut rows = statement.query(())?;
         while let Some(row) = rows.next()? {
             let seconds: f64 = row.get(0)?;
@@ -78,7 +81,12 @@ impl Database {
                 latencies.record(nanoseconds(seconds))?;
             }
         }
-        Ok(Tally { good, wrong, body_bytes, latency: Latency::of(&latencies)? })
+        Ok(Tally {
+            good,
+            wrong,
+            body_bytes,
+            latency: Latency::of(&latencies)?,
+        })
     }
 }
 
@@ -133,13 +141,19 @@ mod tests {
         let tally = database.tally(200, Some(2)).expect("readable");
         assert_eq!(tally.good, 2);
         assert_eq!(tally.body_bytes, 7);
-        assert_eq!(tally.wrong, [("1 bytes".into(), 1), ("status 500".into(), 1)].into());
+        assert_eq!(
+            tally.wrong,
+            [("1 bytes".into(), 1), ("status 500".into(), 1)].into()
+        );
         let max_us = tally.latency.max_us.expect("two latencies");
         assert!((max_us - 2_000.0).abs() < 2.0, "{max_us}");
 
-        let bytes = BASE64_STANDARD.decode(tally.latency.histogram).expect("base64");
-        let histogram: Histogram<u64> =
-            Deserializer::new().deserialize(&mut &bytes[..]).expect("a histogram");
+        let bytes = BASE64_STANDARD
+            .decode(tally.latency.histogram)
+            .expect("base64");
+        let histogram: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut &bytes[..])
+            .expect("a histogram");
         assert_eq!(histogram.len(), 2);
     }
 

@@ -48,7 +48,11 @@ fn load(arguments: &[&str]) -> Value {
 fn right_answers_are_counted_with_their_latency() {
     let url = server(|client| answer(client, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"));
     let result = load(&[
-        "--url", &url, "--concurrency=3", "--duration-ms=200", "--expect-length=2",
+        "--url",
+        &url,
+        "--concurrency=3",
+        "--duration-ms=200",
+        "--expect-length=2",
     ]);
     let good = result["good"].as_u64().expect("a number");
     assert!(good > 0);
@@ -63,7 +67,11 @@ fn right_answers_are_counted_with_their_latency() {
 fn wrong_answers_are_not_good() {
     let url = server(|client| answer(client, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbad"));
     let result = load(&[
-        "--url", &url, "--concurrency=1", "--duration-ms=100", "--expect-length=2",
+        "--url",
+        &url,
+        "--concurrency=1",
+        "--duration-ms=100",
+        "--expect-length=2",
     ]);
     assert_eq!(result["good"], 0);
     assert_eq!(result["wrong"]["3 bytes"], result["requests"]);
@@ -74,7 +82,11 @@ fn wrong_answers_are_not_good() {
 fn a_server_that_says_nothing_is_a_time_out() {
     let url = server(|mut client| drop(client.read_to_end(&mut Vec::new())));
     let result = load(&[
-        "--url", &url, "--concurrency=2", "--duration-ms=100", "--timeout-ms=300",
+        "--url",
+        &url,
+        "--concurrency=2",
+        "--duration-ms=100",
+        "--timeout-ms=300",
     ]);
     assert_eq!(result["good"], 0);
     assert_eq!(result["errors"]["timeout"], 2);
@@ -87,12 +99,18 @@ fn nobody_there_is_an_error() {
     drop(listener);
     let result = load(&["--url", &url, "--concurrency=1", "--duration-ms=50"]);
     assert_eq!(result["good"], 0);
-    assert_eq!(result["errors"]["Connection refused (os error 111)"], result["requests"]);
+    assert_eq!(
+        result["errors"]["Connection refused (os error 111)"],
+        result["requests"]
+    );
 }
 
 #[test]
 fn mistakes_are_named() {
-    let output = program().args(["--url", "x", "--concurrency=0"]).output().expect("runs");
+    let output = program()
+        .args(["--url", "x", "--concurrency=0"])
+        .output()
+        .expect("runs");
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--concurrency"));
 }

@@ -27,7 +27,12 @@ pub enum CatalogError {
     #[error("could not read '{file}': {error}")]
     Unreadable { file: String, error: std::io::Error },
     #[error("unknown {kind} '{name}'{nearest}; there are: {known}")]
-    Unknown { kind: &'static str, name: String, nearest: String, known: String },
+    Unknown {
+        kind: &'static str,
+        name: String,
+        nearest: String,
+        known: String,
+    },
 }
 
 /// All paths and scenarios that are built in.
@@ -43,9 +48,15 @@ impl Catalog {
         let mut paths = built_in("paths", PathDefinition::parse)?;
         // What everything is compared with comes first, then alphabetically.
         paths.sort_by_key(|path: &PathDefinition| {
-            (!path.tags.iter().any(|tag| tag == "reference"), path.name.clone())
+            (
+                !path.tags.iter().any(|tag| tag == "reference"),
+                path.name.clone(),
+            )
         });
-        Ok(Self { paths, scenarios: built_in("scenarios", ScenarioDefinition::parse)? })
+        Ok(Self {
+            paths,
+            scenarios: built_in("scenarios", ScenarioDefinition::parse)?,
+        })
     }
 
     /// The paths that a selector names: a name, `tag:` and a tag, `*`, or a file.
@@ -57,10 +68,17 @@ impl Catalog {
             return Ok(vec![from_file(selector, PathDefinition::parse)?]);
         }
         if let Some(tag) = selector.strip_prefix("tag:") {
-            let tagged = self.paths.iter().filter(|path| path.tags.iter().any(|has| has == tag));
+            let tagged = self
+                .paths
+                .iter()
+                .filter(|path| path.tags.iter().any(|has| has == tag));
             let tagged: Vec<PathDefinition> = tagged.cloned().collect();
-            let mut tags: Vec<&str> =
-                self.paths.iter().flat_map(|path| &path.tags).map(String::as_str).collect();
+            let mut tags: Vec<&str> = self
+                .paths
+                .iter()
+                .flat_map(|path| &path.tags)
+                .map(String::as_str)
+                .collect();
             tags.sort_unstable();
             tags.dedup();
             return match tagged.is_empty() {
@@ -101,7 +119,9 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
         .filter(|(similarity, _)| *similarity > SIMILAR)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map_or_else(String::new, |(_, candidate)| format!(", did you mean '{candidate}'?"))
+        .map_or_else(String::new, |(_, candidate)| {
+            format!(", did you mean '{candidate}'?")
+        })
 }
 
 fn unknown(kind: &'static str, name: &str, known: Vec<&str>) -> CatalogError {
@@ -117,15 +137,19 @@ fn is_file(selector: &str) -> bool {
     selector.contains('/') || selector.ends_with(".toml")
 }
 
-fn from_file<T>(
-    file: &str,
-    parse: fn(&str, &str) -> Result<T, String>,
-) -> Result<T, CatalogError> {
-    let text = fs::read_to_string(file)
-        .map_err(|error| CatalogError::Unreadable { file: file.to_owned(), error })?;
-    let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy();
-    parse(&name, &text)
-        .map_err(|message| CatalogError::Invalid { file: file.to_owned(), message })
+fn from_file<T>(file: &str, parse: fn(&str, &str) -> Result<T, String>) -> Result<T, CatalogError> {
+    let text = fs::read_to_string(file).map_err(|error| CatalogError::Unreadable {
+        file: file.to_owned(),
+        error,
+    })?;
+    let name = Path::new(file)
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy();
+    parse(&name, &text).map_err(|message| CatalogError::Invalid {
+        file: file.to_owned(),
+        message,
+    })
 }
 
 fn built_in<T>(
@@ -135,10 +159,15 @@ fn built_in<T>(
     let files = BUILT_IN.get_dir(directory).into_iter().flat_map(Dir::files);
     files
         .map(|file| {
-            let name = file.path().file_stem().unwrap_or_default().to_string_lossy();
+            let name = file
+                .path()
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy();
             let text = file.contents_utf8().unwrap_or_default();
-            parse(&name, text).map_err(|message| {
-                CatalogError::Invalid { file: file.path().display().to_string(), message }
+            parse(&name, text).map_err(|message| CatalogError::Invalid {
+                file: file.path().display().to_string(),
+                message,
             })
         })
         .collect()
@@ -158,7 +187,10 @@ mod tests {
     #[test]
     fn the_built_in_catalog_is_valid() {
         let catalog = Catalog::built_in().expect("valid");
-        assert!(catalog.paths[0].describe.is_some(), "the reference describes the endpoints");
+        assert!(
+            catalog.paths[0].describe.is_some(),
+            "the reference describes the endpoints"
+        );
         for scenario in &catalog.scenarios {
             for selector in scenario.paths.iter().chain([&scenario.reference]) {
                 catalog.paths(selector).expect(selector);
@@ -174,11 +206,20 @@ mod tests {
     fn mistakes_in_a_path_file_are_named_with_their_place() {
         let unknown_field = format!("sumary = 'x'\nfront = '{{{{port:a}}}}'\n{PROCESS}");
         let message = invalid(&unknown_field);
-        assert!(message.contains("line 1") && message.contains("unknown field `sumary`"), "{message}");
+        assert!(
+            message.contains("line 1") && message.contains("unknown field `sumary`"),
+            "{message}"
+        );
         let message = invalid(&format!("summary = 'x'\nfront = '{{{{port:a'\n{PROCESS}"));
-        assert!(message.contains("line 2") && message.contains("expected '}}'"), "{message}");
+        assert!(
+            message.contains("line 2") && message.contains("expected '}}'"),
+            "{message}"
+        );
         let message = invalid(&format!("summary = 'x'\nfront = 'here'\n{PROCESS}"));
-        assert!(message.contains("'front': expected a '{{port:…}}'"), "{message}");
+        assert!(
+            message.contains("'front': expected a '{{port:…}}'"),
+            "{message}"
+        );
         let message = invalid("summary = 'x'\nfront = '{{port:a}}'\nprocess = []");
         assert!(message.contains("at least one [[process]]"), "{message}");
     }
@@ -187,9 +228,15 @@ mod tests {
     fn a_misspelt_name_gets_its_neighbour() {
         let catalog = Catalog::built_in().expect("valid");
         let message = catalog.paths("rapace-steam").unwrap_err().to_string();
-        assert!(message.contains("did you mean 'rapace-stream'?"), "{message}");
+        assert!(
+            message.contains("did you mean 'rapace-stream'?"),
+            "{message}"
+        );
         let message = catalog.paths("tag:rapaces").unwrap_err().to_string();
-        assert!(message.contains("unknown tag 'rapaces', did you mean 'rapace'?"), "{message}");
+        assert!(
+            message.contains("unknown tag 'rapaces', did you mean 'rapace'?"),
+            "{message}"
+        );
         let message = catalog.scenario("smok").unwrap_err().to_string();
         assert!(message.contains("did you mean 'smoke'?"), "{message}");
     }

@@ -48,7 +48,12 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 
 impl Context {
     fn select(&self, choice: &Choice) -> anyhow::Result<Selection> {
-        Selection::new(&self.catalog, &self.toolbox, &choice.scenarios, &choice.overrides())
+        Selection::new(
+            &self.catalog,
+            &self.toolbox,
+            &choice.scenarios,
+            &choice.overrides(),
+        )
     }
 
     /// Prints a result: text for people, or JSON.
@@ -71,7 +76,10 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// Lines of a table with its columns under one another.
 fn columns(rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
-        let widths = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        let widths = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
         widths.max().unwrap_or_default()
     };
     let mut out = String::new();

@@ -66,7 +66,9 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
 impl Client {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { runtime: Builder::new_current_thread().enable_all().build()? })
+        Ok(Self {
+            runtime: Builder::new_current_thread().enable_all().build()?,
+        })
     }
 
     /// Asks once, on a connection of its own.
@@ -95,7 +97,9 @@ impl Client {
     ) -> anyhow::Result<()> {
         loop {
             give_up()?;
-            let left = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT_TIMEOUT);
+            let left = deadline
+                .saturating_duration_since(Instant::now())
+                .min(ATTEMPT_TIMEOUT);
             let problem = match self.ask(server, question, left) {
                 Ok(answer) => match is_ready(&answer) {
                     Ok(()) => return Ok(()),
@@ -144,7 +148,9 @@ async fn ask_on(
     let (mut length_bytes, mut hasher, mut beginning) = (0_u64, Sha256::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.context("the body was cut off")?;
-        let Some(data) = frame.data_ref() else { continue };
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
         length_bytes += data.len() as u64;
         if length_bytes > BODY_BYTES_MAX {
             bail!("a body of more than {BODY_BYTES_MAX} bytes");
@@ -153,13 +159,25 @@ async fn ask_on(
         let room = BEGINNING_BYTES_MAX.saturating_sub(beginning.len());
         beginning.extend_from_slice(&data[..data.len().min(room)]);
     }
-    let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Answer { status, length_bytes, sha256, beginning })
+    let sha256 = hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(Answer {
+        status,
+        length_bytes,
+        sha256,
+        beginning,
+    })
 }
 
 /// SHA-256 in lower-case hexadecimal.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 impl FromStr for Endpoint {

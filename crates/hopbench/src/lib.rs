@@ -50,7 +50,10 @@ pub(crate) mod exit {
 /// The program.
 pub fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == process::GUARDED) {
+    if arguments
+        .next()
+        .is_some_and(|first| first == process::GUARDED)
+    {
         eprintln!("error: {:#}", process::exec_guarded(arguments));
         return ExitCode::from(exit::ENVIRONMENT);
     }
@@ -60,7 +63,11 @@ pub fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             // Mistakes in what was asked for, at whatever depth they were found.
             let usage = error.chain().any(|cause| cause.is::<CatalogError>());
-            ExitCode::from(if usage { exit::USAGE } else { exit::ENVIRONMENT })
+            ExitCode::from(if usage {
+                exit::USAGE
+            } else {
+                exit::ENVIRONMENT
+            })
         }
     }
 }

@@ -31,15 +31,23 @@ pub(crate) fn git() -> Git {
     let git = |arguments: &[&str]| {
         capture(&Command {
             program: "git".into(),
-            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            arguments: arguments
+                .iter()
+                .map(|argument| (*argument).to_owned())
+                .collect(),
             directory: None,
             stops_with_stdin: true,
         })
     };
     // Outside of a repository, or without git, there is no revision to name.
-    let Ok(revision) = git(&["rev-parse", "HEAD"]) else { return Git::default() };
+    let Ok(revision) = git(&["rev-parse", "HEAD"]) else {
+        return Git::default();
+    };
     let status = git(&["status", "--porcelain"]).unwrap_or_default();
-    Git { revision: revision.trim().to_owned(), dirty: !status.trim().is_empty() }
+    Git {
+        revision: revision.trim().to_owned(),
+        dirty: !status.trim().is_empty(),
+    }
 }
 
 /// What the compiler calls itself; the one that the working directory's toolchain file selects.
@@ -55,7 +63,11 @@ pub(crate) fn toolchain() -> String {
 
 /// The profile of this binary, and by the way it is built of the others.
 pub(crate) fn profile() -> &'static str {
-    if cfg!(debug_assertions) { "dev" } else { "release" }
+    if cfg!(debug_assertions) {
+        "dev"
+    } else {
+        "release"
+    }
 }
 
 /// The hard limit, to which every child raises its own.
@@ -80,13 +92,17 @@ pub(crate) fn load_average_per_core() -> Option<f64> {
 
 fn operating_system() -> String {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let name = release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
     name.unwrap_or_default().trim_matches('"').to_owned()
 }
 
 fn virtualization() -> String {
     let product = read("/sys/class/dmi/id/product_name");
-    let hypervisor = field("/proc/cpuinfo", "flags").split(' ').any(|flag| flag == "hypervisor");
+    let hypervisor = field("/proc/cpuinfo", "flags")
+        .split(' ')
+        .any(|flag| flag == "hypervisor");
     match (product.as_str(), hypervisor) {
         ("", true) => "virtual machine".to_owned(),
         ("", false) => "none detected".to_owned(),
@@ -100,14 +116,23 @@ fn cgroup_limits() -> BTreeMap<String, String> {
     let mut limits = BTreeMap::new();
     for line in membership.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
+        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else {
+            continue;
+        };
         let group = group.trim_start_matches('/');
         let (root, files): (String, &[&str]) = match controllers {
-            "" => ("/sys/fs/cgroup".to_owned(), &["cpu.max", "memory.max", "cpuset.cpus.effective"]),
-            _ if controllers.split(',').any(|controller| controller == "cpu") => {
-                (format!("/sys/fs/cgroup/{controllers}"), &["cpu.cfs_quota_us", "cpu.shares"])
-            }
-            "memory" => ("/sys/fs/cgroup/memory".to_owned(), &["memory.limit_in_bytes"]),
+            "" => (
+                "/sys/fs/cgroup".to_owned(),
+                &["cpu.max", "memory.max", "cpuset.cpus.effective"],
+            ),
+            _ if controllers.split(',').any(|controller| controller == "cpu") => (
+                format!("/sys/fs/cgroup/{controllers}"),
+                &["cpu.cfs_quota_us", "cpu.shares"],
+            ),
+            "memory" => (
+                "/sys/fs/cgroup/memory".to_owned(),
+                &["memory.limit_in_bytes"],
+            ),
             _ => continue,
         };
         for file in files {
@@ -132,18 +157,26 @@ fn storage(directory: &Path) -> String {
         })
         .filter(|(_, mounted_at, _)| directory.starts_with(mounted_at))
         .max_by_key(|(_, mounted_at, _)| mounted_at.len());
-    holding.map_or_else(String::new, |(device, _, kind)| format!("{kind} on {device}"))
+    holding.map_or_else(String::new, |(device, _, kind)| {
+        format!("{kind} on {device}")
+    })
 }
 
 fn network() -> Vec<String> {
-    let Ok(interfaces) = fs::read_dir("/sys/class/net") else { return Vec::new() };
+    let Ok(interfaces) = fs::read_dir("/sys/class/net") else {
+        return Vec::new();
+    };
     let mut names: Vec<String> = interfaces
         .filter_map(|entry| {
             let path = entry.ok()?.path();
             let name = path.file_name()?.to_string_lossy().into_owned();
             let speed = read(path.join("speed"));
             let known = !speed.is_empty() && speed != "-1";
-            Some(if known { format!("{name} ({speed} Mbit/s)") } else { name })
+            Some(if known {
+                format!("{name} ({speed} Mbit/s)")
+            } else {
+                name
+            })
         })
         .collect();
     names.sort();
@@ -160,5 +193,8 @@ fn field(file: &str, name: &str) -> String {
 }
 
 fn read(file: impl AsRef<Path>) -> String {
-    fs::read_to_string(file).unwrap_or_default().trim().to_owned()
+    fs::read_to_string(file)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }

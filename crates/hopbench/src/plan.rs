@@ -25,7 +25,10 @@ pub(crate) fn plan(selection: &Selection, seed: u64) -> Plan {
         trial.trial = number;
     }
     let trial_ms = |trial: &PlannedTrial| trial.duration_ms + trial.warm_up_ms + TRIAL_OVERHEAD_MS;
-    Plan { estimate_ms: trials.iter().map(trial_ms).sum(), trials }
+    Plan {
+        estimate_ms: trials.iter().map(trial_ms).sum(),
+        trials,
+    }
 }
 
 fn block_trials(scenario: &SelectedScenario, block: u32) -> Vec<PlannedTrial> {
@@ -76,7 +79,11 @@ mod tests {
             targets,
             definition,
         };
-        Selection { scenarios: vec![scenario], paths: Vec::new(), answers: BTreeMap::new() }
+        Selection {
+            scenarios: vec![scenario],
+            paths: Vec::new(),
+            answers: BTreeMap::new(),
+        }
     }
 
     #[test]
@@ -90,7 +97,10 @@ mod tests {
                 .map(|trial| {
                     let cell = &trial.cell;
                     let twin = trial.twin;
-                    format!("{} {} c={} {twin}", cell.path, cell.endpoint, cell.concurrency)
+                    format!(
+                        "{} {} c={} {twin}",
+                        cell.path, cell.endpoint, cell.concurrency
+                    )
                 })
                 .collect();
             cells.sort();
@@ -108,7 +118,10 @@ mod tests {
         assert_eq!(order(7), order(7));
         assert_ne!(order(7), order(8));
         let cells = |trials: &[PlannedTrial]| -> Vec<(Cell, u8)> {
-            trials.iter().map(|trial| (trial.cell.clone(), trial.twin)).collect()
+            trials
+                .iter()
+                .map(|trial| (trial.cell.clone(), trial.twin))
+                .collect()
         };
         let trials = order(7);
         assert_ne!(cells(&trials[..12]), cells(&trials[12..]));
@@ -121,8 +134,12 @@ mod tests {
             .iter()
             .map(|trial| format!("{} {}", trial.cell.path, trial.cell.endpoint))
             .collect();
-        let expected =
-            ["rapace-stream /large", "direct /large", "direct /small", "direct /small"];
+        let expected = [
+            "rapace-stream /large",
+            "direct /large",
+            "direct /small",
+            "direct /small",
+        ];
         assert_eq!(first, expected);
     }
 }

@@ -141,7 +141,16 @@ impl Child {
             })
         });
         let name = name.to_owned();
-        Ok(Self { name, process, pidfd, stdin, log, log_read, output, exit: None })
+        Ok(Self {
+            name,
+            process,
+            pidfd,
+            stdin,
+            log,
+            log_read,
+            output,
+            exit: None,
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -166,7 +175,9 @@ impl Child {
     /// The last lines that the child has logged.
     pub(crate) fn last_lines(&self) -> Vec<String> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.tail().map(|line| format!("{}: {line}", self.name)).collect()
+        log.tail()
+            .map(|line| format!("{}: {line}", self.name))
+            .collect()
     }
 
     /// Waits for the end of a child whose output is kept.
@@ -188,7 +199,9 @@ impl Child {
         let status = self.process.wait()?;
         self.exit = Some(status);
         let output = self.output.take().context("the output was not kept")?;
-        let text = output.join().map_err(|_| anyhow::anyhow!("reading failed"))??;
+        let text = output
+            .join()
+            .map_err(|_| anyhow::anyhow!("reading failed"))??;
         self.finish_log();
         Ok((status, text))
     }
@@ -252,8 +265,10 @@ pub(crate) fn wait(
     interrupt: Option<&Interrupt>,
 ) -> anyhow::Result<Waited> {
     loop {
-        let mut fds: Vec<PollFd<'_>> =
-            children.iter().map(|child| PollFd::new(&child.pidfd, PollFlags::IN)).collect();
+        let mut fds: Vec<PollFd<'_>> = children
+            .iter()
+            .map(|child| PollFd::new(&child.pidfd, PollFlags::IN))
+            .collect();
         fds.extend(interrupt.map(|interrupt| PollFd::new(interrupt, PollFlags::IN)));
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).context("a deadline far too late")?;
@@ -286,7 +301,11 @@ pub(crate) fn capture(command: &Command) -> anyhow::Result<String> {
     if !status.success() {
         bail!("{command}: {}: {}", describe_exit(status), log.join(" / "));
     }
-    Ok(if text.trim().is_empty() { log.join("\n") } else { text })
+    Ok(if text.trim().is_empty() {
+        log.join("\n")
+    } else {
+        text
+    })
 }
 
 /// Becomes another program that dies when its parent does. Returns only if that fails.
@@ -351,7 +370,10 @@ impl fmt::Display for Command {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the place that the others are sent to")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the place that the others are sent to"
+)]
 fn std_command(program: &std::ffi::OsStr) -> process::Command {
     process::Command::new(program)
 }

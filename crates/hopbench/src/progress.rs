@@ -29,8 +29,19 @@ impl Progress {
             (false, true) => View::Bar(bar(plan.trials.len())),
             (false, false) => View::Lines,
         };
-        let blocks = plan.trials.iter().map(|trial| trial.block).max().unwrap_or_default();
-        Self { started: Instant::now(), planned: plan.trials.len(), done: 0, blocks, view }
+        let blocks = plan
+            .trials
+            .iter()
+            .map(|trial| trial.block)
+            .max()
+            .unwrap_or_default();
+        Self {
+            started: Instant::now(),
+            planned: plan.trials.len(),
+            done: 0,
+            blocks,
+            view,
+        }
     }
 
     pub(crate) fn begin(&self, planned: &PlannedTrial) {
@@ -79,7 +90,10 @@ fn bar(trials: usize) -> ProgressBar {
 
 fn cell(planned: &PlannedTrial) -> String {
     let cell = &planned.cell;
-    format!("{} {} {} c={}", cell.scenario, cell.path, cell.endpoint, cell.concurrency)
+    format!(
+        "{} {} {} c={}",
+        cell.scenario, cell.path, cell.endpoint, cell.concurrency
+    )
 }
 
 fn result(trial: &Trial) -> String {
@@ -87,7 +101,10 @@ fn result(trial: &Trial) -> String {
         (Outcome::Failed(failure), _) => format!("FAILED, {}: {}", failure.kind, failure.cause),
         (Outcome::Ok, Some(rps)) => {
             let p99_us = trial.load.as_ref().and_then(|load| load.latency.p99_us);
-            format!("{rps:.0} RPS, p99 {:.2} ms", p99_us.unwrap_or(f64::NAN) / 1e3)
+            format!(
+                "{rps:.0} RPS, p99 {:.2} ms",
+                p99_us.unwrap_or(f64::NAN) / 1e3
+            )
         }
         (Outcome::Ok, None) => "no load".to_owned(),
     }

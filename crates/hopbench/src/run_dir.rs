@@ -55,7 +55,11 @@ impl RunDir {
         fs::create_dir_all(root).with_context(describe)?;
         // Two runs may start within a second.
         for attempt in 1..100 {
-            let name = if attempt == 1 { name.to_owned() } else { format!("{name}-{attempt}") };
+            let name = if attempt == 1 {
+                name.to_owned()
+            } else {
+                format!("{name}-{attempt}")
+            };
             let path = root.join(name);
             match fs::create_dir(&path) {
                 Ok(()) => {
@@ -78,7 +82,9 @@ impl RunDir {
                 path.display()
             );
         }
-        Ok(Self { path: path.to_owned() })
+        Ok(Self {
+            path: path.to_owned(),
+        })
     }
 
     /// The run that was started last below `root`.

@@ -28,7 +28,11 @@ pub(crate) fn run(
     let mut writer = run_dir.trial_writer()?;
     let mut trials = Vec::new();
     let mut interrupted = false;
-    let state = |phase, trial| State { pid: std::process::id(), phase, trial };
+    let state = |phase, trial| State {
+        pid: std::process::id(),
+        phase,
+        trial,
+    };
     for planned in &plan.trials {
         if interrupt.is_requested() {
             interrupted = true;
@@ -48,8 +52,15 @@ pub(crate) fn run(
             }
         }
     }
-    let phase = if interrupted { Phase::Interrupted } else { Phase::Finished };
+    let phase = if interrupted {
+        Phase::Interrupted
+    } else {
+        Phase::Finished
+    };
     run_dir.write_state(&state(phase, 0))?;
     progress.finish();
-    Ok(Ended { trials, interrupted })
+    Ok(Ended {
+        trials,
+        interrupted,
+    })
 }

@@ -111,15 +111,24 @@ impl Selection {
         names: &[String],
         overrides: &Overrides,
     ) -> anyhow::Result<Self> {
-        let mut selection =
-            Self { scenarios: Vec::new(), paths: Vec::new(), answers: BTreeMap::new() };
+        let mut selection = Self {
+            scenarios: Vec::new(),
+            paths: Vec::new(),
+            answers: BTreeMap::new(),
+        };
         for name in names {
             let mut definition = catalog.scenario(name)?;
-            overrides.apply(&mut definition).map_err(|message| CatalogError::Invalid {
-                file: format!("scenario '{}'", definition.name),
-                message,
-            })?;
-            if selection.scenarios.iter().any(|other| other.definition.name == definition.name) {
+            overrides
+                .apply(&mut definition)
+                .map_err(|message| CatalogError::Invalid {
+                    file: format!("scenario '{}'", definition.name),
+                    message,
+                })?;
+            if selection
+                .scenarios
+                .iter()
+                .any(|other| other.definition.name == definition.name)
+            {
                 continue;
             }
             selection.add(catalog, toolbox, definition, !overrides.paths.is_empty())?;
@@ -171,7 +180,12 @@ impl Selection {
         }
         let targets = self.add_answers(toolbox, &reference, definition.endpoints.as_deref())?;
         let (reference, paths) = (reference.name, names);
-        self.scenarios.push(SelectedScenario { definition, reference, paths, targets });
+        self.scenarios.push(SelectedScenario {
+            definition,
+            reference,
+            paths,
+            targets,
+        });
         Ok(())
     }
 
@@ -181,12 +195,19 @@ impl Selection {
         toolbox: &Toolbox,
         path: PathDefinition,
     ) -> anyhow::Result<Option<String>> {
-        if let Some(known) = self.paths.iter().find(|known| known.definition.name == path.name) {
+        if let Some(known) = self
+            .paths
+            .iter()
+            .find(|known| known.definition.name == path.name)
+        {
             return Ok(known.skipped.clone());
         }
         let missing = toolbox.missing(&path);
         let skipped = (!missing.is_empty()).then(|| missing.join("; "));
-        self.paths.push(SelectedPath { definition: path, skipped: skipped.clone() });
+        self.paths.push(SelectedPath {
+            definition: path,
+            skipped: skipped.clone(),
+        });
         Ok(skipped)
     }
 
@@ -209,14 +230,29 @@ impl Selection {
         for template in describe {
             words.push(template.fill(&mut fill)?);
         }
-        words.extend(targets.into_iter().flatten().map(|target| target.path.clone()));
+        words.extend(
+            targets
+                .into_iter()
+                .flatten()
+                .map(|target| target.path.clone()),
+        );
         let mut words = words.into_iter();
-        let program = words.next().context("'describe': expected a program")?.into();
+        let program = words
+            .next()
+            .context("'describe': expected a program")?
+            .into();
         let arguments = words.collect();
-        let output =
-            capture(&Command { program, arguments, directory: None, stops_with_stdin: true })?;
+        let output = capture(&Command {
+            program,
+            arguments,
+            directory: None,
+            stops_with_stdin: true,
+        })?;
         let described: Vec<Description> = serde_json::from_str(&output).with_context(|| {
-            format!("path '{}': 'describe' printed something unexpected", reference.name)
+            format!(
+                "path '{}': 'describe' printed something unexpected",
+                reference.name
+            )
         })?;
         let described = match targets {
             Some(targets) => targets
@@ -231,12 +267,25 @@ impl Selection {
                 .collect::<anyhow::Result<Vec<_>>>()?,
             None => described
                 .into_iter()
-                .map(|entry| (Target { path: entry.target.clone(), body_bytes: None }, entry))
+                .map(|entry| {
+                    (
+                        Target {
+                            path: entry.target.clone(),
+                            body_bytes: None,
+                        },
+                        entry,
+                    )
+                })
                 .collect(),
         };
-        let expected = described.into_iter().map(|(target, entry)| entry.expect(target));
+        let expected = described
+            .into_iter()
+            .map(|(target, entry)| entry.expect(target));
         let expected = expected.collect::<anyhow::Result<Vec<_>>>()?;
-        let targets = expected.iter().map(|answer| answer.target.clone()).collect();
+        let targets = expected
+            .iter()
+            .map(|answer| answer.target.clone())
+            .collect();
         for answer in expected {
             self.answers.insert(answer.target.to_string(), answer);
         }
@@ -257,7 +306,9 @@ impl Description {
             method: self.method,
             status: self.status,
             length_bytes: self.length_bytes.unwrap_or(body.len() as u64),
-            sha256: self.sha256.unwrap_or_else(|| crate::http::sha256_hex(&body)),
+            sha256: self
+                .sha256
+                .unwrap_or_else(|| crate::http::sha256_hex(&body)),
             target,
         })
     }
@@ -294,7 +345,9 @@ impl Fill for OnlyPrograms<'_> {
     }
 
     fn program(&mut self, name: &str) -> anyhow::Result<std::path::PathBuf> {
-        self.0.program(name).with_context(|| format!("'{name}' is not installed"))
+        self.0
+            .program(name)
+            .with_context(|| format!("'{name}' is not installed"))
     }
 }
 
@@ -313,10 +366,17 @@ pub(crate) fn receipts(
             .collect::<anyhow::Result<_>>()?;
         let mut words = words.into_iter();
         let program = words.next().unwrap_or_default().into();
-        let command =
-            Command { program, arguments: words.collect(), directory: None, stops_with_stdin: true };
+        let command = Command {
+            program,
+            arguments: words.collect(),
+            directory: None,
+            stops_with_stdin: true,
+        };
         let version = capture(&command).with_context(|| {
-            format!("path '{}': process '{}' has no receipt", path.name, process.name)
+            format!(
+                "path '{}': process '{}' has no receipt",
+                path.name, process.name
+            )
         })?;
         let first_line = version.lines().next().unwrap_or_default().trim().to_owned();
         receipts.insert(process.name.clone(), first_line);

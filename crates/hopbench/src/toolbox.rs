@@ -27,7 +27,9 @@ impl Toolbox {
                 .with_context(|| format!("--bin-dir '{}'", directory.display()))?,
             None => {
                 let own = env::current_exe().context("could not find hopbench's own file")?;
-                own.parent().unwrap_or(Path::new("/")).to_owned()
+                own.parent()
+                    .context("hopbench has no directory")?
+                    .to_owned()
             }
         };
         Ok(Self { bin_directory })
@@ -60,9 +62,15 @@ impl Toolbox {
             Some(install) => format!("; install it with '{install}'"),
             None => String::new(),
         };
-        let bins = path.bins().into_iter().filter_map(|name| self.bin(name).err());
+        let bins = path
+            .bins()
+            .into_iter()
+            .filter_map(|name| self.bin(name).err());
         let bins = bins.map(|error| error.to_string());
-        let programs = path.programs().into_iter().filter(|name| self.program(name).is_none());
+        let programs = path
+            .programs()
+            .into_iter()
+            .filter(|name| self.program(name).is_none());
         let programs = programs.map(|name| format!("'{name}' is not installed{}", hint(name)));
         let files = path.requires_files.iter().filter(|file| !file.exists());
         let files = files.map(|file| {

@@ -55,6 +55,14 @@ pub(crate) struct Live<'a> {
     pub(crate) request_timeout: Duration,
 }
 
+/// What came of asking a path once, without timing anything.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    /// The target, or what else was tried.
+    pub(crate) asked: String,
+    pub(crate) failure: Option<Failure>,
+}
+
 /// What goes wrong within a trial.
 #[derive(Debug)]
 enum Trouble {
@@ -85,7 +93,9 @@ impl<'a> Live<'a> {
         let paths = selection.paths.iter().map(|path| &path.definition);
         Ok(Self {
             toolbox,
-            paths: paths.map(|path| (path.name.clone(), path.clone())).collect(),
+            paths: paths
+                .map(|path| (path.name.clone(), path.clone()))
+                .collect(),
             answers: selection.answers.clone(),
             interrupt,
             logs,
@@ -95,31 +105,36 @@ impl<'a> Live<'a> {
         })
     }
 
-    /// Starts the path and asks it each of `targets` once: the failure, if there is one.
+    /// Starts the path and asks it each of `targets` once.
     pub(crate) fn verify(
         &mut self,
         path: &str,
         targets: &[String],
-    ) -> Result<Vec<(String, Result<(), Failure>)>, Interrupted> {
-        let mut results = Vec::new();
+    ) -> Result<Vec<Verified>, Interrupted> {
         let definition = self.paths[path].clone();
         let mut stage = match Stage::start(self, &definition, path) {
             Ok(stage) => stage,
             Err(Trouble::Interrupted) => return Err(Interrupted),
             Err(Trouble::Failed(failure)) => {
-                return Ok(vec![("start".to_owned(), Err(failure))]);
+                let asked = "start".to_owned();
+                return Ok(vec![Verified {
+                    asked,
+                    failure: Some(failure),
+                }]);
             }
         };
+        let mut verified = Vec::new();
         for target in targets {
-            let result = match stage.verify(self, &self.answers[target]) {
-                Ok(()) => Ok(()),
+            let failure = match stage.verify(self, &self.answers[target]) {
+                Ok(()) => None,
                 Err(Trouble::Interrupted) => return Err(Interrupted),
-                Err(Trouble::Failed(failure)) => Err(failure),
+                Err(Trouble::Failed(failure)) => Some(failure),
             };
-            results.push((target.clone(), result));
+            let asked = target.clone();
+            verified.push(Verified { asked, failure });
         }
         stage.stop();
-        Ok(results)
+        Ok(verified)
     }
 
     fn attempt(&mut self, trial: &mut Trial) -> Result<(), Trouble> {
@@ -136,7 +151,11 @@ impl<'a> Live<'a> {
         let log = stage.last_lines();
         let killed = stage.stop();
         trial.timing.stop_ms = clock.lap_ms();
-        trial.warnings.extend(killed.into_iter().map(|process| Warning::Unstoppable { process }));
+        trial.warnings.extend(
+            killed
+                .into_iter()
+                .map(|process| Warning::Unstoppable { process }),
+        );
         measured.map_err(|trouble| match trouble {
             Trouble::Failed(failure) => Trouble::Failed(Failure { log, ..failure }),
             Trouble::Interrupted => Trouble::Interrupted,
@@ -194,7 +213,9 @@ impl<'a> Live<'a> {
         answer: &ExpectedAnswer,
         duration: Duration,
     ) -> Result<Load, Trouble> {
-        let command = self.load_command(planned, stage, answer, duration).map_err(harness)?;
+        let command = self
+            .load_command(planned, stage, answer, duration)
+            .map_err(harness)?;
         let mut child = Child::start("load", &command, Output::Keep).map_err(harness)?;
         let deadline = Instant::now() + duration + self.request_timeout + LOAD_GRACE;
         let mut watched = vec![&child];
@@ -213,7 +234,11 @@ impl<'a> Live<'a> {
             }
         }
         let (status, output) = child.take_output().map_err(harness)?;
-        let load = if status.success() { serde_json::from_str(&output).ok() } else { None };
+        let load = if status.success() {
+            serde_json::from_str(&output).ok()
+        } else {
+            None
+        };
         load.ok_or_else(|| {
             let cause = format!(
                 "the load generator {}: {}",
@@ -221,7 +246,12 @@ impl<'a> Live<'a> {
                 child.last_lines().join(" / ")
             );
             let (source, kind) = (Source::LoadGenerator, FailureKind::Unable);
-            Trouble::Failed(Failure { source, kind, cause, log: Vec::new() })
+            Trouble::Failed(Failure {
+                source,
+                kind,
+                cause,
+                log: Vec::new(),
+            })
         })
     }
 
@@ -256,7 +286,12 @@ impl<'a> Live<'a> {
             arguments.push(format!("--body={}", file.display()));
         }
         let program = self.toolbox.bin("hopbench-load")?;
-        Ok(Command { program, arguments, directory: None, stops_with_stdin: true })
+        Ok(Command {
+            program,
+            arguments,
+            directory: None,
+            stops_with_stdin: true,
+        })
     }
 }
 
@@ -290,29 +325,50 @@ impl Executor for Live<'_> {
 fn judge(load: &Load, request_timeout: Duration) -> Result<(), Trouble> {
     let fail = |kind, cause| {
         let source = Source::Subject;
-        Err(Trouble::Failed(Failure { source, kind, cause, log: Vec::new() }))
+        Err(Trouble::Failed(Failure {
+            source,
+            kind,
+            cause,
+            log: Vec::new(),
+        }))
     };
     let listed = |counts: &BTreeMap<String, u64>| {
-        let counts: Vec<String> =
-            counts.iter().map(|(what, count)| format!("{count} × {what}")).collect();
+        let counts: Vec<String> = counts
+            .iter()
+            .map(|(what, count)| format!("{count} × {what}"))
+            .collect();
         counts.join(", ")
     };
     if !load.wrong.is_empty() {
         let (wrong, all) = (load.wrong.values().sum::<u64>(), load.requests);
-        let cause = format!("{wrong} of {all} answers were wrong: {}", listed(&load.wrong));
+        let cause = format!(
+            "{wrong} of {all} answers were wrong: {}",
+            listed(&load.wrong)
+        );
         return fail(FailureKind::WrongAnswer, cause);
     }
     // What comes back isn't HTTP any more: bytes were lost, repeated or mixed up.
-    let garbled = load.errors.iter().filter(|(error, _)| error.starts_with("invalid HTTP"));
-    let garbled: BTreeMap<String, u64> =
-        garbled.map(|(error, count)| (error.clone(), *count)).collect();
+    let garbled = load
+        .errors
+        .iter()
+        .filter(|(error, _)| error.starts_with("invalid HTTP"));
+    let garbled: BTreeMap<String, u64> = garbled
+        .map(|(error, count)| (error.clone(), *count))
+        .collect();
     if !garbled.is_empty() {
-        return fail(FailureKind::WrongAnswer, format!("garbled answers: {}", listed(&garbled)));
+        return fail(
+            FailureKind::WrongAnswer,
+            format!("garbled answers: {}", listed(&garbled)),
+        );
     }
     // The text with which oha counts a request that took too long.
     let late = load.errors.get("timeout").copied().unwrap_or_default();
     if late > 0 {
-        let kind = if load.good == 0 { FailureKind::Hang } else { FailureKind::TimeOut };
+        let kind = if load.good == 0 {
+            FailureKind::Hang
+        } else {
+            FailureKind::TimeOut
+        };
         let cause = format!(
             "{late} of {} requests got no answer within {} ms",
             load.requests,
@@ -336,7 +392,9 @@ fn conserve(trial: &Trial, body_bytes: u64) -> Result<(), Trouble> {
     for (process, counters) in &trial.counters {
         let out = |name: &str| counters.get(name).copied();
         let passed = out("tunnel_bytes_in").zip(out("tunnel_bytes_out"));
-        let Some((bytes_in, bytes_out)) = passed else { continue };
+        let Some((bytes_in, bytes_out)) = passed else {
+            continue;
+        };
         if bytes_in.max(bytes_out) < body_bytes {
             return Err(unaccounted(format!(
                 "'{process}' counted {bytes_in} bytes in and {bytes_out} out, and the client \
@@ -344,8 +402,10 @@ fn conserve(trial: &Trial, body_bytes: u64) -> Result<(), Trouble> {
             )));
         }
     }
-    let (zero_copy, copied) =
-        (trial.counter("tunnel_zero_copy_bytes"), trial.counter("tunnel_copied_bytes"));
+    let (zero_copy, copied) = (
+        trial.counter("tunnel_zero_copy_bytes"),
+        trial.counter("tunnel_copied_bytes"),
+    );
     if !trial.counters.is_empty() && zero_copy + copied < body_bytes {
         return Err(unaccounted(format!(
             "{zero_copy} bytes are counted as passed by reference and {copied} as copied, and the \
@@ -357,7 +417,12 @@ fn conserve(trial: &Trial, body_bytes: u64) -> Result<(), Trouble> {
 
 fn unaccounted(cause: String) -> Trouble {
     let (source, kind) = (Source::Subject, FailureKind::Conservation);
-    Trouble::Failed(Failure { source, kind, cause, log: Vec::new() })
+    Trouble::Failed(Failure {
+        source,
+        kind,
+        cause,
+        log: Vec::new(),
+    })
 }
 
 /// Rules of validity that the trial breaks.
@@ -365,7 +430,10 @@ fn warnings(planned: &PlannedTrial, load: &Load, disturbance: &Disturbance) -> V
     let mut warnings = Vec::new();
     let failed = load.failed();
     if failed > 0 {
-        warnings.push(Warning::Errors { failed, requests: load.requests });
+        warnings.push(Warning::Errors {
+            failed,
+            requests: load.requests,
+        });
     }
     // Little 1961: requests in flight = rate × time each is in flight.
     let concurrency = planned.cell.concurrency;
@@ -374,7 +442,10 @@ fn warnings(planned: &PlannedTrial, load: &Load, disturbance: &Disturbance) -> V
     {
         let in_flight = load.good as f64 * mean_us / load.elapsed_us;
         if (in_flight / f64::from(concurrency) - 1.0).abs() > LITTLE_TOLERANCE {
-            warnings.push(Warning::LittlesLaw { concurrency, in_flight });
+            warnings.push(Warning::LittlesLaw {
+                concurrency,
+                in_flight,
+            });
         }
     }
     let machine_us = load.elapsed_us
@@ -402,7 +473,12 @@ const TAIL_ANSWERS_MIN: u64 = 2_000;
 /// A failure that is not the path's.
 fn harness(error: anyhow::Error) -> Trouble {
     let (source, kind) = (Source::Harness, FailureKind::Unable);
-    Trouble::Failed(Failure { source, kind, cause: format!("{error:#}"), log: Vec::new() })
+    Trouble::Failed(Failure {
+        source,
+        kind,
+        cause: format!("{error:#}"),
+        log: Vec::new(),
+    })
 }
 
 /// Milliseconds between one event and the next.

@@ -59,7 +59,8 @@ impl Snapshot {
 
     fn add(&mut self, pid: u32, definition: &ProcessDefinition) -> anyhow::Result<()> {
         let clock = clock_getcpuclockid(Pid::from_raw(pid.try_into()?))?;
-        self.cpu_us.insert(pid, clock_gettime(clock)?.num_nanoseconds() as f64 / 1e3);
+        self.cpu_us
+            .insert(pid, clock_gettime(clock)?.num_nanoseconds() as f64 / 1e3);
         let directory = Path::new("/proc").join(pid.to_string());
         let status = Status::read(&directory)?;
         self.rss_kib += status.number("VmRSS");
@@ -73,19 +74,29 @@ impl Snapshot {
     }
 
     fn add_thread(&mut self, thread: &Path, definition: &ProcessDefinition) -> anyhow::Result<()> {
-        let id: u32 = thread.file_name().unwrap_or_default().to_string_lossy().parse()?;
+        let id: u32 = thread
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .parse()?;
         let status = Status::read(thread)?;
         let voluntary = status.number("voluntary_ctxt_switches");
         let involuntary = status.number("nonvoluntary_ctxt_switches");
         self.switches.insert(id, (voluntary, involuntary));
         self.threads += 1;
         let name = status.text("Name").unwrap_or_default();
-        let role = definition.thread_roles.iter().find(|(prefix, _)| name.starts_with(*prefix));
+        let role = definition
+            .thread_roles
+            .iter()
+            .find(|(prefix, _)| name.starts_with(*prefix));
         if let Some((_, role)) = role {
             // Nanoseconds on a processor, nanoseconds in its queue, times it was put on one.
             let schedstat = fs::read_to_string(thread.join("schedstat"))?;
             let ns: f64 = schedstat.split(' ').next().unwrap_or_default().parse()?;
-            self.thread_cpu_us.entry(role.clone()).or_default().insert(id, ns / 1e3);
+            self.thread_cpu_us
+                .entry(role.clone())
+                .or_default()
+                .insert(id, ns / 1e3);
         }
         Ok(())
     }
@@ -130,7 +141,10 @@ impl Snapshot {
 
 impl MachineSnapshot {
     pub(crate) fn take() -> Self {
-        Self { steal_us: steal_us().unwrap_or_default(), cpu_pressure_us: cpu_pressure_us() }
+        Self {
+            steal_us: steal_us().unwrap_or_default(),
+            cpu_pressure_us: cpu_pressure_us(),
+        }
     }
 
     pub(crate) fn since(&self, before: &Self) -> Disturbance {
@@ -145,7 +159,9 @@ impl MachineSnapshot {
 /// What those that are there now have more than they had. One that has ended since is not counted:
 /// nobody knows what it used.
 fn difference(now: &HashMap<u32, f64>, before: &HashMap<u32, f64>) -> f64 {
-    now.iter().map(|(id, us)| us - before.get(id).copied().unwrap_or(0.0)).sum()
+    now.iter()
+        .map(|(id, us)| us - before.get(id).copied().unwrap_or(0.0))
+        .sum()
 }
 
 /// The processes whose process group `leader` leads.
@@ -153,8 +169,12 @@ fn group_members(leader: u32) -> io::Result<Vec<u32>> {
     let mut members = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Ok(pid) = name.to_string_lossy().parse::<u32>() else { continue };
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        let Ok(pid) = name.to_string_lossy().parse::<u32>() else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            continue;
+        };
         // `pid (name) state ppid pgrp …`; the name may hold anything, brackets too.
         let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         if behind_name.split_whitespace().nth(2) == Some(&leader.to_string()) {
@@ -173,7 +193,9 @@ impl Status {
     }
 
     fn text(&self, field: &str) -> Option<&str> {
-        self.0.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim()))
+        self.0
+            .lines()
+            .find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim()))
     }
 
     /// The field's number; those of memory are in KiB.

@@ -32,12 +32,20 @@ impl Tunnel {
         let host = start_host(transport, directory.path());
         let front = host.line("listening on ");
         let plugin = start_plugin(transport, directory.path(), plugin_options);
-        Self { host, plugin, front, directory }
+        Self {
+            host,
+            plugin,
+            front,
+            directory,
+        }
     }
 
     /// What the program says of itself; nothing while it is starting.
     fn status(&self, program: &str) -> Option<serde_json::Value> {
-        let admin = self.directory.path().join(format!("tunnel.{program}-admin"));
+        let admin = self
+            .directory
+            .path()
+            .join(format!("tunnel.{program}-admin"));
         let answer = get(&format!("unix:{}", admin.display()), "/_admin/status").ok()?;
         let (_, body) = answer.split_once("\r\n\r\n")?;
         Some(serde_json::from_str(body).expect("JSON"))
@@ -74,11 +82,13 @@ fn either_may_be_started_first() {
                 .then(|| start_plugin(transport, directory.path(), &["--origin-port=0"]));
             let host = start_host(transport, directory.path());
             let front = host.line("listening on ");
-            let _plugin = early.unwrap_or_else(|| {
-                start_plugin(transport, directory.path(), &["--origin-port=0"])
-            });
+            let _plugin = early
+                .unwrap_or_else(|| start_plugin(transport, directory.path(), &["--origin-port=0"]));
             let answer = get(&front, "/small").expect("answered");
-            assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ok"), "{answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ok"),
+                "{answer}"
+            );
         }
     }
 }
@@ -94,7 +104,10 @@ fn sigterm_drains_prints_the_counters_and_leaves_nothing() {
         });
         tunnel.host.signal(Signal::SIGTERM);
         tunnel.plugin.signal(Signal::SIGTERM);
-        assert!(slow.join().expect("no panic").ends_with("ok"), "open requests are finished");
+        assert!(
+            slow.join().expect("no panic").ends_with("ok"),
+            "open requests are finished"
+        );
         for program in [tunnel.host, tunnel.plugin] {
             let (status, out, errors) = program.wait();
             assert!(status.success(), "{status}: {errors}");
@@ -103,7 +116,9 @@ fn sigterm_drains_prints_the_counters_and_leaves_nothing() {
             assert!(counters["tunnel_bytes_in"].as_u64() > Some(0), "{counters}");
             assert_eq!(counters["tunnel_tunnels_open"], 0, "{counters}");
         }
-        let left: Vec<_> = std::fs::read_dir(tunnel.directory.path()).expect("ours").collect();
+        let left: Vec<_> = std::fs::read_dir(tunnel.directory.path())
+            .expect("ours")
+            .collect();
         assert!(left.is_empty(), "{left:?}");
     }
 }
@@ -118,7 +133,7 @@ fn the_end_of_stdin_stops_who_was_told_so() {
     let plugin = plugin.args([&addr, "--origin=in-process", "--exit-with-stdin"]);
     let mut baseline = command(bin("http_baseline"));
     let baseline = baseline.args(["--listen=127.0.0.1:0", "--exit-with-stdin"]);
-    let programs = [host, plugin, baseline].map(|program| Running::start(program));
+    let programs = [host, plugin, baseline].map(Running::start);
     for mut program in programs {
         program.close_stdin();
         let (status, _, errors) = program.wait();
@@ -132,16 +147,19 @@ fn a_killed_plugin_is_replaced_and_its_clients_are_told() {
         let mut tunnel = Tunnel::start(transport, &["--origin=in-process"]);
         get(&tunnel.front, "/small").expect("answered");
         let mut client = TcpStream::connect(&tunnel.front).expect("the host listens");
-        client.write_all(b"GET /delay/60000 HTTP/1.1\r\nhost: a\r\n\r\n").expect("written");
+        client
+            .write_all(b"GET /delay/60000 HTTP/1.1\r\nhost: a\r\n\r\n")
+            .expect("written");
         until("the request is on its way", || {
             tunnel.counter("host", "tunnel_tunnels_open") == 1
         });
         tunnel.plugin.signal(Signal::SIGKILL);
         let ended = client.read(&mut [0; 10]).map_err(|error| error.kind());
         assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset));
-        tunnel.plugin =
-            start_plugin(transport, tunnel.directory.path(), &["--origin=in-process"]);
-        until("the new plugin is attached", || get(&tunnel.front, "/small").is_ok());
+        tunnel.plugin = start_plugin(transport, tunnel.directory.path(), &["--origin=in-process"]);
+        until("the new plugin is attached", || {
+            get(&tunnel.front, "/small").is_ok()
+        });
     }
 }
 
@@ -164,23 +182,37 @@ fn counters_are_served_as_json_and_for_prometheus() {
         }
         let admin = tunnel.directory.path().join("tunnel.host-admin");
         let metrics = get(&format!("unix:{}", admin.display()), "/metrics").expect("served");
-        assert!(metrics.contains("# TYPE tunnel_zero_copy_bytes counter\n"), "{metrics}");
+        assert!(
+            metrics.contains("# TYPE tunnel_zero_copy_bytes counter\n"),
+            "{metrics}"
+        );
     }
 }
 
 #[test]
 fn curl_speaks_http_2_with_prior_knowledge() {
-    let Some(curl) = installed("curl") else { return };
+    let Some(curl) = installed("curl") else {
+        return;
+    };
     for transport in TRANSPORTS {
         for origin in ["--origin=tcp", "--origin=in-process"] {
             let mut options = vec![origin];
             options.extend((origin == "--origin=tcp").then_some("--origin-port=0"));
             let tunnel = Tunnel::start(transport, &options);
-            for (target, size) in [("/small", 2), ("/large", 262_125), ("/bytes/3000000", 3_000_000)] {
+            for (target, size) in [
+                ("/small", 2),
+                ("/large", 262_125),
+                ("/bytes/3000000", 3_000_000),
+            ] {
                 // One request per curl: 7.88 loses a connection that it uses again.
                 let mut curl = command(&curl);
                 curl.args(["-sS", "--http2-prior-knowledge", "--max-time", "50"]);
-                curl.args(["-o", "/dev/null", "-w", "%{http_version} %{http_code} %{size_download}"]);
+                curl.args([
+                    "-o",
+                    "/dev/null",
+                    "-w",
+                    "%{http_version} %{http_code} %{size_download}",
+                ]);
                 let result = output(curl.arg(format!("http://{}{target}", tunnel.front)));
                 assert!(result.status.success(), "{}", text(&result.stderr));
                 assert_eq!(text(&result.stdout), format!("2 200 {size}"));
@@ -199,16 +231,21 @@ fn http_2_streams_share_a_tunnel() {
     for transport in TRANSPORTS {
         let tunnel = Tunnel::start(transport, &["--origin=in-process"]);
         runtime.block_on(async {
-            let stream = tokio::net::TcpStream::connect(&tunnel.front).await.expect("listens");
-            let (sender, connection) =
-                http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+            let stream = tokio::net::TcpStream::connect(&tunnel.front)
+                .await
+                .expect("listens");
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .expect("HTTP/2");
             tokio::spawn(connection);
             let mut answers = tokio::task::JoinSet::new();
             for n in 0..32_usize {
                 let mut sender = sender.clone();
                 answers.spawn(async move {
                     let uri = format!("http://test/bytes/{}", n * 10_000);
-                    let request = Request::get(uri).body(Empty::<Bytes>::new()).expect("valid");
+                    let request = Request::get(uri)
+                        .body(Empty::<Bytes>::new())
+                        .expect("valid");
                     let answer = sender.send_request(request).await.expect("answered");
                     let body = answer.into_body().collect().await.expect("a whole body");
                     assert_eq!(body.to_bytes().len(), n * 10_000);
@@ -230,7 +267,15 @@ fn redis_benchmark_finds_a_redis_behind_the_tunnel() {
     let directory = TempDir::new().expect("a directory");
     let socket = directory.path().join("redis.sock");
     let mut redis = command(server);
-    redis.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
+    redis.args([
+        "--port",
+        "0",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--unixsocket",
+    ]);
     redis.arg(&socket).arg("--dir").arg(directory.path());
     let _redis = Running::start(&mut redis);
     until("redis listens", || socket.exists());
@@ -240,13 +285,21 @@ fn redis_benchmark_finds_a_redis_behind_the_tunnel() {
         let port = tunnel.front.rsplit(':').next().expect("a port");
         let mut benchmark = command(&benchmark);
         // Pipelined, with values larger than a slot, and answers of many kilobytes.
-        benchmark.args(["-p", port, "-n", "2000", "-c", "20", "-P", "8", "-d", "5000", "--csv"]);
+        benchmark.args([
+            "-p", port, "-n", "2000", "-c", "20", "-P", "8", "-d", "5000", "--csv",
+        ]);
         benchmark.args(["-t", "ping,set,get,incr,lpush,lrange_100"]);
         let result = output(&mut benchmark);
         let (out, errors) = (text(&result.stdout), text(&result.stderr));
-        assert!(result.status.success() && !errors.contains("rror"), "{out}\n{errors}");
+        assert!(
+            result.status.success() && !errors.contains("rror"),
+            "{out}\n{errors}"
+        );
         for test in ["PING_INLINE", "SET", "GET", "INCR", "LPUSH", "LRANGE_100"] {
-            assert!(out.contains(&format!("\"{test}")), "{test} is missing: {out}");
+            assert!(
+                out.contains(&format!("\"{test}")),
+                "{test} is missing: {out}"
+            );
         }
     }
 }
@@ -262,7 +315,9 @@ fn nc_half_closes_and_gets_its_answer() {
             let mut question = String::new();
             // Answers only once the question has ended.
             client.read_to_string(&mut question).expect("a clean end");
-            client.write_all(question.to_uppercase().as_bytes()).expect("written");
+            client
+                .write_all(question.to_uppercase().as_bytes())
+                .expect("written");
         }
     });
     for transport in TRANSPORTS {
@@ -271,9 +326,15 @@ fn nc_half_closes_and_gets_its_answer() {
         let mut nc = command(&nc);
         // -N: half-close at the end of stdin.
         let nc = nc.args(["-N", "-w", "50", host, port]);
-        let mut nc = nc.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("started");
+        let mut nc = nc
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
         let mut stdin = nc.stdin.take().expect("piped");
-        stdin.write_all("a question ".repeat(10_000).as_bytes()).expect("written");
+        stdin
+            .write_all("a question ".repeat(10_000).as_bytes())
+            .expect("written");
         drop(stdin);
         let result = nc.wait_with_output().expect("ended");
         assert_eq!(text(&result.stdout), "A QUESTION ".repeat(10_000));
@@ -351,14 +412,23 @@ fn a_peer_that_never_comes_or_differs_is_named() {
         program.args([&addr, "--peer-timeout-ms=100"]).args(options);
         let (status, _, errors) = Running::start(&mut program).wait();
         assert_eq!(status.code(), Some(4));
-        assert!(errors.contains(expected) && errors.contains("start http-tunnel-"), "{errors}");
+        assert!(
+            errors.contains(expected) && errors.contains("start http-tunnel-"),
+            "{errors}"
+        );
     }
 
     let host = start_host("shm", directory.path());
     host.line("listening on ");
     for (options, expected) in [
-        (vec!["--transport=stream"], "--transport=stream, the host --transport=shm"),
-        (vec!["--transport=shm", "--shm-slots=128"], "differ from the host's 64 × 4096"),
+        (
+            vec!["--transport=stream"],
+            "--transport=stream, the host --transport=shm",
+        ),
+        (
+            vec!["--transport=shm", "--shm-slots=128"],
+            "differ from the host's 64 × 4096",
+        ),
     ] {
         let mut plugin = command(bin("http-tunnel-plugin"));
         plugin.args([&addr, "--origin=in-process"]).args(options);
@@ -376,8 +446,11 @@ fn a_host_of_another_kind_is_named() {
     thread::spawn(move || {
         for client in listener.incoming() {
             let mut client = client.expect("a client");
-            client.read(&mut [0; 4096]).expect("a hello");
-            client.write_all(b"220 mail.example.org ready\n").expect("written");
+            let hello = client.read(&mut [0; 4096]).expect("a hello");
+            assert!(hello > 0);
+            client
+                .write_all(b"220 mail.example.org ready\n")
+                .expect("written");
             client.shutdown(Shutdown::Write).expect("half-closed");
         }
     });

@@ -7,7 +7,10 @@ use clap::Parser;
 use origin::{Endpoint, process, server};
 
 #[derive(Debug, Parser)]
-#[command(version, about = "Serves the origin directly: what a hop is compared with")]
+#[command(
+    version,
+    about = "Serves the origin directly: what a hop is compared with"
+)]
 struct Options {
     /// Where to listen: HOST:PORT or unix:PATH. Port 0 takes any free one
     #[arg(long, default_value = "127.0.0.1:4000", value_name = "ADDR")]
@@ -33,12 +36,17 @@ fn main() -> ExitCode {
     process::exit_code(run(Options::parse()))
 }
 
-#[expect(clippy::print_stdout, reason = "--describe and the listening line are this program's output")]
+#[expect(
+    clippy::print_stdout,
+    reason = "--describe and the listening line are this program's output"
+)]
 fn run(options: Options) -> anyhow::Result<()> {
     process::log_to_stderr(&options.log)?;
     if let Some(mut targets) = options.describe {
         if targets.is_empty() {
-            targets = Endpoint::ALL.map(|endpoint| endpoint.example().to_owned()).into();
+            targets = Endpoint::ALL
+                .map(|endpoint| endpoint.example().to_owned())
+                .into();
         }
         let expectations = targets.iter().map(|target| origin::describe(target));
         let expectations = expectations.collect::<Result<Vec<_>, _>>()?;

@@ -9,7 +9,11 @@ fn program() -> Command {
 #[test]
 fn version_names_the_program() {
     let version = concat!("http-baseline ", env!("CARGO_PKG_VERSION"), "\n");
-    program().arg("--version").assert().success().stdout(version);
+    program()
+        .arg("--version")
+        .assert()
+        .success()
+        .stdout(version);
 }
 
 #[test]
@@ -18,7 +22,10 @@ fn describe_tells_every_endpoint_or_those_asked_for() {
     let all: serde_json::Value = serde_json::from_slice(&all.stdout).expect("JSON");
     assert_eq!(all.as_array().map(Vec::len), Some(8));
 
-    let some = program().args(["--describe", "/small", "/bytes/8"]).output().expect("runs");
+    let some = program()
+        .args(["--describe", "/small", "/bytes/8"])
+        .output()
+        .expect("runs");
     let some: serde_json::Value = serde_json::from_slice(&some.stdout).expect("JSON");
     assert_eq!(some[0]["length_bytes"], 2);
     // sha256 of "ok".

@@ -40,12 +40,17 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Err(message) = options.transport.validate() {
-        Options::command().error(ErrorKind::ValueValidation, message).exit();
+        Options::command()
+            .error(ErrorKind::ValueValidation, message)
+            .exit();
     }
     process::exit_code(run(options))
 }
 
-#[expect(clippy::print_stdout, reason = "the address and the counters are this program's output")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the address and the counters are this program's output"
+)]
 fn run(options: Options) -> anyhow::Result<()> {
     process::log_to_stderr(&options.log)?;
     process::raise_open_files_limit();

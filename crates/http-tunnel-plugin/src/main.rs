@@ -30,7 +30,12 @@ struct Options {
     #[arg(long, value_enum, default_value = "tcp", conflicts_with = "upstream")]
     origin: Origin,
     /// Port of the built-in origin on 127.0.0.1; 0 takes any free one
-    #[arg(long, default_value_t = 9876, value_name = "PORT", conflicts_with = "upstream")]
+    #[arg(
+        long,
+        default_value_t = 9876,
+        value_name = "PORT",
+        conflicts_with = "upstream"
+    )]
     origin_port: u16,
     /// Threads of the built-in origin behind TCP; default: one per core
     #[arg(long, value_name = "N", conflicts_with = "upstream")]
@@ -65,12 +70,17 @@ enum Origin {
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Err(message) = options.transport.validate() {
-        Options::command().error(ErrorKind::ValueValidation, message).exit();
+        Options::command()
+            .error(ErrorKind::ValueValidation, message)
+            .exit();
     }
     process::exit_code(run(options))
 }
 
-#[expect(clippy::print_stdout, reason = "the counters are this program's output")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the counters are this program's output"
+)]
 fn run(options: Options) -> anyhow::Result<()> {
     process::log_to_stderr(&options.log)?;
     process::raise_open_files_limit();
@@ -104,10 +114,12 @@ fn start_origin(port: u16, threads: Option<NonZeroUsize>) -> anyhow::Result<Addr
     let listener = runtime.block_on(async { Listener::bind(&address) })?;
     let address = listener.address()?;
     let serving = origin::server::serve(listener, origin::router(), pending(), Duration::ZERO);
-    thread::Builder::new().name("origin".to_owned()).spawn(move || {
-        if let Err(error) = runtime.block_on(serving) {
-            tracing::error!(%error, "the built-in origin failed");
-        }
-    })?;
+    thread::Builder::new()
+        .name("origin".to_owned())
+        .spawn(move || {
+            if let Err(error) = runtime.block_on(serving) {
+                tracing::error!(%error, "the built-in origin failed");
+            }
+        })?;
     Ok(address)
 }

@@ -9,7 +9,11 @@ fn program() -> Command {
 #[test]
 fn version_names_the_program() {
     let version = concat!("http-tunnel-plugin ", env!("CARGO_PKG_VERSION"), "\n");
-    program().arg("--version").assert().success().stdout(version);
+    program()
+        .arg("--version")
+        .assert()
+        .success()
+        .stdout(version);
 }
 
 #[test]
@@ -17,12 +21,18 @@ fn mistakes_are_named_and_nothing_is_started() {
     for (arguments, expected) in [
         (vec![], "--addr"),
         (vec!["--addr=/a", "--transport=ship"], "'ship'"),
-        (vec!["--addr=127.0.0.1:1", "--transport=shm"], "expected a path"),
+        (
+            vec!["--addr=127.0.0.1:1", "--transport=shm"],
+            "expected a path",
+        ),
         (vec!["--addr=/a", "--shm-slots=1"], "from 8 to"),
         (vec!["--addr=/a", "--admin=0.0.0.0:1"], "loopback"),
         (vec!["--addr=/a", "--transprt=shm"], "--transport"),
         (vec!["--addr=/a", "--upstream=/tmp/x"], "unix:PATH"),
-        (vec!["--addr=/a", "--upstream=unix:/x", "--origin=tcp"], "--upstream"),
+        (
+            vec!["--addr=/a", "--upstream=unix:/x", "--origin=tcp"],
+            "--upstream",
+        ),
     ] {
         let output = program().args(&arguments).output().expect("runs");
         let errors = String::from_utf8_lossy(&output.stderr);

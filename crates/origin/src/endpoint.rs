@@ -132,7 +132,9 @@ impl Endpoint {
             Self::Large | Self::LargeFresh => Some(Body::Large),
             Self::Stream => {
                 let query = target.split_once('?').map_or("", |(_, query)| query);
-                Some(Body::Sequence(routes::StreamQuery::parse(query)?.length_bytes()))
+                Some(Body::Sequence(
+                    routes::StreamQuery::parse(query)?.length_bytes(),
+                ))
             }
         })
     }
@@ -140,16 +142,20 @@ impl Endpoint {
     fn matches(self, target: &str) -> bool {
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         match self.route().split_once('{') {
-            Some((prefix, _)) => path.strip_prefix(prefix).is_some_and(|rest| !rest.contains('/')),
+            Some((prefix, _)) => path
+                .strip_prefix(prefix)
+                .is_some_and(|rest| !rest.contains('/')),
             None => path == self.route(),
         }
     }
 
     fn expectation(self, target: &str) -> Result<Expectation, DescribeError> {
-        let body = self.body(target).map_err(|expected| DescribeError::BadParameter {
-            target: target.to_owned(),
-            expected,
-        })?;
+        let body = self
+            .body(target)
+            .map_err(|expected| DescribeError::BadParameter {
+                target: target.to_owned(),
+                expected,
+            })?;
         Ok(Expectation {
             target: target.to_owned(),
             method: self.method(),
@@ -166,11 +172,16 @@ impl Endpoint {
 /// # Errors
 /// [`DescribeError`] if no endpoint has that path, or a parameter is out of its bounds.
 pub fn describe(target: &str) -> Result<Expectation, DescribeError> {
-    match Endpoint::ALL.into_iter().find(|endpoint| endpoint.matches(target)) {
+    match Endpoint::ALL
+        .into_iter()
+        .find(|endpoint| endpoint.matches(target))
+    {
         Some(endpoint) => endpoint.expectation(target),
         None => Err(DescribeError::Unknown {
             target: target.to_owned(),
-            known: Endpoint::ALL.map(|endpoint| format!("'{}'", endpoint.route())).join(", "),
+            known: Endpoint::ALL
+                .map(|endpoint| format!("'{}'", endpoint.route()))
+                .join(", "),
         }),
     }
 }
@@ -221,14 +232,22 @@ mod tests {
     #[test]
     fn an_unknown_target_lists_what_there_is() {
         let message = describe("/smal").unwrap_err().to_string();
-        assert!(message.starts_with("unknown endpoint '/smal': expected one of "), "{message}");
+        assert!(
+            message.starts_with("unknown endpoint '/smal': expected one of "),
+            "{message}"
+        );
         assert!(message.contains("'/bytes/{n}'"), "{message}");
     }
 
     #[test]
     fn parameters_out_of_bounds_say_what_was_expected() {
-        for target in ["/bytes/67108865", "/bytes/", "/bytes/-1", "/delay/60001", "/stream?chunk=1"]
-        {
+        for target in [
+            "/bytes/67108865",
+            "/bytes/",
+            "/bytes/-1",
+            "/delay/60001",
+            "/stream?chunk=1",
+        ] {
             let message = describe(target).unwrap_err().to_string();
             assert!(message.contains("expected"), "{target}: {message}");
         }

@@ -42,7 +42,9 @@ pub fn large_fresh() -> Bytes {
 /// If `length_bytes` is over [`PREBUILT_BYTES`]: callers stream those.
 pub fn prebuilt(length_bytes: usize) -> Bytes {
     static PREBUILT: OnceLock<Bytes> = OnceLock::new();
-    PREBUILT.get_or_init(|| sequence(0, PREBUILT_BYTES)).slice(..length_bytes)
+    PREBUILT
+        .get_or_init(|| sequence(0, PREBUILT_BYTES))
+        .slice(..length_bytes)
 }
 
 /// Bytes `offset_bytes ..` of the sequence: little-endian numbers 0, 1, 2 … of 8 bytes each,
@@ -66,7 +68,10 @@ pub fn pieces(length_bytes: u64) -> impl Iterator<Item = Bytes> + Send + 'static
     (0..length_bytes.div_ceil(piece)).map(move |index| {
         let offset = index * piece;
         let length = (length_bytes - offset).min(piece);
-        sequence(offset, usize::try_from(length).expect("a piece fits in memory"))
+        sequence(
+            offset,
+            usize::try_from(length).expect("a piece fits in memory"),
+        )
     })
 }
 
@@ -76,7 +81,11 @@ pub fn sha256_hex(pieces: impl IntoIterator<Item = Bytes>) -> String {
     for piece in pieces {
         hasher.update(&piece);
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]

@@ -22,7 +22,10 @@ pub const EXIT_ENVIRONMENT: u8 = 4;
 pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| anyhow::anyhow!("--log '{filter}': {error}; try 'info' or 'debug'"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
     Ok(())
 }
 
@@ -52,7 +55,11 @@ pub fn runtime(name: &str, threads: Option<NonZeroUsize>) -> io::Result<Runtime>
         1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
-    builder.worker_threads(threads.get()).thread_name(name).enable_all().build()
+    builder
+        .worker_threads(threads.get())
+        .thread_name(name)
+        .enable_all()
+        .build()
 }
 
 /// Resolves at SIGTERM or SIGINT, or, if `with_stdin`, when stdin reaches its end: whoever started
@@ -66,12 +73,14 @@ pub fn stop_requested(with_stdin: bool) -> io::Result<impl Future<Output = ()> +
     let (closing, closed) = tokio::sync::oneshot::channel();
     if with_stdin {
         // A thread of its own: the runtime would wait for a blocked read when it shuts down.
-        thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-            let mut buffer = [0; 256];
-            while matches!(io::stdin().read(&mut buffer), Ok(n) if n > 0) {}
-            // Fails only if the process is already stopping.
-            let _ = closing.send(());
-        })?;
+        thread::Builder::new()
+            .name("stdin".to_owned())
+            .spawn(move || {
+                let mut buffer = [0; 256];
+                while matches!(io::stdin().read(&mut buffer), Ok(n) if n > 0) {}
+                // Fails only if the process is already stopping.
+                let _ = closing.send(());
+            })?;
     } else {
         // The sender lives in a future that never resolves.
         std::mem::forget(closing);

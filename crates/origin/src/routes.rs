@@ -22,9 +22,11 @@ pub(crate) const OK: &str = "ok";
 
 /// The application that every path serves.
 pub fn router() -> Router {
-    Endpoint::ALL.into_iter().fold(Router::new(), |router, endpoint| {
-        router.route(endpoint.route(), endpoint.handler())
-    })
+    Endpoint::ALL
+        .into_iter()
+        .fold(Router::new(), |router, endpoint| {
+            router.route(endpoint.route(), endpoint.handler())
+        })
 }
 
 pub(crate) async fn ok() -> &'static str {
@@ -48,7 +50,9 @@ pub(crate) async fn bytes(Path(n): Path<String>) -> Result<Response, BadRequest>
     let pieces = payload::pieces(length_bytes).map(Ok::<_, Infallible>);
     let mut response = octets(Body::from_stream(stream::iter(pieces)));
     // A stream doesn't know its length; with it the answer is framed as a prebuilt one is.
-    response.headers_mut().insert(header::CONTENT_LENGTH, length_bytes.into());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, length_bytes.into());
     Ok(response)
 }
 
@@ -67,7 +71,10 @@ pub(crate) async fn stream(RawQuery(query): RawQuery) -> Result<Response, BadReq
             tokio::time::sleep(query.interval).await;
         }
         let length = usize::try_from(query.bytes).expect("bounded by STREAM_BYTES_MAX");
-        Some((Ok::<_, Infallible>(payload::sequence(index * query.bytes, length)), index + 1))
+        Some((
+            Ok::<_, Infallible>(payload::sequence(index * query.bytes, length)),
+            index + 1,
+        ))
     });
     Ok(octets(Body::from_stream(chunks)))
 }
@@ -102,9 +109,15 @@ impl StreamQuery {
             }
         }
         if chunks * bytes > STREAM_BYTES_MAX {
-            return Err(format!("expected chunks × bytes of at most {STREAM_BYTES_MAX}"));
+            return Err(format!(
+                "expected chunks × bytes of at most {STREAM_BYTES_MAX}"
+            ));
         }
-        Ok(Self { chunks, bytes, interval: Duration::from_millis(interval_ms) })
+        Ok(Self {
+            chunks,
+            bytes,
+            interval: Duration::from_millis(interval_ms),
+        })
     }
 
     pub(crate) fn length_bytes(self) -> u64 {
@@ -123,7 +136,9 @@ pub(crate) fn parse_delay(ms: &str) -> Result<Duration, String> {
 fn number(name: &str, text: &str, max: u64) -> Result<u64, String> {
     match text.parse() {
         Ok(value) if value <= max => Ok(value),
-        _ => Err(format!("expected '{name}' to be a number of at most {max}, found '{text}'")),
+        _ => Err(format!(
+            "expected '{name}' to be a number of at most {max}, found '{text}'"
+        )),
     }
 }
 
@@ -164,28 +179,57 @@ mod tests {
                 .uri(target)
                 .body(Body::from("hello"))
                 .expect("a valid request");
-            let response = router().oneshot(request).await.expect("the router is infallible");
+            let response = router()
+                .oneshot(request)
+                .await
+                .expect("the router is infallible");
             assert_eq!(response.status().as_u16(), expected.status, "{target}");
-            let body = response.into_body().collect().await.expect("a whole body").to_bytes();
-            assert_eq!(body.len() as u64, expected.length_bytes.unwrap_or(5), "{target}");
-            let digest = expected.sha256.unwrap_or_else(|| payload::sha256_hex(["hello".into()]));
+            let body = response
+                .into_body()
+                .collect()
+                .await
+                .expect("a whole body")
+                .to_bytes();
+            assert_eq!(
+                body.len() as u64,
+                expected.length_bytes.unwrap_or(5),
+                "{target}"
+            );
+            let digest = expected
+                .sha256
+                .unwrap_or_else(|| payload::sha256_hex(["hello".into()]));
             assert_eq!(payload::sha256_hex([body]), digest, "{target}");
         }
     }
 
     #[tokio::test]
     async fn bad_parameters_are_answered_with_400() {
-        for target in ["/bytes/x", "/bytes/99999999999", "/delay/-1", "/stream?chunks=a"] {
-            let request = Request::get(target).body(Body::empty()).expect("a valid request");
-            let response = router().oneshot(request).await.expect("the router is infallible");
+        for target in [
+            "/bytes/x",
+            "/bytes/99999999999",
+            "/delay/-1",
+            "/stream?chunks=a",
+        ] {
+            let request = Request::get(target)
+                .body(Body::empty())
+                .expect("a valid request");
+            let response = router()
+                .oneshot(request)
+                .await
+                .expect("the router is infallible");
             assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{target}");
         }
     }
 
     #[tokio::test]
     async fn a_long_body_says_its_length() {
-        let request = Request::get("/bytes/2000000").body(Body::empty()).expect("a valid request");
-        let response = router().oneshot(request).await.expect("the router is infallible");
+        let request = Request::get("/bytes/2000000")
+            .body(Body::empty())
+            .expect("a valid request");
+        let response = router()
+            .oneshot(request)
+            .await
+            .expect("the router is infallible");
         assert_eq!(response.headers()[header::CONTENT_LENGTH], "2000000");
     }
 }

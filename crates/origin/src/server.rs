@@ -104,11 +104,15 @@ pub async fn serve(
                         tracing::debug!(%error, "could not set TCP_NODELAY");
                     }
                 });
-                axum::serve(listener, router).with_graceful_shutdown(stop).await
+                axum::serve(listener, router)
+                    .with_graceful_shutdown(stop)
+                    .await
             }
             Listener::Unix(listener, file) => {
                 socket_file = Some(file);
-                axum::serve(listener, router).with_graceful_shutdown(stop).await
+                axum::serve(listener, router)
+                    .with_graceful_shutdown(stop)
+                    .await
             }
         }
     };
@@ -152,7 +156,10 @@ pub fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     let describe = || format!("could not listen on 'unix:{}'", path.display());
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            anyhow::bail!("{}: a file that is no socket is there; choose another path", describe());
+            anyhow::bail!(
+                "{}: a file that is no socket is there; choose another path",
+                describe()
+            );
         }
         Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -175,7 +182,11 @@ pub fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // A port in TIME_WAIT from the run before is not in use.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -185,7 +196,10 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 impl SocketFile {
     fn new(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
-        Ok(Self { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() })
+        Ok(Self {
+            path: path.to_owned(),
+            inode: fs::symlink_metadata(path)?.ino(),
+        })
     }
 }
 
@@ -252,7 +266,10 @@ mod tests {
         std::mem::forget(file);
         drop(first);
         let (_second, file) = bind_unix(&path).expect("the file is stale");
-        assert_eq!(fs::metadata(&path).expect("bound").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).expect("bound").permissions().mode() & 0o777,
+            0o600
+        );
         drop(file);
         assert!(!path.exists(), "removed with the listener");
 

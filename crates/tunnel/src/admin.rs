@@ -57,11 +57,16 @@ pub(crate) fn start(
     options: &TransportOptions,
     counters: &Arc<Counters>,
 ) -> anyhow::Result<()> {
-    let AdminAddress::At(address) = address else { return Ok(()) };
+    let AdminAddress::At(address) = address else {
+        return Ok(());
+    };
     if let Address::Unix(path) = address
         && path.as_os_str().len() >= 108
     {
-        bail!("--admin 'unix:{}': a socket's path may have 107 bytes", path.display());
+        bail!(
+            "--admin 'unix:{}': a socket's path may have 107 bytes",
+            path.display()
+        );
     }
     let listener = Listener::bind(address)?;
     let router = router(program, options, counters.clone());
@@ -85,7 +90,12 @@ fn router(program: &'static str, options: &TransportOptions, counters: Arc<Count
         }))
     };
     let metrics = move || async move {
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], counters.to_prometheus())
+        (
+            [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+            counters.to_prometheus(),
+        )
     };
-    Router::new().route("/_admin/status", get(status)).route("/metrics", get(metrics))
+    Router::new()
+        .route("/_admin/status", get(status))
+        .route("/metrics", get(metrics))
 }

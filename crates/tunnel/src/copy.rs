@@ -56,7 +56,10 @@ mod tests {
         assert_eq!(to_heap(&counters, b"four"), "four");
         append(&counters, &mut BytesMut::new(), b"four");
         let mut space = [0; 3];
-        assert_eq!(to_reader(&counters, &mut ReadBuf::new(&mut space), b"four"), 3);
+        assert_eq!(
+            to_reader(&counters, &mut ReadBuf::new(&mut space), b"four"),
+            3
+        );
         by_rapace(&counters, 4);
         assert_eq!(counters.copied_bytes.get(), 4 + 4 + 3 + 4);
     }

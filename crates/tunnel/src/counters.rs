@@ -101,13 +101,32 @@ impl Counters {
     pub fn readings(&self) -> Vec<Reading> {
         let sessions = self.shm.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |field: fn(&ShmMetrics) -> &AtomicU64| {
-            sessions.iter().map(|metrics| field(metrics).load(Relaxed)).sum()
+            sessions
+                .iter()
+                .map(|metrics| field(metrics).load(Relaxed))
+                .sum()
         };
         let slots = [
-            ("tunnel_slots_allocated", "slots allocated by rapace", sum(|m| &m.alloc_success)),
-            ("tunnel_slots_failed", "slot allocations that had to wait", sum(|m| &m.alloc_failures)),
-            ("tunnel_slots_freed", "slots freed by the receiver", sum(|m| &m.slot_frees)),
-            ("tunnel_rapace_ring_full", "enqueues that had to wait", sum(|m| &m.ring_full_errors)),
+            (
+                "tunnel_slots_allocated",
+                "slots allocated by rapace",
+                sum(|m| &m.alloc_success),
+            ),
+            (
+                "tunnel_slots_failed",
+                "slot allocations that had to wait",
+                sum(|m| &m.alloc_failures),
+            ),
+            (
+                "tunnel_slots_freed",
+                "slots freed by the receiver",
+                sum(|m| &m.slot_frees),
+            ),
+            (
+                "tunnel_rapace_ring_full",
+                "enqueues that had to wait",
+                sum(|m| &m.ring_full_errors),
+            ),
         ];
         let mut readings = self.own();
         readings.extend(slots.map(|(name, about, value)| Reading {
@@ -121,20 +140,32 @@ impl Counters {
 
     /// The counters as one JSON object: name to number.
     pub fn to_json(&self) -> serde_json::Value {
-        self.readings().into_iter().map(|reading| (reading.name, reading.value)).collect()
+        self.readings()
+            .into_iter()
+            .map(|reading| (reading.name, reading.value))
+            .collect()
     }
 
     /// The counters in Prometheus' text format, version 0.0.4.
     pub fn to_prometheus(&self) -> String {
         let mut text = String::new();
-        for Reading { name, kind, about, value } in self.readings() {
+        for Reading {
+            name,
+            kind,
+            about,
+            value,
+        } in self.readings()
+        {
             text += &format!("# HELP {name} {about}\n# TYPE {name} {kind}\n{name} {value}\n");
         }
         text
     }
 
     pub(crate) fn watch_shm(&self, metrics: Arc<ShmMetrics>) {
-        self.shm.lock().unwrap_or_else(PoisonError::into_inner).push(metrics);
+        self.shm
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(metrics);
     }
 }
 
@@ -150,5 +181,4 @@ mod tests {
         assert!(text.contains("# TYPE tunnel_copied_bytes counter\ntunnel_copied_bytes 7\n"));
         assert!(text.contains("# TYPE tunnel_tunnels_open gauge\ntunnel_tunnels_open 0\n"));
     }
-
 }

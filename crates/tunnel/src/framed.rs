@@ -5,6 +5,8 @@
 //! | `mux` | the rules, without I/O: numbers, credit, half-close, reset |
 //! | `session` | one session with a peer: the writer, the receiver, the table of tunnels |
 //! | `tunnel` | one connection: socket to frames and frames to socket |
+//! | `socket` | the local connection's ends |
+//! | `stream` | a tunnel as a byte stream, for an application in this process |
 //! | `outbox` | frames that wait for the writer |
 //! | `rapace` | rapace's transports, and what must be done to use them well |
 //! | `cork` | batching under rapace's stream transport |
@@ -16,6 +18,8 @@ mod mux;
 mod outbox;
 mod rapace;
 mod session;
+mod socket;
+mod stream;
 mod tunnel;
 
 use std::{fmt, os::fd::OwnedFd, sync::Arc};
@@ -28,13 +32,15 @@ use tokio::{
 };
 
 pub use self::rapace::Slots;
+use self::{cork::Socket, session::Receiver};
 pub(crate) use self::{
     mux::Role,
     rapace::{LinkError, SLOTS_MIN},
     session::{Session, Terms},
-    tunnel::{LocalSocket, Tunnel, TunnelStream},
+    socket::LocalSocket,
+    stream::TunnelStream,
+    tunnel::Tunnel,
 };
-use self::{cork::Socket, session::Receiver};
 use crate::counters::Counters;
 
 /// Longest payload of a stream frame that is accepted, and thus the largest `--chunk-bytes`.
@@ -46,7 +52,10 @@ pub(crate) enum Peer {
     Tcp(TcpStream),
     Unix(UnixStream),
     /// The socket stays open: its end is the peer's.
-    Shm { socket: UnixStream, segment: Segment },
+    Shm {
+        socket: UnixStream,
+        segment: Segment,
+    },
 }
 
 /// Shared memory, laid out by the host and mapped by both.
@@ -66,13 +75,18 @@ impl Segment {
 
     /// Maps what the peer has laid out.
     pub(crate) fn open(memory: &OwnedFd, slots: Slots) -> anyhow::Result<Self> {
-        Ok(Self { mapped: rapace::open_segment(memory)?, slots })
+        Ok(Self {
+            mapped: rapace::open_segment(memory)?,
+            slots,
+        })
     }
 }
 
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Segment").field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("Segment")
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,17 +105,26 @@ impl Peer {
         match self {
             Self::Tcp(socket) => {
                 let (sender, receiver) = stream(Socket::Tcp(socket));
-                session.run(sender, Receiver::Stream(receiver), stopped, never).await
+                session
+                    .run(sender, Receiver::Stream(receiver), stopped, never)
+                    .await
             }
             Self::Unix(socket) => {
                 let (sender, receiver) = stream(Socket::Unix(socket));
-                session.run(sender, Receiver::Stream(receiver), stopped, never).await
+                session
+                    .run(sender, Receiver::Stream(receiver), stopped, never)
+                    .await
             }
-            Self::Shm { mut socket, segment: Segment { mapped, slots } } => {
+            Self::Shm {
+                mut socket,
+                segment: Segment { mapped, slots },
+            } => {
                 let (sender, receiver) = rapace::shm_link(mapped, role, slots, counters);
                 // Nothing more is sent on the socket: a read returns when the peer is gone.
                 let peer_left = async move { drop(socket.read(&mut [0]).await) };
-                session.run(sender, Receiver::Shm(receiver), stopped, peer_left).await
+                session
+                    .run(sender, Receiver::Shm(receiver), stopped, peer_left)
+                    .await
             }
         }
     }

@@ -62,7 +62,14 @@ impl Host {
         let admin = options.admin.clone().unwrap_or_else(beside);
         admin::start(&admin, "http-tunnel-host", &options.transport, &counters)?;
         let (current, stopped) = (watch::Sender::new(None), watch::Sender::new(false));
-        Ok(Self { options, clients, peers, counters, current, stopped })
+        Ok(Self {
+            options,
+            clients,
+            peers,
+            counters,
+            current,
+            stopped,
+        })
     }
 
     /// Where clients connect.
@@ -151,8 +158,12 @@ impl Host {
         let (session, _) = Session::new(terms, self.counters.clone());
         self.current.send_replace(Some(session.clone()));
         tracing::info!("plugin attached");
-        let running =
-            peer.run(&session, Role::Opener, &self.counters, self.stopped.subscribe());
+        let running = peer.run(
+            &session,
+            Role::Opener,
+            &self.counters,
+            self.stopped.subscribe(),
+        );
         tokio::pin!(running);
         let mut waiting = None;
         let ended = loop {
@@ -227,7 +238,11 @@ impl Host {
             return permit;
         }
         self.counters.accept_stalls.add(1);
-        connections.clone().acquire_owned().await.expect("never closed")
+        connections
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("never closed")
     }
 }
 

@@ -58,7 +58,12 @@ impl Plugin {
         let admin = options.admin.clone().unwrap_or_else(beside);
         admin::start(&admin, "http-tunnel-plugin", &options.transport, &counters)?;
         let (tunnels, stopped) = (TaskTracker::new(), watch::Sender::new(false));
-        Ok(Self { options, counters, tunnels, stopped })
+        Ok(Self {
+            options,
+            counters,
+            tunnels,
+            stopped,
+        })
     }
 
     pub fn counters(&self) -> Arc<Counters> {
@@ -100,8 +105,12 @@ impl Plugin {
 
     async fn attend(&self, peer: Peer, terms: Terms) {
         let (session, mut opened) = Session::new(terms, self.counters.clone());
-        let running =
-            peer.run(&session, Role::Acceptor, &self.counters, self.stopped.subscribe());
+        let running = peer.run(
+            &session,
+            Role::Acceptor,
+            &self.counters,
+            self.stopped.subscribe(),
+        );
         tokio::pin!(running);
         let ended = loop {
             tokio::select! {

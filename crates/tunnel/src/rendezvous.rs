@@ -60,7 +60,11 @@ struct Hello {
 #[serde(rename_all = "kebab-case")]
 enum Answer {
     Refused(String),
-    Welcome { window_bytes: u32, tunnels_max: usize, slots: Option<Slots> },
+    Welcome {
+        window_bytes: u32,
+        tunnels_max: usize,
+        slots: Option<Slots>,
+    },
 }
 
 /// Only what every version has, to name a peer of another one.
@@ -80,7 +84,11 @@ pub(crate) enum AttachError {
         "no host answered at '{address}' within {waited_ms} ms ({cause}); start http-tunnel-host \
          with the same --transport and --addr"
     )]
-    TimedOut { address: String, waited_ms: u128, cause: String },
+    TimedOut {
+        address: String,
+        waited_ms: u128,
+        cause: String,
+    },
 }
 
 /// The host's end of `--addr`.
@@ -88,7 +96,10 @@ pub(crate) enum AttachError {
 pub(crate) enum PeerListener {
     Tcp(TcpListener),
     /// The file is removed with the listener.
-    Unix { listener: UnixListener, _file: SocketFile },
+    Unix {
+        listener: UnixListener,
+        _file: SocketFile,
+    },
 }
 
 /// A plugin that has connected and not said anything yet.
@@ -123,7 +134,10 @@ impl PeerListener {
                 let (socket, _) = listener.accept().await?;
                 let (theirs, ours) = (socket.peer_cred()?.uid(), rustix::process::geteuid());
                 if theirs != ours.as_raw() {
-                    bail!("refused a peer of user {theirs}: this is user {}", ours.as_raw());
+                    bail!(
+                        "refused a peer of user {theirs}: this is user {}",
+                        ours.as_raw()
+                    );
                 }
                 Ok(Newcomer::Unix(socket))
             }
@@ -165,7 +179,12 @@ impl Newcomer {
         };
         let window_bytes = options.window_bytes;
         let segment = slots.map(Segment::create).transpose()?;
-        self.say(&Answer::Welcome { window_bytes, tunnels_max, slots }).await?;
+        self.say(&Answer::Welcome {
+            window_bytes,
+            tunnels_max,
+            slots,
+        })
+        .await?;
         let terms = Terms {
             role: Role::Opener,
             frame_bytes: options.frame_bytes(slots),
@@ -206,7 +225,10 @@ pub(crate) async fn attach(options: &TransportOptions) -> Result<(Peer, Terms), 
         let cause = match timeout(HANDSHAKE_TIMEOUT, attempt(options)).await {
             Ok(Ok(Ok(attached))) => return Ok(attached),
             Ok(Ok(Err(reason))) => {
-                return Err(AttachError::Refused { address: options.addr.to_string(), reason });
+                return Err(AttachError::Refused {
+                    address: options.addr.to_string(),
+                    reason,
+                });
             }
             Ok(Err(error)) => format!("{error:#}"),
             Err(_) => "it accepts and says nothing".to_owned(),
@@ -214,7 +236,11 @@ pub(crate) async fn attach(options: &TransportOptions) -> Result<(Peer, Terms), 
         if started.elapsed() >= options.peer_timeout() {
             let address = options.addr.to_string();
             let waited_ms = started.elapsed().as_millis();
-            return Err(AttachError::TimedOut { address, waited_ms, cause });
+            return Err(AttachError::TimedOut {
+                address,
+                waited_ms,
+                cause,
+            });
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
     }
@@ -241,11 +267,17 @@ async fn attempt(options: &TransportOptions) -> anyhow::Result<Result<(Peer, Ter
     host.say(&hello).await?;
     let line = host.hear().await?;
     let Ok(answer) = serde_json::from_str(&line) else {
-        return Ok(Err(format!("it answered '{line}', which is not the tunnel's protocol")));
+        return Ok(Err(format!(
+            "it answered '{line}', which is not the tunnel's protocol"
+        )));
     };
     let (window_bytes, tunnels_max, slots) = match answer {
         Answer::Refused(reason) => return Ok(Err(reason)),
-        Answer::Welcome { window_bytes, tunnels_max, slots } => (window_bytes, tunnels_max, slots),
+        Answer::Welcome {
+            window_bytes,
+            tunnels_max,
+            slots,
+        } => (window_bytes, tunnels_max, slots),
     };
     let terms = Terms {
         role: Role::Acceptor,
@@ -314,7 +346,11 @@ async fn say(
 async fn hear(socket: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<String> {
     let mut line = Vec::new();
     loop {
-        match socket.read_u8().await.context("the peer closed the connection")? {
+        match socket
+            .read_u8()
+            .await
+            .context("the peer closed the connection")?
+        {
             b'\n' => return String::from_utf8(line).context("not text"),
             byte => line.push(byte),
         }
@@ -331,7 +367,12 @@ async fn send_descriptor(socket: &UnixStream, descriptor: OwnedFd) -> io::Result
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let descriptors = [descriptor.as_fd()];
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        rustix::net::sendmsg(socket, &[IoSlice::new(b"m")], &mut ancillary, SendFlags::NOSIGNAL)?;
+        rustix::net::sendmsg(
+            socket,
+            &[IoSlice::new(b"m")],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )?;
         Ok(())
     };
     socket.async_io(Interest::WRITABLE, send).await

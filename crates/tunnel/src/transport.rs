@@ -83,7 +83,10 @@ impl TransportOptions {
     /// Longest payload this end sends in a frame, given the segment if there is one.
     pub(crate) fn frame_bytes(&self, slots: Option<Slots>) -> usize {
         let bytes = match slots {
-            Some(slots) => self.chunk_bytes.unwrap_or(slots.size_bytes).min(slots.size_bytes),
+            Some(slots) => self
+                .chunk_bytes
+                .unwrap_or(slots.size_bytes)
+                .min(slots.size_bytes),
             None => self.chunk_bytes.unwrap_or(CHUNK_BYTES),
         };
         bytes as usize
@@ -126,7 +129,11 @@ fn shm_slots(text: &str) -> Result<u32, String> {
 fn shm_slot_size(text: &str) -> Result<u32, String> {
     let bytes = bounded(text, 64, 16 << 20)?;
     // rapace keeps its free list inside the slots.
-    if bytes % 8 == 0 { Ok(bytes) } else { Err("expected a multiple of 8".to_owned()) }
+    if bytes % 8 == 0 {
+        Ok(bytes)
+    } else {
+        Err("expected a multiple of 8".to_owned())
+    }
 }
 
 fn bounded(text: &str, min: u32, max: u32) -> Result<u32, String> {
@@ -148,7 +155,9 @@ impl FromStr for PeerAddress {
         match path.len() {
             0 => Err("expected a path or HOST:PORT".to_owned()),
             1..108 => Ok(Self::Path(path.into())),
-            length => Err(format!("a socket's path may have 107 bytes, this one has {length}")),
+            length => Err(format!(
+                "a socket's path may have 107 bytes, this one has {length}"
+            )),
         }
     }
 }
@@ -206,8 +215,14 @@ mod tests {
             ("--transport=ship --addr=/a", "'ship'"),
             ("--transport=shm --addr=127.0.0.1:1", "expected a path"),
             ("--transport=shm --addr=/a --shm-slots=7", "from 8 to"),
-            ("--transport=shm --addr=/a --shm-slot-size=100", "multiple of 8"),
-            ("--transport=shm --addr=/a --shm-slots=65536 --shm-slot-size=65536", "rapace allows"),
+            (
+                "--transport=shm --addr=/a --shm-slot-size=100",
+                "multiple of 8",
+            ),
+            (
+                "--transport=shm --addr=/a --shm-slots=65536 --shm-slot-size=65536",
+                "rapace allows",
+            ),
             ("--addr=/a --chunk-bytes=0", "from 64 to"),
             ("--addr=", "expected a path"),
         ] {

@@ -47,7 +47,11 @@ const COLUMNS: [&str; 33] = [
 /// The table with a heading line. Missing figures are empty.
 pub fn render(summary: &Summary<'_>) -> String {
     let (heading, rows) = table(summary);
-    [heading].iter().chain(&rows).map(|fields| line(fields)).collect()
+    [heading]
+        .iter()
+        .chain(&rows)
+        .map(|fields| line(fields))
+        .collect()
 }
 
 /// The same cells as JSON objects; missing figures are null.
@@ -58,20 +62,39 @@ pub fn cells(summary: &Summary<'_>) -> Vec<Value> {
         text => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
     };
     rows.iter()
-        .map(|row| heading.iter().cloned().zip(row.iter().map(|text| value(text))).collect())
+        .map(|row| {
+            heading
+                .iter()
+                .cloned()
+                .zip(row.iter().map(|text| value(text)))
+                .collect()
+        })
         .collect()
 }
 
 fn table(summary: &Summary<'_>) -> (Vec<String>, Vec<Vec<String>>) {
-    let mut roles: Vec<&str> =
-        summary.scenarios.iter().flat_map(|scenario| &scenario.roles).map(String::as_str).collect();
+    let mut roles: Vec<&str> = summary
+        .scenarios
+        .iter()
+        .flat_map(|scenario| &scenario.roles)
+        .map(String::as_str)
+        .collect();
     roles.sort_unstable();
     roles.dedup();
     let mut heading: Vec<String> = COLUMNS.map(str::to_owned).into();
-    heading.extend(roles.iter().map(|role| format!("cpu_us_per_request_{role}")));
+    heading.extend(
+        roles
+            .iter()
+            .map(|role| format!("cpu_us_per_request_{role}")),
+    );
     heading.push("cpu_us_per_request_server".to_owned());
-    let rows = summary.scenarios.iter().flat_map(|scenario| &scenario.tables);
-    let rows = rows.flat_map(|table| &table.rows).map(|row| fields(row, &roles));
+    let rows = summary
+        .scenarios
+        .iter()
+        .flat_map(|scenario| &scenario.tables);
+    let rows = rows
+        .flat_map(|table| &table.rows)
+        .map(|row| fields(row, &roles));
     (heading, rows.collect())
 }
 
@@ -116,7 +139,9 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
         totals.zero_copy_bytes.to_string(),
         totals.copied_bytes.to_string(),
     ];
-    let cpu = roles.iter().map(|role| median(row.cpu_us_per_request.get(*role).copied()));
+    let cpu = roles
+        .iter()
+        .map(|role| median(row.cpu_us_per_request.get(*role).copied()));
     fields.extend(cpu);
     fields.push(median(row.cpu_us_per_request_server));
     fields

@@ -30,7 +30,11 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
 
 /// One table per endpoint.
 pub fn tables(scenario: &ScenarioSummary<'_>) -> String {
-    scenario.tables.iter().map(|table| endpoint_table(scenario, table)).collect()
+    scenario
+        .tables
+        .iter()
+        .map(|table| endpoint_table(scenario, table))
+        .collect()
 }
 
 /// What went wrong, as a section; empty if there was nothing to run.
@@ -48,24 +52,40 @@ pub fn pathologies(scenario: &ScenarioSummary<'_>) -> String {
 
 fn environment(manifest: &Manifest) -> String {
     let machine = &manifest.machine;
-    let dirty = if manifest.git.dirty { ", with uncommitted changes" } else { "" };
+    let dirty = if manifest.git.dirty {
+        ", with uncommitted changes"
+    } else {
+        ""
+    };
     let revision = match manifest.git.revision.as_str() {
         "" => "none",
         revision => &revision[..revision.len().min(12)],
     };
-    let limits: Vec<String> =
-        machine.cgroup.iter().map(|(name, limit)| format!("{name} {limit}")).collect();
+    let limits: Vec<String> = machine
+        .cgroup
+        .iter()
+        .map(|(name, limit)| format!("{name} {limit}"))
+        .collect();
     let rows = [
         ("started", manifest.started.clone()),
         ("command", format!("`{}`", manifest.command_line.join(" "))),
         ("revision", format!("{revision}{dirty}")),
-        ("hopbench", format!("{} ({} profile)", manifest.hopbench, manifest.profile)),
+        (
+            "hopbench",
+            format!("{} ({} profile)", manifest.hopbench, manifest.profile),
+        ),
         ("toolchain", manifest.toolchain.clone()),
         ("seed", manifest.seed.to_string()),
-        ("processor", format!("{} × {}", machine.cores, machine.cpu_model)),
+        (
+            "processor",
+            format!("{} × {}", machine.cores, machine.cpu_model),
+        ),
         ("governor", machine.governor.clone()),
         ("memory", format!("{} MiB", machine.memory_kib / 1024)),
-        ("system", format!("{}, Linux {}", machine.operating_system, machine.kernel)),
+        (
+            "system",
+            format!("{}, Linux {}", machine.operating_system, machine.kernel),
+        ),
         ("virtualization", machine.virtualization.clone()),
         ("limits", limits.join(", ")),
         ("storage", machine.storage.clone()),
@@ -80,8 +100,14 @@ fn environment(manifest: &Manifest) -> String {
 }
 
 fn progress(trials: &[Trial], planned: usize) -> String {
-    let failed = trials.iter().filter(|trial| trial.measured().is_none()).count();
-    let mut out = format!("\n{} of {planned} trials run, {failed} failed.", trials.len());
+    let failed = trials
+        .iter()
+        .filter(|trial| trial.measured().is_none())
+        .count();
+    let mut out = format!(
+        "\n{} of {planned} trials run, {failed} failed.",
+        trials.len()
+    );
     if trials.len() < planned {
         out += " **The run is not complete.**";
     }
@@ -114,7 +140,11 @@ fn scenario_heading(scenario: &ScenarioSummary<'_>) -> String {
 }
 
 fn endpoint_table(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> String {
-    let mut out = format!("\n### {}{}\n\n", table.endpoint, connection(table.keep_alive));
+    let mut out = format!(
+        "\n### {}{}\n\n",
+        table.endpoint,
+        connection(table.keep_alive)
+    );
     out += "| Transport | Concurrency | RPS | p50 (ms) | p99 (ms) | RPS vs Baseline | p90 (ms) \
             | Errors |";
     for role in &scenario.roles {
@@ -151,7 +181,10 @@ fn table_row(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
         errors(row),
     );
     for role in &scenario.roles {
-        out += &format!(" {} |", spread(row.cpu_us_per_request.get(role).copied(), tenths));
+        out += &format!(
+            " {} |",
+            spread(row.cpu_us_per_request.get(role).copied(), tenths)
+        );
     }
     out += &format!(" {} |\n", spread(row.cpu_us_per_request_server, tenths));
     out
@@ -218,11 +251,17 @@ fn warnings(scenario: &ScenarioSummary<'_>) -> String {
     for row in scenario.tables.iter().flat_map(|table| &table.rows) {
         for warning in &row.warnings {
             let cell = &row.cell;
-            out +=
-                &format!("- {} {} c={}: {warning}\n", cell.path, cell.endpoint, cell.concurrency);
+            out += &format!(
+                "- {} {} c={}: {warning}\n",
+                cell.path, cell.endpoint, cell.concurrency
+            );
         }
     }
-    if out.is_empty() { out } else { format!("\n### Warnings\n\n{out}") }
+    if out.is_empty() {
+        out
+    } else {
+        format!("\n### Warnings\n\n{out}")
+    }
 }
 
 fn paths(paths: &[PathInfo]) -> String {
@@ -244,13 +283,23 @@ fn paths(paths: &[PathInfo]) -> String {
 }
 
 fn connection(keep_alive: bool) -> &'static str {
-    if keep_alive { "" } else { ", a new connection per request" }
+    if keep_alive {
+        ""
+    } else {
+        ", a new connection per request"
+    }
 }
 
 fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> String {
-    let Some(Spread { median, min, max }) = spread else { return "–".to_owned() };
+    let Some(Spread { median, min, max }) = spread else {
+        return "–".to_owned();
+    };
     let (median, min, max) = (format(median), format(min), format(max));
-    if min == max { median } else { format!("{median} ({min}–{max})") }
+    if min == max {
+        median
+    } else {
+        format!("{median} ({min}–{max})")
+    }
 }
 
 fn milliseconds(us: f64) -> String {
@@ -264,7 +313,11 @@ fn milliseconds(us: f64) -> String {
 
 fn percent(ratio: f64) -> String {
     let percent = ratio * 100.0;
-    if percent < 9.95 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+    if percent < 9.95 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.0} %")
+    }
 }
 
 fn tenths(number: f64) -> String {

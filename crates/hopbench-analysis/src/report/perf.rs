@@ -18,10 +18,21 @@ pub fn render(summary: &Summary<'_>) -> String {
 /// Counts and bytes are sums over the blocks, latencies are those of all blocks together, and the
 /// rest are medians. A figure that is missing is `nan`.
 fn line(row: &CellSummary<'_>) -> String {
-    let CellSummary { cell, totals, merged, .. } = row;
+    let CellSummary {
+        cell,
+        totals,
+        merged,
+        ..
+    } = row;
     let ms = |us: Option<f64>| us.map_or_else(|| "nan".to_owned(), |us| format!("{:.4}", us / 1e3));
     let median = |spread: Option<Spread>| spread.map_or(f64::NAN, |spread| spread.median);
-    let kib = |kib: f64| if kib.is_nan() { "nan".to_owned() } else { format!("{kib:.0}") };
+    let kib = |kib: f64| {
+        if kib.is_nan() {
+            "nan".to_owned()
+        } else {
+            format!("{kib:.0}")
+        }
+    };
     let (before, after) = (median(row.rss_before_kib), median(row.rss_after_kib));
     let fields = [
         ("scenario", cell.scenario.clone()),
@@ -30,7 +41,10 @@ fn line(row: &CellSummary<'_>) -> String {
         ("requests", totals.requests.to_string()),
         ("success", totals.good.to_string()),
         ("errors", row.failed_requests().to_string()),
-        ("throughput_rps", format!("{:.2}", median(row.rps)).to_lowercase()),
+        (
+            "throughput_rps",
+            format!("{:.2}", median(row.rps)).to_lowercase(),
+        ),
         ("total_ms", format!("{:.2}", totals.elapsed_us / 1e3)),
         ("latency_avg_ms", ms(merged.map(|merged| merged.mean_us))),
         ("latency_p50_ms", ms(merged.map(|merged| merged.p50_us))),

@@ -7,7 +7,11 @@ use crate::summary::Summary;
 pub fn render(summary: &Summary<'_>) -> String {
     let mut out = String::new();
     for scenario in &summary.scenarios {
-        out += &format!("\n## {}: {}\n", scenario.info.name, scenario.info.question.trim());
+        out += &format!(
+            "\n## {}: {}\n",
+            scenario.info.name,
+            scenario.info.question.trim()
+        );
         out += &align(&markdown::tables(scenario));
         out += &markdown::pathologies(scenario);
     }
@@ -19,7 +23,10 @@ fn align(text: &str) -> String {
     let mut out = String::new();
     let mut table: Vec<Vec<&str>> = Vec::new();
     for line in text.lines().chain([""]) {
-        if let Some(row) = line.strip_prefix('|').and_then(|line| line.strip_suffix('|')) {
+        if let Some(row) = line
+            .strip_prefix('|')
+            .and_then(|line| line.strip_suffix('|'))
+        {
             table.push(row.split('|').map(str::trim).collect());
             continue;
         }
@@ -33,8 +40,14 @@ fn align(text: &str) -> String {
 
 fn pad(table: &[Vec<&str>]) -> String {
     let width = |column: usize| {
-        let cells = table.iter().filter(|row| !is_rule(row)).filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        let cells = table
+            .iter()
+            .filter(|row| !is_rule(row))
+            .filter_map(|row| row.get(column));
+        cells
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
     };
     let mut out = String::new();
     for row in table {
@@ -54,5 +67,6 @@ fn pad(table: &[Vec<&str>]) -> String {
 }
 
 fn is_rule(row: &[&str]) -> bool {
-    row.iter().all(|cell| cell.trim_matches(['-', ':']).is_empty())
+    row.iter()
+        .all(|cell| cell.trim_matches(['-', ':']).is_empty())
 }

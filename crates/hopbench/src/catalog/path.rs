@@ -123,7 +123,11 @@ impl PathDefinition {
 
     fn places(&self) -> impl Iterator<Item = &Place> {
         let commands = self.processes.iter().flat_map(|process| {
-            process.command.iter().chain(&process.version).chain(&process.admin)
+            process
+                .command
+                .iter()
+                .chain(&process.version)
+                .chain(&process.admin)
         });
         let files = self.files.iter().map(|file| &file.content);
         let describe = self.describe.iter().flatten();
@@ -138,12 +142,19 @@ impl PathDefinition {
         }
         let mut names = BTreeSet::new();
         for process in &self.processes {
-            let ProcessDefinition { name, command, version, .. } = process;
+            let ProcessDefinition {
+                name,
+                command,
+                version,
+                ..
+            } = process;
             if !names.insert(name) {
                 return Err(format!("process '{name}': expected names that differ"));
             }
             if name.is_empty() || name.contains(['/', ' ']) {
-                return Err(format!("process '{name}': expected a name without '/' and spaces"));
+                return Err(format!(
+                    "process '{name}': expected a name without '/' and spaces"
+                ));
             }
             if command.is_empty() || version.is_empty() {
                 return Err(format!(
@@ -156,11 +167,16 @@ impl PathDefinition {
             if let Place::File(name) = place
                 && !files.contains(name.as_str())
             {
-                return Err(format!("'{{{{file:{name}}}}}': expected a [[file]] of that name"));
+                return Err(format!(
+                    "'{{{{file:{name}}}}}': expected a [[file]] of that name"
+                ));
             }
         }
         if !self.ready.starts_with('/') {
-            return Err(format!("'ready': expected a path that begins with '/': '{}'", self.ready));
+            return Err(format!(
+                "'ready': expected a path that begins with '/': '{}'",
+                self.ready
+            ));
         }
         let is_front = |place: &Place| matches!(place, Place::Port(_) | Place::Socket(_));
         if !self.front.places().any(is_front) {

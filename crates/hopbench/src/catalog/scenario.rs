@@ -93,7 +93,11 @@ impl ScenarioDefinition {
         let wire: Wire = toml::from_str(text).map_err(|error| error.to_string())?;
         let endpoints = match wire.endpoints.as_slice() {
             [all] if all == "*" => None,
-            some => Some(some.iter().map(|target| target.parse()).collect::<Result<_, _>>()?),
+            some => Some(
+                some.iter()
+                    .map(|target| target.parse())
+                    .collect::<Result<_, _>>()?,
+            ),
         };
         let slower = wire.pathologies.slower.into_iter();
         let scenario = Self {
@@ -112,7 +116,9 @@ impl ScenarioDefinition {
             pathologies: PathologyRules {
                 p99_over_reference: wire.pathologies.p99_over_reference,
                 rps_collapse: wire.pathologies.rps_collapse,
-                slower: slower.map(|WireSlower { path, than }| SlowerRule { path, than }).collect(),
+                slower: slower
+                    .map(|WireSlower { path, than }| SlowerRule { path, than })
+                    .collect(),
             },
         };
         scenario.check()?;
@@ -130,12 +136,20 @@ impl ScenarioDefinition {
         within("warm-up-ms", self.warm_up_ms, 0, DURATION_MS_MAX)?;
         within("blocks", self.blocks.into(), 1, BLOCKS_MAX.into())?;
         for concurrency in &self.concurrency {
-            within("concurrency", (*concurrency).into(), 1, CONCURRENCY_MAX.into())?;
+            within(
+                "concurrency",
+                (*concurrency).into(),
+                1,
+                CONCURRENCY_MAX.into(),
+            )?;
         }
         let empty = [
             ("paths", self.paths.is_empty()),
             ("concurrency", self.concurrency.is_empty()),
-            ("endpoints", self.endpoints.as_ref().is_some_and(Vec::is_empty)),
+            (
+                "endpoints",
+                self.endpoints.as_ref().is_some_and(Vec::is_empty),
+            ),
         ];
         match empty.into_iter().find(|(_, empty)| *empty) {
             Some((name, _)) => Err(format!("'{name}': expected at least one")),
@@ -166,7 +180,9 @@ impl FromStr for Target {
             None => (text, None),
         };
         if !path.starts_with('/') || path.contains(char::is_whitespace) {
-            return Err(format!("endpoint '{text}': expected a path that begins with '/'"));
+            return Err(format!(
+                "endpoint '{text}': expected a path that begins with '/'"
+            ));
         }
         let body_bytes = match body {
             None => None,
@@ -180,7 +196,10 @@ impl FromStr for Target {
                 }
             },
         };
-        Ok(Self { path: path.to_owned(), body_bytes })
+        Ok(Self {
+            path: path.to_owned(),
+            body_bytes,
+        })
     }
 }
 

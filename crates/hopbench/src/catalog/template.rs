@@ -84,10 +84,12 @@ impl Place {
     fn parse(text: &str) -> Result<Self, String> {
         let (kind, name) = text.split_once(':').unwrap_or((text, ""));
         let named = || match name {
-            "" => Err(format!("'{{{{{text}}}}}': expected a name, as in '{{{{{kind}:front}}}}'")),
-            name if name.contains(['/', ' ']) => {
-                Err(format!("'{{{{{text}}}}}': expected a name without '/' and spaces"))
-            }
+            "" => Err(format!(
+                "'{{{{{text}}}}}': expected a name, as in '{{{{{kind}:front}}}}'"
+            )),
+            name if name.contains(['/', ' ']) => Err(format!(
+                "'{{{{{text}}}}}': expected a name without '/' and spaces"
+            )),
             name => Ok(name.to_owned()),
         };
         match kind {
@@ -156,8 +158,14 @@ mod tests {
 
     #[test]
     fn places_are_filled_in_and_single_braces_left_alone() {
-        assert_eq!(fill("{{bin:host}} --addr={{socket:a}}"), "/target/host --addr=/trial/a");
-        assert_eq!(fill("server { listen {{ port:front }}; }"), "server { listen 4000; }");
+        assert_eq!(
+            fill("{{bin:host}} --addr={{socket:a}}"),
+            "/target/host --addr=/trial/a"
+        );
+        assert_eq!(
+            fill("server { listen {{ port:front }}; }"),
+            "server { listen 4000; }"
+        );
         assert_eq!(fill("{{dir}}/x {{file:a.cfg}}"), "/trial/x /trial/a.cfg");
     }
 

@@ -31,7 +31,12 @@ pub(super) fn run(context: &Context, options: &cli::Describe) -> anyhow::Result<
         (Err(error), Err(other)) => {
             // What is closer to a scenario has a question.
             let text = std::fs::read_to_string(name).unwrap_or_default();
-            return Err(if text.contains("question") { other } else { error }.into());
+            return Err(if text.contains("question") {
+                other
+            } else {
+                error
+            }
+            .into());
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -40,10 +45,17 @@ pub(super) fn run(context: &Context, options: &cli::Describe) -> anyhow::Result<
 /// A name that is neither: the hint is for both kinds.
 fn unknown(context: &Context, name: &str, error: &CatalogError) -> CatalogError {
     if name.starts_with("tag:") {
-        return CatalogError::Invalid { file: name.to_owned(), message: error.to_string() };
+        return CatalogError::Invalid {
+            file: name.to_owned(),
+            message: error.to_string(),
+        };
     }
     let paths = context.catalog.paths.iter().map(|path| path.name.as_str());
-    let scenarios = context.catalog.scenarios.iter().map(|scenario| scenario.name.as_str());
+    let scenarios = context
+        .catalog
+        .scenarios
+        .iter()
+        .map(|scenario| scenario.name.as_str());
     let known: Vec<&str> = paths.chain(scenarios).collect();
     CatalogError::Unknown {
         kind: "path or scenario",
@@ -66,7 +78,11 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
         .iter()
         .map(|process| {
             let receipt = receipts.get(&process.name).cloned().unwrap_or_default();
-            vec![format!("  {}", process.name), format!("role {}", process.role), receipt]
+            vec![
+                format!("  {}", process.name),
+                format!("role {}", process.role),
+                receipt,
+            ]
         })
         .collect();
     text += &columns(&processes);
@@ -119,11 +135,19 @@ fn scenario(context: &Context, scenario: &ScenarioDefinition) -> anyhow::Result<
 
 /// Asks the reference of the first scenario, as a run would.
 fn endpoint(context: &Context, name: &str) -> anyhow::Result<ExitCode> {
-    let target: Target = name
-        .parse()
-        .map_err(|message| CatalogError::Invalid { file: name.to_owned(), message })?;
-    let first = context.catalog.scenarios.first().map(|scenario| scenario.name.clone());
-    let overrides = Overrides { endpoints: vec![target], ..Overrides::default() };
+    let target: Target = name.parse().map_err(|message| CatalogError::Invalid {
+        file: name.to_owned(),
+        message,
+    })?;
+    let first = context
+        .catalog
+        .scenarios
+        .first()
+        .map(|scenario| scenario.name.clone());
+    let overrides = Overrides {
+        endpoints: vec![target],
+        ..Overrides::default()
+    };
     let names: Vec<String> = first.into_iter().collect();
     let selection = Selection::new(&context.catalog, &context.toolbox, &names, &overrides)?;
     for answer in selection.answers.values() {

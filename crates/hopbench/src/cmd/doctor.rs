@@ -29,11 +29,17 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
     let mut findings = programs(context);
     findings.extend(paths(context));
     findings.extend(conditions());
-    let broken = findings.iter().any(|finding| finding.state == State::Broken);
+    let broken = findings
+        .iter()
+        .any(|finding| finding.state == State::Broken);
     let rows: Vec<Vec<String>> = findings
         .iter()
         .map(|finding| {
-            vec![finding.state.name().to_owned(), finding.what.clone(), finding.note.clone()]
+            vec![
+                finding.state.name().to_owned(),
+                finding.what.clone(),
+                finding.note.clone(),
+            ]
         })
         .collect();
     context.print(&columns(&rows), || {
@@ -62,7 +68,11 @@ fn programs(context: &Context) -> Vec<Finding> {
         Ok(file) => (State::Fine, file.display().to_string()),
         Err(error) => (State::Broken, error.to_string()),
     };
-    vec![Finding { what: format!("program {name}"), state, note }]
+    vec![Finding {
+        what: format!("program {name}"),
+        state,
+        note,
+    }]
 }
 
 fn paths(context: &Context) -> Vec<Finding> {
@@ -73,7 +83,11 @@ fn paths(context: &Context) -> Vec<Finding> {
             (false, true) => State::Broken,
             (false, false) => State::Missing,
         };
-        Finding { what: format!("path {}", path.name), state, note: missing.join("; ") }
+        Finding {
+            what: format!("path {}", path.name),
+            state,
+            note: missing.join("; "),
+        }
     });
     found.collect()
 }
@@ -81,16 +95,32 @@ fn paths(context: &Context) -> Vec<Finding> {
 fn conditions() -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |what: &str, state, note: String| {
-        findings.push(Finding { what: what.to_owned(), state, note });
+        findings.push(Finding {
+            what: what.to_owned(),
+            state,
+            note,
+        });
     };
     for (what, warning) in doubts() {
-        let state = if warning.is_some() { State::Warning } else { State::Fine };
+        let state = if warning.is_some() {
+            State::Warning
+        } else {
+            State::Fine
+        };
         add(what, state, warning.unwrap_or_default());
     }
     let limit = machine::open_files_max();
     let needed = open_files_needed(CONCURRENCY_MAX);
-    let state = if limit < needed { State::Warning } else { State::Fine };
-    add("open files", state, format!("at most {limit} per process; c={CONCURRENCY_MAX} takes {needed}"));
+    let state = if limit < needed {
+        State::Warning
+    } else {
+        State::Fine
+    };
+    add(
+        "open files",
+        state,
+        format!("at most {limit} per process; c={CONCURRENCY_MAX} takes {needed}"),
+    );
     let (state, note) = match shared_memory() {
         Ok(()) => (State::Fine, String::new()),
         Err(note) => (State::Warning, note),

@@ -13,7 +13,11 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
         .paths
         .iter()
         .map(|path| {
-            let note = if missing(path).is_empty() { "" } else { " (can't be run here: doctor)" };
+            let note = if missing(path).is_empty() {
+                ""
+            } else {
+                " (can't be run here: doctor)"
+            };
             vec![
                 format!("  {}", path.name),
                 path.tags.join(","),
@@ -26,10 +30,17 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
         .scenarios
         .iter()
         .map(|scenario| {
-            vec![format!("  {}", scenario.name), scenario.question.trim().to_owned()]
+            vec![
+                format!("  {}", scenario.name),
+                scenario.question.trim().to_owned(),
+            ]
         })
         .collect();
-    let text = format!("paths\n{}\nscenarios\n{}", columns(&paths), columns(&scenarios));
+    let text = format!(
+        "paths\n{}\nscenarios\n{}",
+        columns(&paths),
+        columns(&scenarios)
+    );
     context.print(&text, || {
         let paths = context.catalog.paths.iter().map(|path| {
             json!({
@@ -37,9 +48,11 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
                 "missing": missing(path),
             })
         });
-        let scenarios = context.catalog.scenarios.iter().map(|scenario| {
-            json!({"name": scenario.name, "question": scenario.question})
-        });
+        let scenarios = context
+            .catalog
+            .scenarios
+            .iter()
+            .map(|scenario| json!({"name": scenario.name, "question": scenario.question}));
         json!({
             "paths": paths.collect::<Vec<_>>(),
             "scenarios": scenarios.collect::<Vec<_>>(),

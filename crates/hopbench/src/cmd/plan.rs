@@ -9,9 +9,18 @@ pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<Exit
     let selection = context.select(&options.choice)?;
     let plan = plan::plan(&selection, options.seed);
     let mut rows = vec![
-        ["trial", "block", "scenario", "endpoint", "path", "concurrency", "warm-up", "load"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "trial",
+            "block",
+            "scenario",
+            "endpoint",
+            "path",
+            "concurrency",
+            "warm-up",
+            "load",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     rows.extend(plan.trials.iter().map(|trial| {
         let twin = if trial.twin == 0 { "" } else { " (control)" };

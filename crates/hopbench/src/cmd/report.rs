@@ -29,7 +29,10 @@ pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<Ex
 pub(super) fn write(run_dir: &RunDir, manifest: &Manifest, trials: &[Trial]) -> anyhow::Result<()> {
     let planned = run_dir.plan()?.trials.len();
     let summary = Summary::new(manifest, trials)?;
-    run_dir.write("REPORT.md", markdown::report(&summary, trials, planned).as_bytes())?;
+    run_dir.write(
+        "REPORT.md",
+        markdown::report(&summary, trials, planned).as_bytes(),
+    )?;
     run_dir.write("summary.csv", csv::render(&summary).as_bytes())
 }
 
@@ -46,12 +49,15 @@ pub(super) fn show(
             print(&terminal::render(&summary))?;
             print(&format!("\nrun directory: {}\n", run_dir.path().display()))
         }
-        Format::Json => print(&format!("{:#}\n", serde_json::json!({
-            "run": run_dir.path(),
-            "trials": trials.len(),
-            "failed_trials": trials.iter().filter(|trial| trial.measured().is_none()).count(),
-            "cells": csv::cells(&summary),
-        }))),
+        Format::Json => print(&format!(
+            "{:#}\n",
+            serde_json::json!({
+                "run": run_dir.path(),
+                "trials": trials.len(),
+                "failed_trials": trials.iter().filter(|trial| trial.measured().is_none()).count(),
+                "cells": csv::cells(&summary),
+            })
+        )),
         Format::Perf => print(&perf::render(&summary)),
     }
 }

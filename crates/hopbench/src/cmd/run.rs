@@ -43,7 +43,10 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
     let revision = git.revision.get(..8).unwrap_or("unversioned");
     let run_dir = RunDir::create(&options.out, &format!("{stamp}-{revision}"))?;
     run_dir.check_space(plan.trials.len())?;
-    let manifest = Manifest { git, ..manifest(context, &selection, seed, run_dir.path())? };
+    let manifest = Manifest {
+        git,
+        ..manifest(context, &selection, seed, run_dir.path())?
+    };
     run_dir.write_manifest(&manifest)?;
     run_dir.write_plan(&plan)?;
     let silent = context.format != Format::Human;
@@ -106,7 +109,9 @@ fn lock(root: &Path) -> anyhow::Result<File> {
 }
 
 fn seed_from_clock() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     // Nothing that reads better is lost: the seed only has to differ from run to run.
     since.as_secs() ^ u64::from(since.subsec_nanos())
 }
@@ -141,9 +146,9 @@ fn manifest(
         blocks: scenario.definition.blocks,
         pathologies: scenario.definition.pathologies.clone(),
     });
-    let warnings = doubts().into_iter().filter_map(|(what, doubt)| {
-        doubt.map(|doubt| format!("{what}: {doubt}"))
-    });
+    let warnings = doubts()
+        .into_iter()
+        .filter_map(|(what, doubt)| doubt.map(|doubt| format!("{what}: {doubt}")));
     Ok(Manifest {
         schema: SCHEMA,
         hopbench: env!("CARGO_PKG_VERSION").to_owned(),
@@ -162,8 +167,9 @@ fn manifest(
 
 /// As typed, without the directories of this machine.
 fn command_line() -> Vec<String> {
-    let mut words: Vec<String> =
-        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let mut words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     if let Some(program) = words.first_mut() {
         *program = "hopbench".to_owned();
     }

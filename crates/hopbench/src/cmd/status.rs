@@ -29,7 +29,10 @@ pub(super) fn run(context: &Context, options: &cli::Status) -> anyhow::Result<Ex
             Phase::Running => "died",
         },
     };
-    let failed = trials.iter().filter(|trial| trial.measured().is_none()).count();
+    let failed = trials
+        .iter()
+        .filter(|trial| trial.measured().is_none())
+        .count();
     let left_ms = left_ms(&plan, &trials);
     let mut text = format!(
         "{}\n{phase}: {} of {} trials, {failed} failed",
@@ -42,7 +45,10 @@ pub(super) fn run(context: &Context, options: &cli::Status) -> anyhow::Result<Ex
     }
     text += "\n";
     let current = state.filter(|_| phase == "running").and_then(|state| {
-        plan.trials.iter().find(|planned| planned.trial == state.trial).cloned()
+        plan.trials
+            .iter()
+            .find(|planned| planned.trial == state.trial)
+            .cloned()
     });
     if let Some(current) = &current {
         let cell = &current.cell;

@@ -9,7 +9,7 @@ use super::{Context, columns};
 use crate::{
     cli, exit,
     process::Interrupt,
-    trial::Live,
+    trial::{Live, Verified},
 };
 
 pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<ExitCode> {
@@ -19,7 +19,11 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
     let logs = logs.path().to_owned();
     let mut live = Live::new(&context.toolbox, &selection, &interrupt, logs)?;
     let mut targets: Vec<String> = Vec::new();
-    for target in selection.scenarios.iter().flat_map(|scenario| &scenario.targets) {
+    for target in selection
+        .scenarios
+        .iter()
+        .flat_map(|scenario| &scenario.targets)
+    {
         let target = target.to_string();
         if !targets.contains(&target) {
             targets.push(target);
@@ -29,19 +33,22 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
     for path in &selection.paths {
         let name = &path.definition.name;
         if let Some(reason) = &path.skipped {
-            rows.push(vec![name.clone(), "-".to_owned(), format!("skipped: {reason}")]);
+            rows.push(vec![
+                name.clone(),
+                "-".to_owned(),
+                format!("skipped: {reason}"),
+            ]);
             results.push(json!({"path": name, "skipped": reason}));
             continue;
         }
-        for (target, result) in live.verify(name, &targets)? {
-            let failure = result.err();
+        for Verified { asked, failure } in live.verify(name, &targets)? {
             failed |= failure.is_some();
             let text = match &failure {
                 None => "ok".to_owned(),
                 Some(failure) => format!("FAILED: {}: {}", failure.kind, failure.cause),
             };
-            results.push(json!({"path": name, "endpoint": target, "failure": failure}));
-            rows.push(vec![name.clone(), target, text]);
+            results.push(json!({"path": name, "endpoint": asked, "failure": failure}));
+            rows.push(vec![name.clone(), asked, text]);
         }
     }
     context.print(&columns(&rows), || json!(results))?;

@@ -40,7 +40,10 @@ impl Interrupt {
             flag::register(signal, requested.clone())?;
             low_level::pipe::register(signal, written.try_clone()?)?;
         }
-        Ok(Self { requested, readable })
+        Ok(Self {
+            requested,
+            readable,
+        })
     }
 
     pub(crate) fn is_requested(&self) -> bool {

@@ -34,7 +34,11 @@ impl Log {
             File::create(path).with_context(|| format!("could not create '{}'", path.display()))
         };
         let file = file.map(create).transpose()?;
-        Ok(Self { tail: VecDeque::new(), file, room: FILE_BYTES_MAX })
+        Ok(Self {
+            tail: VecDeque::new(),
+            file,
+            room: FILE_BYTES_MAX,
+        })
     }
 
     pub(super) fn tail(&self) -> impl Iterator<Item = &str> {
@@ -68,7 +72,9 @@ pub(super) fn drain(pipe: impl Read + Send + 'static, log: Arc<Mutex<Log>>, read
             if line.is_empty() {
                 return;
             }
-            log.lock().unwrap_or_else(PoisonError::into_inner).add(&line);
+            log.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add(&line);
         }
     });
 }

@@ -21,7 +21,11 @@ pub(super) struct TrialFill<'a> {
 
 impl<'a> TrialFill<'a> {
     pub(super) fn new(toolbox: &'a Toolbox, directory: &Path) -> Self {
-        Self { toolbox, directory: directory.to_owned(), ports: BTreeMap::new() }
+        Self {
+            toolbox,
+            directory: directory.to_owned(),
+            ports: BTreeMap::new(),
+        }
     }
 }
 
@@ -44,7 +48,9 @@ impl Fill for TrialFill<'_> {
     }
 
     fn program(&mut self, name: &str) -> anyhow::Result<PathBuf> {
-        self.toolbox.program(name).with_context(|| format!("'{name}' is not installed"))
+        self.toolbox
+            .program(name)
+            .with_context(|| format!("'{name}' is not installed"))
     }
 }
 
@@ -65,5 +71,9 @@ fn free_port() -> anyhow::Result<u16> {
             return Ok(port);
         }
     }
-    bail!("no free TCP port from {} to {} on 127.0.0.1", PORTS.start, PORTS.end)
+    bail!(
+        "no free TCP port from {} to {} on 127.0.0.1",
+        PORTS.start,
+        PORTS.end
+    )
 }

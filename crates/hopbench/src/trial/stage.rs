@@ -61,23 +61,48 @@ impl Stage {
         let directory = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
         let mut fill = TrialFill::new(live.toolbox, directory.path());
         for file in &definition.files {
-            std::fs::write(directory.path().join(&file.name), file.content.fill(&mut fill)?)?;
+            std::fs::write(
+                directory.path().join(&file.name),
+                file.content.fill(&mut fill)?,
+            )?;
         }
-        let front = definition.front.fill(&mut fill)?.parse().map_err(anyhow::Error::msg)?;
-        let mut stage = Self { processes: Vec::new(), front, directory };
+        let front = definition
+            .front
+            .fill(&mut fill)?
+            .parse()
+            .map_err(anyhow::Error::msg)?;
+        let mut stage = Self {
+            processes: Vec::new(),
+            front,
+            directory,
+        };
         for process in &definition.processes {
             let command = command(process, &mut fill, stage.directory.path())?;
-            let admin = process.admin.as_ref().map(|admin| admin.fill(&mut fill)).transpose()?;
-            let admin = admin.map(|admin| admin.parse().map_err(anyhow::Error::msg)).transpose()?;
+            let admin = process
+                .admin
+                .as_ref()
+                .map(|admin| admin.fill(&mut fill))
+                .transpose()?;
+            let admin = admin
+                .map(|admin| admin.parse().map_err(anyhow::Error::msg))
+                .transpose()?;
             let log = live.logs.join(format!("{label}.{}.log", process.name));
             let child = Child::start(&process.name, &command, Output::Log(log))?;
-            stage.processes.push(Running { definition: process.clone(), child, admin });
+            stage.processes.push(Running {
+                definition: process.clone(),
+                child,
+                admin,
+            });
         }
         Ok(stage)
     }
 
     fn wait_until_ready(&mut self, live: &Live<'_>, target: &str) -> Result<(), Trouble> {
-        let question = Question { method: "GET", target, body: Default::default() };
+        let question = Question {
+            method: "GET",
+            target,
+            body: Default::default(),
+        };
         let is_ready = |answer: &Answer| match answer.status {
             200 => Ok(()),
             status => Err(format!("it was answered with status {status}")),
@@ -85,13 +110,15 @@ impl Stage {
         let deadline = Instant::now() + READY_TIMEOUT;
         let mut trouble = None;
         let front = self.front.clone();
-        let ready = live.client.wait_until_ready(&front, &question, deadline, is_ready, || {
-            trouble = self.trouble(live.interrupt);
-            match trouble {
-                Some(_) => Err(anyhow::anyhow!("given up")),
-                None => Ok(()),
-            }
-        });
+        let ready = live
+            .client
+            .wait_until_ready(&front, &question, deadline, is_ready, || {
+                trouble = self.trouble(live.interrupt);
+                match trouble {
+                    Some(_) => Err(anyhow::anyhow!("given up")),
+                    None => Ok(()),
+                }
+            });
         match (ready, trouble) {
             (Ok(()), _) => Ok(()),
             (Err(_), Some(trouble)) => Err(trouble),
@@ -131,27 +158,45 @@ impl Stage {
         }
         let cause = format!("{} {}: {cause}", expected.method, expected.target);
         let (source, log) = (Source::Subject, self.last_lines());
-        Err(Trouble::Failed(Failure { source, kind, cause, log }))
+        Err(Trouble::Failed(Failure {
+            source,
+            kind,
+            cause,
+            log,
+        }))
     }
 
     /// The counters of all processes that have some.
     pub(super) fn counters(&mut self, live: &Live<'_>) -> Result<Counters, Trouble> {
         let mut all = Counters::new();
         for running in &self.processes {
-            let Some(admin) = &running.admin else { continue };
+            let Some(admin) = &running.admin else {
+                continue;
+            };
             let name = &running.definition.name;
-            let question =
-                Question { method: "GET", target: "/_admin/status", body: Default::default() };
-            let status = live.client.ask(admin, &question, ANSWER_TIMEOUT).and_then(|answer| {
-                anyhow::ensure!(answer.status == 200, "status {}", answer.status);
-                Ok(serde_json::from_slice::<Status>(&answer.beginning)?)
-            });
+            let question = Question {
+                method: "GET",
+                target: "/_admin/status",
+                body: Default::default(),
+            };
+            let status = live
+                .client
+                .ask(admin, &question, ANSWER_TIMEOUT)
+                .and_then(|answer| {
+                    anyhow::ensure!(answer.status == 200, "status {}", answer.status);
+                    Ok(serde_json::from_slice::<Status>(&answer.beginning)?)
+                });
             match status {
                 Ok(Status { counters }) => drop(all.insert(name.clone(), counters)),
                 Err(error) => {
                     let cause = format!("'{name}' does not give its counters: {error:#}");
                     let (source, kind) = (Source::Subject, FailureKind::Unable);
-                    let failure = Failure { source, kind, cause, log: self.last_lines() };
+                    let failure = Failure {
+                        source,
+                        kind,
+                        cause,
+                        log: self.last_lines(),
+                    };
                     let trouble = self.trouble(live.interrupt);
                     return Err(trouble.unwrap_or(Trouble::Failed(failure)));
                 }
@@ -169,8 +214,13 @@ impl Stage {
         let mut counters = self.counters(live)?;
         for (process, counters) in &mut counters {
             for (name, value) in counters {
-                let earlier = before.get(process).and_then(|before| before.get(name)).copied();
-                *value = value.checked_sub(earlier.unwrap_or_default()).unwrap_or(*value);
+                let earlier = before
+                    .get(process)
+                    .and_then(|before| before.get(name))
+                    .copied();
+                *value = value
+                    .checked_sub(earlier.unwrap_or_default())
+                    .unwrap_or(*value);
             }
         }
         Ok(counters)
@@ -178,9 +228,10 @@ impl Stage {
 
     /// What every process has used so far, in the order of the processes.
     pub(super) fn usage(&mut self) -> Result<Vec<Snapshot>, Trouble> {
-        let snapshots = self.processes.iter().map(|running| {
-            Snapshot::take(running.child.pid(), &running.definition)
-        });
+        let snapshots = self
+            .processes
+            .iter()
+            .map(|running| Snapshot::take(running.child.pid(), &running.definition));
         let snapshots: anyhow::Result<Vec<Snapshot>> = snapshots.collect();
         snapshots.map_err(harness)
     }
@@ -207,7 +258,11 @@ impl Stage {
         let log = self.last_lines();
         let ended = self.processes.iter_mut().find_map(|running| {
             let status = running.child.exit_status().ok().flatten()?;
-            Some(format!("'{}' {} {when}", running.child.name(), describe_exit(status)))
+            Some(format!(
+                "'{}' {} {when}",
+                running.child.name(),
+                describe_exit(status)
+            ))
         });
         Trouble::Failed(Failure {
             source: Source::Subject,
@@ -248,7 +303,11 @@ impl Stage {
 
     /// Stops all processes; the names of those that had to be killed.
     pub(super) fn stop(self) -> Vec<String> {
-        let children = self.processes.into_iter().map(|running| running.child).collect();
+        let children = self
+            .processes
+            .into_iter()
+            .map(|running| running.child)
+            .collect();
         stop_all(children, STOP_GRACE)
     }
 }
@@ -258,7 +317,10 @@ fn command(
     fill: &mut TrialFill<'_>,
     directory: &Path,
 ) -> anyhow::Result<Command> {
-    let words = process.command.iter().map(|word: &Template| word.fill(fill));
+    let words = process
+        .command
+        .iter()
+        .map(|word: &Template| word.fill(fill));
     let mut words = words.collect::<anyhow::Result<Vec<String>>>()?.into_iter();
     Ok(Command {
         program: words.next().unwrap_or_default().into(),

@@ -26,7 +26,10 @@ pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
 pub(crate) fn bin(name: &str) -> PathBuf {
     let own = Path::new(env!("CARGO_BIN_EXE_hopbench"));
     let file = own.with_file_name(name);
-    assert!(file.exists(), "'{name}' is not built: run the tests with 'cargo test --workspace'");
+    assert!(
+        file.exists(),
+        "'{name}' is not built: run the tests with 'cargo test --workspace'"
+    );
     file
 }
 
@@ -44,7 +47,10 @@ pub(crate) fn installed(name: &str) -> Option<PathBuf> {
         .map(|directory| directory.join(name))
         .find(|file| file.is_file());
     if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "'{name}' must be installed where CI is set");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "'{name}' must be installed where CI is set"
+        );
         eprintln!("SKIPPED: '{name}' is not installed, what it would test is not tested");
     }
     found
@@ -68,7 +74,11 @@ impl Running {
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let lines = follow(child.stdout.take().expect("piped"));
         let errors = follow(child.stderr.take().expect("piped"));
-        Self { child, lines, errors }
+        Self {
+            child,
+            lines,
+            errors,
+        }
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -159,7 +169,10 @@ fn follow(pipe: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 /// Between two looks at a state that nothing announces.
-#[expect(clippy::disallowed_methods, reason = "the only one, and never instead of an event")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only one, and never instead of an event"
+)]
 fn pause() {
     thread::sleep(Duration::from_millis(5));
 }
@@ -175,7 +188,10 @@ pub(crate) fn until(what: &str, mut reached: impl FnMut() -> bool) {
 
 /// Runs a program to its end.
 pub(crate) fn output(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {

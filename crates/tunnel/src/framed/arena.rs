@@ -50,7 +50,10 @@ impl Arena {
     }
 
     fn replace(&mut self) {
-        let free = self.spent.iter_mut().position(|spent| spent.try_reclaim(BUFFER_BYTES));
+        let free = self
+            .spent
+            .iter_mut()
+            .position(|spent| spent.try_reclaim(BUFFER_BYTES));
         let fresh = match free {
             Some(index) => self.spent.remove(index).expect("just found"),
             None => BytesMut::with_capacity(BUFFER_BYTES),
@@ -87,7 +90,11 @@ mod tests {
         }
         addresses.sort_unstable();
         addresses.dedup();
-        assert!(addresses.len() < 40, "{} places for 9 frames at a time", addresses.len());
+        assert!(
+            addresses.len() < 40,
+            "{} places for 9 frames at a time",
+            addresses.len()
+        );
     }
 
     #[test]

@@ -86,8 +86,15 @@ impl Corked {
         frame_bytes_max: usize,
         counters: Arc<Counters>,
     ) -> (CorkedStream, Self) {
-        let gathered = Gathered { bytes: Vec::with_capacity(GATHERED_BYTES_MAX), sent: 0 };
-        let ahead = Ahead { bytes: vec![0; AHEAD_BYTES].into(), start: 0, end: 0 };
+        let gathered = Gathered {
+            bytes: Vec::with_capacity(GATHERED_BYTES_MAX),
+            sent: 0,
+        };
+        let ahead = Ahead {
+            bytes: vec![0; AHEAD_BYTES].into(),
+            start: 0,
+            end: 0,
+        };
         let corked = Self(Arc::new(Inner {
             socket,
             gathered: Mutex::new(gathered),
@@ -125,7 +132,10 @@ impl Corked {
         let waiting = gathered.bytes.len() - gathered.sent;
         loop {
             ready!(self.0.socket.poll_write_ready(cx))?;
-            let slices = [IoSlice::new(&gathered.bytes[gathered.sent..]), IoSlice::new(payload)];
+            let slices = [
+                IoSlice::new(&gathered.bytes[gathered.sent..]),
+                IoSlice::new(payload),
+            ];
             match self.0.socket.try_write_vectored(&slices) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
@@ -257,15 +267,19 @@ impl Socket {
         let mut once = |result: rustix::io::Result<usize>| {
             let n = result?;
             read = Some(n);
-            if n > 0 && n < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+            if n > 0 && n < room {
+                Err(io::ErrorKind::WouldBlock.into())
+            } else {
+                Ok(n)
+            }
         };
         let result = match self {
-            Self::Tcp(socket) => {
-                socket.try_io(Interest::READABLE, || once(rustix::io::readv(socket, slices)))
-            }
-            Self::Unix(socket) => {
-                socket.try_io(Interest::READABLE, || once(rustix::io::readv(socket, slices)))
-            }
+            Self::Tcp(socket) => socket.try_io(Interest::READABLE, || {
+                once(rustix::io::readv(socket, slices))
+            }),
+            Self::Unix(socket) => socket.try_io(Interest::READABLE, || {
+                once(rustix::io::readv(socket, slices))
+            }),
         };
         mem::take(&mut read).map_or(result, Ok)
     }
@@ -288,8 +302,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_written_arrives_in_order() {
         let (mut stream, corked, mut far) = pair(1 << 20);
-        let pieces: Vec<Vec<u8>> =
-            [4, 64, 100_000, 1, 4096, 4097, 300_000].map(|n: usize| vec![n as u8; n]).into();
+        let pieces: Vec<Vec<u8>> = [4, 64, 100_000, 1, 4096, 4097, 300_000]
+            .map(|n: usize| vec![n as u8; n])
+            .into();
         let expected = pieces.concat();
         let reading = tokio::spawn(async move {
             let mut read = vec![0; expected.len()];
@@ -329,7 +344,10 @@ mod tests {
             }
             let start = read.len();
             read.resize(start + size, 0);
-            stream.read_exact(&mut read[start..]).await.expect("all arrives");
+            stream
+                .read_exact(&mut read[start..])
+                .await
+                .expect("all arrives");
         }
         assert!(read == expected);
         let end = stream.read(&mut [0; 1]).await.expect("a clean end");

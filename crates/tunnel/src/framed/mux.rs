@@ -70,7 +70,12 @@ pub(crate) struct Table<T> {
 
 impl<T: Clone> Table<T> {
     pub(crate) fn new(role: Role) -> Self {
-        Self { role, tunnels: HashMap::new(), next: 1, closed: false }
+        Self {
+            role,
+            tunnels: HashMap::new(),
+            next: 1,
+            closed: false,
+        }
     }
 
     /// Opens a tunnel from this side; `make` gets its number. `None` after [`Self::close`].
@@ -205,7 +210,11 @@ impl Flow {
 
     /// Counts `bytes` as sent. They must have been sendable.
     pub(crate) fn send(&mut self, bytes: u32) {
-        assert!(bytes <= self.credit, "sent {bytes} bytes with credit for {}", self.credit);
+        assert!(
+            bytes <= self.credit,
+            "sent {bytes} bytes with credit for {}",
+            self.credit
+        );
         assert_eq!(self.sending, Direction::Open, "sent after the end");
         self.credit -= bytes;
     }
@@ -226,7 +235,10 @@ impl Flow {
     /// returns the credit that the peer is to be given.
     pub(crate) fn take(&mut self, bytes: u32) -> Option<u32> {
         self.owed += bytes;
-        debug_assert!(self.owed + self.receivable <= self.window, "took more than was received");
+        debug_assert!(
+            self.owed + self.receivable <= self.window,
+            "took more than was received"
+        );
         // Half a window: often enough that the peer rarely runs dry, seldom enough that the frames
         // which carry credit don't count.
         let due = self.owed >= self.window.div_ceil(2);
@@ -243,7 +255,10 @@ impl Flow {
             return Err(Violation::DataAfterEnd);
         }
         if bytes > self.receivable {
-            return Err(Violation::Overrun { sent: bytes, credit: self.receivable });
+            return Err(Violation::Overrun {
+                sent: bytes,
+                credit: self.receivable,
+            });
         }
         self.receivable -= bytes;
         Ok(!self.reset)
@@ -255,7 +270,9 @@ impl Flow {
                 self.credit = credit;
                 Ok(())
             }
-            _ => Err(Violation::CreditOverflow { window: self.peer_window }),
+            _ => Err(Violation::CreditOverflow {
+                window: self.peer_window,
+            }),
         }
     }
 
@@ -294,7 +311,10 @@ impl TryFrom<u32> for Kind {
 
     fn try_from(number: u32) -> Result<Self, Violation> {
         let kinds = [Self::Credit, Self::Data, Self::End, Self::Open, Self::Reset];
-        kinds.into_iter().find(|kind| *kind as u32 == number).ok_or(Violation::Kind(number))
+        kinds
+            .into_iter()
+            .find(|kind| *kind as u32 == number)
+            .ok_or(Violation::Kind(number))
     }
 }
 

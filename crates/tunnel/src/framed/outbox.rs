@@ -89,7 +89,10 @@ impl<W: Waiting> Outbox<W> {
             waiting: VecDeque::new(),
             closed: false,
         };
-        Self { state: Mutex::new(state), writer: AtomicWaker::new() }
+        Self {
+            state: Mutex::new(state),
+            writer: AtomicWaker::new(),
+        }
     }
 
     /// Queues frames. After [`Self::close`] they are dropped.
@@ -135,9 +138,15 @@ impl<W: Waiting> Outbox<W> {
     /// Takes the next frame to send, and gives the room it took to those who wait.
     pub(super) fn next(&self) -> Next {
         let mut state = self.lock();
-        let State { urgent, ordered, .. } = &mut *state;
+        let State {
+            urgent, ordered, ..
+        } = &mut *state;
         let Some(frame) = urgent.pop_front().or_else(|| ordered.pop_front()) else {
-            return if state.closed { Next::Closed } else { Next::Nothing };
+            return if state.closed {
+                Next::Closed
+            } else {
+                Next::Nothing
+            };
         };
         state.data_bytes -= frame.payload.len();
         let room = DATA_BYTES_MAX.saturating_sub(state.data_bytes);
@@ -223,7 +232,12 @@ mod tests {
     }
 
     fn frame(kind: Kind, bytes: usize) -> Outgoing {
-        Outgoing { kind, tunnel: 1, value: 0, payload: Bytes::from(vec![0; bytes]) }
+        Outgoing {
+            kind,
+            tunnel: 1,
+            value: 0,
+            payload: Bytes::from(vec![0; bytes]),
+        }
     }
 
     fn kinds(outbox: &Outbox<Tunnel>) -> Vec<Kind> {
@@ -237,7 +251,11 @@ mod tests {
     #[test]
     fn credit_goes_ahead_of_data_and_data_keeps_its_order() {
         let outbox = Outbox::<Tunnel>::new();
-        outbox.push([frame(Kind::Data, 1), frame(Kind::End, 0), frame(Kind::Credit, 0)]);
+        outbox.push([
+            frame(Kind::Data, 1),
+            frame(Kind::End, 0),
+            frame(Kind::Credit, 0),
+        ]);
         assert_eq!(kinds(&outbox), [Kind::Credit, Kind::Data, Kind::End]);
     }
 
@@ -267,7 +285,10 @@ mod tests {
         outbox.push((0..16).map(|_| frame(Kind::Data, DATA_BYTES_MAX / 16)));
         assert!(!outbox.has_room(&patient));
         outbox.next();
-        assert!(!outbox.has_room(&fast), "there is room, but somebody waits for it");
+        assert!(
+            !outbox.has_room(&fast),
+            "there is room, but somebody waits for it"
+        );
         for _ in 0..7 {
             outbox.next();
         }

@@ -180,20 +180,25 @@ impl Session {
         }
     }
 
-    async fn receive_on_thread(self: &Arc<Self>, mut receiver: ShmReceiver) -> Result<(), LinkError> {
+    async fn receive_on_thread(
+        self: &Arc<Self>,
+        mut receiver: ShmReceiver,
+    ) -> Result<(), LinkError> {
         // Closes the link when this future is dropped, which ends the thread.
         let _closing = CloseOnDrop(receiver.link());
         let mut delivery = Delivery::new(self.clone());
         let runtime = Handle::current();
         let (ended, end) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new().name("tunnel-receive".to_owned()).spawn(move || {
-            let result = receiver.run(&runtime, |frame| match frame {
-                Some(frame) => delivery.add(frame),
-                None => delivery.flush(),
-            });
-            // Fails only if the session has ended for another reason.
-            let _ = ended.send(result);
-        })?;
+        std::thread::Builder::new()
+            .name("tunnel-receive".to_owned())
+            .spawn(move || {
+                let result = receiver.run(&runtime, |frame| match frame {
+                    Some(frame) => delivery.add(frame),
+                    None => delivery.flush(),
+                });
+                // Fails only if the session has ended for another reason.
+                let _ = ended.send(result);
+            })?;
         // No answer: the thread panicked, over memory that the peer has corrupted.
         end.await.unwrap_or_else(|_| {
             Err(io::Error::other("the shared memory is corrupt: rapace gave up").into())
@@ -202,7 +207,10 @@ impl Session {
 
     fn make(&self, number: u32) -> Arc<Tunnel> {
         let flow = Flow::new(self.terms.window_bytes, self.terms.peer_window_bytes);
-        let session = self.this.upgrade().expect("called on a session that is alive");
+        let session = self
+            .this
+            .upgrade()
+            .expect("called on a session that is alive");
         Arc::new(Tunnel::new(number, session, flow))
     }
 
@@ -243,12 +251,19 @@ struct Delivery {
 
 impl Delivery {
     fn new(session: Arc<Session>) -> Self {
-        Self { session, tunnel: None, frames: Vec::new() }
+        Self {
+            session,
+            tunnel: None,
+            frames: Vec::new(),
+        }
     }
 
     fn add(&mut self, frame: Incoming) -> Result<(), LinkError> {
         if frame.kind == Kind::Data {
-            let same = self.tunnel.as_ref().is_some_and(|(number, _)| *number == frame.tunnel);
+            let same = self
+                .tunnel
+                .as_ref()
+                .is_some_and(|(number, _)| *number == frame.tunnel);
             if !same {
                 self.flush()?;
                 let found = self.session.table().find(frame.kind, frame.tunnel)?;
@@ -289,9 +304,14 @@ impl Delivery {
     fn open(&self, number: u32) -> Result<(), LinkError> {
         let session = &self.session;
         let full = session.table().len() >= session.terms.tunnels_max;
-        let tunnel = session.table().accept(number, |number| session.make(number))?;
+        let tunnel = session
+            .table()
+            .accept(number, |number| session.make(number))?;
         if full {
-            tracing::warn!(limit = session.terms.tunnels_max, "too many tunnels: reset one");
+            tracing::warn!(
+                limit = session.terms.tunnels_max,
+                "too many tunnels: reset one"
+            );
             tunnel.abort();
         } else if session.opened.send(tunnel.clone()).is_err() {
             // Stopping: nobody connects it any more.
@@ -303,6 +323,8 @@ impl Delivery {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("terms", &self.terms).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("terms", &self.terms)
+            .finish_non_exhaustive()
     }
 }

@@ -14,7 +14,6 @@ use std::{
     collections::VecDeque,
     fmt,
     io::{self, IoSlice},
-    net::Shutdown,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, ready},
@@ -22,11 +21,7 @@ use std::{
 
 use atomic_waker::AtomicWaker;
 use bytes::{Buf, Bytes};
-use rustix::net::sockopt;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream, tcp, unix},
-};
+use tokio::io::ReadBuf;
 
 use super::{
     arena,
@@ -34,6 +29,7 @@ use super::{
     outbox::{Turn, Waiting},
     rapace::{Incoming, Outgoing},
     session::Session,
+    socket::{LocalSocket, Sink, Source},
 };
 use crate::copy;
 
@@ -57,39 +53,15 @@ struct Inbound {
     ended: bool,
 }
 
-/// The local connection's write side.
-#[derive(Debug)]
-enum Sink {
-    Closed,
-    /// Not connected yet, or an application in this process: everything goes to the backlog.
-    Backlog,
-    Tcp(tcp::OwnedWriteHalf),
-    Unix(unix::OwnedWriteHalf),
-}
-
-/// The local connection's read side.
-#[derive(Debug)]
-enum Source {
-    Tcp(tcp::OwnedReadHalf),
-    Unix(unix::OwnedReadHalf),
-}
-
-/// A connected local socket.
-#[derive(Debug)]
-pub(crate) enum LocalSocket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-/// The tunnel as a byte stream, for an application in this process.
-#[derive(Debug)]
-pub(crate) struct TunnelStream(Arc<Tunnel>);
-
 impl Tunnel {
     pub(super) fn new(number: u32, session: Arc<Session>, flow: Flow) -> Self {
         session.counters().tunnels_opened.add(1);
         session.counters().tunnels_open.add(1);
-        let inbound = Inbound { sink: Sink::Backlog, backlog: VecDeque::new(), ended: false };
+        let inbound = Inbound {
+            sink: Sink::Backlog,
+            backlog: VecDeque::new(),
+            ended: false,
+        };
         Self {
             number,
             session,
@@ -120,6 +92,63 @@ impl Tunnel {
     /// The frame that tells the peer of this tunnel.
     pub(super) fn opening(&self) -> Outgoing {
         self.frame(Kind::Open, 0, Bytes::new())
+    }
+
+    /// An application takes what has arrived, or finds the end. Copies.
+    pub(super) fn poll_take(
+        &self,
+        cx: &mut Context<'_>,
+        target: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.inbound_waker.register(cx.waker());
+        if self.flow().is_reset() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let mut inbound = self.inbound();
+        let read = match inbound.backlog.front() {
+            Some(first) => copy::to_reader(self.session.counters(), target, first),
+            None if inbound.ended => return Poll::Ready(Ok(())),
+            None => return Poll::Pending,
+        };
+        inbound.consume(read);
+        drop(inbound);
+        self.taken(read);
+        Poll::Ready(Ok(()))
+    }
+
+    /// An application gives bytes to be sent; how many were accepted. Copies.
+    pub(super) fn poll_give(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let allowance = ready!(self.poll_sendable(cx))?.min(READ_BYTES_MAX);
+        let payload = arena::with(|arena| {
+            let mut room = arena.room(allowance);
+            for slice in slices {
+                let length = slice.len().min(room.limit());
+                let free = room.limit() - length;
+                copy::append(self.session.counters(), room.get_mut(), &slice[..length]);
+                room.set_limit(free);
+            }
+            arena.split()
+        });
+        let length = payload.len();
+        self.send(payload);
+        Poll::Ready(Ok(length))
+    }
+
+    /// An application is done with the tunnel.
+    pub(super) fn leave(&self) {
+        self.send_end();
+        let unread = {
+            let mut inbound = self.inbound();
+            inbound.sink = Sink::Closed;
+            !inbound.backlog.is_empty()
+        };
+        if unread {
+            self.abort();
+        }
     }
 
     /// Gives the tunnel up: nothing more is sent or delivered, the peer is told, and the local
@@ -249,7 +278,11 @@ impl Tunnel {
         let allowance = ready!(self.poll_sendable(cx))?;
         arena::with(|arena| {
             let mut room = arena.room(allowance.min(READ_BYTES_MAX));
-            ready!(tokio_util::io::poll_read_buf(Pin::new(source), cx, &mut room))?;
+            ready!(tokio_util::io::poll_read_buf(
+                Pin::new(source),
+                cx,
+                &mut room
+            ))?;
             Poll::Ready(Ok(arena.split()))
         })
     }
@@ -309,7 +342,7 @@ impl Tunnel {
         }));
     }
 
-    fn send_end(&self) {
+    pub(super) fn send_end(&self) {
         let (tell, finished) = {
             let mut flow = self.flow();
             (flow.send_end(), flow.is_finished())
@@ -328,7 +361,9 @@ impl Tunnel {
             return;
         }
         self.session.counters().bytes_out.add(bytes);
-        let credit = self.flow().take(u32::try_from(bytes).expect("bounded by the window"));
+        let credit = self
+            .flow()
+            .take(u32::try_from(bytes).expect("bounded by the window"));
         if let Some(credit) = credit {
             self.push(Kind::Credit, credit, Bytes::new());
         }
@@ -347,7 +382,12 @@ impl Tunnel {
     }
 
     fn frame(&self, kind: Kind, value: u32, payload: Bytes) -> Outgoing {
-        Outgoing { kind, tunnel: self.number, value, payload }
+        Outgoing {
+            kind,
+            tunnel: self.number,
+            value,
+            payload,
+        }
     }
 
     fn flow(&self) -> MutexGuard<'_, Flow> {
@@ -377,7 +417,10 @@ impl Drop for Tunnel {
 impl Inbound {
     fn consume(&mut self, mut bytes: usize) {
         while bytes > 0 {
-            let first = self.backlog.front_mut().expect("no more is consumed than there is");
+            let first = self
+                .backlog
+                .front_mut()
+                .expect("no more is consumed than there is");
             let taken = bytes.min(first.len());
             first.advance(taken);
             bytes -= taken;
@@ -388,196 +431,10 @@ impl Inbound {
     }
 }
 
-/// Slices per `writev`. The kernel takes up to 1,024; a socket's buffer is full long before.
-const SLICES_MAX: usize = 32;
-
-impl Sink {
-    /// Writes what the socket takes at once; 0 if nothing.
-    fn try_write<'a>(&self, payloads: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut used = 0;
-        for (slice, payload) in slices.iter_mut().zip(payloads) {
-            *slice = IoSlice::new(payload);
-            used += 1;
-        }
-        let result = match self {
-            Self::Tcp(half) => half.try_write_vectored(&slices[..used]),
-            Self::Unix(half) => half.try_write_vectored(&slices[..used]),
-            Self::Backlog => return Ok(0),
-            Self::Closed => return Err(io::ErrorKind::BrokenPipe.into()),
-        };
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            result => result,
-        }
-    }
-
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(half) => half.as_ref().poll_write_ready(cx),
-            Self::Unix(half) => half.as_ref().poll_write_ready(cx),
-            Self::Backlog => Poll::Pending,
-            Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-        }
-    }
-
-    /// Half-closes: no more will be written. If the connection is gone already, so be it.
-    fn shut_down(&self) {
-        let result = match self {
-            Self::Tcp(half) => rustix::net::shutdown(half.as_ref(), rustix::net::Shutdown::Write),
-            Self::Unix(half) => rustix::net::shutdown(half.as_ref(), rustix::net::Shutdown::Write),
-            Self::Backlog | Self::Closed => Ok(()),
-        };
-        if let Err(error) = result {
-            tracing::debug!(%error, how = ?Shutdown::Write, "could not half-close");
-        }
-    }
-
-    /// Makes the close that follows a reset instead of an orderly end, as the connection at the
-    /// other end of the tunnel got one: a cut-off answer must not look complete.
-    fn reset_on_close(self) {
-        match self {
-            Self::Tcp(half) => {
-                let _ = sockopt::set_socket_linger(half.as_ref(), Some(std::time::Duration::ZERO));
-                // Dropping it would half-close first.
-                half.forget();
-            }
-            Self::Unix(half) => half.forget(),
-            Self::Backlog | Self::Closed => {}
-        }
-    }
-}
-
-impl Source {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(half) => half.as_ref().poll_read_ready(cx),
-            Self::Unix(half) => half.as_ref().poll_read_ready(cx),
-        }
-    }
-}
-
-impl AsyncRead for Source {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        target: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_read(cx, target),
-            Self::Unix(half) => Pin::new(half).poll_read(cx, target),
-        }
-    }
-}
-
-impl LocalSocket {
-    fn split(self) -> (Source, Sink) {
-        match self {
-            Self::Tcp(stream) => {
-                let (read, write) = stream.into_split();
-                (Source::Tcp(read), Sink::Tcp(write))
-            }
-            Self::Unix(stream) => {
-                let (read, write) = stream.into_split();
-                (Source::Unix(read), Sink::Unix(write))
-            }
-        }
-    }
-}
-
-impl TunnelStream {
-    pub(crate) fn new(tunnel: Arc<Tunnel>) -> Self {
-        Self(tunnel)
-    }
-}
-
-impl AsyncRead for TunnelStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        target: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let tunnel = &self.0;
-        tunnel.inbound_waker.register(cx.waker());
-        if tunnel.flow().is_reset() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        let mut inbound = tunnel.inbound();
-        let Some(first) = inbound.backlog.front() else {
-            return if inbound.ended { Poll::Ready(Ok(())) } else { Poll::Pending };
-        };
-        let read = copy::to_reader(tunnel.session.counters(), target, first);
-        inbound.consume(read);
-        drop(inbound);
-        tunnel.taken(read);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for TunnelStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(data)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let tunnel = &self.0;
-        let allowance = ready!(tunnel.poll_sendable(cx))?.min(READ_BYTES_MAX);
-        let payload = arena::with(|arena| {
-            let mut room = arena.room(allowance);
-            for slice in slices {
-                let length = slice.len().min(room.limit());
-                let free = room.limit() - length;
-                copy::append(tunnel.session.counters(), room.get_mut(), &slice[..length]);
-                room.set_limit(free);
-            }
-            arena.split()
-        });
-        let length = payload.len();
-        tunnel.send(payload);
-        Poll::Ready(Ok(length))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What was written is with the writer task already.
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.send_end();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for TunnelStream {
-    /// As the kernel closes a socket: what was written is still delivered, and the peer gets a reset
-    /// only for data that nobody will read.
-    fn drop(&mut self) {
-        self.0.send_end();
-        let unread = {
-            let mut inbound = self.0.inbound();
-            inbound.sink = Sink::Closed;
-            !inbound.backlog.is_empty()
-        };
-        if unread {
-            self.0.abort();
-        }
-    }
-}
-
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tunnel").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Tunnel")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
     }
 }

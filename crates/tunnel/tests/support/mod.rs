@@ -69,7 +69,9 @@ pub(crate) fn watched(test: impl Future<Output = ()>) {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(120), test).await.expect("the test hangs");
+        tokio::time::timeout(Duration::from_secs(120), test)
+            .await
+            .expect("the test hangs");
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
 }
@@ -83,12 +85,18 @@ pub(crate) fn noise(seed: u64, length: u64) -> Vec<u8> {
         state ^= state >> 27;
         Some(state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes())
     });
-    words.flatten().take(length.try_into().expect("fits")).collect()
+    words
+        .flatten()
+        .take(length.try_into().expect("fits"))
+        .collect()
 }
 
 impl Builder {
     pub(crate) fn connections_max(self, connections_max: usize) -> Self {
-        Self { connections_max, ..self }
+        Self {
+            connections_max,
+            ..self
+        }
     }
 
     pub(crate) async fn relay(self, upstream: &str) -> Rig {
@@ -99,7 +107,10 @@ impl Builder {
 
 impl Rig {
     pub(crate) fn builder(kind: Kind) -> Builder {
-        Builder { kind, connections_max: 1024 }
+        Builder {
+            kind,
+            connections_max: 1024,
+        }
     }
 
     pub(crate) async fn relay(kind: Kind, upstream: &str) -> Self {
@@ -115,7 +126,12 @@ impl Rig {
         let listener = origin::server::Listener::bind(&address).expect("a free port");
         let address = listener.address().expect("bound");
         let (never, drain) = (std::future::pending(), Duration::ZERO);
-        tokio::spawn(origin::server::serve(listener, origin::router(), never, drain));
+        tokio::spawn(origin::server::serve(
+            listener,
+            origin::router(),
+            never,
+            drain,
+        ));
         Self::start(Self::builder(kind), Target::Upstream(address)).await
     }
 
@@ -156,7 +172,8 @@ impl Rig {
         self.host_counters = host.counters();
         let (stop, mut stopped) = watch::channel(false);
         let task = tokio::spawn(async move {
-            host.run(async move { drop(stopped.wait_for(|stop| *stop).await) }).await
+            host.run(async move { drop(stopped.wait_for(|stop| *stop).await) })
+                .await
         });
         self.host = Some(Running { task, stop });
     }
@@ -170,7 +187,9 @@ impl Rig {
         self.plugin_counters = plugin.counters();
         let (stop, mut stopped) = watch::channel(false);
         let task = tokio::spawn(async move {
-            plugin.run(async move { drop(stopped.wait_for(|stop| *stop).await) }).await
+            plugin
+                .run(async move { drop(stopped.wait_for(|stop| *stop).await) })
+                .await
         });
         self.plugin = Some(Running { task, stop });
     }
@@ -204,8 +223,11 @@ impl Rig {
             Kind::ShmLarge => ("shm", path, &["--shm-slots=256", "--shm-slot-size=16384"]),
             Kind::ShmTiny => ("shm", path, &["--shm-slots=8", "--shm-slot-size=64"]),
         };
-        let fixed =
-            ["test".to_owned(), format!("--transport={transport}"), format!("--addr={address}")];
+        let fixed = [
+            "test".to_owned(),
+            format!("--transport={transport}"),
+            format!("--addr={address}"),
+        ];
         let more = more.iter().map(|option| (*option).to_owned());
         Command::parse_from(fixed.into_iter().chain(more)).transport
     }
@@ -224,7 +246,11 @@ impl Rig {
     }
 
     pub(crate) fn stop_plugin(&self) {
-        self.plugin.as_ref().expect("started").stop.send_replace(true);
+        self.plugin
+            .as_ref()
+            .expect("started")
+            .stop
+            .send_replace(true);
     }
 
     /// Waits for both to end cleanly.
@@ -280,9 +306,14 @@ impl Rig {
         until(|| self.plugin_counters.bytes_out.get() >= bytes).await;
     }
 
-    /// What the client has received may be counted a moment later.
-    pub(crate) async fn wait_for_bytes_to_client(&self, bytes: u64) {
-        until(|| self.host_counters.bytes_out.get() >= bytes).await;
+    /// Until both ends have counted this much in and out: a byte may arrive before it is counted.
+    pub(crate) async fn wait_until_counted(&self, bytes: u64) {
+        until(|| {
+            let ends = [&self.host_counters, &self.plugin_counters];
+            ends.iter()
+                .all(|end| end.bytes_in.get() >= bytes && end.bytes_out.get() >= bytes)
+        })
+        .await;
     }
 
     pub(crate) async fn wait_for_accept_stall(&self) {
@@ -295,7 +326,11 @@ impl Rig {
         while same < 10 {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let now = self.plugin_counters.bytes_in.get();
-            same = if now == before && now > 0 { same + 1 } else { 0 };
+            same = if now == before && now > 0 {
+                same + 1
+            } else {
+                0
+            };
             before = now;
         }
     }

@@ -36,14 +36,23 @@ struct End {
 impl End {
     fn new() -> Self {
         let flow = Flow::new(WINDOW, WINDOW);
-        Self { flow, arriving: VecDeque::new(), stored: 0, sent: 0, taken: 0, ended: false }
+        Self {
+            flow,
+            arriving: VecDeque::new(),
+            stored: 0,
+            sent: 0,
+            taken: 0,
+            ended: false,
+        }
     }
 }
 
 fn apply(ends: &mut [End; 2], operation: Operation) -> Result<(), Violation> {
     match operation {
         Operation::Send(at, wanted) => {
-            let Sendable::Bytes(credit) = ends[at].flow.sendable() else { return Ok(()) };
+            let Sendable::Bytes(credit) = ends[at].flow.sendable() else {
+                return Ok(());
+            };
             let bytes = wanted.min(credit);
             if ends[at].ended || bytes == 0 {
                 return Ok(());
@@ -140,7 +149,10 @@ proptest! {
 
 /// Delivers and takes until nothing is on its way.
 fn settle(ends: &mut [End; 2]) {
-    while ends.iter().any(|end| !end.arriving.is_empty() || end.stored > 0) {
+    while ends
+        .iter()
+        .any(|end| !end.arriving.is_empty() || end.stored > 0)
+    {
         for at in 0..2 {
             apply(ends, Operation::Deliver(at)).expect("both ends follow the rules");
             apply(ends, Operation::Take(at, WINDOW)).expect("taking is always allowed");
@@ -151,10 +163,22 @@ fn settle(ends: &mut [End; 2]) {
 #[test]
 fn a_peer_that_breaks_the_rules_is_named() {
     let mut flow = Flow::new(10, 10);
-    assert_eq!(flow.receive(11), Err(Violation::Overrun { sent: 11, credit: 10 }));
-    assert_eq!(flow.receive_credit(1), Err(Violation::CreditOverflow { window: 10 }));
+    assert_eq!(
+        flow.receive(11),
+        Err(Violation::Overrun {
+            sent: 11,
+            credit: 10
+        })
+    );
+    assert_eq!(
+        flow.receive_credit(1),
+        Err(Violation::CreditOverflow { window: 10 })
+    );
     flow.send(10);
-    assert_eq!(flow.receive_credit(u32::MAX), Err(Violation::CreditOverflow { window: 10 }));
+    assert_eq!(
+        flow.receive_credit(u32::MAX),
+        Err(Violation::CreditOverflow { window: 10 })
+    );
     assert_eq!(flow.sendable(), Sendable::Blocked);
     assert_eq!(flow.receive_end(), Ok(()));
     assert_eq!(flow.receive(1), Err(Violation::DataAfterEnd));
@@ -169,8 +193,15 @@ fn late_frames_are_told_from_frames_that_make_no_sense() {
     assert_eq!(plugin.accept(1, |tunnel| tunnel), Err(Violation::Open(1)));
     assert_eq!(plugin.find(Kind::Data, 1), Ok(Some(1)));
     plugin.remove(1);
-    assert_eq!(plugin.find(Kind::Data, 1), Ok(None), "ended: late, not wrong");
-    let never = Violation::NeverOpened { kind: Kind::Data, tunnel: 2 };
+    assert_eq!(
+        plugin.find(Kind::Data, 1),
+        Ok(None),
+        "ended: late, not wrong"
+    );
+    let never = Violation::NeverOpened {
+        kind: Kind::Data,
+        tunnel: 2,
+    };
     assert_eq!(plugin.find(Kind::Data, 2), Err(never));
 
     let mut host = Table::new(Role::Opener);
