@@ -338,7 +338,8 @@ fn per_request(figure: f64, load: &Load) -> Option<f64> {
 
 /// Puts the blocks' latencies together: percentiles are read from the whole, never averaged.
 fn merge(trials: &[&Trial]) -> Result<Option<Merged>, HistogramError> {
-    let mut all: Option<Histogram<u64>> = None;
+    // Grows to whatever range it is given.
+    let mut all = Histogram::<u64>::new(3).expect("three digits are valid");
     for trial in trials {
         let Some(load) = trial.measured() else {
             continue;
@@ -353,14 +354,10 @@ fn merge(trials: &[&Trial]) -> Result<Option<Merged>, HistogramError> {
         let histogram: Histogram<u64> = Deserializer::new()
             .deserialize(&mut &bytes[..])
             .map_err(|error| broken(format!("{error:?}")))?;
-        match &mut all {
-            None => all = Some(histogram),
-            Some(all) => all
-                .add(histogram)
-                .map_err(|error| broken(format!("{error:?}")))?,
-        }
+        all.add(histogram)
+            .map_err(|error| broken(format!("{error:?}")))?;
     }
-    Ok(all.filter(|all| !all.is_empty()).map(|all| {
+    Ok((!all.is_empty()).then(|| {
         let at = |quantile| all.value_at_quantile(quantile) as f64 / 1e3;
         Merged {
             count: all.len(),

@@ -93,13 +93,14 @@ impl Plugin {
     }
 
     async fn serve(&self) -> anyhow::Result<()> {
+        let mut stopped = self.stopped.subscribe();
         loop {
-            let (peer, terms) = rendezvous::attach(&self.options.transport).await?;
+            let (peer, terms) = tokio::select! {
+                attached = rendezvous::attach(&self.options.transport) => attached?,
+                () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => return Ok(()),
+            };
             tracing::info!("attached to the host");
             self.attend(peer, terms).await;
-            if *self.stopped.borrow() {
-                return Ok(());
-            }
         }
     }
 
