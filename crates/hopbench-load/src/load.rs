@@ -1,6 +1,6 @@
 //! Runs oha and puts together what it measured.
 
-use std::{collections::BTreeMap, fs, time::Instant};
+use std::{collections::BTreeMap, fs::File, io::Read, os::fd::AsRawFd, time::Instant};
 
 use anyhow::Context;
 use clap::Parser;
@@ -67,10 +67,12 @@ struct DialUp {
 
 /// Runs the load; the result as JSON.
 pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
-    let directory = Scratch::create()?;
-    let output = directory.0.join("oha.json");
+    // In memory, as the records are: nothing is left on a disk, however this process ends.
+    let output = rustix::fs::memfd_create("oha.json", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut output = File::from(output);
+    let output_path = format!("/proc/self/fd/{}", output.as_raw_fd());
     let database = Database::open()?;
-    let oha_options = oha_options(options, &output, database.url())?;
+    let oha_options = oha_options(options, &output_path, database.url())?;
     let threads = oha_options.worker_threads.get();
 
     let usage = cpu::measure(options.duration(), || {
@@ -89,7 +91,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
         Ok(())
     })?;
 
-    let text = fs::read_to_string(&output).context("oha wrote no result")?;
+    let mut text = String::new();
+    output
+        .read_to_string(&mut text)
+        .context("oha wrote no result")?;
     let output: OhaOutput = serde_json::from_str(&text).context("oha's result has changed")?;
     let Tally {
         good,
@@ -118,11 +123,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
 }
 
 /// oha takes its options from a command line only.
-fn oha_options(
-    options: &Options,
-    output: &std::path::Path,
-    database: &str,
-) -> anyhow::Result<oha::Opts> {
+fn oha_options(options: &Options, output: &str, database: &str) -> anyhow::Result<oha::Opts> {
     let mut arguments = vec![
         "oha".to_owned(),
         "--no-tui".to_owned(),
@@ -133,7 +134,7 @@ fn oha_options(
         format!("-c{}", options.concurrency),
         format!("-m{}", options.method),
         "--output-format=json".to_owned(),
-        format!("--output={}", output.display()),
+        format!("--output={output}"),
         format!("--db-url={database}"),
     ];
     if options.no_keepalive {
@@ -147,24 +148,4 @@ fn oha_options(
     }
     arguments.push(options.url.clone());
     oha::Opts::try_parse_from(arguments).map_err(|error| anyhow::anyhow!("oha: {error}"))
-}
-
-/// A directory for oha's output, removed at the end.
-struct Scratch(std::path::PathBuf);
-
-impl Scratch {
-    fn create() -> anyhow::Result<Self> {
-        let name = format!("hopbench-load-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).with_context(|| format!("could not create '{}'", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("warning: could not remove '{}': {error}", self.0.display());
-        }
-    }
 }

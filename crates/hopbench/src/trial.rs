@@ -73,9 +73,6 @@ enum Trouble {
 /// How long a path may take until it answers.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long one answer may take outside of a load: 64 MiB through a slow hop.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How long processes may take to stop when asked; their own drain time is two seconds.
 const STOP_GRACE: Duration = Duration::from_secs(4);
 
@@ -135,6 +132,11 @@ impl<'a> Live<'a> {
         }
         stage.stop();
         Ok(verified)
+    }
+
+    /// How long one answer may take outside of a load: the first one on a path is a slow one.
+    fn answer_timeout(&self) -> Duration {
+        2 * self.request_timeout
     }
 
     fn attempt(&mut self, trial: &mut Trial) -> Result<(), Trouble> {

@@ -6,7 +6,7 @@ use hopbench_analysis::record::{Failure, FailureKind, Source, Trial};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use super::{ANSWER_TIMEOUT, Live, READY_TIMEOUT, STOP_GRACE, Trouble, fill::TrialFill, harness};
+use super::{Live, READY_TIMEOUT, STOP_GRACE, Trouble, fill::TrialFill, harness};
 use crate::{
     catalog::{PathDefinition, ProcessDefinition, Template},
     http::{Answer, Endpoint, Question},
@@ -146,7 +146,10 @@ impl Stage {
             target: &expected.target.path,
             body: request_body(expected.target.body_bytes).into(),
         };
-        let (kind, cause) = match live.client.ask(&self.front, &question, ANSWER_TIMEOUT) {
+        let (kind, cause) = match live
+            .client
+            .ask(&self.front, &question, live.answer_timeout())
+        {
             Ok(answer) => match difference(&answer, expected) {
                 None => return Ok(()),
                 Some(difference) => (FailureKind::WrongAnswer, difference),
@@ -181,7 +184,7 @@ impl Stage {
             };
             let status = live
                 .client
-                .ask(admin, &question, ANSWER_TIMEOUT)
+                .ask(admin, &question, live.answer_timeout())
                 .and_then(|answer| {
                     anyhow::ensure!(answer.status == 200, "status {}", answer.status);
                     Ok(serde_json::from_slice::<Status>(&answer.beginning)?)

@@ -1,0 +1,273 @@
+//! Goal: the command line says what there is, and names every mistake with what to try. Method: the
+//! program itself, in an empty directory; nothing is ever started.
+
+mod support;
+
+use std::{fs, process::Output};
+
+use support::{bin, command, output, text};
+use tempfile::TempDir;
+
+struct Shell {
+    directory: TempDir,
+}
+
+impl Shell {
+    fn new() -> Self {
+        Self {
+            directory: TempDir::new().expect("a directory"),
+        }
+    }
+
+    fn hopbench(&self, arguments: &[&str]) -> Output {
+        let mut program = command(bin("hopbench"));
+        output(program.current_dir(self.directory.path()).args(arguments))
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.directory.path().join(name);
+        fs::write(&path, text).expect("writable");
+        path.display().to_string()
+    }
+
+    /// Runs, and expects a mistake to be named.
+    fn mistake(&self, arguments: &[&str], code: i32, expected: &[&str]) {
+        let result = self.hopbench(arguments);
+        let errors = text(&result.stderr);
+        assert_eq!(result.status.code(), Some(code), "{arguments:?}: {errors}");
+        for part in expected {
+            assert!(
+                errors.contains(part),
+                "{arguments:?}: '{part}' is missing: {errors}"
+            );
+        }
+        assert!(!errors.contains("panicked"), "{errors}");
+        let results = self.directory.path().join("bench_results");
+        let runs = fs::read_dir(results).map_or(0, |entries| {
+            let names = entries.map(|entry| entry.expect("listed").file_name());
+            names.filter(|name| name != ".lock").count()
+        });
+        assert_eq!(runs, 0, "{arguments:?}: a run was begun");
+    }
+}
+
+#[test]
+fn list_names_everything_and_says_what_it_is() {
+    let shell = Shell::new();
+    let listed = text(&shell.hopbench(&["list"]).stdout);
+    for name in [
+        "direct",
+        "rapace-shm-large",
+        "haproxy-tcp",
+        "http-tunnel",
+        "smoke",
+    ] {
+        assert!(
+            listed
+                .lines()
+                .any(|line| line.trim_start().starts_with(name)),
+            "{listed}"
+        );
+    }
+    let json = shell.hopbench(&["list", "--format=json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(json["paths"][0]["name"], "direct");
+    assert_eq!(json["scenarios"].as_array().map(Vec::len), Some(5));
+}
+
+#[test]
+fn describe_knows_paths_scenarios_and_endpoints() {
+    let shell = Shell::new();
+    for (name, expected) in [
+        ("rapace-stream", "role plugin"),
+        ("http-tunnel", "[1, 8, 64, 256]"),
+        (
+            "/small",
+            "2689367b205c16ce32ed4200942b8b8b1e262dfc70d9bc9fbc77c49699a4f1df",
+        ),
+        ("/echo:2", "POST"),
+    ] {
+        let result = shell.hopbench(&["describe", name]);
+        let out = text(&result.stdout);
+        assert!(
+            result.status.success() && out.contains(expected),
+            "{name}: {out}"
+        );
+    }
+}
+
+#[test]
+fn a_plan_is_the_same_for_the_same_seed() {
+    let shell = Shell::new();
+    let plan = |seed: &str| {
+        let result = shell.hopbench(&["plan", "http-tunnel", "--seed", seed, "--blocks=1"]);
+        assert!(result.status.success(), "{}", text(&result.stderr));
+        text(&result.stdout)
+    };
+    assert_eq!(plan("1"), plan("1"));
+    assert_ne!(plan("1"), plan("2"));
+    // 7 paths and a control, 2 endpoints, 4 concurrencies.
+    assert!(plan("1").contains("64 trials"), "{}", plan("1"));
+    assert!(plan("1").contains("direct (control)"), "{}", plan("1"));
+}
+
+#[test]
+fn names_that_are_not_there_get_their_neighbours() {
+    let shell = Shell::new();
+    shell.mistake(
+        &["run", "http-tunel"],
+        2,
+        &[
+            "unknown scenario 'http-tunel'",
+            "did you mean 'http-tunnel'?",
+            "uploads",
+        ],
+    );
+    shell.mistake(
+        &["run", "smoke", "--path", "rapace-smh"],
+        2,
+        &["unknown path 'rapace-smh'", "did you mean 'rapace-shm'?"],
+    );
+    shell.mistake(
+        &["run", "smoke", "--path", "tag:rpace"],
+        2,
+        &["did you mean 'rapace'?"],
+    );
+    shell.mistake(
+        &["describe", "smokee"],
+        2,
+        &["path or scenario 'smokee'", "'smoke'"],
+    );
+    shell.mistake(
+        &["run", "smoke", "--endpoint", "/smal"],
+        4,
+        &["unknown endpoint '/smal'"],
+    );
+    shell.mistake(&["run", "smoke", "--blok", "1"], 2, &["--blok", "--blocks"]);
+    shell.mistake(&["rum"], 2, &["'rum'", "run"]);
+    shell.mistake(&["run"], 2, &["<SCENARIO>"]);
+}
+
+#[test]
+fn numbers_out_of_bounds_say_what_was_expected() {
+    let shell = Shell::new();
+    for (option, expected) in [
+        (
+            "--concurrency=0",
+            "'concurrency': expected 1 to 4096, found 0",
+        ),
+        ("--concurrency=5000", "expected 1 to 4096"),
+        ("--duration-ms=0", "'duration-ms'"),
+        ("--blocks=0", "'blocks': expected 1 to 1000"),
+        ("--endpoint=small", "begins with '/'"),
+        ("--endpoint=/echo:x", "body's length"),
+        ("--load-threads=0", "--load-threads"),
+    ] {
+        shell.mistake(&["run", "smoke", option], 2, &[expected]);
+    }
+    shell.mistake(
+        &["run", "smoke", "--endpoint=/small:7"],
+        4,
+        &["'/small' takes no body"],
+    );
+}
+
+#[test]
+fn broken_files_are_named_with_line_field_and_expectation() {
+    let shell = Shell::new();
+    let path = shell.write(
+        "hop.toml",
+        "summary = 'x'\nfront = '127.0.0.1:{{port:a}}'\ncolour = 'red'\nprocess = []\n",
+    );
+    let expected = [
+        path.as_str(),
+        "line 3",
+        "unknown field `colour`",
+        "`summary`",
+    ];
+    shell.mistake(&["run", "smoke", "--path", &path], 2, &expected);
+
+    let path = shell.write(
+        "hop.toml",
+        "summary = 'x'\nfront = '127.0.0.1:{{prot:a}}'\n",
+    );
+    let expected = [path.as_str(), "line 2", "did you mean 'port'?"];
+    shell.mistake(&["run", "smoke", "--path", &path], 2, &expected);
+
+    let scenario = shell.write("mine.toml", "question = 'x'\npaths = 'direct'\n");
+    let expected = [scenario.as_str(), "line 2", "sequence"];
+    shell.mistake(&["run", &scenario], 2, &expected);
+    shell.mistake(&["describe", &scenario], 2, &expected);
+
+    shell.mistake(
+        &["run", "./no-such.toml"],
+        2,
+        &["'./no-such.toml'", "No such file"],
+    );
+    let directory = shell.directory.path().display().to_string() + "/";
+    shell.mistake(
+        &["run", "smoke", "--path", &directory],
+        2,
+        &["could not read"],
+    );
+}
+
+#[test]
+fn what_is_missing_is_named_with_a_way_to_get_it() {
+    let shell = Shell::new();
+    let empty = TempDir::new().expect("a directory");
+    let empty = format!("--bin-dir={}", empty.path().display());
+    let build = "cargo build --release";
+    shell.mistake(
+        &["run", "smoke", &empty],
+        4,
+        &["'http_baseline' is not in", build],
+    );
+    let doctor = shell.hopbench(&["doctor", &empty]);
+    assert_eq!(doctor.status.code(), Some(4));
+    assert!(
+        text(&doctor.stdout).contains("BROKEN"),
+        "{}",
+        text(&doctor.stdout)
+    );
+
+    let path = shell.write(
+        "hop.toml",
+        "summary = 'x'\nfront = '127.0.0.1:{{port:a}}'\n\
+         [install]\nno-such-program = 'apt-get install it'\n\
+         [[process]]\nname = 'p'\nrole = 'hop'\n\
+         command = ['{{program:no-such-program}}']\nversion = ['{{program:no-such-program}}']\n",
+    );
+    let expected = ["'no-such-program' is not installed", "apt-get install it"];
+    shell.mistake(&["run", "smoke", "--path", &path], 4, &expected);
+}
+
+#[test]
+fn results_that_cannot_be_written_are_noticed_first() {
+    let shell = Shell::new();
+    let file = shell.write("file", "");
+    let expected = ["could not write results below", file.as_str()];
+    shell.mistake(&["run", "smoke", "--out", &file], 4, &expected);
+    shell.mistake(
+        &["run", "smoke", "--out", "/proc/results"],
+        4,
+        &["/proc/results"],
+    );
+    shell.mistake(
+        &["status"],
+        4,
+        &["there are no runs below 'bench_results' yet"],
+    );
+    shell.mistake(&["report", "."], 4, &["'.' is not a run"]);
+}
+
+#[test]
+fn doctor_finds_this_machine_fit() {
+    let result = Shell::new().hopbench(&["doctor"]);
+    let out = text(&result.stdout);
+    assert!(result.status.success(), "{out}");
+    assert!(
+        out.contains("path direct") && out.contains("open files"),
+        "{out}"
+    );
+}
