@@ -1,7 +1,7 @@
 //! What went wrong, by name.
 //!
-//! A pathology is not noise and not a percentage: it is a way in which a path fails, which a table of
-//! medians hides. The rules and their limits stand in the scenario.
+//! A pathology is not noise and not a percentage: it is a way in which a path fails, which a table
+//! of medians hides. The rules and their limits stand in the scenario.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -1,8 +1,8 @@
 //! What this process spent on the load itself.
 //!
-//! When the load is over, oha sorts and stores its records, which takes CPU time that has nothing to
-//! do with the load. So the usage is read at the moment when oha's last worker thread ends: workers
-//! inherit the name of the thread that starts them, which is how they are found.
+//! When the load is over, oha sorts and stores its records, which takes CPU time that has nothing
+//! to do with the load. So the usage is read at the moment when oha's last worker thread ends:
+//! workers inherit the name of the thread that starts them, which is how they are found.
 
 use std::{
     fs, io,

@@ -1,7 +1,7 @@
 //! What can be run: paths and scenarios, each a TOML file.
 //!
-//! Those in `catalog/` are built into the binary; any other file is named on the command line by its
-//! path. A name is a file's name without its ending.
+//! Those in `catalog/` are built into the binary; any other file is named on the command line by
+//! its path. A name is a file's name without its ending.
 
 mod path;
 mod scenario;

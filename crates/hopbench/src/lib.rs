@@ -12,8 +12,8 @@
 //! | `usage`, `machine` | what the kernel knows |
 //! | `run_dir` | what is written |
 //!
-//! It has no Cargo edge to anything it measures: they meet through arguments, HTTP, signals and exit
-//! codes, and no path or scenario is known here by name.
+//! It has no Cargo edge to anything it measures: they meet through arguments, HTTP, signals and
+//! exit codes, and no path or scenario is known here by name.
 #![forbid(unsafe_code)]
 
 mod catalog;

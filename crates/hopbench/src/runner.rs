@@ -64,3 +64,136 @@ pub(crate) fn run(
         interrupted,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    //! Goal: whatever a trial yields, it is kept, and the next one is run. Method: a script in
+    //! place of the executor.
+
+    use std::collections::VecDeque;
+
+    use hopbench_analysis::record::{
+        Cell, Failure, FailureKind, Load, Outcome, PlannedTrial, Source,
+    };
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Yields what it was told to, in order; then asks for the end.
+    struct Script {
+        outcomes: VecDeque<Result<Outcome, Interrupted>>,
+        executed: Vec<u32>,
+        run_dir: RunDir,
+    }
+
+    impl Executor for Script {
+        fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted> {
+            // Everything before is on disk already.
+            let kept = self.run_dir.trials().expect("readable");
+            assert_eq!(kept.len(), self.executed.len());
+            let state = self.run_dir.state().expect("written");
+            assert_eq!((state.phase, state.trial), (Phase::Running, planned.trial));
+            let outcome = self.outcomes.pop_front().unwrap_or(Err(Interrupted))?;
+            self.executed.push(planned.trial);
+            Ok(Trial {
+                planned: planned.clone(),
+                started: String::new(),
+                load: (outcome == Outcome::Ok).then(Load::default),
+                outcome,
+                timing: Default::default(),
+                processes: Vec::new(),
+                cpu_us: Default::default(),
+                counters: Default::default(),
+                disturbance: Default::default(),
+                warnings: Vec::new(),
+            })
+        }
+    }
+
+    fn failed(kind: FailureKind) -> Result<Outcome, Interrupted> {
+        let (source, cause) = (Source::Subject, "so it was written".to_owned());
+        let log = Vec::new();
+        Ok(Outcome::Failed(Failure {
+            source,
+            kind,
+            cause,
+            log,
+        }))
+    }
+
+    fn plan(trials: u32) -> Plan {
+        let planned = |trial| PlannedTrial {
+            trial,
+            block: 1,
+            cell: Cell {
+                scenario: "script".to_owned(),
+                endpoint: "/small".to_owned(),
+                path: "nowhere".to_owned(),
+                concurrency: 1,
+                keep_alive: true,
+            },
+            twin: 0,
+            duration_ms: 1,
+            warm_up_ms: 0,
+        };
+        Plan {
+            estimate_ms: 0,
+            trials: (1..=trials).map(planned).collect(),
+        }
+    }
+
+    fn execute(
+        outcomes: impl IntoIterator<Item = Result<Outcome, Interrupted>>,
+    ) -> (Ended, Script, TempDir) {
+        let root = TempDir::new().expect("a directory");
+        let run_dir = RunDir::create(root.path(), "run").expect("fresh");
+        let outcomes = outcomes.into_iter().collect();
+        let mut script = Script {
+            outcomes,
+            executed: Vec::new(),
+            run_dir: run_dir.clone(),
+        };
+        let plan = plan(4);
+        let interrupt = Interrupt::catch().expect("signals can be caught");
+        let mut progress = Progress::new(&plan, true);
+        let ended = run(&plan, &mut script, &run_dir, &mut progress, &interrupt);
+        (ended.expect("the directory is writable"), script, root)
+    }
+
+    #[test]
+    fn failed_trials_are_kept_and_the_run_goes_on() {
+        let outcomes = [
+            Ok(Outcome::Ok),
+            failed(FailureKind::Crash),
+            failed(FailureKind::Hang),
+            Ok(Outcome::Ok),
+        ];
+        let (ended, script, _root) = execute(outcomes);
+        assert!(!ended.interrupted);
+        assert_eq!(script.executed, [1, 2, 3, 4]);
+        let kept = script.run_dir.trials().expect("readable");
+        assert_eq!(kept.len(), 4);
+        assert_eq!(
+            kept.iter()
+                .filter(|trial| trial.measured().is_some())
+                .count(),
+            2
+        );
+        assert_eq!(
+            script.run_dir.state().expect("written").phase,
+            Phase::Finished
+        );
+    }
+
+    #[test]
+    fn an_interruption_keeps_what_was_done() {
+        let (ended, script, _root) = execute([Ok(Outcome::Ok), Ok(Outcome::Ok)]);
+        assert!(ended.interrupted);
+        assert_eq!(ended.trials.len(), 2);
+        assert_eq!(script.run_dir.trials().expect("readable").len(), 2);
+        assert_eq!(
+            script.run_dir.state().expect("written").phase,
+            Phase::Interrupted
+        );
+    }
+}

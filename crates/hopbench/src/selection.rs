@@ -218,79 +218,59 @@ impl Selection {
         reference: &PathDefinition,
         targets: Option<&[Target]>,
     ) -> anyhow::Result<Vec<Target>> {
-        let Some(describe) = &reference.describe else {
-            bail!(
-                "path '{}' is a reference: expected 'describe', a command that prints what its \
-                 endpoints answer",
-                reference.name
-            );
-        };
-        let mut fill = OnlyPrograms(toolbox);
-        let mut words = Vec::new();
-        for template in describe {
-            words.push(template.fill(&mut fill)?);
+        let described = describe(toolbox, reference, targets)?;
+        let mut answers = Vec::new();
+        if let Some(targets) = targets {
+            for target in targets {
+                let entry = described.iter().find(|entry| entry.target == target.path);
+                let entry = entry
+                    .with_context(|| format!("'describe' says nothing about '{}'", target.path))?;
+                answers.push(entry.clone().expect(target.clone())?);
+            }
+        } else {
+            for entry in described {
+                let (path, body_bytes) = (entry.target.clone(), None);
+                answers.push(entry.expect(Target { path, body_bytes })?);
+            }
         }
-        words.extend(
-            targets
-                .into_iter()
-                .flatten()
-                .map(|target| target.path.clone()),
-        );
-        let mut words = words.into_iter();
-        let program = words
-            .next()
-            .context("'describe': expected a program")?
-            .into();
-        let arguments = words.collect();
-        let output = capture(&Command {
-            program,
-            arguments,
-            directory: None,
-            stops_with_stdin: true,
-        })?;
-        let described: Vec<Description> = serde_json::from_str(&output).with_context(|| {
-            format!(
-                "path '{}': 'describe' printed something unexpected",
-                reference.name
-            )
-        })?;
-        let described = match targets {
-            Some(targets) => targets
-                .iter()
-                .map(|target| {
-                    let mut found = described.iter().filter(|entry| entry.target == target.path);
-                    let found = found.next().with_context(|| {
-                        format!("'describe' says nothing about '{}'", target.path)
-                    })?;
-                    Ok((target.clone(), found.clone()))
-                })
-                .collect::<anyhow::Result<Vec<_>>>()?,
-            None => described
-                .into_iter()
-                .map(|entry| {
-                    (
-                        Target {
-                            path: entry.target.clone(),
-                            body_bytes: None,
-                        },
-                        entry,
-                    )
-                })
-                .collect(),
-        };
-        let expected = described
-            .into_iter()
-            .map(|(target, entry)| entry.expect(target));
-        let expected = expected.collect::<anyhow::Result<Vec<_>>>()?;
-        let targets = expected
-            .iter()
-            .map(|answer| answer.target.clone())
-            .collect();
-        for answer in expected {
+        let targets = answers.iter().map(|answer| answer.target.clone()).collect();
+        for answer in answers {
             self.answers.insert(answer.target.to_string(), answer);
         }
         Ok(targets)
     }
+}
+
+/// Runs the reference's describing command.
+fn describe(
+    toolbox: &Toolbox,
+    reference: &PathDefinition,
+    targets: Option<&[Target]>,
+) -> anyhow::Result<Vec<Description>> {
+    let name = &reference.name;
+    let Some(describe) = &reference.describe else {
+        bail!(
+            "path '{name}' is a reference: expected 'describe', a command that prints what its \
+             endpoints answer"
+        );
+    };
+    let mut fill = OnlyPrograms(toolbox);
+    let mut words = Vec::new();
+    for template in describe {
+        words.push(template.fill(&mut fill)?);
+    }
+    let targets = targets.into_iter().flatten();
+    words.extend(targets.map(|target| target.path.clone()));
+    let mut words = words.into_iter();
+    let program = words.next().context("'describe': expected a program")?;
+    let output = capture(&Command {
+        program: program.into(),
+        arguments: words.collect(),
+        directory: None,
+        stops_with_stdin: true,
+    })?;
+    serde_json::from_str(&output)
+        .with_context(|| format!("path '{name}': 'describe' printed something unexpected"))
 }
 
 impl Description {

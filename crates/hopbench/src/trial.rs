@@ -1,7 +1,7 @@
-//! One trial: start a path fresh, verify its answer, warm it up, load it, read what it used, stop it.
+//! One trial: start a path fresh, verify its answer, warm it up, load it, read what it used, stop.
 //!
-//! [`Executor`] is the seam: [`Live`] starts processes, and tests put a script in its place, so that
-//! everything around trials can be tested without a socket or a clock.
+//! [`Executor`] is the seam: [`Live`] starts processes, and tests put a script in its place, so
+//! that everything around trials can be tested without a socket or a clock.
 
 mod fill;
 mod stage;

@@ -533,7 +533,8 @@ fn a_server_that_hangs_is_recorded_and_one_that_does_not_stop_is_killed() {
         \x20   while True:\n\
         \x20       q = c.recv(4096)\n\
         \x20       if not q: return\n\
-        \x20       if b'/health' in q: c.sendall(b'HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n')\n\
+        \x20       if b'/health' in q:\n\
+        \x20           c.sendall(b'HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n')\n\
         s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
         while True:\n\
         \x20   c, _ = s.accept()\n\

@@ -4,7 +4,8 @@
 //! plugin                                  host
 //!   connect to --addr  ───────────────►   accept; same user?
 //!   {"protocol":1, "transport":…}\n  ──►  same protocol and transport? nobody attached yet?
-//!   ◄──────────────  {"welcome":{…}}\n    terms; on shm the geometry, then the memory by SCM_RIGHTS
+//!   ◄──────────────  {"welcome":{…}}\n    terms; on shm the geometry, then the memory by
+//!                                         SCM_RIGHTS
 //!                    {"refused":"why"}\n
 //! ```
 //!

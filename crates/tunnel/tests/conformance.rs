@@ -1,5 +1,5 @@
-//! Goal: whatever the transport, a tunnel is as good as a cable. Method: a host and a plugin in this
-//! process with real sockets, one list of tests, every test for every transport.
+//! Goal: whatever the transport, a tunnel is as good as a cable. Method: a host and a plugin in
+//! this process with real sockets, one list of tests, every test for every transport.
 
 mod support;
 
@@ -264,8 +264,8 @@ async fn a_client_that_does_not_read_holds_up_nobody(kind: Kind) {
         }
     };
     let rig = Rig::relay(kind, &upstream(serve).await).await;
-    // More than there are slots. Each takes megabytes into its sockets' buffers, which is many frames
-    // if they are small.
+    // More than there are slots. Each takes megabytes into its sockets' buffers, which is many
+    // frames if they are small.
     let clients = if matches!(kind, Kind::ShmTiny | Kind::StreamSmallChunks) {
         12
     } else {

@@ -1,10 +1,10 @@
 //! `REPORT.md`, and the tables that a run prints.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
     pathology,
-    record::{Manifest, PathInfo, Trial},
+    record::{FailureKind, Manifest, PathInfo, Trial},
     statistics::Spread,
     summary::{CellSummary, ScenarioSummary, Summary, Table},
 };
@@ -158,8 +158,8 @@ fn endpoint_table(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> String {
     }
     if let Some(noise) = table.noise {
         out += &format!(
-            "\nA/A control: the two `{}` trials of a block differ by {:.1} % in the median, {:.1} % \
-             at most. Smaller differences mean nothing.\n",
+            "\nA/A control: the two `{}` trials of a block differ by {:.1} % in the median, \
+             {:.1} % at most. Smaller differences mean nothing.\n",
             scenario.info.reference,
             noise.median * 100.0,
             noise.max * 100.0
@@ -196,8 +196,15 @@ fn errors(row: &CellSummary<'_>) -> String {
     if row.totals.requests > 0 || row.failures.is_empty() {
         parts.push(row.failed_requests().to_string());
     }
+    let mut failures: BTreeMap<FailureKind, usize> = BTreeMap::new();
     for failure in &row.failures {
-        parts.push(failure.kind.to_string());
+        *failures.entry(failure.kind).or_default() += 1;
+    }
+    for (kind, trials) in failures {
+        parts.push(match trials {
+            1 => kind.to_string(),
+            _ => format!("{kind} ×{trials}"),
+        });
     }
     parts.join(", ")
 }

@@ -1,1 +1,281 @@
+//! Goal: the same records always give the same reports, whatever is in them. Method: one fixture
+//! with everything that can happen, and a snapshot per format.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use hdrhistogram::{
+    Histogram,
+    serialization::{Serializer, V2DeflateSerializer},
+};
+
+use super::{csv, markdown, perf, terminal};
+use crate::{
+    pathology::{self, Pathology},
+    record::*,
+    summary::Summary,
+};
+
+fn manifest() -> Manifest {
+    let path = |name: &str, skipped: Option<&str>| PathInfo {
+        name: name.to_owned(),
+        summary: format!("what {name} is"),
+        analysis: String::new(),
+        receipts: [("server".to_owned(), format!("{name} 1.0"))].into(),
+        skipped: skipped.map(str::to_owned),
+    };
+    Manifest {
+        schema: SCHEMA,
+        hopbench: "0.0.0".to_owned(),
+        started: "2026-01-02T03:04:05Z".to_owned(),
+        command_line: vec!["hopbench".to_owned(), "run".to_owned(), "matrix".to_owned()],
+        seed: 7,
+        git: Git {
+            revision: "0123456789abcdef".to_owned(),
+            dirty: true,
+        },
+        machine: Machine {
+            cpu_model: "A | B".to_owned(),
+            cores: 2,
+            memory_kib: 4 << 20,
+            ..Machine::default()
+        },
+        toolchain: "rustc 1.0".to_owned(),
+        profile: "release".to_owned(),
+        scenarios: vec![ScenarioInfo {
+            name: "matrix".to_owned(),
+            question: "What does it cost?".to_owned(),
+            analysis: String::new(),
+            reference: "plain".to_owned(),
+            endpoints: vec!["/small".to_owned()],
+            blocks: 3,
+            pathologies: PathologyRules {
+                p99_over_reference: Some(10.0),
+                rps_collapse: Some(0.5),
+                slower: vec![SlowerRule {
+                    path: "slow".to_owned(),
+                    than: "fast".to_owned(),
+                }],
+            },
+        }],
+        paths: vec![
+            path("plain", None),
+            path("fast", None),
+            path("slow", None),
+            path("absent", Some("'absent' is not installed")),
+        ],
+        warnings: vec!["governor: 'powersave'".to_owned()],
+    }
+}
+
+fn histogram(us: &[u64]) -> String {
+    let mut histogram = Histogram::<u64>::new(3).expect("valid");
+    for us in us {
+        histogram.record(us * 1_000).expect("recorded");
+    }
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new()
+        .serialize(&histogram, &mut bytes)
+        .expect("written");
+    BASE64_STANDARD.encode(bytes)
+}
+
+/// A trial of 1 s at `rps` whose latencies are about `p50_us`, the slowest `p99_us`.
+fn trial(path: &str, concurrency: u32, block: u32, twin: u8, rps: u64, p99_us: u64) -> Trial {
+    let counters = [
+        ("tunnel_zero_copy_bytes".to_owned(), 0),
+        ("tunnel_copied_bytes".to_owned(), rps * 250),
+    ];
+    let (p50_us, p99) = (p99_us as f64 / 2.0, p99_us as f64);
+    let host = path != "plain";
+    Trial {
+        planned: PlannedTrial {
+            trial: 1,
+            block,
+            cell: Cell {
+                scenario: "matrix".to_owned(),
+                endpoint: "/small".to_owned(),
+                path: path.to_owned(),
+                concurrency,
+                keep_alive: true,
+            },
+            twin,
+            duration_ms: 1_000,
+            warm_up_ms: 100,
+        },
+        started: "2026-01-02T03:04:05Z".to_owned(),
+        outcome: Outcome::Ok,
+        timing: Timing {
+            start_ms: 10.0,
+            verify_ms: 2.0,
+            warm_up_ms: 100.0,
+            load_ms: 1_000.0,
+            scrape_ms: 50.0,
+            stop_ms: 5.0,
+        },
+        load: Some(Load {
+            generator: "script".to_owned(),
+            elapsed_us: 1e6,
+            requests: rps,
+            good: rps,
+            body_bytes: rps * 100,
+            latency: Latency {
+                p50_us: Some(p50_us),
+                p90_us: Some(p99 * 0.9),
+                p95_us: Some(p99 * 0.95),
+                p99_us: Some(p99),
+                histogram: histogram(&[p99_us / 2, p99_us / 2, p99_us]),
+                ..Latency::default()
+            },
+            ..Load::default()
+        }),
+        processes: vec![ProcessUsage {
+            name: "server".to_owned(),
+            role: "origin".to_owned(),
+            context_switches_voluntary: 2 * rps,
+            rss_before_kib: 1_000,
+            rss_after_kib: 1_200,
+            rss_peak_kib: 1_500,
+            ..ProcessUsage::default()
+        }],
+        cpu_us: [("client", true), ("origin", true), ("host", host)]
+            .into_iter()
+            .filter(|(_, there)| *there)
+            .map(|(role, _)| (role.to_owned(), rps as f64 * 10.0))
+            .collect(),
+        counters: match host {
+            true => [("host".to_owned(), counters.into())].into(),
+            false => Default::default(),
+        },
+        disturbance: Disturbance::default(),
+        warnings: Vec::new(),
+    }
+}
+
+/// Everything that can happen: a control, a collapse, a tail, a slower path, errors, a warning, a
+/// cell that failed once and one that failed always.
+fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for block in 1..=3_u32 {
+        let drift = u64::from(block) * 100;
+        trials.push(trial("plain", 1, block, 0, 10_000 + drift, 100));
+        trials.push(trial("plain", 1, block, 1, 10_200 + drift, 100));
+        trials.push(trial("plain", 8, block, 0, 20_000 + drift, 200));
+        trials.push(trial("fast", 1, block, 0, 8_000 + drift, 120));
+        trials.push(trial("fast", 8, block, 0, 3_000 + drift, 2_500));
+        trials.push(trial("slow", 1, block, 0, 4_000 + drift, 150));
+        trials.push(trial("slow", 8, block, 0, 4_000 + drift, 300));
+    }
+    let failure = |kind, cause: &str| {
+        Outcome::Failed(Failure {
+            source: Source::Subject,
+            kind,
+            cause: cause.to_owned(),
+            log: vec!["server: ouch".to_owned()],
+        })
+    };
+    trials[3].outcome = failure(FailureKind::Crash, "'host' killed by SIGKILL under load");
+    for trial in &mut trials {
+        if trial.planned.cell.path == "slow" && trial.planned.cell.concurrency == 8 {
+            trial.outcome = failure(FailureKind::Hang, "no request was answered");
+            trial.load = None;
+        }
+    }
+    let errors = trials[5].load.as_mut().expect("loaded");
+    errors.requests += 3;
+    errors.errors.insert("connection reset".to_owned(), 3);
+    trials[5].warnings = vec![Warning::Errors {
+        failed: 3,
+        requests: errors.requests,
+    }];
+    trials
+}
+
+#[test]
+fn markdown_report() {
+    let (manifest, trials) = (manifest(), trials());
+    let summary = Summary::new(&manifest, &trials).expect("valid records");
+    insta::assert_snapshot!(markdown::report(&summary, &trials, 22));
+}
+
+#[test]
+fn terminal_tables() {
+    let (manifest, trials) = (manifest(), trials());
+    let summary = Summary::new(&manifest, &trials).expect("valid records");
+    insta::assert_snapshot!(terminal::render(&summary));
+}
+
+#[test]
+fn csv_table() {
+    let (manifest, trials) = (manifest(), trials());
+    let summary = Summary::new(&manifest, &trials).expect("valid records");
+    insta::assert_snapshot!(csv::render(&summary));
+}
+
+#[test]
+fn perf_lines() {
+    let (manifest, trials) = (manifest(), trials());
+    let summary = Summary::new(&manifest, &trials).expect("valid records");
+    insta::assert_snapshot!(perf::render(&summary));
+}
+
+#[test]
+fn a_run_without_trials_has_a_report_too() {
+    let manifest = manifest();
+    let summary = Summary::new(&manifest, &[]).expect("nothing to read");
+    let report = markdown::report(&summary, &[], 22);
+    assert!(report.contains("0 of 22 trials run, 0 failed. **The run is not complete.**"));
+    assert_eq!(perf::render(&summary), "");
+}
+
+#[test]
+fn ratios_are_formed_within_blocks() {
+    let manifest = manifest();
+    // The machine is twice as fast in the second block, for both.
+    let trials = [
+        trial("plain", 1, 1, 0, 1_000, 100),
+        trial("fast", 1, 1, 0, 500, 100),
+        trial("plain", 1, 2, 0, 2_000, 100),
+        trial("fast", 1, 2, 0, 1_000, 100),
+    ];
+    let summary = Summary::new(&manifest, &trials).expect("valid records");
+    let ratio = summary.scenarios[0].tables[0].rows[1]
+        .rps_ratio
+        .expect("a ratio");
+    assert_eq!((ratio.min, ratio.median, ratio.max), (0.5, 0.5, 0.5));
+}
+
+#[test]
+fn each_pathology_is_found_where_it_is() {
+    let (manifest, trials) = (manifest(), trials());
+    let summary = Summary::new(&manifest, &trials).expect("valid records");
+    let found = pathology::find(&summary.scenarios[0]);
+    let count = |is: fn(&Pathology) -> bool| found.iter().filter(|one| is(one)).count();
+    assert_eq!(count(|one| matches!(one, Pathology::Collapse { .. })), 1);
+    assert_eq!(
+        count(|one| matches!(one, Pathology::Errors { failed: 3, .. })),
+        1
+    );
+    assert_eq!(count(|one| matches!(one, Pathology::Failures { .. })), 2);
+    assert_eq!(count(|one| matches!(one, Pathology::LongTail { .. })), 1);
+    assert_eq!(count(|one| matches!(one, Pathology::Slower { .. })), 1);
+}
+
+#[test]
+fn a_corrupt_histogram_is_named_by_its_trial() {
+    let manifest = manifest();
+    let mut trials = [trial("plain", 1, 1, 0, 1_000, 100)];
+    trials[0].planned.trial = 42;
+    trials[0].load.as_mut().expect("loaded").latency.histogram = "?".to_owned();
+    let error = Summary::new(&manifest, &trials)
+        .expect_err("corrupt")
+        .to_string();
+    assert!(error.starts_with("trial 42: "), "{error}");
+}
+
+#[test]
+fn records_survive_being_written_and_read() {
+    for trial in trials() {
+        let line = serde_json::to_string(&trial).expect("written");
+        let read: Trial = serde_json::from_str(&line).expect("read");
+        assert_eq!(serde_json::to_string(&read).expect("written"), line);
+    }
+}

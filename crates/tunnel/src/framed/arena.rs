@@ -8,8 +8,8 @@ use std::{cell::RefCell, collections::VecDeque, mem};
 
 use bytes::{BufMut, Bytes, BytesMut, buf::Limit};
 
-/// Length of a buffer in bytes: one of the largest reads. Several are in use under load, and together
-/// they should fit a core's cache.
+/// Length of a buffer in bytes: one of the largest reads. Several are in use under load, and
+/// together they should fit a core's cache.
 const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Room that a read gets at the least, in bytes, before a fresh buffer is taken.

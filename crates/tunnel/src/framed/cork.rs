@@ -2,8 +2,8 @@
 //!
 //! rapace writes each frame with three calls (length, descriptor, payload) and reads it with three.
 //! On a bare socket each is a system call: about 900 for a 256 KiB response in 4 KiB frames. Here
-//! small writes are put behind one another until the writer says [`Corked::flush`], a large one goes
-//! out together with them in one `writev`, and a read also takes what follows, up to a bound.
+//! small writes are put behind one another until the writer says [`Corked::flush`], a large one
+//! goes out together with them in one `writev`, and a read also takes what follows, up to a bound.
 //!
 //! ```text
 //! rapace: write(4) write(64) write(64 KiB) flush

@@ -1,9 +1,9 @@
-//! The multiplexer's rules, without I/O: which tunnels there are, what may be sent on each, and what
-//! the peer may send.
+//! The multiplexer's rules, without I/O: which tunnels there are, what may be sent on each, and
+//! what the peer may send.
 //!
-//! [`Table`] knows the tunnels of a session by number. [`Flow`] knows one tunnel: its credit in both
-//! directions, and how far each direction has come from open to ended. Neither holds payload, locks,
-//! sockets or clocks; the session does (`session.rs`).
+//! [`Table`] knows the tunnels of a session by number. [`Flow`] knows one tunnel: its credit in
+//! both directions, and how far each direction has come from open to ended. Neither holds payload,
+//! locks, sockets or clocks; the session does (`session.rs`).
 //!
 //! The peer is another process of the same user, and may be of another build, or broken: whatever
 //! it sends that these rules forbid is a [`Violation`], which ends the session with a message.
@@ -288,8 +288,8 @@ impl Flow {
         !std::mem::replace(&mut self.reset, true)
     }
 
-    /// The session has ended. Whether everything had been received: then what is left to deliver can
-    /// be, and the end is an orderly one. Otherwise the tunnel was cut off.
+    /// The session has ended. Whether everything had been received: then what is left to deliver
+    /// can be, and the end is an orderly one. Otherwise the tunnel was cut off.
     pub(crate) fn receive_session_end(&mut self) -> bool {
         self.over = self.receiving == Direction::Ended;
         self.over

@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::tunnel::Tunnel;
 
-/// What a socket would be to the application. Dropped as the kernel closes a socket: what was written
-/// is still delivered, and the peer gets a reset only for data that nobody will read.
+/// What a socket would be to the application. Dropped as the kernel closes a socket: what was
+/// written is still delivered, and the peer gets a reset only for data that nobody will read.
 #[derive(Debug)]
 pub(crate) struct TunnelStream(Arc<Tunnel>);
 

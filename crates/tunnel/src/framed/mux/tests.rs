@@ -112,7 +112,10 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 
 proptest! {
     #[test]
-    fn every_byte_sent_is_taken_and_nobody_gets_stuck(operations in operations(), more in 1..200_u32) {
+    fn every_byte_sent_is_taken_and_nobody_gets_stuck(
+        operations in operations(),
+        more in 1..200_u32,
+    ) {
         let mut ends = [End::new(), End::new()];
         for operation in operations {
             apply(&mut ends, operation).expect("both ends follow the rules");

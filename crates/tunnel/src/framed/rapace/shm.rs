@@ -3,8 +3,9 @@
 //! Waiting is not left to rapace's transport. Its waits read the futex word *after* they looked at
 //! the ring, so that a signal in between is lost and costs 100 ms, and each parks a thread of the
 //! blocking pool, which is three hand-overs per frame. Here a receiver thread reads the word first,
-//! looks, and waits on the futex itself; `recv_frame` is only called when a descriptor is there. And
-//! a sender keeps so few descriptors in the ring that no slot allocation ever finds the slab empty.
+//! looks, and waits on the futex itself; `recv_frame` is only called when a descriptor is there.
+//! And a sender keeps so few descriptors in the ring that no slot allocation ever finds the slab
+//! empty.
 
 use std::{
     io,
