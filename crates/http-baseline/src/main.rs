@@ -4,7 +4,7 @@
 use std::{num::NonZeroUsize, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use origin::{Endpoint, process, server};
+use origin::{process, server};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -38,28 +38,23 @@ fn main() -> ExitCode {
 
 #[expect(
     clippy::print_stdout,
-    reason = "--describe and the listening line are this program's output"
+    reason = "its address, its counters and --describe are the program's output"
 )]
 fn run(options: Options) -> anyhow::Result<()> {
     process::log_to_stderr(&options.log)?;
-    if let Some(mut targets) = options.describe {
-        if targets.is_empty() {
-            targets = Endpoint::ALL
-                .map(|endpoint| endpoint.example().to_owned())
-                .into();
-        }
-        let expectations = targets.iter().map(|target| origin::describe(target));
-        let expectations = expectations.collect::<Result<Vec<_>, _>>()?;
+    if let Some(targets) = options.describe {
+        let expectations = origin::describe_all(&targets)?;
         println!("{}", serde_json::to_string_pretty(&expectations)?);
         return Ok(());
     }
     process::raise_open_files_limit();
-    let runtime = process::runtime("origin", options.threads)?;
-    runtime.block_on(async {
+    process::runtime("origin", options.threads)?.block_on(async {
         let stop = process::stop_requested(options.exit_with_stdin)?;
         let listener = server::Listener::bind(&options.listen)?;
         println!("listening on {}", listener.address()?);
         let drain = Duration::from_millis(options.drain_ms);
-        Ok(server::serve(listener, origin::router(), stop, drain).await?)
+        let accepted = server::serve(listener, origin::router(), stop, drain).await?;
+        println!("{{\"connections_accepted\":{accepted}}}");
+        Ok(())
     })
 }

@@ -49,3 +49,13 @@ fn mistakes_are_named() {
         assert!(errors.contains(expected), "{arguments:?}: {errors}");
     }
 }
+
+#[test]
+fn it_ends_with_its_stdin_and_says_what_it_has_done() {
+    let arguments = ["--listen", "127.0.0.1:0", "--exit-with-stdin"];
+    let output = program().args(arguments).output().expect("runs");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert!(lines[0].starts_with("listening on 127.0.0.1:"), "{stdout}");
+    assert_eq!(lines[1], "{\"connections_accepted\":0}");
+}

@@ -186,6 +186,18 @@ pub fn describe(target: &str) -> Result<Expectation, DescribeError> {
     }
 }
 
+/// What each of `targets` must be answered with; of no targets, an example of every endpoint.
+///
+/// # Errors
+/// As [`describe`], for the first that fails.
+pub fn describe_all(targets: &[String]) -> Result<Vec<Expectation>, DescribeError> {
+    if targets.is_empty() {
+        let examples = Endpoint::ALL.into_iter();
+        return examples.map(|one| describe(one.example())).collect();
+    }
+    targets.iter().map(|target| describe(target)).collect()
+}
+
 /// Every body the origin makes by itself.
 #[derive(Clone, Copy)]
 enum Body {

@@ -13,5 +13,5 @@ pub mod process;
 mod routes;
 pub mod server;
 
-pub use endpoint::{DescribeError, Endpoint, Expectation, describe};
+pub use endpoint::{DescribeError, Endpoint, Expectation, describe, describe_all};
 pub use routes::router;

@@ -8,6 +8,10 @@ use std::{
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -79,6 +83,7 @@ impl Listener {
 }
 
 /// Serves `router` until `stop` resolves, then lets open requests finish for at most `drain`.
+/// Returns how many connections were accepted.
 ///
 /// # Errors
 /// If the listener fails.
@@ -87,19 +92,23 @@ pub async fn serve(
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
     drain: Duration,
-) -> io::Result<()> {
+) -> io::Result<u64> {
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = async move {
         stop.await;
         // Fails only if serving has already ended by itself.
         let _ = stopping.send(());
     };
+    // Accepting is one task's work: the count is a statistic, and orders nothing.
+    let accepted = Arc::new(AtomicU64::new(0));
+    let count = accepted.clone();
     // Keeps a Unix socket's file until serving has ended.
     let mut socket_file = None;
     let serving = async {
         match listener {
             Listener::Tcp(listener) => {
-                let listener = listener.tap_io(|stream| {
+                let listener = listener.tap_io(move |stream| {
+                    count.fetch_add(1, Ordering::Relaxed);
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "could not set TCP_NODELAY");
                     }
@@ -110,6 +119,9 @@ pub async fn serve(
             }
             Listener::Unix(listener, file) => {
                 socket_file = Some(file);
+                let listener = listener.tap_io(move |_| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                });
                 axum::serve(listener, router)
                     .with_graceful_shutdown(stop)
                     .await
@@ -123,12 +135,12 @@ pub async fn serve(
         tokio::time::sleep(drain).await;
     };
     tokio::select! {
-        result = serving => result,
+        result = serving => result?,
         () = overdue => {
             tracing::info!(?drain, "connections were still open at the end of the drain");
-            Ok(())
         }
     }
+    Ok(accepted.load(Ordering::Relaxed))
 }
 
 /// Serves `router` on one open byte stream, as [`serve`] does on each that it accepts.
