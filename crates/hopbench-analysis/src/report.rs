@@ -1,5 +1,6 @@
 //! Summaries into text.
 
+pub mod chart;
 pub mod csv;
 pub mod markdown;
 pub mod perf;

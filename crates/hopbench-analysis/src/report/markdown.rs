@@ -19,12 +19,63 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     }
     for scenario in &summary.scenarios {
         out += &scenario_heading(scenario);
+        out += "\n### At a glance\n\n";
+        out += &overview(scenario);
+        out += &format!(
+            "\n![share of the reference](overview-{}.svg)\n",
+            scenario.info.name
+        );
         out += &tables(scenario);
         out += &copies(scenario);
         out += &pathologies(scenario);
         out += &warnings(scenario);
     }
     out += &paths(&summary.manifest.paths);
+    out
+}
+
+/// The paths' RPS as a share of the reference's, in one table. Failed cells are named.
+pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
+    let mut columns = Vec::new();
+    let mut shares: BTreeMap<&str, BTreeMap<usize, String>> = BTreeMap::new();
+    let mut paths: Vec<&str> = Vec::new();
+    for table in &scenario.tables {
+        for row in &table.rows {
+            let column = (
+                format!("{}{}", table.endpoint, connection(table.keep_alive)),
+                row.cell.concurrency,
+            );
+            let index = columns.iter().position(|known| *known == column);
+            let index = index.unwrap_or_else(|| {
+                columns.push(column);
+                columns.len() - 1
+            });
+            let path = row.cell.path.as_str();
+            if path == scenario.info.reference {
+                continue;
+            }
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+            let share = row.rps_ratio.map(|ratio| percent(ratio.median));
+            let share = share.unwrap_or_else(|| errors(row));
+            shares.entry(path).or_default().insert(index, share);
+        }
+    }
+    let heading = columns
+        .iter()
+        .map(|(endpoint, concurrency)| format!(" {endpoint} c={concurrency} |"));
+    let mut out = format!("| RPS vs {} |", scenario.info.reference);
+    out.extend(heading);
+    out += &format!("\n|---|{}\n", "---:|".repeat(columns.len()));
+    for path in paths {
+        out += &format!("| {path} |");
+        for index in 0..columns.len() {
+            let share = shares[path].get(&index).map_or("–", String::as_str);
+            out += &format!(" {share} |");
+        }
+        out += "\n";
+    }
     out
 }
 

@@ -13,6 +13,8 @@ pub fn render(summary: &Summary<'_>) -> String {
             scenario.info.question.trim()
         );
         out += &align(&markdown::tables(scenario));
+        out += "\n### At a glance\n\n";
+        out += &align(&markdown::overview(scenario));
         out += &markdown::pathologies(scenario);
     }
     out

@@ -7,7 +7,7 @@ use hdrhistogram::{
     serialization::{Serializer, V2DeflateSerializer},
 };
 
-use super::{csv, markdown, perf, terminal};
+use super::{chart, csv, markdown, perf, terminal};
 use crate::{
     pathology::{self, Pathology},
     record::*,
@@ -201,6 +201,17 @@ fn terminal_tables() {
     let (manifest, trials) = (manifest(), trials());
     let summary = Summary::new(&manifest, &trials).expect("valid records");
     insta::assert_snapshot!(terminal::render(&summary));
+}
+
+#[test]
+fn overview_chart() {
+    let mut manifest = manifest();
+    manifest.scenarios[0].question = "<script>alert(1)</script> & \"more\"".to_owned();
+    let trials = trials();
+    let summary = Summary::new(&manifest, &trials).expect("readable");
+    let svg = chart::overview(&summary.scenarios[0]);
+    assert!(!svg.contains("<script"), "{svg}");
+    insta::assert_snapshot!(svg);
 }
 
 #[test]

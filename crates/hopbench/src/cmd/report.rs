@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use hopbench_analysis::{
     record::{Manifest, Trial},
-    report::{csv, markdown, perf, terminal},
+    report::{chart, csv, markdown, perf, terminal},
     summary::Summary,
 };
 
@@ -33,6 +33,10 @@ pub(super) fn write(run_dir: &RunDir, manifest: &Manifest, trials: &[Trial]) -> 
         "REPORT.md",
         markdown::report(&summary, trials, planned).as_bytes(),
     )?;
+    for scenario in &summary.scenarios {
+        let name = format!("overview-{}.svg", scenario.info.name);
+        run_dir.write(&name, chart::overview(scenario).as_bytes())?;
+    }
     run_dir.write("summary.csv", csv::render(&summary).as_bytes())
 }
 

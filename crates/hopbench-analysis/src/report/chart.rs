@@ -1,0 +1,207 @@
+//! `overview-SCENARIO.svg`: each path's share of the reference's RPS, as bars.
+//!
+//! A plain picture without script: it opens from disk and shows in a README.
+
+use std::fmt::Write;
+
+use crate::{
+    statistics::Spread,
+    summary::{CellSummary, ScenarioSummary, Table},
+};
+
+/// Okabe and Ito's palette (2008), which can be told apart with any colour vision.
+const COLOURS: [&str; 8] = [
+    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442", "#666666",
+];
+
+const WIDTH: f64 = 960.0;
+/// Of the axis' labels, left of the bars.
+const LEFT: f64 = 56.0;
+const PANEL_HEIGHT: f64 = 190.0;
+/// Of a panel with its heading and its labels below.
+const PANEL_PITCH: f64 = PANEL_HEIGHT + 66.0;
+const LEGEND_COLUMNS: usize = 3;
+const LEGEND_PITCH: f64 = 20.0;
+/// Bars end here at the latest; a longer one is cut, and its figure still says how long it is.
+const SHARE_MAX: f64 = 2.0;
+
+/// One panel per table, one group of bars per concurrency. Empty without a path to compare.
+pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
+    let paths = compared_paths(scenario);
+    if paths.is_empty() {
+        return String::new();
+    }
+    let legend_rows = paths.len().div_ceil(LEGEND_COLUMNS) as f64;
+    let top = 44.0 + legend_rows * LEGEND_PITCH;
+    let height = top + scenario.tables.len() as f64 * PANEL_PITCH;
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\" \
+         fill=\"#222\" role=\"img\">\n<title>{}</title>\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+         <text x=\"{LEFT}\" y=\"24\" font-size=\"15\" font-weight=\"bold\">Requests per second, \
+         as a share of '{}' (median of {} blocks; whiskers: lowest and highest)</text>\n",
+        escape(&scenario.info.question),
+        escape(&scenario.info.reference),
+        scenario.info.blocks,
+    );
+    for (index, path) in paths.iter().enumerate() {
+        let x = LEFT + (index % LEGEND_COLUMNS) as f64 * (WIDTH - LEFT) / LEGEND_COLUMNS as f64;
+        let y = 38.0 + (index / LEGEND_COLUMNS) as f64 * LEGEND_PITCH;
+        let colour = COLOURS[index % COLOURS.len()];
+        out += &format!(
+            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"12\" height=\"12\" fill=\"{colour}\"/>\
+             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+            x + 18.0,
+            y + 11.0,
+            escape(path)
+        );
+    }
+    for (index, table) in scenario.tables.iter().enumerate() {
+        out += &panel(table, &paths, top + index as f64 * PANEL_PITCH);
+    }
+    out += "</svg>\n";
+    out
+}
+
+/// In the order of the tables, without the reference.
+fn compared_paths<'a>(scenario: &'a ScenarioSummary<'_>) -> Vec<&'a str> {
+    let mut paths = Vec::new();
+    for row in scenario.tables.iter().flat_map(|table| &table.rows) {
+        let path = row.cell.path.as_str();
+        if path != scenario.info.reference && !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    paths
+}
+
+fn panel(table: &Table<'_>, paths: &[&str], top: f64) -> String {
+    let axis = Axis::new(table, top + 30.0);
+    let mut out = format!(
+        "<text x=\"{LEFT}\" y=\"{:.1}\" font-weight=\"bold\">{}{}</text>\n",
+        top + 20.0,
+        escape(&table.endpoint),
+        if table.keep_alive {
+            ""
+        } else {
+            ", a new connection per request"
+        }
+    );
+    out += &axis.draw(table.noise);
+    let mut concurrency: Vec<u32> = table.rows.iter().map(|row| row.cell.concurrency).collect();
+    concurrency.sort_unstable();
+    concurrency.dedup();
+    let group_width = (WIDTH - LEFT) / concurrency.len() as f64;
+    let bar_width = 0.9 * group_width / paths.len() as f64;
+    for (group, concurrency) in concurrency.iter().enumerate() {
+        let left = LEFT + (group as f64 + 0.05) * group_width;
+        for (index, path) in paths.iter().enumerate() {
+            let row = table
+                .rows
+                .iter()
+                .find(|row| row.cell.concurrency == *concurrency && row.cell.path == *path);
+            let x = left + index as f64 * bar_width;
+            if let Some(row) = row {
+                out += &bar(&axis, row, x, bar_width, COLOURS[index % COLOURS.len()]);
+            }
+        }
+        out += &format!(
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">c = {concurrency}</text>\n",
+            left + 0.45 * group_width,
+            axis.bottom + 18.0
+        );
+    }
+    out
+}
+
+fn bar(axis: &Axis, row: &CellSummary<'_>, x: f64, width: f64, colour: &str) -> String {
+    let middle = x + width / 2.0;
+    let Some(Spread { median, min, max }) = row.rps_ratio else {
+        return format!(
+            "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#b00\">failed\
+             </text>\n",
+            axis.bottom - 4.0
+        );
+    };
+    let y = axis.y(median);
+    format!(
+        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\">\
+         <title>{} c={}: {:.1} % ({:.1} to {:.1} %)</title></rect>\
+         <path d=\"M{middle:.1} {:.1}V{:.1}\" stroke=\"#222\"/>\
+         <text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"10\" \
+         paint-order=\"stroke\" stroke=\"#fff\" stroke-width=\"3\">{:.0}</text>\n",
+        0.9 * width,
+        axis.bottom - y,
+        escape(&row.cell.path),
+        row.cell.concurrency,
+        median * 100.0,
+        min * 100.0,
+        max * 100.0,
+        axis.y(min),
+        axis.y(max),
+        axis.y(max) - 4.0,
+        median * 100.0,
+    )
+}
+
+/// From no share at the bottom to the largest at the top.
+struct Axis {
+    bottom: f64,
+    share_max: f64,
+}
+
+impl Axis {
+    fn new(table: &Table<'_>, top: f64) -> Self {
+        let shares = table.rows.iter().filter_map(|row| row.rps_ratio);
+        let largest = shares.map(|share| share.max).fold(1.0, f64::max);
+        Self {
+            bottom: top + PANEL_HEIGHT,
+            // Room for a figure above the highest bar.
+            share_max: (largest.min(SHARE_MAX) * 1.1 * 4.0).ceil() / 4.0,
+        }
+    }
+
+    fn y(&self, share: f64) -> f64 {
+        self.bottom - PANEL_HEIGHT * share.clamp(0.0, self.share_max) / self.share_max
+    }
+
+    /// The scale, and around 100 % the band within which a difference means nothing.
+    fn draw(&self, noise: Option<Spread>) -> String {
+        let mut out = String::new();
+        if let Some(noise) = noise {
+            let (above, below) = (self.y(1.0 + noise.median), self.y(1.0 - noise.median));
+            out += &format!(
+                "<rect x=\"{LEFT}\" y=\"{above:.1}\" width=\"{:.1}\" height=\"{:.1}\" \
+                 fill=\"#ddd\"><title>A/A control: ±{:.1} %</title></rect>\n",
+                WIDTH - LEFT,
+                below - above,
+                noise.median * 100.0
+            );
+        }
+        let steps = (self.share_max * 4.0) as u32;
+        for step in 0..=steps {
+            let share = f64::from(step) / 4.0;
+            let y = self.y(share);
+            let stroke = if step == 4 { "#222" } else { "#ccc" };
+            writeln!(
+                out,
+                "<path d=\"M{LEFT} {y:.1}H{WIDTH}\" stroke=\"{stroke}\"/>\
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{:.0} %</text>",
+                LEFT - 6.0,
+                y + 4.0,
+                share * 100.0
+            )
+            .expect("a string grows");
+        }
+        out
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.trim()
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
