@@ -116,10 +116,20 @@ pub(crate) struct Choice {
     pub(crate) scenarios: Vec<String>,
     /// Measure these paths instead: a name, 'tag:' and a tag, '*', or a TOML file.
     /// The reference is always measured too
-    #[arg(long = "path", value_name = "PATH", value_delimiter = ',')]
+    #[arg(
+        long = "path",
+        visible_alias = "paths",
+        value_name = "PATH",
+        value_delimiter = ','
+    )]
     paths: Vec<String>,
     /// Ask for these endpoints instead; a request body's length in bytes follows a colon
-    #[arg(long = "endpoint", value_name = "TARGET")]
+    #[arg(
+        long = "endpoint",
+        visible_alias = "endpoints",
+        value_name = "TARGET",
+        value_delimiter = ','
+    )]
     endpoints: Vec<Target>,
     /// With these many connections instead
     #[arg(long, value_name = "N", value_delimiter = ',')]

@@ -20,10 +20,16 @@ use nix::{
 
 use crate::catalog::ProcessDefinition;
 
+/// The unit of CPU time in `/proc/stat` and `/proc/PID/stat`: a hundredth of a second, for programs,
+/// on every Linux.
+const TICK_US: u64 = 10_000;
+
 /// The state of one process group.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     cpu_us: HashMap<u32, f64>,
+    /// Of children that have ended and were waited for, by the process that waited.
+    reaped_us: f64,
     /// Of threads with a role of their own, by role.
     thread_cpu_us: BTreeMap<String, HashMap<u32, f64>>,
     /// Voluntary and involuntary, by thread.
@@ -44,7 +50,8 @@ impl Snapshot {
     /// Of the process group that `leader` leads.
     pub(crate) fn take(leader: u32, definition: &ProcessDefinition) -> anyhow::Result<Self> {
         let mut snapshot = Self::default();
-        for pid in group_members(leader).context("could not read '/proc'")? {
+        for (pid, reaped_us) in group_members(leader).context("could not read '/proc'")? {
+            snapshot.reaped_us += reaped_us;
             match snapshot.add(pid, definition) {
                 Err(error) if pid == leader => {
                     return Err(error)
@@ -107,7 +114,7 @@ impl Snapshot {
         before: &Self,
         definition: &ProcessDefinition,
     ) -> (ProcessUsage, BTreeMap<String, f64>) {
-        let cpu_us = difference(&self.cpu_us, &before.cpu_us);
+        let cpu_us = self.cpu_us_since(before);
         let mut by_role: BTreeMap<String, f64> = BTreeMap::new();
         for (role, threads) in &self.thread_cpu_us {
             let none = HashMap::new();
@@ -139,6 +146,21 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// CPU time of the group. A worker that has ended since was waited for by another, usually,
+    /// which has its time from then on, to a tick; of one that nobody in the group waited for
+    /// nobody knows what it used.
+    fn cpu_us_since(&self, before: &Self) -> f64 {
+        let survivors = difference(&self.cpu_us, &before.cpu_us);
+        let total = |snapshot: &Self| snapshot.cpu_us.values().sum::<f64>() + snapshot.reaped_us;
+        if self.reaped_us > before.reaped_us {
+            survivors.max(total(self) - total(before))
+        } else {
+            survivors
+        }
+    }
+}
+
 impl MachineSnapshot {
     pub(crate) fn take() -> Self {
         Self {
@@ -156,16 +178,16 @@ impl MachineSnapshot {
     }
 }
 
-/// What those that are there now have more than they had. One that has ended since is not counted:
-/// nobody knows what it used.
+/// What those that are there now have more than they had.
 fn difference(now: &HashMap<u32, f64>, before: &HashMap<u32, f64>) -> f64 {
     now.iter()
         .map(|(id, us)| us - before.get(id).copied().unwrap_or(0.0))
         .sum()
 }
 
-/// The processes whose process group `leader` leads.
-fn group_members(leader: u32) -> io::Result<Vec<u32>> {
+/// The processes whose process group `leader` leads, each with the CPU time of the children that it
+/// has waited for, in microseconds.
+fn group_members(leader: u32) -> io::Result<Vec<(u32, f64)>> {
     let mut members = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -177,9 +199,14 @@ fn group_members(leader: u32) -> io::Result<Vec<u32>> {
         };
         // `pid (name) state ppid pgrp …`; the name may hold anything, brackets too.
         let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        if behind_name.split_whitespace().nth(2) == Some(&leader.to_string()) {
-            members.push(pid);
+        let fields: Vec<&str> = behind_name.split_whitespace().collect();
+        if fields.get(2) != Some(&leader.to_string().as_str()) {
+            continue;
         }
+        // `cutime` and `cstime`, fields 16 and 17 of proc_pid_stat(5), in ticks.
+        let ticks = fields.iter().skip(13).take(2);
+        let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        members.push((pid, (ticks * TICK_US) as f64));
     }
     Ok(members)
 }
@@ -210,8 +237,7 @@ fn steal_us() -> Option<u64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let cpu = stat.lines().find(|line| line.starts_with("cpu "))?;
     let ticks: u64 = cpu.split_whitespace().nth(8)?.parse().ok()?;
-    // The unit of /proc/stat for programs is a hundredth of a second on every Linux.
-    Some(ticks * 10_000)
+    Some(ticks * TICK_US)
 }
 
 fn cpu_pressure_us() -> Option<u64> {
@@ -234,6 +260,22 @@ mod tests {
             stops_with_stdin: true,
             thread_roles,
         }
+    }
+
+    #[test]
+    fn a_worker_that_was_waited_for_is_counted() {
+        let snapshot = |cpu_us: &[(u32, f64)], reaped_us: f64| Snapshot {
+            cpu_us: cpu_us.iter().copied().collect(),
+            reaped_us,
+            ..Snapshot::default()
+        };
+        let before = snapshot(&[(1, 100.0), (2, 500.0)], 0.0);
+        // 2 used 700 µs more and ended; 3 came and went, with 400.
+        let after = snapshot(&[(1, 150.0)], 1_600.0);
+        assert_eq!(after.cpu_us_since(&before), 50.0 + 700.0 + 400.0);
+        // Nobody waited for 2.
+        let after = snapshot(&[(1, 150.0)], 0.0);
+        assert_eq!(after.cpu_us_since(&before), 50.0);
     }
 
     /// Burns CPU time on a thread with a role, and finds it there and not under the main role.
