@@ -179,9 +179,8 @@ impl Axis {
                 noise.median * 100.0
             );
         }
-        let steps = (self.share_max * 4.0) as u32;
-        for step in 0..=steps {
-            let share = f64::from(step) / 4.0;
+        let shares = (0_u32..).map(|step| (step, f64::from(step) / 4.0));
+        for (step, share) in shares.take_while(|(_, share)| *share <= self.share_max) {
             let y = self.y(share);
             let stroke = if step == 4 { "#222" } else { "#ccc" };
             writeln!(
