@@ -20,8 +20,8 @@ use nix::{
 
 use crate::catalog::ProcessDefinition;
 
-/// The unit of CPU time in `/proc/stat` and `/proc/PID/stat`: a hundredth of a second, for programs,
-/// on every Linux.
+/// The unit of CPU time in `/proc/stat` and `/proc/PID/stat`: a hundredth of a second, for
+/// programs, on every Linux.
 const TICK_US: u64 = 10_000;
 
 /// The state of one process group.
