@@ -1,0 +1,95 @@
+//! Sleeping and being woken.
+//!
+//! ```text
+//! sleeper                                ringer
+//!   parked = 1                             mark a lane ready
+//!   fence                       E5         fence
+//!   nothing ready? sleep                   parked? parked = 0, ring
+//! ```
+//!
+//! With both fences one of the two sees what the other wrote: the sleeper finds the lane and
+//! doesn't sleep, or the ringer finds it parked and rings. A bell that rings for nobody wakes the
+//! next sleep at once, which then finds nothing and sleeps again.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::Errno,
+};
+
+use crate::{
+    sync::Ordering::{Relaxed, SeqCst},
+    sync::fence,
+    words::Words,
+};
+
+/// Whether one side sleeps, or is about to.
+#[derive(Clone, Debug)]
+pub struct Parking<W> {
+    words: W,
+    parked: usize,
+}
+
+/// Wakes the peer from its poll.
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
+
+impl<W: Words> Parking<W> {
+    pub fn new(words: W, parked: usize) -> Self {
+        Self { words, parked }
+    }
+
+    /// Says that this side is about to sleep. It must look once more before it does.
+    pub fn park(&self) {
+        self.words.word(self.parked).store(1, Relaxed);
+        // E5, the sleeper's half.
+        fence(SeqCst);
+    }
+
+    /// Says that this side is awake.
+    pub fn unpark(&self) {
+        self.words.word(self.parked).store(0, Relaxed);
+    }
+
+    /// Whether the peer must be woken; once per sleep.
+    pub fn must_ring(&self) -> bool {
+        // E5, the ringer's half.
+        fence(SeqCst);
+        let parked = self.words.word(self.parked);
+        parked.load(Relaxed) != 0 && parked.swap(0, Relaxed) != 0
+    }
+}
+
+impl Bell {
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(eventfd(0, flags)?))
+    }
+
+    /// A bell that the peer has made.
+    pub fn from_peer(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
+
+    /// # Errors
+    /// If the descriptor is none that can be rung.
+    pub fn ring(&self) -> io::Result<()> {
+        match rustix::io::write(&self.0, &1_u64.to_ne_bytes()) {
+            // The count is at its limit: rung 2^64 times and never looked at, and still readable.
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,148 @@
+//! Bytes that the peer can write: system calls and copies by raw pointer.
+
+use std::{
+    fmt, io,
+    marker::PhantomData,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+/// Shared bytes to be read. Not a slice, since they may change at any time.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Readable<'a>(libc::iovec, PhantomData<&'a ()>);
+
+/// Shared bytes of ours to be written.
+#[repr(transparent)]
+pub struct Space<'a>(libc::iovec, PhantomData<&'a ()>);
+
+/// Most pieces of one system call.
+pub const PIECES_MAX: usize = 64;
+
+impl<'a> Readable<'a> {
+    /// # Safety
+    /// The bytes must stay mapped for `'a`.
+    pub(crate) unsafe fn new(start: *const u8, length: usize) -> Self {
+        Self(
+            libc::iovec {
+                iov_base: start.cast_mut().cast(),
+                iov_len: length,
+            },
+            PhantomData,
+        )
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.iov_len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iov_len == 0
+    }
+
+    /// Without the first `count` bytes.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[must_use]
+    pub fn skip(self, count: usize) -> Self {
+        let length = self.0.iov_len.checked_sub(count).expect("within");
+        let start = self.0.iov_base.cast::<u8>().wrapping_add(count);
+        // SAFETY: a part of what `self` promises.
+        unsafe { Self::new(start, length) }
+    }
+
+    /// Copies the first bytes out, as many as `target` has room for; returns how many.
+    pub fn copy_to(&self, target: &mut [u8]) -> usize {
+        let length = self.0.iov_len.min(target.len());
+        // SAFETY: mapped for `'a`, `target` is this process's alone, and the two can't overlap. The
+        // peer may write meanwhile: any byte may then be old or new, and both are bytes that the
+        // peer has chosen. A slice would not be safe, since it must not change while it is borrowed.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.0.iov_base.cast(), target.as_mut_ptr(), length);
+        }
+        length
+    }
+}
+
+impl Space<'_> {
+    /// # Safety
+    /// The bytes must stay mapped and writable for `'a`, and no reference to them may be in use.
+    pub(crate) unsafe fn new(start: *mut u8, length: usize) -> Self {
+        Self(
+            libc::iovec {
+                iov_base: start.cast(),
+                iov_len: length,
+            },
+            PhantomData,
+        )
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.iov_len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iov_len == 0
+    }
+
+    /// Copies `source` to the beginning.
+    ///
+    /// # Panics
+    /// If it does not fit.
+    pub fn copy_from(&mut self, source: &[u8]) {
+        assert!(source.len() <= self.0.iov_len, "fits");
+        // SAFETY: mapped and writable for `'a`, long enough, and `source` can't overlap with it: the
+        // space is not in use.
+        unsafe {
+            std::ptr::copy_nonoverlapping(source.as_ptr(), self.0.iov_base.cast(), source.len());
+        }
+    }
+}
+
+/// Fills the spaces from a socket or file, in order.
+///
+/// # Errors
+/// As readv(2). An interrupted call is repeated.
+pub fn read(from: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<usize> {
+    let count = libc::c_int::try_from(spaces.len().min(PIECES_MAX)).unwrap_or_default();
+    let pieces = spaces.as_mut_ptr().cast::<libc::iovec>();
+    // SAFETY: `Space` is an iovec, `count` of them are there, and each names bytes that may be
+    // written.
+    repeat(|| unsafe { libc::readv(from.as_raw_fd(), pieces, count) })
+}
+
+/// Writes the bytes to a socket or file, in order.
+///
+/// # Errors
+/// As writev(2). An interrupted call is repeated.
+pub fn write(to: BorrowedFd<'_>, bytes: &[Readable<'_>]) -> io::Result<usize> {
+    let count = libc::c_int::try_from(bytes.len().min(PIECES_MAX)).unwrap_or_default();
+    let pieces = bytes.as_ptr().cast::<libc::iovec>();
+    // SAFETY: `Readable` is an iovec, `count` of them are there, and each names mapped bytes. They
+    // may change while the kernel reads them, which it is used to.
+    repeat(|| unsafe { libc::writev(to.as_raw_fd(), pieces, count) })
+}
+
+fn repeat(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        match usize::try_from(call()) {
+            Ok(count) => return Ok(count),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Readable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Readable({})", self.len())
+    }
+}
+
+impl fmt::Debug for Space<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Space({})", self.len())
+    }
+}

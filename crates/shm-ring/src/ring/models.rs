@@ -1,0 +1,126 @@
+//! Every interleaving that matters, by loom:
+//! `RUSTFLAGS="--cfg loom" cargo test -p shm-ring --release --lib models`
+
+use loom::{model, thread};
+
+use super::*;
+use crate::{bell::Parking, ready::ReadySet, sync::AtomicU64, words::HeapWords};
+
+const LAYOUT: RingLayout = RingLayout {
+    published: 0,
+    consumed: 1,
+    waits: 2,
+    entries: 3,
+    capacity: 2,
+};
+
+/// What a descriptor names is written before the descriptor is seen (E1), and is read before it is
+/// overwritten (E2).
+#[test]
+fn bytes_are_there_with_their_descriptor() {
+    model(|| {
+        let words = HeapWords::new(6);
+        let bytes = loom::sync::Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let mut sender = Sender::new(words.clone(), LAYOUT);
+        let mut receiver = Receiver::new(words, LAYOUT);
+        let theirs = bytes.clone();
+        let sending = thread::spawn(move || {
+            for number in 1..=3_u32 {
+                // The slot is free: what was in it before was released.
+                while sender.room() == 0 {
+                    sender.refresh().expect("honest");
+                    thread::yield_now();
+                }
+                theirs[number as usize % 2].store(number.into(), Relaxed);
+                let sent = Descriptor::Buffer {
+                    offset: number,
+                    length: 0,
+                };
+                sender.push(sent).expect("room");
+            }
+        });
+        for number in 1..=3_u32 {
+            while receiver.pending().expect("honest") == 0 {
+                thread::yield_now();
+            }
+            let found = receiver.peek(0).expect("honest");
+            let expected = Descriptor::Buffer {
+                offset: number,
+                length: 0,
+            };
+            assert_eq!(found, Some(expected));
+            assert_eq!(bytes[number as usize % 2].load(Relaxed), number.into());
+            receiver.release(1);
+        }
+        sending.join().expect("no panic");
+    });
+}
+
+/// A sender that waits for room is told (E3): it finds the room, or the receiver finds the wish.
+#[test]
+fn a_wish_for_room_is_not_lost() {
+    model(|| {
+        let words = HeapWords::new(6);
+        let mut sender = Sender::new(words.clone(), LAYOUT);
+        let mut receiver = Receiver::new(words, LAYOUT);
+        sender.push(Descriptor::End).expect("room");
+        sender.push(Descriptor::End).expect("room");
+        let receiving = thread::spawn(move || {
+            assert_eq!(receiver.pending(), Ok(2));
+            receiver.release(2)
+        });
+        let found = sender.wait_for_room().expect("honest");
+        let told = receiving.join().expect("no panic");
+        assert!(told || found == 2);
+    });
+}
+
+/// Whoever sleeps is woken (E4, E5): the sleeper finds the lane, or the ringer finds it parked.
+#[test]
+fn no_wake_up_is_lost() {
+    model(|| {
+        let words = HeapWords::new(4);
+        let set = ReadySet::new(words.clone(), 0, 1);
+        let parking = Parking::new(words.clone(), 2);
+        let (ringers_set, ringers_parking) = (set.clone(), parking.clone());
+        let payload = words.clone();
+        let ringer = thread::spawn(move || {
+            payload.word(3).store(1, Relaxed);
+            ringers_set.mark(0);
+            ringers_parking.must_ring()
+        });
+        parking.park();
+        let asleep = set.is_empty();
+        let rung = ringer.join().expect("no panic");
+        assert!(!asleep || rung, "asleep, and not woken");
+        parking.unpark();
+        let mut taken = Vec::new();
+        set.take(&mut taken);
+        assert_eq!(taken, [0]);
+        assert_eq!(words.word(3).load(Relaxed), 1);
+    });
+}
+
+/// A lane that is marked while the set is emptied is taken now or later, with what came before it.
+#[test]
+fn no_lane_is_lost_while_others_are_taken() {
+    model(|| {
+        let words = HeapWords::new(4);
+        let set = ReadySet::new(words.clone(), 0, 2);
+        let (marking, payload) = (set.clone(), words.clone());
+        let marker = thread::spawn(move || {
+            marking.mark(0);
+            payload.word(3).store(1, Relaxed);
+            marking.mark(1);
+        });
+        let mut taken = Vec::new();
+        set.take(&mut taken);
+        if taken.contains(&1) {
+            assert_eq!(words.word(3).load(Relaxed), 1);
+        }
+        marker.join().expect("no panic");
+        set.take(&mut taken);
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 1]);
+    });
+}
