@@ -86,7 +86,7 @@ fn run(options: Options) -> anyhow::Result<()> {
     process::raise_open_files_limit();
     let target = match (options.upstream, options.origin) {
         (Some(upstream), _) => Target::Upstream(upstream),
-        (None, Origin::InProcess) => Target::InProcess(origin::router()),
+        (None, Origin::InProcess) => Target::InProcess(origin::router_in),
         (None, Origin::Tcp) => {
             Target::Upstream(start_origin(options.origin_port, options.origin_threads)?)
         }

@@ -1,9 +1,11 @@
 //! The one list of endpoints: how each is routed and what it must answer.
 
+use std::sync::Arc;
+
 use axum::routing::{MethodRouter, get, post};
 use serde::Serialize;
 
-use crate::{payload, routes};
+use crate::{memory::Payloads, payload, routes};
 
 /// Longest body of `/bytes/{n}`, in bytes.
 pub(crate) const BYTES_MAX: u64 = 64 << 20;
@@ -107,7 +109,7 @@ impl Endpoint {
         }
     }
 
-    pub(crate) fn handler(self) -> MethodRouter {
+    pub(crate) fn handler(self) -> MethodRouter<Arc<Payloads>> {
         match self {
             Self::Bytes => get(routes::bytes),
             Self::Delay => get(routes::delay),

@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 mod endpoint;
+mod memory;
 pub mod payload;
 pub mod process;
 mod routes;
 pub mod server;
 
 pub use endpoint::{DescribeError, Endpoint, Expectation, describe, describe_all};
-pub use routes::router;
+pub use memory::{Fill, Memory};
+pub use routes::{router, router_in};

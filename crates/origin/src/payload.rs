@@ -4,8 +4,6 @@
 //! hopbench compares with. [`sequence`] numbers its own bytes, so that a tunnel which loses,
 //! repeats or reorders a piece can't produce the right digest.
 
-use std::sync::OnceLock;
-
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
@@ -25,26 +23,23 @@ pub const PREBUILT_BYTES: usize = 1 << 20;
 /// Length of the pieces in which a longer body is streamed, in bytes.
 pub const PIECE_BYTES: usize = 64 * 1024;
 
-/// The repeated sentence, built once per process.
+/// The repeated sentence.
 pub fn large() -> Bytes {
-    static LARGE: OnceLock<Bytes> = OnceLock::new();
-    LARGE.get_or_init(large_fresh).clone()
-}
-
-/// The repeated sentence, built anew at each call.
-pub fn large_fresh() -> Bytes {
     Bytes::from(SENTENCE.repeat(LARGE_REPEATS))
 }
 
-/// The first `length_bytes` of the sequence, a slice of a buffer built once per process.
-///
-/// # Panics
-/// If `length_bytes` is over [`PREBUILT_BYTES`]: callers stream those.
-pub fn prebuilt(length_bytes: usize) -> Bytes {
-    static PREBUILT: OnceLock<Bytes> = OnceLock::new();
-    PREBUILT
-        .get_or_init(|| sequence(0, PREBUILT_BYTES))
-        .slice(..length_bytes)
+/// Writes [`large`] to memory of its length.
+pub fn fill_large(target: &mut [u8]) {
+    let sentence = SENTENCE.as_bytes();
+    let (first, _) = target.split_at_mut(sentence.len().min(target.len()));
+    first.copy_from_slice(&sentence[..first.len()]);
+    // Doubled until it is all: a few long copies.
+    let mut done = first.len();
+    while done < target.len() {
+        let more = done.min(target.len() - done);
+        target.copy_within(..more, done);
+        done += more;
+    }
 }
 
 /// Bytes `offset_bytes ..` of the sequence: little-endian numbers 0, 1, 2 … of 8 bytes each,
@@ -97,7 +92,10 @@ mod tests {
     #[test]
     fn large_has_the_published_length() {
         assert_eq!(large().len(), 262_125);
-        assert_eq!(large(), large_fresh());
+        let mut filled = vec![0; LARGE_BYTES];
+        fill_large(&mut filled);
+        assert_eq!(large(), filled);
+        fill_large(&mut []);
     }
 
     proptest! {
@@ -107,7 +105,7 @@ mod tests {
             offset in 0_usize..5_000,
             length in 0_usize..5_000,
         ) {
-            let whole = prebuilt(10_000);
+            let whole = sequence(0, 10_000);
             prop_assert_eq!(sequence(offset as u64, length), whole.slice(offset..offset + length));
         }
     }
@@ -116,7 +114,7 @@ mod tests {
     fn pieces_put_together_are_the_sequence() {
         for length in [0, 1, PIECE_BYTES, PIECE_BYTES + 1, PREBUILT_BYTES] {
             let joined: Vec<u8> = pieces(length as u64).flatten().collect();
-            assert_eq!(joined, prebuilt(length));
+            assert_eq!(joined, sequence(0, length));
         }
     }
 

@@ -1,11 +1,11 @@
 //! The handlers, and the one reading of their parameters.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
-    extract::{Path, RawQuery, Request},
+    extract::{Path, RawQuery, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -14,6 +14,7 @@ use futures_util::stream;
 
 use crate::{
     endpoint::{BYTES_MAX, DELAY_MS_MAX, Endpoint, STREAM_BYTES_MAX, STREAM_CHUNKS_MAX},
+    memory::{Memory, Payloads},
     payload,
 };
 
@@ -22,30 +23,39 @@ pub(crate) const OK: &str = "ok";
 
 /// The application that every path serves.
 pub fn router() -> Router {
+    router_in(Memory::default())
+}
+
+/// The same, with its bodies in `memory`.
+pub fn router_in(memory: Memory) -> Router {
     Endpoint::ALL
         .into_iter()
         .fold(Router::new(), |router, endpoint| {
             router.route(endpoint.route(), endpoint.handler())
         })
+        .with_state(Arc::new(Payloads::new(memory)))
 }
 
 pub(crate) async fn ok() -> &'static str {
     OK
 }
 
-pub(crate) async fn large() -> Response {
-    text(payload::large())
+pub(crate) async fn large(State(payloads): State<Arc<Payloads>>) -> Response {
+    text(payloads.large())
 }
 
-pub(crate) async fn large_fresh() -> Response {
-    text(payload::large_fresh())
+pub(crate) async fn large_fresh(State(payloads): State<Arc<Payloads>>) -> Response {
+    text(payloads.large_fresh())
 }
 
-pub(crate) async fn bytes(Path(n): Path<String>) -> Result<Response, BadRequest> {
+pub(crate) async fn bytes(
+    State(payloads): State<Arc<Payloads>>,
+    Path(n): Path<String>,
+) -> Result<Response, BadRequest> {
     let length_bytes = parse_bytes(&n).map_err(BadRequest)?;
     if length_bytes <= payload::PREBUILT_BYTES as u64 {
         let length_bytes = usize::try_from(length_bytes).expect("compared with a usize above");
-        return Ok(octets(Body::from(payload::prebuilt(length_bytes))));
+        return Ok(octets(Body::from(payloads.prebuilt(length_bytes))));
     }
     let pieces = payload::pieces(length_bytes).map(Ok::<_, Infallible>);
     let mut response = octets(Body::from_stream(stream::iter(pieces)));

@@ -31,6 +31,12 @@ impl<'a> Readable<'a> {
         )
     }
 
+    /// No bytes.
+    pub fn empty() -> Self {
+        // SAFETY: none are promised.
+        unsafe { Self::new(std::ptr::null(), 0) }
+    }
+
     pub fn len(&self) -> usize {
         self.0.iov_len
     }
@@ -85,17 +91,16 @@ impl Space<'_> {
         self.0.iov_len == 0
     }
 
-    /// Copies `source` to the beginning.
-    ///
-    /// # Panics
-    /// If it does not fit.
-    pub fn copy_from(&mut self, source: &[u8]) {
-        assert!(source.len() <= self.0.iov_len, "fits");
-        // SAFETY: mapped and writable for `'a`, long enough, and `source` can't overlap with it: the
-        // space is not in use.
-        unsafe {
-            std::ptr::copy_nonoverlapping(source.as_ptr(), self.0.iov_base.cast(), source.len());
+    /// Copies as much of `source` as fits behind the first `offset` bytes; returns how much.
+    pub fn copy_from(&mut self, offset: usize, source: &[u8]) -> usize {
+        let length = source.len().min(self.0.iov_len.saturating_sub(offset));
+        let start = self.0.iov_base.cast::<u8>().wrapping_add(offset);
+        if length > 0 {
+            // SAFETY: mapped and writable for `'a`, long enough, and `source` can't overlap with it:
+            // the space is not in use.
+            unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), start, length) };
         }
+        length
     }
 }
 

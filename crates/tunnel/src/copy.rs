@@ -5,6 +5,10 @@
 //! what it copies or says who does.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use shm_ring::{
+    Writable,
+    io::{Readable, Space},
+};
 use tokio::io::ReadBuf;
 
 use crate::counters::Counters;
@@ -26,6 +30,31 @@ pub(crate) fn to_reader(counters: &Counters, target: &mut ReadBuf<'_>, payload: 
     let length = fill(target, payload);
     counters.copied_bytes.add(length);
     length
+}
+
+/// Copies payload from a lane to a reader, and says how much that was.
+pub(crate) fn out_of_lane(counters: &Counters, from: Readable<'_>, target: &mut [u8]) -> usize {
+    let length = from.copy_to(target);
+    counters.copied_bytes.add(length);
+    length
+}
+
+/// Copies as much payload as fits into a lane's buffer, behind `offset`, and says how much that was.
+pub(crate) fn into_lane(
+    counters: &Counters,
+    payload: &[u8],
+    space: &mut Space<'_>,
+    offset: usize,
+) -> usize {
+    let length = space.copy_from(offset, payload);
+    counters.copied_bytes.add(length);
+    length
+}
+
+/// Copies payload into the arena.
+pub(crate) fn into_arena(counters: &Counters, payload: &[u8], memory: &mut Writable) {
+    counters.copied_bytes.add(payload.len());
+    memory[..payload.len()].copy_from_slice(payload);
 }
 
 /// Counts a copy that rapace makes on our behalf.

@@ -48,7 +48,7 @@ pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// A connection to a peer with which the terms are agreed, ready for a session.
 #[derive(Debug)]
-pub(crate) enum Peer {
+pub(crate) enum FramedPeer {
     Tcp(TcpStream),
     Unix(UnixStream),
     /// The socket stays open: its end is the peer's.
@@ -90,7 +90,7 @@ impl fmt::Debug for Segment {
     }
 }
 
-impl Peer {
+impl FramedPeer {
     /// Runs `session` over this connection until the peer leaves, the transport fails, or `stopped`
     /// says so.
     pub(crate) async fn run(

@@ -13,9 +13,10 @@ use tokio_util::task::TaskTracker;
 use crate::{
     admin::{self, AdminAddress},
     counters::Counters,
-    framed::{Role, Session},
+    framed::{LocalSocket, Role, Session},
     local,
-    rendezvous::{Newcomer, PeerListener},
+    rendezvous::{Newcomer, Peer, PeerListener},
+    ring::{self, Relay, RelaySocket},
     transport::TransportOptions,
 };
 
@@ -38,8 +39,15 @@ pub struct Host {
     peers: PeerListener,
     counters: Arc<Counters>,
     /// The session that new clients get a tunnel of.
-    current: watch::Sender<Option<Arc<Session>>>,
+    current: watch::Sender<Option<Attached>>,
     stopped: watch::Sender<bool>,
+}
+
+/// A session, as clients need it.
+#[derive(Clone, Debug)]
+enum Attached {
+    Framed(Arc<Session>),
+    Ring(Relay),
 }
 
 /// How long a second plugin is kept waiting for the first one's end: a restarted plugin may connect
@@ -152,18 +160,11 @@ impl Host {
     /// Runs a session with a plugin until it is over. Gives the plugin that came meanwhile, if one
     /// did shortly before the end.
     async fn attach(&self, newcomer: Newcomer) -> anyhow::Result<Option<Newcomer>> {
-        let options = &self.options;
-        let welcome = newcomer.welcome(&options.transport, options.connections_max);
-        let (peer, terms) = welcome.await?;
-        let (session, _) = Session::new(terms, self.counters.clone());
-        self.current.send_replace(Some(session.clone()));
+        let (options, counters) = (&self.options, &self.counters);
+        let welcome = newcomer.welcome(&options.transport, options.connections_max, counters);
+        let peer = welcome.await?;
         tracing::info!("plugin attached");
-        let running = peer.run(
-            &session,
-            Role::Opener,
-            &self.counters,
-            self.stopped.subscribe(),
-        );
+        let running = self.run_session(peer);
         tokio::pin!(running);
         let mut waiting = None;
         let ended = loop {
@@ -181,9 +182,28 @@ impl Host {
         self.current.send_replace(None);
         match ended {
             Ok(()) => tracing::info!("plugin left"),
-            Err(error) => tracing::warn!("the session with the plugin failed: {error}"),
+            Err(error) => tracing::warn!("the session with the plugin failed: {error:#}"),
         }
         Ok(waiting)
+    }
+
+    async fn run_session(&self, peer: Peer) -> anyhow::Result<()> {
+        let stopped = self.stopped.subscribe();
+        let counters = &self.counters;
+        match peer {
+            Peer::Framed(peer, terms) => {
+                let (session, _) = Session::new(terms, counters.clone());
+                self.current
+                    .send_replace(Some(Attached::Framed(session.clone())));
+                let running = peer.run(&session, Role::Opener, counters, stopped);
+                Ok(running.await?)
+            }
+            Peer::Ring(socket, link) => {
+                counters.sessions.add(1);
+                let started = |relay| drop(self.current.send_replace(Some(Attached::Ring(relay))));
+                Ok(ring::run_relay(link, None, socket, stopped, started).await?)
+            }
+        }
     }
 
     async fn refuse(&self, newcomer: Newcomer) {
@@ -220,16 +240,42 @@ impl Host {
                     continue;
                 }
             };
-            let session = self.current.borrow().clone();
-            let Some(tunnel) = session.and_then(|session| session.open()) else {
+            let attached = self.current.borrow().clone();
+            let Some(attached) = attached else {
                 // Closed at once: an answer that comes promptly.
                 self.counters.clients_refused.add(1);
                 continue;
             };
-            tunnels.spawn(async move {
-                tunnel.relay(socket).await;
-                drop(permit);
-            });
+            self.carry(socket, permit, &attached, tunnels);
+        }
+    }
+
+    /// Opens a tunnel for a client.
+    fn carry(
+        &self,
+        socket: LocalSocket,
+        permit: OwnedSemaphorePermit,
+        attached: &Attached,
+        tunnels: &TaskTracker,
+    ) {
+        match attached {
+            Attached::Framed(session) => {
+                let Some(tunnel) = session.open() else {
+                    self.counters.clients_refused.add(1);
+                    return;
+                };
+                tunnels.spawn(async move {
+                    tunnel.relay(socket).await;
+                    drop(permit);
+                });
+            }
+            Attached::Ring(relay) => match RelaySocket::try_from(socket) {
+                Ok(socket) => {
+                    let guard = Box::new((permit, tunnels.token()));
+                    relay.tell(ring::Incoming::Client(socket, guard));
+                }
+                Err(error) => tracing::warn!("could not carry a client: {error}"),
+            },
         }
     }
 

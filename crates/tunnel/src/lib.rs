@@ -8,7 +8,7 @@
 //! Byte-transparent: what a client sends arrives, in order and unchanged, half-closes and resets
 //! included; nothing here knows HTTP. [`transport`] is the one place where transports are told
 //! apart on the command line; [`counters`] is what is counted; `framed` carries many connections as
-//! frames over one rapace transport.
+//! frames over one rapace transport, and `ring` as lanes in shared memory.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -19,6 +19,7 @@ pub mod host;
 mod local;
 pub mod plugin;
 mod rendezvous;
+mod ring;
 pub mod transport;
 
 pub use framed::Slots;

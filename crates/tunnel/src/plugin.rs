@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::Context;
 use axum::Router;
-use origin::server::Address;
+use origin::{Memory, server::Address};
+use shm_ring::Arena;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
     sync::{mpsc, watch},
     time::timeout,
 };
@@ -13,9 +17,11 @@ use tokio_util::task::TaskTracker;
 use crate::{
     admin::{self, AdminAddress},
     counters::Counters,
-    framed::{Peer, Role, Session, Terms, Tunnel, TunnelStream},
-    local, rendezvous,
-    transport::TransportOptions,
+    framed::{FramedPeer, Role, Session, Terms, Tunnel, TunnelStream},
+    local,
+    rendezvous::{self, Peer, PeerArena},
+    ring::{self, Guard, LaneStream, Link, Upstream},
+    transport::{TransportKind, TransportOptions},
 };
 
 /// How a plugin is to run.
@@ -33,7 +39,7 @@ pub struct PluginOptions {
 #[derive(Clone, Debug)]
 pub enum Target {
     /// An application in this process, served straight on the tunnels.
-    InProcess(Router),
+    InProcess(fn(Memory) -> Router),
     /// Any server: one connection per tunnel.
     Upstream(Address),
 }
@@ -45,6 +51,10 @@ pub struct Plugin {
     counters: Arc<Counters>,
     tunnels: TaskTracker,
     stopped: watch::Sender<bool>,
+    /// On ring: what is sent from it need not be copied.
+    arena: Option<PeerArena>,
+    /// Of the target, if it is in this process.
+    router: Option<Router>,
 }
 
 impl Plugin {
@@ -58,11 +68,25 @@ impl Plugin {
         let admin = options.admin.clone().unwrap_or_else(beside);
         admin::start(&admin, "http-tunnel-plugin", &options.transport, &counters)?;
         let (tunnels, stopped) = (TaskTracker::new(), watch::Sender::new(false));
+        let arena = match options.transport.transport {
+            TransportKind::Ring => {
+                let created = Arena::create(options.transport.arena_bytes());
+                let (arena, file) = created.context("could not make the arena")?;
+                Some(PeerArena { arena, file })
+            }
+            TransportKind::Shm | TransportKind::Stream => None,
+        };
+        let router = match &options.target {
+            Target::InProcess(router) => Some(router(memory(arena.as_ref()))),
+            Target::Upstream(_) => None,
+        };
         Ok(Self {
             options,
             counters,
             tunnels,
             stopped,
+            arena,
+            router,
         })
     }
 
@@ -95,16 +119,60 @@ impl Plugin {
     async fn serve(&self) -> anyhow::Result<()> {
         let mut stopped = self.stopped.subscribe();
         loop {
-            let (peer, terms) = tokio::select! {
-                attached = rendezvous::attach(&self.options.transport) => attached?,
+            let options = &self.options.transport;
+            let peer = tokio::select! {
+                attached = rendezvous::attach(options, self.arena.as_ref(), &self.counters) => {
+                    attached?
+                }
                 () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => return Ok(()),
             };
             tracing::info!("attached to the host");
-            self.attend(peer, terms).await;
+            let ended = match peer {
+                Peer::Framed(peer, terms) => self.attend(peer, terms).await,
+                Peer::Ring(socket, link) => self.attend_ring(socket, link).await,
+            };
+            match ended {
+                Ok(()) => tracing::info!("the host left"),
+                Err(error) => tracing::warn!("the session with the host failed: {error:#}"),
+            }
         }
     }
 
-    async fn attend(&self, peer: Peer, terms: Terms) {
+    async fn attend_ring(&self, socket: UnixStream, link: Arc<Link>) -> anyhow::Result<()> {
+        self.counters.sessions.add(1);
+        let stopped = self.stopped.subscribe();
+        match &self.options.target {
+            Target::InProcess(_) => {
+                let over = ring::until_over(socket, stopped);
+                tokio::select! {
+                    ended = ring::serve(link, |stream| self.serve_lane(stream)) => Ok(ended?),
+                    () = over => Ok(()),
+                }
+            }
+            Target::Upstream(address) => {
+                let tunnels = self.tunnels.clone();
+                let guard = move || -> Option<Guard> {
+                    (!tunnels.is_closed()).then(|| Box::new(tunnels.token()) as Guard)
+                };
+                let upstream = Upstream {
+                    address: address.clone(),
+                    connect_timeout: self.options.connect_timeout,
+                    guard: Box::new(guard),
+                };
+                Ok(ring::run_relay(link, Some(upstream), socket, stopped, drop).await?)
+            }
+        }
+    }
+
+    fn serve_lane(&self, stream: LaneStream) -> bool {
+        let Some(router) = self.router.clone().filter(|_| !self.tunnels.is_closed()) else {
+            return false;
+        };
+        self.tunnels.spawn(serve_stream(stream, router));
+        true
+    }
+
+    async fn attend(&self, peer: FramedPeer, terms: Terms) -> anyhow::Result<()> {
         let (session, mut opened) = Session::new(terms, self.counters.clone());
         let running = peer.run(
             &session,
@@ -120,10 +188,7 @@ impl Plugin {
             }
         };
         abort_all(opened);
-        match ended {
-            Ok(()) => tracing::info!("the host left"),
-            Err(error) => tracing::warn!("the session with the host failed: {error}"),
-        }
+        Ok(ended?)
     }
 
     fn answer(&self, tunnel: Arc<Tunnel>) {
@@ -132,14 +197,11 @@ impl Plugin {
             return tunnel.abort();
         }
         match &self.options.target {
-            Target::InProcess(router) => {
-                let router = router.clone();
-                self.tunnels.spawn(async move {
-                    let stream = TunnelStream::new(tunnel);
-                    if let Err(error) = origin::server::serve_stream(stream, router).await {
-                        tracing::debug!(error, "connection failed");
-                    }
-                });
+            Target::InProcess(_) => {
+                if let Some(router) = self.router.clone() {
+                    self.tunnels
+                        .spawn(serve_stream(TunnelStream::new(tunnel), router));
+                }
             }
             Target::Upstream(address) => {
                 let (address, at_most) = (address.clone(), self.options.connect_timeout);
@@ -154,6 +216,27 @@ impl Plugin {
                 });
             }
         }
+    }
+}
+
+/// Where the application's bodies can be so that they need not be copied.
+fn memory(arena: Option<&PeerArena>) -> Memory {
+    let Some(arena) = arena.map(|arena| arena.arena.clone()) else {
+        return Memory::default();
+    };
+    Memory::new(move |length, fill| {
+        let mut memory = arena.alloc(length)?;
+        fill(&mut memory);
+        Some(memory.freeze(length))
+    })
+}
+
+async fn serve_stream<S>(stream: S, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    if let Err(error) = origin::server::serve_stream(stream, router).await {
+        tracing::debug!(error, "connection failed");
     }
 }
 

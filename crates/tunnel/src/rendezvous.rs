@@ -4,9 +4,10 @@
 //! plugin                                  host
 //!   connect to --addr  ───────────────►   accept; same user?
 //!   {"protocol":1, "transport":…}\n  ──►  same protocol and transport? nobody attached yet?
-//!   ◄──────────────  {"welcome":{…}}\n    terms; on shm the geometry, then the memory by
-//!                                         SCM_RIGHTS
+//!   ◄──────────────  {"welcome":{…}}\n    terms; on shm and ring the geometry, then the
+//!                                         memory, and on ring the doorbells, by SCM_RIGHTS
 //!                    {"refused":"why"}\n
+//!   arena by SCM_RIGHTS  ────────────►    on ring
 //! ```
 //!
 //! The lines are read byte by byte: what follows them on a stream is rapace's.
@@ -14,7 +15,8 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,6 +27,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags,
 };
 use serde::{Deserialize, Serialize};
+use shm_ring::Arena;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -32,12 +35,14 @@ use tokio::{
 };
 
 use crate::{
-    framed::{Peer, Role, Segment, Slots, Terms},
-    transport::{PeerAddress, TransportKind, TransportOptions},
+    counters::Counters,
+    framed::{FramedPeer, Role, Segment, Slots, Terms},
+    ring::{self, Link, Offer},
+    transport::{ARENA_MIB_MAX, PeerAddress, TransportKind, TransportOptions},
 };
 
 /// Raised whenever frames or the hand-shake change in a way that an older build would misread.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 
 /// A hand-shake is a few hundred bytes between two processes of one machine.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,6 +60,8 @@ struct Hello {
     /// What the plugin insists on, if anything.
     shm_slots: Option<u32>,
     shm_slot_size: Option<u32>,
+    /// On ring, the size of the plugin's arena.
+    arena_bytes: Option<usize>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -65,7 +72,16 @@ enum Answer {
         window_bytes: u32,
         tunnels_max: usize,
         slots: Option<Slots>,
+        ring: Option<ring::Terms>,
     },
+}
+
+/// A peer with which the terms are agreed.
+#[derive(Debug)]
+pub(crate) enum Peer {
+    Framed(FramedPeer, Terms),
+    /// The socket stays open: its end is the peer's.
+    Ring(UnixStream, Arc<Link>),
 }
 
 /// Only what every version has, to name a peer of another one.
@@ -158,17 +174,22 @@ impl Newcomer {
         self,
         options: &TransportOptions,
         tunnels_max: usize,
-    ) -> anyhow::Result<(Peer, Terms)> {
-        timeout(HANDSHAKE_TIMEOUT, self.agree(options, tunnels_max))
-            .await
-            .context("a peer connected and said nothing")?
+        counters: &Arc<Counters>,
+    ) -> anyhow::Result<Peer> {
+        timeout(
+            HANDSHAKE_TIMEOUT,
+            self.agree(options, tunnels_max, counters),
+        )
+        .await
+        .context("a peer connected and said nothing")?
     }
 
     async fn agree(
         mut self,
         options: &TransportOptions,
         tunnels_max: usize,
-    ) -> anyhow::Result<(Peer, Terms)> {
+        counters: &Arc<Counters>,
+    ) -> anyhow::Result<Peer> {
         let line = self.hear().await?;
         let slots = (options.transport == TransportKind::Shm).then(|| options.slots());
         let hello = match check_hello(&line, options, slots) {
@@ -178,12 +199,16 @@ impl Newcomer {
                 bail!("refused a plugin: {reason}");
             }
         };
+        let ring =
+            (options.transport == TransportKind::Ring).then(|| ring::Terms::new(tunnels_max));
         let window_bytes = options.window_bytes;
         let segment = slots.map(Segment::create).transpose()?;
+        let offer = ring.map(Offer::new).transpose()?;
         self.say(&Answer::Welcome {
             window_bytes,
             tunnels_max,
             slots,
+            ring,
         })
         .await?;
         let terms = Terms {
@@ -193,15 +218,22 @@ impl Newcomer {
             peer_window_bytes: hello.window_bytes,
             tunnels_max,
         };
-        let peer = match (self, segment) {
-            (Self::Tcp(socket), _) => Peer::Tcp(socket),
-            (Self::Unix(socket), None) => Peer::Unix(socket),
-            (Self::Unix(socket), Some((segment, memory))) => {
-                send_descriptor(&socket, memory).await?;
-                Peer::Shm { socket, segment }
+        let peer = match (self, segment, offer) {
+            (Self::Tcp(socket), ..) => FramedPeer::Tcp(socket),
+            (Self::Unix(socket), None, None) => FramedPeer::Unix(socket),
+            (Self::Unix(socket), Some((segment, memory)), _) => {
+                send_descriptors(&socket, &[memory.as_fd()]).await?;
+                FramedPeer::Shm { socket, segment }
+            }
+            (Self::Unix(socket), None, Some((offer, descriptors))) => {
+                let descriptors = descriptors.each_ref().map(AsFd::as_fd);
+                send_descriptors(&socket, &descriptors).await?;
+                let [arena] = receive_descriptors(&socket).await?;
+                let link = offer.accept(&arena, hello.arena_bytes.unwrap_or_default(), counters)?;
+                return Ok(Peer::Ring(socket, Arc::new(link)));
             }
         };
-        Ok((peer, terms))
+        Ok(Peer::Framed(peer, terms))
     }
 
     async fn say(&mut self, message: &impl Serialize) -> anyhow::Result<()> {
@@ -220,10 +252,14 @@ impl Newcomer {
 }
 
 /// Connects to the host, as soon as it is there, and agrees on the terms.
-pub(crate) async fn attach(options: &TransportOptions) -> Result<(Peer, Terms), AttachError> {
+pub(crate) async fn attach(
+    options: &TransportOptions,
+    arena: Option<&PeerArena>,
+    counters: &Arc<Counters>,
+) -> Result<Peer, AttachError> {
     let started = Instant::now();
     loop {
-        let cause = match timeout(HANDSHAKE_TIMEOUT, attempt(options)).await {
+        let cause = match timeout(HANDSHAKE_TIMEOUT, attempt(options, arena, counters)).await {
             Ok(Ok(Ok(attached))) => return Ok(attached),
             Ok(Ok(Err(reason))) => {
                 return Err(AttachError::Refused {
@@ -248,7 +284,11 @@ pub(crate) async fn attach(options: &TransportOptions) -> Result<(Peer, Terms), 
 }
 
 /// One attempt; the inner error is the host's refusal.
-async fn attempt(options: &TransportOptions) -> anyhow::Result<Result<(Peer, Terms), String>> {
+async fn attempt(
+    options: &TransportOptions,
+    arena: Option<&PeerArena>,
+    counters: &Arc<Counters>,
+) -> anyhow::Result<Result<Peer, String>> {
     let mut host = match &options.addr {
         PeerAddress::Path(path) => Newcomer::Unix(UnixStream::connect(path).await?),
         PeerAddress::Tcp(address) => {
@@ -264,6 +304,7 @@ async fn attempt(options: &TransportOptions) -> anyhow::Result<Result<(Peer, Ter
         window_bytes: options.window_bytes,
         shm_slots: options.shm_slots,
         shm_slot_size: options.shm_slot_size,
+        arena_bytes: arena.map(|_| options.arena_bytes()),
     };
     host.say(&hello).await?;
     let line = host.hear().await?;
@@ -272,13 +313,14 @@ async fn attempt(options: &TransportOptions) -> anyhow::Result<Result<(Peer, Ter
             "it answered '{line}', which is not the tunnel's protocol"
         )));
     };
-    let (window_bytes, tunnels_max, slots) = match answer {
+    let (window_bytes, tunnels_max, slots, ring) = match answer {
         Answer::Refused(reason) => return Ok(Err(reason)),
         Answer::Welcome {
             window_bytes,
             tunnels_max,
             slots,
-        } => (window_bytes, tunnels_max, slots),
+            ring,
+        } => (window_bytes, tunnels_max, slots, ring),
     };
     let terms = Terms {
         role: Role::Acceptor,
@@ -287,16 +329,29 @@ async fn attempt(options: &TransportOptions) -> anyhow::Result<Result<(Peer, Ter
         peer_window_bytes: window_bytes,
         tunnels_max,
     };
-    let peer = match (host, slots) {
-        (Newcomer::Tcp(socket), _) => Peer::Tcp(socket),
-        (Newcomer::Unix(socket), None) => Peer::Unix(socket),
-        (Newcomer::Unix(socket), Some(slots)) => {
-            let memory = receive_descriptor(&socket).await?;
+    let peer = match (host, slots, ring.zip(arena)) {
+        (Newcomer::Tcp(socket), ..) => FramedPeer::Tcp(socket),
+        (Newcomer::Unix(socket), Some(slots), _) => {
+            let [memory] = receive_descriptors(&socket).await?;
             let segment = Segment::open(&memory, slots)?;
-            Peer::Shm { socket, segment }
+            FramedPeer::Shm { socket, segment }
         }
+        (Newcomer::Unix(socket), None, Some((terms, PeerArena { arena, file }))) => {
+            let offer = receive_descriptors(&socket).await?;
+            let link = Link::of_offer(terms, offer, arena.clone(), counters)?;
+            send_descriptors(&socket, &[file.as_fd()]).await?;
+            return Ok(Ok(Peer::Ring(socket, Arc::new(link))));
+        }
+        (Newcomer::Unix(socket), None, None) => FramedPeer::Unix(socket),
     };
-    Ok(Ok((peer, terms)))
+    Ok(Ok(Peer::Framed(peer, terms)))
+}
+
+/// The plugin's arena and its file, which each host is given.
+#[derive(Debug)]
+pub(crate) struct PeerArena {
+    pub(crate) arena: Arena,
+    pub(crate) file: OwnedFd,
 }
 
 fn check_hello(
@@ -332,6 +387,17 @@ fn check_hello(
             ));
         }
     }
+    let arena_bytes_max = (ARENA_MIB_MAX as usize) << 20;
+    if options.transport == TransportKind::Ring
+        && !hello
+            .arena_bytes
+            .is_some_and(|bytes| (1..=arena_bytes_max).contains(&bytes))
+    {
+        return Err(format!(
+            "the plugin's arena is of {:?} bytes, expected 1 to {arena_bytes_max}",
+            hello.arena_bytes
+        ));
+    }
     Ok(hello)
 }
 
@@ -361,13 +427,15 @@ async fn hear(socket: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<String> {
     }
 }
 
-/// Sends a descriptor with one byte to carry it.
-async fn send_descriptor(socket: &UnixStream, descriptor: OwnedFd) -> io::Result<()> {
+/// Most descriptors that are sent at once.
+const DESCRIPTORS_MAX: usize = 3;
+
+/// Sends descriptors with one byte to carry them.
+async fn send_descriptors(socket: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let send = || {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [descriptor.as_fd()];
-        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         rustix::net::sendmsg(
             socket,
             &[IoSlice::new(b"m")],
@@ -379,19 +447,25 @@ async fn send_descriptor(socket: &UnixStream, descriptor: OwnedFd) -> io::Result
     socket.async_io(Interest::WRITABLE, send).await
 }
 
-async fn receive_descriptor(socket: &UnixStream) -> anyhow::Result<OwnedFd> {
+/// Receives just so many descriptors.
+async fn receive_descriptors<const N: usize>(socket: &UnixStream) -> anyhow::Result<[OwnedFd; N]> {
     let receive = || {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
         let mut slices = [IoSliceMut::new(&mut byte)];
         let flags = RecvFlags::CMSG_CLOEXEC;
         rustix::net::recvmsg(socket, &mut slices, &mut ancillary, flags)?;
-        Ok(ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        }))
+        let mut received = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                received.extend(descriptors);
+            }
+        }
+        Ok(received)
     };
     let received = socket.async_io(Interest::READABLE, receive).await?;
-    received.context("the host sent no shared memory")
+    let count = received.len();
+    let exact = <[OwnedFd; N]>::try_from(received);
+    exact.map_err(|_| anyhow::anyhow!("the peer sent {count} descriptors, expected {N}"))
 }

@@ -14,6 +14,8 @@ pub enum TransportKind {
     Stream,
     /// rapace over shared memory
     Shm,
+    /// Lanes in shared memory, without frames
+    Ring,
 }
 
 /// Where the two find each other: a path, or `HOST:PORT`.
@@ -44,6 +46,9 @@ pub struct TransportOptions {
     /// Size of a slot in bytes [default: 4096, or what the host has]
     #[arg(long, value_name = "BYTES", value_parser = shm_slot_size)]
     pub shm_slot_size: Option<u32>,
+    /// Memory of the plugin on ring from which it sends what is long, in MiB [default: 64]
+    #[arg(long, value_name = "MIB", value_parser = arena_mib)]
+    pub arena_mib: Option<u32>,
     /// How long to wait for the peer before giving up
     #[arg(long, value_name = "MS", default_value_t = 30_000)]
     pub peer_timeout_ms: u64,
@@ -56,9 +61,15 @@ pub struct TransportOptions {
 /// fits a Unix socket's buffer (208 KiB) beside another, and the two ends take turns.
 const CHUNK_BYTES: u32 = 64 * 1024;
 
+/// Enough for 256 answers of 256 KiB that nobody has read.
+const ARENA_MIB: u32 = 64;
+
 /// rapace's own defaults.
 const SLOTS: u32 = 64;
 const SLOT_BYTES: u32 = 4096;
+
+/// Offsets in an arena are 32 bits.
+pub(crate) const ARENA_MIB_MAX: u32 = 4095;
 
 /// rapace's own limit for a segment.
 const SEGMENT_BYTES_MAX: u64 = 512 << 20;
@@ -70,6 +81,10 @@ impl TransportOptions {
 
     pub(crate) fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
+    }
+
+    pub(crate) fn arena_bytes(&self) -> usize {
+        (self.arena_mib.unwrap_or(ARENA_MIB) as usize) << 20
     }
 
     /// The segment that the host lays out.
@@ -95,13 +110,16 @@ impl TransportOptions {
     /// # Errors
     /// If options that are fine by themselves don't go together.
     pub fn validate(&self) -> Result<(), String> {
+        if self.transport != TransportKind::Stream
+            && let PeerAddress::Tcp(address) = self.addr
+        {
+            return Err(format!(
+                "--transport={} can't use '--addr={address}': shared memory needs both ends on \
+                 one machine; expected a path",
+                self.transport
+            ));
+        }
         if self.transport == TransportKind::Shm {
-            if let PeerAddress::Tcp(address) = self.addr {
-                return Err(format!(
-                    "--transport=shm can't use '--addr={address}': shared memory needs both ends \
-                     on one machine; expected a path"
-                ));
-            }
             let Slots { count, size_bytes } = self.slots();
             if u64::from(count) * u64::from(size_bytes) > SEGMENT_BYTES_MAX {
                 return Err(format!(
@@ -120,6 +138,10 @@ fn chunk_bytes(text: &str) -> Result<u32, String> {
 
 fn window_bytes(text: &str) -> Result<u32, String> {
     bounded(text, 1, 64 << 20)
+}
+
+fn arena_mib(text: &str) -> Result<u32, String> {
+    bounded(text, 1, ARENA_MIB_MAX)
 }
 
 fn shm_slots(text: &str) -> Result<u32, String> {
@@ -176,6 +198,7 @@ impl fmt::Display for TransportKind {
         f.write_str(match self {
             Self::Stream => "stream",
             Self::Shm => "shm",
+            Self::Ring => "ring",
         })
     }
 }

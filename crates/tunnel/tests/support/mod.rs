@@ -118,7 +118,7 @@ impl Rig {
     }
 
     pub(crate) async fn in_process(kind: Kind) -> Self {
-        Self::start(Self::builder(kind), Target::InProcess(origin::router())).await
+        Self::start(Self::builder(kind), Target::InProcess(origin::router_in)).await
     }
 
     pub(crate) async fn origin_behind_tcp(kind: Kind) -> Self {

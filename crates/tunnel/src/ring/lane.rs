@@ -1,0 +1,490 @@
+//! One connection's lane, as one side has it.
+//!
+//! A lane is used for one connection after the other; each is a *generation*. The host opens it,
+//! and may use it again when both sides have said that they are done with it. The state word of each
+//! side says which generation it is about, and:
+//!
+//! | state | meaning |
+//! |---|---|
+//! | open | |
+//! | closed | I have received your end and sent mine: I will read nothing more. What I sent stays |
+//! | reset | I am gone. I will read nothing more, and what I sent is void |
+
+use std::{collections::VecDeque, io, os::fd::BorrowedFd, sync::Arc};
+
+use shm_ring::{
+    Descriptor, Lease, MappedWords, Receiver, Sender, Span, Spans, StateWord, Violation,
+    io::{PIECES_MAX, Readable, Space},
+};
+
+use super::link::{Link, LinkError};
+use crate::copy;
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    link: Arc<Link>,
+    index: usize,
+    generation: u64,
+    sender: Sender<MappedWords>,
+    /// Of the lane's buffer, what is in flight.
+    spans: Spans,
+    /// What is in flight, in the order of its descriptors.
+    in_flight: VecDeque<InFlight>,
+    lease_bytes: usize,
+    receiver: Receiver<MappedWords>,
+    /// Of the first descriptor that was not released, what was taken already.
+    taken_bytes: usize,
+    state: StateWord,
+    peer_state: StateWord,
+    /// The last read filled all that it was offered.
+    bulk: bool,
+    waiting_for_room: bool,
+}
+
+#[derive(Debug)]
+enum InFlight {
+    Arena(Lease),
+    Buffer,
+    End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Open,
+    Closed,
+    Reset,
+}
+
+/// How reading into a lane went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// The peer has to make room.
+    NoRoom,
+    Nothing,
+    /// The source has ended.
+    End,
+    /// Less than was offered: there is no more for now.
+    Some,
+    /// All that was offered.
+    Full,
+}
+
+/// How writing out of a lane went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// There is no more for now.
+    All,
+    /// The sink takes no more for now.
+    Blocked,
+    /// All, and no more will come.
+    End,
+}
+
+/// Memory that one lane may have in the arena, so that a few slow readers can't have it all.
+const LEASE_BYTES_MAX: usize = 1 << 20;
+
+/// What is read at once into the arena when there is a lot.
+const BULK_BYTES: usize = 256 * 1024;
+
+/// From here on a copy goes to the arena: in a lane's buffer it would take several rounds.
+const COPY_TO_ARENA_BYTES: usize = 4096;
+/// Longest such copy.
+const COPY_BYTES_MAX: usize = 64 * 1024;
+
+/// Pieces of one `writev` out of a lane.
+const PIECES: usize = 16;
+const _: () = assert!(PIECES <= PIECES_MAX, "one call");
+
+impl Lane {
+    /// Opens a lane for a new generation; neither side may be using it. Host only.
+    pub(super) fn open(link: &Arc<Link>, index: usize, generation: u64) -> Self {
+        link.segment.clear(index);
+        Self::new(link, index, generation)
+    }
+
+    /// The plugin's view of a lane that the host has opened.
+    pub(super) fn new(link: &Arc<Link>, index: usize, generation: u64) -> Self {
+        let (segment, side) = (&link.segment, link.side);
+        let geometry = segment.geometry();
+        let capacity = match side {
+            shm_ring::Side::Host => geometry.inbound_bytes,
+            shm_ring::Side::Plugin => geometry.outbound_bytes,
+        };
+        let lane = Self {
+            link: link.clone(),
+            index,
+            generation,
+            sender: segment.sender(index, side),
+            spans: Spans::new(capacity),
+            in_flight: VecDeque::new(),
+            lease_bytes: 0,
+            receiver: segment.receiver(index, side),
+            taken_bytes: 0,
+            state: segment.state(index, side),
+            peer_state: segment.state(index, side.other()),
+            bulk: false,
+            waiting_for_room: false,
+        };
+        lane.set_state(State::Open);
+        lane
+    }
+
+    /// What a state word says.
+    pub(super) fn decode(word: u64) -> (u64, State) {
+        let state = match word & 3 {
+            0 => State::Open,
+            1 => State::Closed,
+            _ => State::Reset,
+        };
+        (word >> 2, state)
+    }
+
+    fn set_state(&self, state: State) {
+        self.state.publish(self.generation << 2 | state as u64);
+    }
+
+    /// What the peer says of this generation. If it has gone on to the next, it is done with this.
+    pub(super) fn peer_state(&self) -> State {
+        match Self::decode(self.peer_state.read()) {
+            (generation, state) if generation == self.generation => state,
+            (generation, _) if generation > self.generation => State::Closed,
+            _ => State::Open,
+        }
+    }
+
+    /// Ends this side: nothing of the peer's is read any more. With `Reset`, what was sent is void.
+    pub(super) fn finish(&mut self, state: State) {
+        self.set_state(state);
+        self.link.mark(self.index);
+    }
+
+    /// Whether everything that was sent is done with, so that it can be forgotten.
+    pub(super) fn is_drained(&mut self) -> Result<bool, Violation> {
+        self.reclaim()?;
+        Ok(self.in_flight.is_empty())
+    }
+
+    /// Takes back what the peer is done with.
+    fn reclaim(&mut self) -> Result<(), Violation> {
+        let count = self.sender.refresh()?;
+        self.give_back(count);
+        Ok(())
+    }
+
+    fn give_back(&mut self, count: usize) {
+        for done in self.in_flight.drain(..count) {
+            match done {
+                InFlight::Arena(lease) => self.lease_bytes -= lease.len() as usize,
+                InFlight::Buffer => {
+                    self.spans.give_back();
+                }
+                InFlight::End => {}
+            }
+        }
+    }
+
+    /// Descriptors for bytes: one is kept for the end.
+    fn room(&self) -> usize {
+        self.sender.room().saturating_sub(1)
+    }
+
+    /// Whether bytes can be sent. If not, the peer will mark this lane when they can.
+    pub(super) fn has_room(&mut self) -> Result<bool, Violation> {
+        let free = |lane: &Self| {
+            let [first, second] = lane.spans.free();
+            lane.room() > 0 && first.length + second.length > 0
+        };
+        if self.sender.in_flight() > 0 {
+            self.reclaim()?;
+        }
+        if !free(self) {
+            let count = self.sender.wait_for_room()?;
+            self.waiting_for_room = true;
+            self.give_back(count);
+            if !free(self) {
+                self.link.counters.ring_full_stalls.add(1);
+                return Ok(false);
+            }
+        }
+        if self.waiting_for_room {
+            self.waiting_for_room = false;
+            self.sender.stop_waiting();
+        }
+        Ok(true)
+    }
+
+    fn push_span(&mut self, span: Span) {
+        let Span { offset, length } = span;
+        let pushed = self.sender.push(Descriptor::Buffer { offset, length });
+        assert!(pushed.is_ok(), "room was made sure of");
+        self.in_flight.push_back(InFlight::Buffer);
+    }
+
+    fn push_lease(&mut self, lease: Lease) {
+        let (offset, length) = (lease.offset(), lease.len());
+        let pushed = self.sender.push(Descriptor::Arena { offset, length });
+        assert!(pushed.is_ok(), "room was made sure of");
+        self.lease_bytes += length as usize;
+        self.in_flight.push_back(InFlight::Arena(lease));
+    }
+
+    /// Sends the end. There is always room for it.
+    pub(super) fn send_end(&mut self) {
+        let pushed = self.sender.push(Descriptor::End);
+        assert!(pushed.is_ok(), "one entry is kept for the end");
+        self.in_flight.push_back(InFlight::End);
+        self.link.mark(self.index);
+    }
+
+    /// Reads from a socket, straight into the lane's buffer, or into the arena if there is a lot.
+    pub(super) fn read_from(&mut self, source: BorrowedFd<'_>) -> Result<Read, LinkError> {
+        if !self.has_room()? {
+            return Ok(Read::NoRoom);
+        }
+        if self.bulk && self.lease_bytes + BULK_BYTES <= LEASE_BYTES_MAX {
+            let arena = self.link.arena.as_ref();
+            if let Some(mut memory) = arena.and_then(|arena| arena.alloc(BULK_BYTES)) {
+                let read = match read(source, &mut [memory.space()])? {
+                    Some(count) => count,
+                    None => return Ok(Read::Nothing),
+                };
+                self.bulk = read > OUTSIDE_BULK_BYTES;
+                if read == 0 {
+                    return Ok(Read::End);
+                }
+                self.push_lease(memory.into_lease(read));
+                self.count_read(read);
+                return Ok(if read == BULK_BYTES {
+                    Read::Full
+                } else {
+                    Read::Some
+                });
+            }
+        }
+        let [first, second] = self.spans.free();
+        // With one descriptor left, one piece.
+        let second = if self.room() > 1 {
+            second
+        } else {
+            Span::default()
+        };
+        let (segment, side) = (&self.link.segment, self.link.side);
+        let mut spaces = [first, second].map(|span| segment.space(self.index, side, span));
+        let offered: usize = spaces.iter().map(Space::len).sum();
+        let count = match read(source, &mut spaces)? {
+            None => return Ok(Read::Nothing),
+            Some(0) => return Ok(Read::End),
+            Some(count) => count,
+        };
+        self.bulk = count == offered;
+        let in_first = count.min(first.length as usize);
+        for length in [in_first, count - in_first] {
+            if length > 0 {
+                let span = self.spans.take(narrow(length));
+                self.push_span(span);
+            }
+        }
+        self.count_read(count);
+        Ok(if self.bulk { Read::Full } else { Read::Some })
+    }
+
+    fn count_read(&self, bytes: usize) {
+        self.link.counters.bytes_in.add(bytes);
+        self.link.counters.zero_copy_bytes.add(bytes);
+        self.link.mark(self.index);
+    }
+
+    /// Writes what the peer has sent to a socket, straight from where it is.
+    pub(super) fn write_to(&mut self, sink: BorrowedFd<'_>) -> Result<Written, LinkError> {
+        loop {
+            let pending = self.receiver.pending()?;
+            if pending == 0 {
+                return Ok(Written::All);
+            }
+            let link = self.link.clone();
+            let mut pieces = [const { None }; PIECES];
+            let mut count = 0;
+            let mut ended = false;
+            for ahead in 0..pending.min(PIECES) {
+                let Some(descriptor) = self.receiver.peek(ahead)? else {
+                    break;
+                };
+                let Some(piece) = link.readable(self.index, descriptor)? else {
+                    ended = true;
+                    break;
+                };
+                let skip = if ahead == 0 { self.taken_bytes } else { 0 };
+                pieces[count] = Some(piece.skip(skip.min(piece.len())));
+                count += 1;
+            }
+            if count == 0 && ended {
+                self.release(1);
+                return Ok(Written::End);
+            }
+            let slices = pieces.map(|piece| piece.unwrap_or_else(Readable::empty));
+            let written = match shm_ring::io::write(sink, &slices[..count]) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Written::Blocked);
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let offered: usize = slices[..count].iter().map(Readable::len).sum();
+            self.link.counters.bytes_out.add(written);
+            self.advance(&slices[..count], written);
+            if written < offered {
+                return Ok(Written::Blocked);
+            }
+        }
+    }
+
+    /// Releases the descriptors whose bytes were taken, and remembers how far the next one was.
+    fn advance(&mut self, pieces: &[Readable<'_>], mut taken: usize) {
+        let mut done = 0;
+        for piece in pieces {
+            if taken < piece.len() {
+                break;
+            }
+            taken -= piece.len();
+            done += 1;
+        }
+        self.taken_bytes = if done == 0 {
+            self.taken_bytes + taken
+        } else {
+            taken
+        };
+        if done > 0 {
+            self.release(done);
+        }
+    }
+
+    fn release(&mut self, count: usize) {
+        if self.receiver.release(count) {
+            self.link.mark(self.index);
+        }
+    }
+
+    /// Copies what the peer has sent to a reader in this process. `None`: it has ended.
+    pub(super) fn copy_to(&mut self, target: &mut [u8]) -> Result<Option<usize>, Violation> {
+        let link = self.link.clone();
+        let mut copied = 0;
+        if self.receiver.pending()? == 0 {
+            return Ok(Some(0));
+        }
+        while copied < target.len()
+            && let Some(descriptor) = self.receiver.peek(0)?
+        {
+            let Some(piece) = link.readable(self.index, descriptor)? else {
+                if copied > 0 {
+                    break;
+                }
+                self.release(1);
+                return Ok(None);
+            };
+            let left = piece.skip(self.taken_bytes.min(piece.len()));
+            let length = copy::out_of_lane(&link.counters, left, &mut target[copied..]);
+            copied += length;
+            self.advance(&[left], length);
+        }
+        link.counters.bytes_out.add(copied);
+        Ok(Some(copied))
+    }
+
+    /// Bytes that wait to be copied out, at least; 0 if there are none or it has ended.
+    pub(super) fn waiting_bytes(&mut self) -> Result<usize, Violation> {
+        self.receiver.pending()?;
+        let Some(descriptor) = self.receiver.peek(0)? else {
+            return Ok(0);
+        };
+        let piece = self.link.readable(self.index, descriptor)?;
+        Ok(piece.map_or(0, |piece| piece.len().saturating_sub(self.taken_bytes)))
+    }
+
+    /// Sends bytes of this process: by reference if they are in the arena, as a copy otherwise.
+    /// Returns how many; 0 if there is no room, in which case the peer will mark this lane.
+    pub(super) fn send(&mut self, slices: &[io::IoSlice<'_>]) -> Result<usize, Violation> {
+        if !self.has_room()? {
+            return Ok(0);
+        }
+        let mut sent = 0;
+        let mut slices = slices.iter().filter(|slice| !slice.is_empty()).peekable();
+        while let Some(slice) = slices.next() {
+            if self.room() == 0 {
+                break;
+            }
+            let length = match self.lease_or_copy(slice) {
+                Some(length) => length,
+                None => self.copy_together(slice, &mut slices),
+            };
+            sent += length;
+            if length < slice.len() {
+                break;
+            }
+        }
+        if sent > 0 {
+            self.link.counters.bytes_in.add(sent);
+            self.link.mark(self.index);
+        }
+        Ok(sent)
+    }
+
+    /// Sends a slice through the arena, if it is there or too long for the lane's buffer.
+    fn lease_or_copy(&mut self, slice: &[u8]) -> Option<usize> {
+        let link = self.link.clone();
+        let arena = link.arena.as_ref()?;
+        if let Some(lease) = arena.lease(slice) {
+            link.counters.zero_copy_bytes.add(slice.len());
+            self.push_lease(lease);
+            return Some(slice.len());
+        }
+        let length = slice.len().min(COPY_BYTES_MAX);
+        if length < COPY_TO_ARENA_BYTES || self.lease_bytes + length > LEASE_BYTES_MAX {
+            return None;
+        }
+        let mut memory = arena.alloc(length)?;
+        copy::into_arena(&link.counters, &slice[..length], &mut memory);
+        self.push_lease(memory.into_lease(length));
+        Some(length)
+    }
+
+    /// Copies a slice to the lane's buffer, and those behind it as long as they are short and fit:
+    /// one descriptor for a head and a small body. Returns how many bytes that were.
+    fn copy_together<'a>(
+        &mut self,
+        slice: &[u8],
+        rest: &mut std::iter::Peekable<impl Iterator<Item = &'a io::IoSlice<'a>>>,
+    ) -> usize {
+        let [first, second] = self.spans.free();
+        let span = if first.length == 0 { second } else { first };
+        let link = self.link.clone();
+        let mut space = link.segment.space(self.index, link.side, span);
+        let mut length = copy::into_lane(&link.counters, slice, &mut space, 0);
+        while length >= slice.len()
+            && let Some(next) = rest.next_if(|next| {
+                next.len() < COPY_TO_ARENA_BYTES && length + next.len() <= space.len()
+            })
+        {
+            length += copy::into_lane(&link.counters, next, &mut space, length);
+        }
+        if length > 0 {
+            let span = self.spans.take(narrow(length));
+            self.push_span(span);
+        }
+        length
+    }
+}
+
+/// A socket that gives less than this at once is not worth a slot of the arena.
+const OUTSIDE_BULK_BYTES: usize = 8 * 1024;
+
+fn read(source: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<Option<usize>> {
+    match shm_ring::io::read(source, spaces) {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn narrow(length: usize) -> u32 {
+    u32::try_from(length).expect("a lane's buffer is below 4 GiB")
+}

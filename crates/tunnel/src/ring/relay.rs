@@ -1,0 +1,368 @@
+//! The event loop between sockets and lanes: one thread, which sleeps in one place.
+//!
+//! The same on both sides. On the host, sockets come from outside and each is given a lane; on a
+//! plugin with an upstream, lanes come from the peer and each is given a socket.
+
+mod connection;
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    os::fd::{AsFd, AsRawFd},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
+use origin::server::Address;
+use shm_ring::Side;
+
+use self::connection::{Connection, Progress};
+use super::{
+    lane::{Lane, State},
+    link::{Link, LinkError},
+    socket::RelaySocket,
+};
+
+/// Something that stands for a connection as long as it lasts, and does its work when dropped.
+pub(crate) type Guard = Box<dyn Send>;
+
+/// What the loop is told from outside.
+pub(crate) enum Incoming {
+    /// A client, for which a lane is to be opened.
+    Client(RelaySocket, Guard),
+    /// Every connection is reset, and the loop ends.
+    Stop,
+}
+
+/// The way to tell the loop.
+#[derive(Clone, Debug)]
+pub(crate) struct Relay {
+    incoming: mpsc::Sender<Incoming>,
+    waker: Arc<Waker>,
+}
+
+/// Where a plugin's lanes go.
+pub(crate) struct Upstream {
+    pub(crate) address: Address,
+    pub(crate) connect_timeout: Duration,
+    /// Gives what stands for a connection; `None` if no new ones are wanted.
+    pub(crate) guard: Box<dyn Fn() -> Option<Guard> + Send>,
+}
+
+/// What a lane is used for at the moment.
+enum Use {
+    /// Nothing. On the host, it can be opened.
+    Free,
+    Open(Box<Connection>),
+    /// This side is done with it, and the peer is not known to be.
+    Closing(Lane),
+}
+
+struct Loop {
+    link: Arc<Link>,
+    poll: Poll,
+    incoming: mpsc::Receiver<Incoming>,
+    upstream: Option<Upstream>,
+    lanes: Vec<Use>,
+    /// Of each lane, the last one that was opened.
+    generations: Vec<u64>,
+    free: Vec<usize>,
+    /// Clients that wait for a lane. Bounded by the guards there are.
+    waiting: VecDeque<(RelaySocket, Guard)>,
+    /// Lanes whose upstream has not answered, by when it must have. Oldest first.
+    connecting: VecDeque<(Instant, usize, u64)>,
+}
+
+const BELL: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
+
+/// Events taken at once: with more, those that come first wait for those that come last.
+const EVENTS: usize = 256;
+
+impl Relay {
+    /// A relay for a link, and the loop that a thread of its own must run.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub(crate) fn new(
+        link: Arc<Link>,
+        upstream: Option<Upstream>,
+    ) -> io::Result<(Self, impl FnOnce() -> Result<(), LinkError> + Send)> {
+        let poll = Poll::new()?;
+        let bell = link.bell.as_fd().as_raw_fd();
+        // Edge-triggered: each ring is an event, and its count need not be read.
+        poll.registry()
+            .register(&mut SourceFd(&bell), BELL, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let (sender, incoming) = mpsc::channel();
+        let lanes = link.segment.geometry().lanes;
+        let relay = Self {
+            incoming: sender,
+            waker,
+        };
+        let mut event_loop = Loop {
+            poll,
+            incoming,
+            upstream,
+            lanes: (0..lanes).map(|_| Use::Free).collect(),
+            generations: vec![0; lanes],
+            // The lowest first: the fewer are ever used, the less memory is.
+            free: (0..lanes).rev().collect(),
+            waiting: VecDeque::new(),
+            connecting: VecDeque::new(),
+            link,
+        };
+        Ok((relay, move || event_loop.run()))
+    }
+
+    /// Tells the loop; nothing happens if it has ended.
+    pub(crate) fn tell(&self, incoming: Incoming) {
+        if self.incoming.send(incoming).is_ok()
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::warn!(%error, "could not wake the relay");
+        }
+    }
+}
+
+impl Loop {
+    fn run(&mut self) -> Result<(), LinkError> {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut ready = Vec::new();
+        loop {
+            self.link.ready.take(&mut ready);
+            for lane in ready.drain(..) {
+                self.on_peer(lane)?;
+            }
+            self.link.ring()?;
+            self.sleep(&mut events)?;
+            for event in &events {
+                match event.token() {
+                    BELL => {}
+                    WAKER => {
+                        if self.on_incoming()? {
+                            return Ok(());
+                        }
+                    }
+                    Token(lane) => self.on_socket(lane, event)?,
+                }
+            }
+            self.give_up_connecting();
+        }
+    }
+
+    /// Waits for the peer or a socket; only looks at the sockets if the peer has something.
+    fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
+        let next_deadline = self.connecting.front().map(|(deadline, ..)| *deadline);
+        let mut at_most =
+            next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        self.link.parking.park();
+        if !self.link.ready.is_empty() {
+            at_most = Some(Duration::ZERO);
+        }
+        let polled = self.poll.poll(events, at_most);
+        self.link.parking.unpark();
+        self.link.counters.wake_ups.add(1);
+        match polled {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            polled => polled,
+        }
+    }
+
+    /// The peer has marked a lane.
+    fn on_peer(&mut self, index: usize) -> Result<(), LinkError> {
+        match &mut self.lanes[index] {
+            Use::Open(connection) => {
+                let progress = connection.on_peer()?;
+                self.after(index, progress);
+            }
+            Use::Closing(_) => self.recycle(index)?,
+            Use::Free => {}
+        }
+        if self.link.side == Side::Plugin && matches!(self.lanes[index], Use::Free) {
+            self.answer(index);
+        }
+        Ok(())
+    }
+
+    fn on_socket(&mut self, index: usize, event: &mio::event::Event) -> Result<(), LinkError> {
+        // An event of a connection that has ended since is late.
+        if let Use::Open(connection) = &mut self.lanes[index] {
+            let progress = connection.on_socket(event)?;
+            self.after(index, progress);
+        }
+        Ok(())
+    }
+
+    fn after(&mut self, index: usize, progress: Progress) {
+        if progress == Progress::Goes {
+            return;
+        }
+        let Use::Open(connection) = std::mem::replace(&mut self.lanes[index], Use::Free) else {
+            return;
+        };
+        if progress == Progress::Failed {
+            self.link.counters.tunnels_failed.add(1);
+        }
+        self.link.counters.tunnels_open.subtract(1);
+        self.lanes[index] = Use::Closing(connection.end(progress));
+        // The peer may be done already; if not, it marks the lane when it is.
+        if let Err(error) = self.recycle(index) {
+            tracing::debug!(%error, "could not recycle a lane");
+        }
+    }
+
+    /// Makes a lane free if the peer is done with it too.
+    fn recycle(&mut self, index: usize) -> Result<(), LinkError> {
+        let Use::Closing(lane) = &mut self.lanes[index] else {
+            return Ok(());
+        };
+        let peer_done = lane.peer_state() != State::Open;
+        // The plugin has nothing to recycle: it only keeps what the host may still read.
+        let done = match self.link.side {
+            Side::Host => peer_done,
+            Side::Plugin => peer_done || lane.is_drained()?,
+        };
+        if done {
+            self.lanes[index] = Use::Free;
+            if self.link.side == Side::Host {
+                self.free.push(index);
+                self.open_waiting();
+            }
+        }
+        Ok(())
+    }
+
+    /// What came from outside; whether to end.
+    fn on_incoming(&mut self) -> Result<bool, LinkError> {
+        while let Ok(incoming) = self.incoming.try_recv() {
+            match incoming {
+                Incoming::Client(socket, guard) => self.waiting.push_back((socket, guard)),
+                Incoming::Stop => {
+                    self.stop();
+                    return Ok(true);
+                }
+            }
+        }
+        self.open_waiting();
+        Ok(false)
+    }
+
+    fn open_waiting(&mut self) {
+        while !self.waiting.is_empty()
+            && let Some(index) = self.free.pop()
+            && let Some((socket, guard)) = self.waiting.pop_front()
+        {
+            self.generations[index] += 1;
+            let lane = Lane::open(&self.link, index, self.generations[index]);
+            self.link.mark(index);
+            self.connect(index, lane, socket, guard);
+        }
+    }
+
+    /// Puts a socket on a lane.
+    fn connect(&mut self, index: usize, lane: Lane, mut socket: RelaySocket, guard: Guard) {
+        self.link.counters.tunnels_opened.add(1);
+        self.link.counters.tunnels_open.add(1);
+        let registered = socket.register(self.poll.registry(), Token(index));
+        let connected = self.upstream.is_none();
+        let connection = Connection::new(lane, socket, guard, connected);
+        self.lanes[index] = Use::Open(Box::new(connection));
+        if let Err(error) = registered {
+            tracing::warn!(%error, "could not watch a connection");
+            self.after(index, Progress::Failed);
+        }
+    }
+
+    /// Connects a lane that the host may have opened.
+    fn answer(&mut self, index: usize) {
+        let host = self.link.segment.state(index, Side::Host).read();
+        let (generation, state) = Lane::decode(host);
+        if generation <= self.generations[index] {
+            return;
+        }
+        self.generations[index] = generation;
+        let lane = Lane::new(&self.link, index, generation);
+        let Some(upstream) = &self.upstream else {
+            return;
+        };
+        let guard = (upstream.guard)();
+        let socket = RelaySocket::connect(&upstream.address);
+        match (state, guard, socket) {
+            (State::Open | State::Closed, Some(guard), Ok(socket)) => {
+                let deadline = Instant::now() + upstream.connect_timeout;
+                self.connecting.push_back((deadline, index, generation));
+                self.connect(index, lane, socket, guard);
+            }
+            (_, _, socket) => {
+                if let Err(error) = socket {
+                    tracing::warn!(address = %upstream.address, %error, "could not connect to the upstream");
+                    self.link.counters.tunnels_failed.add(1);
+                }
+                refuse(lane);
+            }
+        }
+    }
+
+    /// Ends what has been connecting for too long, and forgets what has connected.
+    fn give_up_connecting(&mut self) {
+        while let Some((deadline, index, generation)) = self.connecting.front().copied() {
+            let late = deadline <= Instant::now();
+            let connecting = match &self.lanes[index] {
+                Use::Open(connection) => {
+                    generation == self.generations[index] && !connection.is_connected()
+                }
+                Use::Free | Use::Closing(_) => false,
+            };
+            if connecting && !late {
+                return;
+            }
+            self.connecting.pop_front();
+            if connecting {
+                tracing::warn!("the upstream did not accept a connection in time");
+                self.after(index, Progress::Failed);
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        for index in 0..self.lanes.len() {
+            if matches!(self.lanes[index], Use::Open(_)) {
+                self.after(index, Progress::Aborted);
+            }
+        }
+    }
+}
+
+/// Says that a lane will not be used.
+pub(super) fn refuse(mut lane: Lane) {
+    lane.finish(State::Reset);
+}
+
+impl Drop for Loop {
+    /// However the loop ends: nobody is left waiting for an answer.
+    fn drop(&mut self) {
+        self.stop();
+        if let Err(error) = self.link.ring() {
+            tracing::debug!(%error, "could not wake the peer");
+        }
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(socket, _) => f.debug_tuple("Client").field(socket).finish(),
+            Self::Stop => f.write_str("Stop"),
+        }
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}

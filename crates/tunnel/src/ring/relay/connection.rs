@@ -1,0 +1,148 @@
+//! A socket and its lane.
+
+use std::os::fd::AsFd;
+
+use super::Guard;
+use crate::ring::{
+    lane::{Lane, Read, State, Written},
+    link::LinkError,
+    socket::RelaySocket,
+};
+
+pub(super) struct Connection {
+    lane: Lane,
+    socket: RelaySocket,
+    _guard: Guard,
+    /// An upstream may not have accepted yet.
+    connected: bool,
+    readable: bool,
+    writable: bool,
+    /// The socket has ended or failed: what is left must be read to its end.
+    hung_up: bool,
+    /// The socket's end was sent.
+    read_ended: bool,
+    /// The lane's end was received.
+    write_ended: bool,
+}
+
+/// Where a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Goes,
+    /// Both directions have ended in order.
+    Done,
+    /// The peer has reset the lane, or this side stops.
+    Aborted,
+    /// The socket has failed.
+    Failed,
+}
+
+impl Connection {
+    pub(super) fn new(lane: Lane, socket: RelaySocket, guard: Guard, connected: bool) -> Self {
+        Self {
+            lane,
+            socket,
+            _guard: guard,
+            connected,
+            readable: connected,
+            writable: connected,
+            hung_up: false,
+            read_ended: false,
+            write_ended: false,
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Ends it; the lane must be kept until the peer is done with it.
+    pub(super) fn end(self, progress: Progress) -> Lane {
+        let mut lane = self.lane;
+        match progress {
+            Progress::Goes | Progress::Done => lane.finish(State::Closed),
+            Progress::Aborted | Progress::Failed => {
+                lane.finish(State::Reset);
+                self.socket.reset();
+            }
+        }
+        lane
+    }
+
+    /// The peer has sent something, made room, or gone.
+    pub(super) fn on_peer(&mut self) -> Result<Progress, LinkError> {
+        if self.lane.peer_state() == State::Reset {
+            return Ok(Progress::Aborted);
+        }
+        self.pump()
+    }
+
+    pub(super) fn on_socket(&mut self, event: &mio::event::Event) -> Result<Progress, LinkError> {
+        if !self.connected {
+            match self.socket.is_connected() {
+                Ok(false) => return Ok(Progress::Goes),
+                Ok(true) => self.connected = true,
+                Err(error) => {
+                    tracing::warn!(%error, "could not connect to the upstream");
+                    return Ok(Progress::Failed);
+                }
+            }
+        }
+        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.writable |= event.is_writable() || event.is_error();
+        self.hung_up |= event.is_read_closed() || event.is_error();
+        self.pump()
+    }
+
+    fn pump(&mut self) -> Result<Progress, LinkError> {
+        for step in [Self::write, Self::read] {
+            match step(self) {
+                Ok(()) => {}
+                Err(LinkError::Io(error)) => {
+                    tracing::debug!(%error, "connection failed");
+                    return Ok(Progress::Failed);
+                }
+                Err(violation) => return Err(violation),
+            }
+        }
+        if self.read_ended && self.write_ended {
+            Ok(Progress::Done)
+        } else {
+            Ok(Progress::Goes)
+        }
+    }
+
+    /// From the socket to the lane, as long as there is something.
+    fn read(&mut self) -> Result<(), LinkError> {
+        while self.readable && !self.read_ended {
+            match self.lane.read_from(self.socket.as_fd())? {
+                Read::NoRoom => return Ok(()),
+                Read::Nothing => self.readable = false,
+                Read::End => {
+                    self.lane.send_end();
+                    self.read_ended = true;
+                }
+                // There is no more, unless it has ended: that would be the next thing to read.
+                Read::Some => self.readable = self.hung_up,
+                Read::Full => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// From the lane to the socket, as long as it takes it.
+    fn write(&mut self) -> Result<(), LinkError> {
+        if !self.writable || self.write_ended {
+            return Ok(());
+        }
+        match self.lane.write_to(self.socket.as_fd())? {
+            Written::All => {}
+            Written::Blocked => self.writable = false,
+            Written::End => {
+                self.write_ended = true;
+                self.socket.shut_down();
+            }
+        }
+        Ok(())
+    }
+}

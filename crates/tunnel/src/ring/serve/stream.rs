@@ -1,0 +1,234 @@
+//! A lane as a byte stream.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use shm_ring::Violation;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Server;
+use crate::ring::lane::{Lane, State};
+
+/// A lane that its task and the dispatcher share.
+#[derive(Debug)]
+pub(super) struct SharedLane(Mutex<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    lane: Lane,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// The peer has reset it, or the session is over.
+    aborted: bool,
+    /// The peer's end was received.
+    read_ended: bool,
+    /// The end was sent.
+    write_ended: bool,
+    /// The stream is gone, as after close(2): what was written is still delivered.
+    dropped: bool,
+    /// This side is done with the lane: only what the peer may still read is kept.
+    finished: bool,
+}
+
+/// A connection, as an application in this process has it. Dropped as the kernel closes a socket:
+/// what was written is still delivered, and the peer gets a reset only for what nobody will read.
+#[derive(Debug)]
+pub(crate) struct LaneStream {
+    shared: Arc<SharedLane>,
+    server: Arc<Server>,
+}
+
+impl SharedLane {
+    pub(super) fn new(lane: Lane) -> Self {
+        Self(Mutex::new(Shared {
+            lane,
+            reader: None,
+            writer: None,
+            aborted: false,
+            read_ended: false,
+            write_ended: false,
+            dropped: false,
+            finished: false,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The peer has sent something, made room, or gone. Returns whether the lane can be forgotten.
+    pub(super) fn on_peer(&self) -> Result<bool, Violation> {
+        let mut shared = self.lock();
+        let peer = shared.lane.peer_state();
+        shared.aborted |= peer == State::Reset;
+        if shared.dropped {
+            shared.wind_up()?;
+            return Ok(shared.finished && (peer != State::Open || shared.lane.is_drained()?));
+        }
+        let wakers = [shared.reader.take(), shared.writer.take()];
+        drop(shared);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+        Ok(false)
+    }
+
+    pub(super) fn on_session_end(&self) {
+        let mut shared = self.lock();
+        shared.aborted = true;
+        let wakers = [shared.reader.take(), shared.writer.take()];
+        drop(shared);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+impl Shared {
+    /// Of a lane whose stream is gone: ends this side as soon as that loses nothing.
+    fn wind_up(&mut self) -> Result<(), Violation> {
+        if self.finished {
+            return Ok(());
+        }
+        let state = if self.aborted {
+            State::Reset
+        } else if self.read_ended || self.discard()? {
+            State::Closed
+        } else {
+            return Ok(());
+        };
+        self.finished = true;
+        self.lane.finish(state);
+        Ok(())
+    }
+
+    /// Throws away what has been received; whether that was all. Once the peer has read everything,
+    /// it gets a reset for sending more to nobody.
+    fn discard(&mut self) -> Result<bool, Violation> {
+        let mut anything = false;
+        loop {
+            match self.lane.copy_to(&mut [0; 4096])? {
+                None => return Ok(true),
+                Some(0) => break,
+                Some(_) => anything = true,
+            }
+        }
+        self.aborted = anything && self.lane.is_drained()?;
+        if self.aborted {
+            self.finished = true;
+            self.lane.finish(State::Reset);
+        }
+        Ok(false)
+    }
+}
+
+impl LaneStream {
+    pub(super) fn new(shared: Arc<SharedLane>, server: Arc<Server>) -> Self {
+        Self { shared, server }
+    }
+}
+
+fn broken(violation: Violation) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, violation)
+}
+
+impl AsyncRead for LaneStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        target: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut shared = self.shared.lock();
+        if shared.aborted {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if shared.read_ended || target.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        // Only as much as there is has to be initialised.
+        let waiting = shared.lane.waiting_bytes().map_err(broken)?;
+        let room = target.remaining().min(waiting.max(1));
+        let into = target.initialize_unfilled_to(room);
+        match shared.lane.copy_to(into).map_err(broken)? {
+            Some(0) => {
+                shared.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Some(count) => {
+                target.advance(count);
+                Poll::Ready(Ok(()))
+            }
+            None => {
+                shared.read_ended = true;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for LaneStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut shared = self.shared.lock();
+        if shared.aborted || shared.write_ended {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if slices.iter().all(|slice| slice.is_empty()) {
+            return Poll::Ready(Ok(0));
+        }
+        let sent = shared.lane.send(slices).map_err(broken)?;
+        if sent == 0 {
+            shared.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        drop(shared);
+        self.server.announce();
+        Poll::Ready(Ok(sent))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut shared = self.shared.lock();
+        if !shared.write_ended && !shared.aborted {
+            shared.write_ended = true;
+            shared.lane.send_end();
+            drop(shared);
+            self.server.announce();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for LaneStream {
+    fn drop(&mut self) {
+        let mut shared = self.shared.lock();
+        shared.dropped = true;
+        if !shared.write_ended && !shared.aborted {
+            shared.write_ended = true;
+            shared.lane.send_end();
+        }
+        // A violation is found again, and told, by the dispatcher.
+        let _ = shared.wind_up();
+        drop(shared);
+        self.server.link.counters.tunnels_open.subtract(1);
+        self.server.announce();
+    }
+}

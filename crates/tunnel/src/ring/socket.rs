@@ -1,0 +1,101 @@
+//! A local connection, as the event loop needs it.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use mio::{Interest, Registry, Token, event::Source};
+use origin::server::Address;
+use rustix::net::{Shutdown, sockopt};
+
+use crate::framed::LocalSocket;
+
+/// A client's or an upstream's connection.
+#[derive(Debug)]
+pub(crate) enum RelaySocket {
+    Tcp(mio::net::TcpStream),
+    Unix(mio::net::UnixStream),
+}
+
+impl RelaySocket {
+    /// Begins to connect; the socket is writable once that has succeeded or failed.
+    pub(super) fn connect(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(address) => {
+                let socket = mio::net::TcpStream::connect(*address)?;
+                socket.set_nodelay(true)?;
+                Ok(Self::Tcp(socket))
+            }
+            Address::Unix(path) => Ok(Self::Unix(mio::net::UnixStream::connect(path)?)),
+        }
+    }
+
+    /// Whether connecting has succeeded; `false` if it still goes on.
+    pub(super) fn is_connected(&self) -> io::Result<bool> {
+        let error = match self {
+            Self::Tcp(socket) => socket.take_error()?,
+            Self::Unix(socket) => socket.take_error()?,
+        };
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let peer = match self {
+            Self::Tcp(socket) => socket.peer_addr().map(drop),
+            Self::Unix(socket) => socket.peer_addr().map(drop),
+        };
+        match peer {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Self::Tcp(socket) => socket.register(registry, token, interest),
+            Self::Unix(socket) => socket.register(registry, token, interest),
+        }
+    }
+
+    /// Half-closes: no more will be written. If the connection is gone already, so be it.
+    pub(super) fn shut_down(&self) {
+        if let Err(error) = rustix::net::shutdown(self, Shutdown::Write) {
+            tracing::debug!(%error, "could not half-close");
+        }
+    }
+
+    /// Closes with a reset instead of an orderly end, as the other end of the lane got one.
+    pub(super) fn reset(self) {
+        if let Self::Tcp(socket) = &self {
+            let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+        }
+    }
+}
+
+impl TryFrom<LocalSocket> for RelaySocket {
+    type Error = io::Error;
+
+    /// Takes the socket out of the runtime.
+    fn try_from(socket: LocalSocket) -> io::Result<Self> {
+        Ok(match socket {
+            LocalSocket::Tcp(socket) => {
+                Self::Tcp(mio::net::TcpStream::from_std(socket.into_std()?))
+            }
+            LocalSocket::Unix(socket) => {
+                Self::Unix(mio::net::UnixStream::from_std(socket.into_std()?))
+            }
+        })
+    }
+}
+
+impl AsFd for RelaySocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
