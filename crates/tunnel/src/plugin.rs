@@ -146,7 +146,7 @@ impl Plugin {
                 let over = ring::until_over(socket, stopped);
                 tokio::select! {
                     ended = ring::serve(link, |stream| self.serve_lane(stream)) => Ok(ended?),
-                    () = over => Ok(()),
+                    _ = over => Ok(()),
                 }
             }
             Target::Upstream(address) => {

@@ -200,7 +200,7 @@ impl Newcomer {
             }
         };
         let ring =
-            (options.transport == TransportKind::Ring).then(|| ring::Terms::new(tunnels_max));
+            (options.transport == TransportKind::Ring).then(|| options.ring_terms(tunnels_max));
         let window_bytes = options.window_bytes;
         let segment = slots.map(Segment::create).transpose()?;
         let offer = ring.map(Offer::new).transpose()?;

@@ -53,8 +53,11 @@ pub(crate) async fn run_relay(
     let mut end = std::pin::pin!(end);
     let result = tokio::select! {
         result = &mut end => result,
-        () = until_over(socket, stopped) => {
-            drop(stopping);
+        over = until_over(socket, stopped) => {
+            match over {
+                Over::PeerGone => stopping.0.tell(Incoming::PeerGone),
+                Over::Stopped => stopping.0.tell(Incoming::Stop),
+            }
             end.await
         }
     };
@@ -65,13 +68,20 @@ pub(crate) async fn run_relay(
     }
 }
 
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    PeerGone,
+    Stopped,
+}
+
 /// Until the peer has left or `stopped` says so.
-pub(crate) async fn until_over(mut socket: UnixStream, mut stopped: watch::Receiver<bool>) {
+pub(crate) async fn until_over(mut socket: UnixStream, mut stopped: watch::Receiver<bool>) -> Over {
     tokio::select! {
         // Nothing more is sent on the socket: a read returns when the peer is gone.
-        _ = socket.read_u8() => {}
+        _ = socket.read_u8() => Over::PeerGone,
         // An error means that nobody is left who could say so.
-        () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {}
+        () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => Over::Stopped,
     }
 }
 

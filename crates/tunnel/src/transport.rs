@@ -4,7 +4,10 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::framed::{CHUNK_BYTES_MAX, SLOTS_MIN, Slots};
+use crate::{
+    framed::{CHUNK_BYTES_MAX, SLOTS_MIN, Slots},
+    ring::Terms,
+};
 
 /// What joins the host and the plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
@@ -46,6 +49,13 @@ pub struct TransportOptions {
     /// Size of a slot in bytes [default: 4096, or what the host has]
     #[arg(long, value_name = "BYTES", value_parser = shm_slot_size)]
     pub shm_slot_size: Option<u32>,
+    /// Descriptors in flight on ring, per connection and direction [default: 32]
+    #[arg(long, value_name = "N", value_parser = ring_entries)]
+    pub ring_entries: Option<u32>,
+    /// Size of a connection's buffer on ring, per direction, in KiB [default: 64 to the plugin, 16
+    /// from it]
+    #[arg(long, value_name = "KIB", value_parser = ring_kib)]
+    pub ring_kib: Option<u32>,
     /// Memory of the plugin on ring from which it sends what is long, in MiB [default: 64]
     #[arg(long, value_name = "MIB", value_parser = arena_mib)]
     pub arena_mib: Option<u32>,
@@ -81,6 +91,11 @@ impl TransportOptions {
 
     pub(crate) fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
+    }
+
+    /// The lanes that the host lays out.
+    pub(crate) fn ring_terms(&self, connections_max: usize) -> Terms {
+        Terms::new(connections_max, self.ring_entries, self.ring_kib)
     }
 
     pub(crate) fn arena_bytes(&self) -> usize {
@@ -142,6 +157,20 @@ fn window_bytes(text: &str) -> Result<u32, String> {
 
 fn arena_mib(text: &str) -> Result<u32, String> {
     bounded(text, 1, ARENA_MIB_MAX)
+}
+
+fn ring_entries(text: &str) -> Result<u32, String> {
+    bounded(text, 2, 1024)
+}
+
+fn ring_kib(text: &str) -> Result<u32, String> {
+    let kib = bounded(text, 4, 1024)?;
+    // The buffers are whole pages.
+    if kib % 4 == 0 {
+        Ok(kib)
+    } else {
+        Err("expected a multiple of 4".to_owned())
+    }
 }
 
 fn shm_slots(text: &str) -> Result<u32, String> {

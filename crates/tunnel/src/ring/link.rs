@@ -66,12 +66,14 @@ pub(crate) enum LinkError {
 }
 
 impl Terms {
-    pub(crate) fn new(connections_max: usize) -> Self {
+    /// For so many connections, with other sizes than the usual where they are given.
+    pub(crate) fn new(connections_max: usize, entries: Option<u32>, kib: Option<u32>) -> Self {
+        let bytes = kib.map(|kib| kib * 1024);
         Self {
             lanes: connections_max.clamp(1, LANES_MAX),
-            entries: ENTRIES,
-            inbound_bytes: INBOUND_BYTES,
-            outbound_bytes: OUTBOUND_BYTES,
+            entries: entries.map_or(ENTRIES, |entries| entries as usize),
+            inbound_bytes: bytes.unwrap_or(INBOUND_BYTES),
+            outbound_bytes: bytes.unwrap_or(OUTBOUND_BYTES),
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) type Guard = Box<dyn Send>;
 pub(crate) enum Incoming {
     /// A client, for which a lane is to be opened.
     Client(RelaySocket, Guard),
+    /// The peer has gone: what it has sent is still delivered, and the loop ends.
+    PeerGone,
     /// Every connection is reset, and the loop ends.
     Stop,
 }
@@ -72,10 +74,15 @@ struct Loop {
     waiting: VecDeque<(RelaySocket, Guard)>,
     /// Lanes whose upstream has not answered, by when it must have. Oldest first.
     connecting: VecDeque<(Instant, usize, u64)>,
+    /// Set when the peer has gone: until when what it sent may be delivered.
+    last_words: Option<Instant>,
 }
 
 const BELL: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
+
+/// How long delivering what a peer that is gone has sent may take.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Events taken at once: with more, those that come first wait for those that come last.
 const EVENTS: usize = 256;
@@ -111,6 +118,7 @@ impl Relay {
             free: (0..lanes).rev().collect(),
             waiting: VecDeque::new(),
             connecting: VecDeque::new(),
+            last_words: None,
             link,
         };
         Ok((relay, move || event_loop.run()))
@@ -149,12 +157,34 @@ impl Loop {
                 }
             }
             self.give_up_connecting();
+            if self.is_over()? {
+                return Ok(());
+            }
         }
+    }
+
+    /// With the peer gone: lets go of every connection for which nothing is left. Whether that was
+    /// all, or has taken too long.
+    fn is_over(&mut self) -> Result<bool, LinkError> {
+        let Some(deadline) = self.last_words else {
+            return Ok(false);
+        };
+        let mut open = 0;
+        for index in 0..self.lanes.len() {
+            if let Use::Open(connection) = &mut self.lanes[index] {
+                match connection.on_peer_gone()? {
+                    Progress::Goes => open += 1,
+                    progress => self.after(index, progress),
+                }
+            }
+        }
+        Ok(open == 0 || deadline <= Instant::now())
     }
 
     /// Waits for the peer or a socket; only looks at the sockets if the peer has something.
     fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
         let next_deadline = self.connecting.front().map(|(deadline, ..)| *deadline);
+        let next_deadline = self.last_words.or(next_deadline);
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         self.link.parking.park();
@@ -239,6 +269,10 @@ impl Loop {
         while let Ok(incoming) = self.incoming.try_recv() {
             match incoming {
                 Incoming::Client(socket, guard) => self.waiting.push_back((socket, guard)),
+                Incoming::PeerGone => {
+                    self.last_words = Some(Instant::now() + LAST_WORDS_TIMEOUT);
+                    self.waiting.clear();
+                }
                 Incoming::Stop => {
                     self.stop();
                     return Ok(true);
@@ -250,7 +284,8 @@ impl Loop {
     }
 
     fn open_waiting(&mut self) {
-        while !self.waiting.is_empty()
+        while self.last_words.is_none()
+            && !self.waiting.is_empty()
             && let Some(index) = self.free.pop()
             && let Some((socket, guard)) = self.waiting.pop_front()
         {
@@ -354,6 +389,7 @@ impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Client(socket, _) => f.debug_tuple("Client").field(socket).finish(),
+            Self::PeerGone => f.write_str("PeerGone"),
             Self::Stop => f.write_str("Stop"),
         }
     }

@@ -97,8 +97,10 @@ impl Server {
 
     /// Wakes the peer, then sleeps unless it has marked something meanwhile.
     fn poll_sleep(&self, bell: &AsyncFd<BellFd>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.link.ring()?;
+        // Before the peer is woken: a lane that has something later finds the waker, and one that
+        // found none was marked before.
         self.state().dispatcher = Some(cx.waker().clone());
+        self.link.ring()?;
         self.link.parking.park();
         if self.link.ready.is_empty() {
             match bell.poll_read_ready(cx) {

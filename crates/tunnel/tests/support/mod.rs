@@ -27,6 +27,9 @@ pub(crate) enum Kind {
     ShmLarge,
     /// As few and as small slots as are allowed: everything has to wait.
     ShmTiny,
+    Ring,
+    /// As little as is allowed of everything.
+    RingTiny,
 }
 
 #[derive(Debug, Parser)]
@@ -222,6 +225,11 @@ impl Rig {
             Kind::Shm => ("shm", path, &[]),
             Kind::ShmLarge => ("shm", path, &["--shm-slots=256", "--shm-slot-size=16384"]),
             Kind::ShmTiny => ("shm", path, &["--shm-slots=8", "--shm-slot-size=64"]),
+            Kind::Ring => ("ring", path, &[]),
+            Kind::RingTiny => {
+                let tiny = &["--ring-entries=2", "--ring-kib=4", "--arena-mib=1"];
+                ("ring", path, tiny)
+            }
         };
         let fixed = [
             "test".to_owned(),

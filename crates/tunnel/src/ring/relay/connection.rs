@@ -77,6 +77,17 @@ impl Connection {
         self.pump()
     }
 
+    /// The peer is gone: what it has sent is delivered, as long as the socket takes it.
+    pub(super) fn on_peer_gone(&mut self) -> Result<Progress, LinkError> {
+        match self.pump()? {
+            Progress::Goes if self.write_ended => Ok(Progress::Done),
+            // It takes no more for now.
+            Progress::Goes if self.connected && !self.writable => Ok(Progress::Goes),
+            Progress::Goes => Ok(Progress::Aborted),
+            progress => Ok(progress),
+        }
+    }
+
     pub(super) fn on_socket(&mut self, event: &mio::event::Event) -> Result<Progress, LinkError> {
         if !self.connected {
             match self.socket.is_connected() {
