@@ -22,6 +22,13 @@ static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalog");
 /// Why something can't be found or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
+    #[error("{0}")]
+    Endpoint(String),
+    #[error(
+        "two paths are named '{name}', after their files, and they differ: expected names that \
+         differ; rename a file"
+    )]
+    SameName { name: String },
     #[error("{file}: {message}")]
     Invalid { file: String, message: String },
     #[error("could not read '{file}': {error}")]

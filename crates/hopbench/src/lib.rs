@@ -54,15 +54,22 @@ pub fn main() -> ExitCode {
         .next()
         .is_some_and(|first| first == process::GUARDED)
     {
-        eprintln!("error: {:#}", process::exec_guarded(arguments));
+        let error = process::exec_guarded(arguments);
+        progress::say(&format!("error: {error:#}"));
         return ExitCode::from(exit::ENVIRONMENT);
     }
     match cmd::run(&Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            progress::say(&format!("error: {error:#}"));
             // Mistakes in what was asked for, at whatever depth they were found.
             let usage = error.chain().any(|cause| cause.is::<CatalogError>());
+            if error
+                .chain()
+                .any(|cause| cause.is::<process::Interrupted>())
+            {
+                return ExitCode::from(process::EXIT_INTERRUPTED);
+            }
             ExitCode::from(if usage {
                 exit::USAGE
             } else {

@@ -26,8 +26,8 @@ pub(crate) fn describe(directory: &Path) -> Machine {
     }
 }
 
-/// The revision of the working directory.
-pub(crate) fn git() -> Git {
+/// The revision that the programs in `directory` were built from: of the checkout it is in.
+pub(crate) fn git(directory: &Path) -> Git {
     let git = |arguments: &[&str]| {
         capture(&Command {
             program: "git".into(),
@@ -35,7 +35,7 @@ pub(crate) fn git() -> Git {
                 .iter()
                 .map(|argument| (*argument).to_owned())
                 .collect(),
-            directory: None,
+            directory: Some(directory.to_owned()),
             stops_with_stdin: true,
         })
     };
@@ -43,7 +43,7 @@ pub(crate) fn git() -> Git {
     let Ok(revision) = git(&["rev-parse", "HEAD"]) else {
         return Git::default();
     };
-    let status = git(&["status", "--porcelain"]).unwrap_or_default();
+    let status = git(&["status", "--porcelain", "--untracked-files=no"]).unwrap_or_default();
     Git {
         revision: revision.trim().to_owned(),
         dirty: !status.trim().is_empty(),

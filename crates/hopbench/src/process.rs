@@ -39,6 +39,11 @@ use rustix::{
 };
 
 pub(crate) use self::interrupt::{EXIT_INTERRUPTED, Interrupt};
+
+/// Ctrl-C ended what was being done.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted;
 use self::log::Log;
 
 /// What is to be run.
@@ -188,7 +193,7 @@ impl Child {
     ) -> anyhow::Result<(ExitStatus, String)> {
         match wait(&[&self], deadline, interrupt)? {
             Waited::Exited(_) => {}
-            Waited::Interrupted => bail!("interrupted"),
+            Waited::Interrupted => return Err(Interrupted.into()),
             Waited::TimedOut => bail!("'{}' did not finish in time and was killed", self.name),
         }
         self.take_output()

@@ -1,6 +1,9 @@
 //! How far a run is: a bar on a terminal, plain lines elsewhere. On stderr; stdout is for results.
 
-use std::{io::IsTerminal, time::Instant};
+use std::{
+    io::{IsTerminal, Write},
+    time::Instant,
+};
 
 use hopbench_analysis::record::{Outcome, Plan, PlannedTrial, Trial};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -62,7 +65,7 @@ impl Progress {
                     bar.println(line());
                 }
             }
-            View::Lines => eprintln!(
+            View::Lines => say(&format!(
                 "[{}/{}] block {}/{}, {} left: {}",
                 self.done,
                 self.planned,
@@ -70,7 +73,7 @@ impl Progress {
                 self.blocks,
                 time_left(self.started, self.done, self.planned),
                 line()
-            ),
+            )),
             View::Silent => {}
         }
     }
@@ -80,6 +83,11 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Prints a line on stderr. A run goes on when nobody listens any more.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn bar(trials: usize) -> ProgressBar {

@@ -155,11 +155,7 @@ impl RunDir {
     }
 
     pub(crate) fn write_state(&self, state: &State) -> anyhow::Result<()> {
-        // By renaming, so that a reader never finds half of it.
-        let fresh = self.path.join("state.json.new");
-        self.write("state.json.new", &serde_json::to_vec(state)?)?;
-        fs::rename(&fresh, self.path.join(STATE))
-            .with_context(|| format!("could not rename '{}'", fresh.display()))
+        self.write(STATE, &serde_json::to_vec(state)?)
     }
 
     pub(crate) fn state(&self) -> anyhow::Result<State> {
@@ -196,10 +192,16 @@ impl RunDir {
         }
     }
 
-    /// Writes a report beside the records.
+    /// Writes a file whole: a reader finds the old one or the new one, and so does whoever comes
+    /// after a disk that was full.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        let path = self.path.join(name);
-        fs::write(&path, bytes).with_context(|| format!("could not write '{}'", path.display()))
+        let (fresh, path) = (self.path.join(format!("{name}.new")), self.path.join(name));
+        let written = fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, &path));
+        written.with_context(|| {
+            // What is half written is no use to anybody; the error is told in any case.
+            let _ = fs::remove_file(&fresh);
+            format!("could not write '{}'", path.display())
+        })
     }
 
     fn write_json(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {

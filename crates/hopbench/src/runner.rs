@@ -3,10 +3,10 @@
 use hopbench_analysis::record::{Plan, Trial};
 
 use crate::{
-    process::Interrupt,
+    process::{Interrupt, Interrupted},
     progress::Progress,
     run_dir::{Phase, RunDir, State},
-    trial::{Executor, Interrupted},
+    trial::Executor,
 };
 
 /// How a run ended.

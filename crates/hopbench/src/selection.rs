@@ -200,6 +200,10 @@ impl Selection {
             .iter()
             .find(|known| known.definition.name == path.name)
         {
+            if !known.definition.is_same(&path) {
+                let name = path.name;
+                return Err(CatalogError::SameName { name }.into());
+            }
             return Ok(known.skipped.clone());
         }
         let missing = toolbox.missing(&path);
@@ -259,8 +263,12 @@ fn describe(
     for template in describe {
         words.push(template.fill(&mut fill)?);
     }
-    let targets = targets.into_iter().flatten();
-    words.extend(targets.map(|target| target.path.clone()));
+    words.extend(
+        targets
+            .into_iter()
+            .flatten()
+            .map(|target| target.path.clone()),
+    );
     let mut words = words.into_iter();
     let program = words.next().context("'describe': expected a program")?;
     let output = capture(&Command {
@@ -268,9 +276,22 @@ fn describe(
         arguments: words.collect(),
         directory: None,
         stops_with_stdin: true,
+    });
+    // It runs without targets: then what it says is about those that were asked for.
+    let output = output.map_err(|error| match targets.is_some() {
+        true => CatalogError::Endpoint(last_line(&error)).into(),
+        false => error,
     })?;
     serde_json::from_str(&output)
         .with_context(|| format!("path '{name}': 'describe' printed something unexpected"))
+}
+
+/// What a program that was run said last, without how it was run.
+fn last_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let line = text.lines().last().unwrap_or_default();
+    let said = line.rsplit_once("error: ").map_or(line, |(_, said)| said);
+    said.to_owned()
 }
 
 impl Description {
@@ -279,7 +300,8 @@ impl Description {
         if takes_body {
             target.body_bytes = target.body_bytes.or(Some(BODY_BYTES));
         } else if target.body_bytes.is_some() {
-            bail!("endpoint '{target}': '{}' takes no body", target.path);
+            let message = format!("endpoint '{target}': '{}' takes no body", target.path);
+            return Err(CatalogError::Endpoint(message).into());
         }
         let body = request_body(target.body_bytes);
         Ok(ExpectedAnswer {

@@ -20,6 +20,10 @@ pub(crate) struct Toolbox {
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 impl Toolbox {
+    pub(crate) fn bin_dir(&self) -> &Path {
+        &self.bin_directory
+    }
+
     /// With the programs of this workspace in `bin_directory`, by default beside hopbench.
     pub(crate) fn new(bin_directory: Option<PathBuf>) -> anyhow::Result<Self> {
         let bin_directory = match bin_directory {

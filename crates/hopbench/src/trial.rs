@@ -23,7 +23,7 @@ use self::stage::Stage;
 use crate::{
     catalog::PathDefinition,
     http::Client,
-    process::{Child, Command, Interrupt, Output, Waited, describe_exit, wait},
+    process::{Child, Command, Interrupt, Interrupted, Output, Waited, describe_exit, wait},
     selection::{ExpectedAnswer, Selection, request_body},
     toolbox::Toolbox,
     usage::MachineSnapshot,
@@ -34,11 +34,6 @@ use crate::{
 pub(crate) trait Executor {
     fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted>;
 }
-
-/// The run was asked to end in the middle of a trial.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("interrupted")]
-pub(crate) struct Interrupted;
 
 /// Runs trials with real processes and a real load.
 #[derive(Debug)]

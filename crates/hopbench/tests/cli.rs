@@ -140,7 +140,7 @@ fn names_that_are_not_there_get_their_neighbours() {
     );
     shell.mistake(
         &["run", "smoke", "--endpoint", "/smal"],
-        4,
+        2,
         &["unknown endpoint '/smal'"],
     );
     shell.mistake(&["run", "smoke", "--blok", "1"], 2, &["--blok", "--blocks"]);
@@ -167,7 +167,7 @@ fn numbers_out_of_bounds_say_what_was_expected() {
     }
     shell.mistake(
         &["run", "smoke", "--endpoint=/small:7"],
-        4,
+        2,
         &["'/small' takes no body"],
     );
 }
@@ -269,5 +269,22 @@ fn doctor_finds_this_machine_fit() {
     assert!(
         out.contains("path direct") && out.contains("open files"),
         "{out}"
+    );
+}
+
+/// A file doesn't pass for a path of the catalog, nor the other way round.
+#[test]
+fn two_paths_of_one_name_are_a_mistake() {
+    let shell = Shell::new();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("direct.toml");
+    let text = "summary = 's'\nfront = '127.0.0.1:{{port:front}}'\n[[process]]\nname = 'a'\n\
+                role = 'a'\ncommand = ['{{program:sh}}']\nversion = ['a']\n";
+    fs::write(&file, text).expect("writable");
+    let file = file.to_str().expect("text");
+    shell.mistake(
+        &["verify", "smoke", "--path", file],
+        2,
+        &["two paths are named 'direct'", "rename"],
     );
 }

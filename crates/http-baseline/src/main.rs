@@ -16,7 +16,7 @@ struct Options {
     #[arg(long, default_value = "127.0.0.1:4000", value_name = "ADDR")]
     listen: server::Address,
     /// Threads that serve; default: one per core
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = process::threads)]
     threads: Option<NonZeroUsize>,
     /// How long open requests may take to finish after SIGTERM or SIGINT
     #[arg(long, default_value_t = 2_000, value_name = "MS")]
@@ -36,25 +36,21 @@ fn main() -> ExitCode {
     process::exit_code(run(Options::parse()))
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "its address, its counters and --describe are the program's output"
-)]
 fn run(options: Options) -> anyhow::Result<()> {
     process::log_to_stderr(&options.log)?;
     if let Some(targets) = options.describe {
         let expectations = origin::describe_all(&targets)?;
-        println!("{}", serde_json::to_string_pretty(&expectations)?);
+        process::say(&serde_json::to_string_pretty(&expectations)?);
         return Ok(());
     }
     process::raise_open_files_limit();
     process::runtime("origin", options.threads)?.block_on(async {
         let stop = process::stop_requested(options.exit_with_stdin)?;
         let listener = server::Listener::bind(&options.listen)?;
-        println!("listening on {}", listener.address()?);
+        process::say(&format!("listening on {}", listener.address()?));
         let drain = Duration::from_millis(options.drain_ms);
         let accepted = server::serve(listener, origin::router(), stop, drain).await?;
-        println!("{{\"connections_accepted\":{accepted}}}");
+        process::say(&format!("{{\"connections_accepted\":{accepted}}}"));
         Ok(())
     })
 }

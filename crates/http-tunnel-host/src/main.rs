@@ -27,7 +27,7 @@ struct Options {
     #[arg(long, value_name = "ADDR")]
     admin: Option<AdminAddress>,
     /// Threads that relay
-    #[arg(long, default_value = "1", value_name = "N")]
+    #[arg(long, default_value = "1", value_name = "N", value_parser = process::threads)]
     threads: NonZeroUsize,
     /// Stop when stdin reaches its end
     #[arg(long)]
@@ -47,10 +47,6 @@ fn main() -> ExitCode {
     process::exit_code(run(options))
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "the address and the counters are this program's output"
-)]
 fn run(options: Options) -> anyhow::Result<()> {
     process::log_to_stderr(&options.log)?;
     process::raise_open_files_limit();
@@ -64,10 +60,10 @@ fn run(options: Options) -> anyhow::Result<()> {
             connections_max: options.max_connections.get(),
         })
         .await?;
-        println!("listening on {}", host.address()?);
+        process::say(&format!("listening on {}", host.address()?));
         let counters = host.counters();
         host.run(stop).await?;
-        println!("{}", counters.to_json());
+        process::say(&counters.to_json().to_string());
         Ok(())
     })
 }

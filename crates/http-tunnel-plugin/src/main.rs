@@ -38,7 +38,7 @@ struct Options {
     )]
     origin_port: u16,
     /// Threads of the built-in origin behind TCP; default: one per core
-    #[arg(long, value_name = "N", conflicts_with = "upstream")]
+    #[arg(long, value_name = "N", conflicts_with = "upstream", value_parser = process::threads)]
     origin_threads: Option<NonZeroUsize>,
     /// Relay to this server instead of the built-in origin: HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR")]
@@ -51,7 +51,7 @@ struct Options {
     #[arg(long, value_name = "ADDR")]
     admin: Option<AdminAddress>,
     /// Threads that relay, or that relay and serve with --origin=in-process
-    #[arg(long, default_value = "1", value_name = "N")]
+    #[arg(long, default_value = "1", value_name = "N", value_parser = process::threads)]
     threads: NonZeroUsize,
     /// Stop when stdin reaches its end
     #[arg(long)]
@@ -77,10 +77,6 @@ fn main() -> ExitCode {
     process::exit_code(run(options))
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "the counters are this program's output"
-)]
 fn run(options: Options) -> anyhow::Result<()> {
     process::log_to_stderr(&options.log)?;
     process::raise_open_files_limit();
@@ -102,7 +98,7 @@ fn run(options: Options) -> anyhow::Result<()> {
         })?;
         let counters = plugin.counters();
         plugin.run(stop).await?;
-        println!("{}", counters.to_json());
+        process::say(&counters.to_json().to_string());
         Ok(())
     })
 }

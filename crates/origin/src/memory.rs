@@ -1,4 +1,5 @@
-//! Where bodies are kept: on the heap, or where whoever serves them can send them from by reference.
+//! Where bodies are kept: on the heap, or where whoever serves them can send them from by
+//! reference.
 
 use std::{
     fmt,

@@ -1,7 +1,7 @@
 //! What every server process on a path does besides serving: log, stop when told, say how it ended.
 
 use std::{
-    io::{self, Read},
+    io::{self, IsTerminal, Read, Write},
     num::NonZeroUsize,
     process::ExitCode,
     thread,
@@ -24,6 +24,7 @@ pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("--log '{filter}': {error}; try 'info' or 'debug'"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
     Ok(())
@@ -94,12 +95,34 @@ pub fn stop_requested(with_stdin: bool) -> io::Result<impl Future<Output = ()> +
     })
 }
 
+/// Prints a line on stdout. A server goes on when nobody listens any more.
+pub fn say(line: &str) {
+    if let Err(error) = writeln!(io::stdout(), "{line}") {
+        tracing::debug!(%error, "could not write to stdout");
+    }
+}
+
+/// How many threads an option asks for.
+///
+/// # Errors
+/// If it isn't a number from 1 to 1024.
+pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(threads) if threads.get() <= THREADS_MAX => Ok(threads),
+        _ => Err(format!("expected a number from 1 to {THREADS_MAX}")),
+    }
+}
+
+/// Beyond what any machine has use for.
+const THREADS_MAX: usize = 1024;
+
 /// Prints an error with its causes on one line, and gives the exit code.
 pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Without a stderr, the exit code has to do.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::from(EXIT_ENVIRONMENT)
         }
     }

@@ -62,7 +62,7 @@ impl Listener {
         match address {
             Address::Tcp(address) => bind_tcp(*address)
                 .map(Self::Tcp)
-                .with_context(|| format!("could not listen on '{address}'")),
+                .map_err(|error| listen_error(*address, error)),
             Address::Unix(path) => {
                 let (listener, file) = bind_unix(path)?;
                 Ok(Self::Unix(listener, file))
@@ -191,6 +191,14 @@ pub fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     let file = SocketFile::new(path).with_context(describe)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(describe)?;
     Ok((listener, file))
+}
+
+fn listen_error(address: SocketAddr, error: io::Error) -> anyhow::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "; stop what listens there, or choose another --listen",
+        _ => "",
+    };
+    anyhow::anyhow!("could not listen on '{address}': {error}{hint}")
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {

@@ -5,8 +5,8 @@
 //! The peer only ever reads it, by raw pointer, through an [`ArenaView`].
 //!
 //! What is in use is known to the owner alone. Memory is held by the `Bytes` that were made of it
-//! and by each [`Lease`], which stands for a descriptor that the peer has not consumed; the last one
-//! to go gives it back.
+//! and by each [`Lease`], which stands for a descriptor that the peer has not consumed; the last
+//! one to go gives it back.
 
 mod slots;
 

@@ -217,7 +217,7 @@ impl Segment {
     /// If the geometry is out of bounds, or there is no memory.
     pub fn create(geometry: Geometry) -> Result<(Self, OwnedFd), SegmentError> {
         let layout = Layout::new(geometry)?;
-        let (mapping, file) = Mapping::create("ring", layout.bytes, false)?;
+        let (mapping, file) = Mapping::create("ring-segment", layout.bytes, false)?;
         let segment = Self::of(mapping, layout);
         for (word, value) in layout.header().into_iter().enumerate() {
             segment.words.word(word).store(value, Relaxed);

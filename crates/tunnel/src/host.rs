@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::bail;
 use origin::server::{Address, Listener};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -125,35 +125,36 @@ impl Host {
     /// this is a server whose back end is away. Ends without an error once `stopped`.
     async fn attach_plugins(&self) -> anyhow::Result<()> {
         let wait = self.options.transport.peer_timeout();
-        let mut newcomer = timeout(wait, self.next_plugin()).await.with_context(|| {
-            format!(
-                "no plugin came to '{}' within {} ms; start http-tunnel-plugin with the same \
-                 --transport and --addr",
-                self.options.transport.addr,
-                wait.as_millis()
-            )
-        })?;
+        let deadline = tokio::time::sleep(wait);
+        tokio::pin!(deadline);
         let mut stopped = self.stopped.subscribe();
+        let mut next = None;
         loop {
-            let next = match self.attach(newcomer).await {
-                Ok(next) => next,
-                Err(error) => {
-                    tracing::warn!("{error:#}");
-                    None
-                }
-            };
-            if *stopped.borrow() {
-                return Ok(());
-            }
-            newcomer = match next {
-                Some(next) => next,
+            let newcomer = match next.take() {
+                Some(newcomer) => newcomer,
                 None => tokio::select! {
                     next = self.next_plugin() => next,
+                    // One that was refused has not come.
+                    () = &mut deadline, if self.counters.sessions.get() == 0 => {
+                        bail!(
+                            "no plugin came to '{}' within {} ms; start http-tunnel-plugin with \
+                             the same --transport and --addr",
+                            self.options.transport.addr,
+                            wait.as_millis()
+                        );
+                    }
                     () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
                         return Ok(());
                     }
                 },
             };
+            match self.attach(newcomer).await {
+                Ok(waiting) => next = waiting,
+                Err(error) => tracing::warn!("{error:#}"),
+            }
+            if *stopped.borrow() {
+                return Ok(());
+            }
         }
     }
 

@@ -150,7 +150,8 @@ fn environment(manifest: &Manifest) -> String {
     out
 }
 
-fn progress(trials: &[Trial], planned: usize) -> String {
+/// How much of the plan was run, and where the time went.
+pub fn progress(trials: &[Trial], planned: usize) -> String {
     let failed = trials
         .iter()
         .filter(|trial| trial.measured().is_none())

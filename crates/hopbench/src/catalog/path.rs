@@ -13,6 +13,8 @@ use super::template::{Place, Template};
 #[derive(Clone, Debug)]
 pub(crate) struct PathDefinition {
     pub(crate) name: String,
+    /// Its text, by which two of one name are told apart.
+    text: String,
     pub(crate) summary: String,
     pub(crate) analysis: String,
     pub(crate) tags: Vec<String>,
@@ -86,6 +88,7 @@ impl PathDefinition {
         let wire: Wire = toml::from_str(text).map_err(|error| error.to_string())?;
         let path = Self {
             name: name.to_owned(),
+            text: text.to_owned(),
             summary: wire.summary,
             analysis: wire.analysis,
             tags: wire.tags,
@@ -99,6 +102,11 @@ impl PathDefinition {
         };
         path.check()?;
         Ok(path)
+    }
+
+    /// Whether the two are the same file, or of the same content.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.text == other.text
     }
 
     /// Programs of this workspace that the path runs.

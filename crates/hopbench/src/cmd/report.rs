@@ -1,9 +1,10 @@
 //! `hopbench report`
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
 
+use anyhow::bail;
 use hopbench_analysis::{
-    record::{Manifest, Trial},
+    record::{Manifest, Plan, Trial},
     report::{chart, csv, markdown, perf, terminal},
     summary::Summary,
 };
@@ -20,9 +21,27 @@ pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<Ex
         None => RunDir::latest(&options.out)?,
     };
     let (manifest, trials) = (run_dir.manifest()?, run_dir.trials()?);
+    check_against_plan(&run_dir.plan()?, &trials)?;
     write(&run_dir, &manifest, &trials)?;
     show(context, &run_dir, &manifest, &trials)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Records are those of planned trials, each once.
+fn check_against_plan(plan: &Plan, trials: &[Trial]) -> anyhow::Result<()> {
+    let mut seen = BTreeSet::new();
+    for Trial { planned, .. } in trials {
+        if !plan.trials.contains(planned) {
+            bail!(
+                "'trials.jsonl': trial {} is not in 'plan.json'",
+                planned.trial
+            );
+        }
+        if !seen.insert(planned.trial) {
+            bail!("'trials.jsonl': trial {} is there twice", planned.trial);
+        }
+    }
+    Ok(())
 }
 
 /// Writes the reports beside the records they are made from.
@@ -51,6 +70,7 @@ pub(super) fn show(
     match context.format {
         Format::Human => {
             print(&terminal::render(&summary))?;
+            print(&markdown::progress(trials, run_dir.plan()?.trials.len()))?;
             print(&format!("\nrun directory: {}\n", run_dir.path().display()))
         }
         Format::Json => print(&format!(

@@ -21,7 +21,7 @@ use crate::{
     exit, machine,
     plan::plan,
     process::{EXIT_INTERRUPTED, Interrupt},
-    progress::Progress,
+    progress::{Progress, say},
     run_dir::RunDir,
     runner,
     selection::{Selection, receipts},
@@ -34,11 +34,12 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
     machine::raise_open_files_limit();
     check_open_files(&selection)?;
     context.toolbox.bin("hopbench-load")?;
+    check_temporary_directory()?;
     let _lock = lock(&options.out)?;
 
     let seed = options.seed.unwrap_or_else(seed_from_clock);
     let plan = plan(&selection, seed);
-    let git = machine::git();
+    let git = machine::git(context.toolbox.bin_dir());
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
     let revision = git.revision.get(..8).unwrap_or("unversioned");
     let run_dir = RunDir::create(&options.out, &format!("{stamp}-{revision}"))?;
@@ -59,6 +60,9 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
     live.request_timeout = Duration::from_millis(options.request_timeout_ms);
     let mut progress = Progress::new(&plan, silent);
     let ended = runner::run(&plan, &mut live, &run_dir, &mut progress, &interrupt)?;
+    if ended.interrupted && !silent {
+        say("interrupted; what is finished is kept");
+    }
 
     report::write(&run_dir, &manifest, &ended.trials)?;
     report::show(context, &run_dir, &manifest, &ended.trials)?;
@@ -90,6 +94,28 @@ fn check_open_files(selection: &Selection) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Every trial has its sockets there.
+fn check_temporary_directory() -> anyhow::Result<()> {
+    let directory = std::env::temp_dir();
+    let describe = || {
+        format!(
+            "could not use the temporary directory '{}'; set TMPDIR to another",
+            directory.display()
+        )
+    };
+    let probe = tempfile::Builder::new().prefix("hopbench-").tempdir();
+    let probe = probe.with_context(describe)?;
+    // The longest name of a socket that the catalog has, with room to spare.
+    let length = probe.path().as_os_str().len() + "/plugin-admin.socket".len();
+    if length > SOCKET_PATH_BYTES_MAX {
+        bail!("{}: sockets' paths would be too long", describe());
+    }
+    Ok(())
+}
+
+/// What `sun_path` holds, without the final zero.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Keeps two runs from measuring each other. Released when the file is closed, however that
 /// happens.
@@ -177,19 +203,19 @@ fn command_line() -> Vec<String> {
 }
 
 fn announce(manifest: &Manifest, plan: &Plan, run_dir: &RunDir) {
-    eprintln!(
+    say(&format!(
         "{} trials, about {}, seed {}, into {}",
         plan.trials.len(),
         crate::progress::seconds(plan.estimate_ms as f64 / 1e3),
         manifest.seed,
         run_dir.path().display()
-    );
+    ));
     for warning in &manifest.warnings {
-        eprintln!("warning: {warning}");
+        say(&format!("warning: {warning}"));
     }
     for path in &manifest.paths {
         if let Some(reason) = &path.skipped {
-            eprintln!("skipped: {}: {reason}", path.name);
+            say(&format!("skipped: {}: {reason}", path.name));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM as something that can be waited for.
+//! Ctrl-C, SIGTERM and a closed terminal as something that can be waited for.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     flag, low_level,
 };
 
@@ -33,7 +33,7 @@ impl Interrupt {
     pub(crate) fn catch() -> io::Result<Self> {
         let requested = Arc::new(AtomicBool::new(false));
         let (readable, written) = UnixStream::pair()?;
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
             // In this order: the first signal finds the flag unset.
             let code = i32::from(EXIT_INTERRUPTED);
             flag::register_conditional_shutdown(signal, code, requested.clone())?;

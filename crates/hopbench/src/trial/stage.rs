@@ -261,10 +261,12 @@ impl Stage {
         let log = self.last_lines();
         let ended = self.processes.iter_mut().find_map(|running| {
             let status = running.child.exit_status().ok().flatten()?;
+            let said = running.child.last_lines().pop();
             Some(format!(
-                "'{}' {} {when}",
+                "'{}' {} {when}{}",
                 running.child.name(),
-                describe_exit(status)
+                describe_exit(status),
+                said.map_or_else(String::new, |said| format!(": {said}"))
             ))
         });
         Trouble::Failed(Failure {

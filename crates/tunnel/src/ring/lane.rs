@@ -244,9 +244,8 @@ impl Lane {
         if self.bulk && self.lease_bytes + BULK_BYTES <= LEASE_BYTES_MAX {
             let arena = self.link.arena.as_ref();
             if let Some(mut memory) = arena.and_then(|arena| arena.alloc(BULK_BYTES)) {
-                let read = match read(source, &mut [memory.space()])? {
-                    Some(count) => count,
-                    None => return Ok(Read::Nothing),
+                let Some(read) = read(source, &mut [memory.space()])? else {
+                    return Ok(Read::Nothing);
                 };
                 self.bulk = read > OUTSIDE_BULK_BYTES;
                 if read == 0 {

@@ -58,7 +58,7 @@ enum Use {
     Free,
     Open(Box<Connection>),
     /// This side is done with it, and the peer is not known to be.
-    Closing(Lane),
+    Closing(Box<Lane>),
 }
 
 struct Loop {
@@ -236,7 +236,7 @@ impl Loop {
             self.link.counters.tunnels_failed.add(1);
         }
         self.link.counters.tunnels_open.subtract(1);
-        self.lanes[index] = Use::Closing(connection.end(progress));
+        self.lanes[index] = Use::Closing(Box::new(connection.end(progress)));
         // The peer may be done already; if not, it marks the lane when it is.
         if let Err(error) = self.recycle(index) {
             tracing::debug!(%error, "could not recycle a lane");
