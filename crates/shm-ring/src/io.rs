@@ -62,7 +62,8 @@ impl<'a> Readable<'a> {
         let length = self.0.iov_len.min(target.len());
         // SAFETY: mapped for `'a`, `target` is this process's alone, and the two can't overlap. The
         // peer may write meanwhile: any byte may then be old or new, and both are bytes that the
-        // peer has chosen. A slice would not be safe, since it must not change while it is borrowed.
+        // peer has chosen. A slice would not be safe, since it must not change while it is
+        // borrowed.
         unsafe {
             std::ptr::copy_nonoverlapping(self.0.iov_base.cast(), target.as_mut_ptr(), length);
         }
@@ -96,8 +97,8 @@ impl Space<'_> {
         let length = source.len().min(self.0.iov_len.saturating_sub(offset));
         let start = self.0.iov_base.cast::<u8>().wrapping_add(offset);
         if length > 0 {
-            // SAFETY: mapped and writable for `'a`, long enough, and `source` can't overlap with it:
-            // the space is not in use.
+            // SAFETY: mapped and writable for `'a`, long enough, and `source` can't overlap with
+            // it: the space is not in use.
             unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), start, length) };
         }
         length

@@ -325,8 +325,8 @@ impl Segment {
         Ok(unsafe { Readable::new(self.mapping.as_ptr().wrapping_add(start), length as usize) })
     }
 
-    /// A part of the buffer from which `side` sends. `&mut` of the sender's own bookkeeping keeps it
-    /// from being handed out twice; nothing worse than garbled bytes would come of it.
+    /// A part of the buffer from which `side` sends. `&mut` of the sender's own bookkeeping keeps
+    /// it from being handed out twice; nothing worse than garbled bytes would come of it.
     ///
     /// # Panics
     /// If it is not in it.

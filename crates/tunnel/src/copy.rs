@@ -39,7 +39,8 @@ pub(crate) fn out_of_lane(counters: &Counters, from: Readable<'_>, target: &mut 
     length
 }
 
-/// Copies as much payload as fits into a lane's buffer, behind `offset`, and says how much that was.
+/// Copies as much payload as fits into a lane's buffer, behind `offset`, and says how much that
+/// was.
 pub(crate) fn into_lane(
     counters: &Counters,
     payload: &[u8],

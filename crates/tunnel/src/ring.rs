@@ -32,7 +32,8 @@ pub(crate) use self::{
     socket::RelaySocket,
 };
 
-/// Runs a relay on a thread of its own until the peer leaves (`Ok`), it fails, or `stopped` says so.
+/// Runs a relay on a thread of its own until the peer leaves (`Ok`), it fails, or `stopped` says
+/// so.
 pub(crate) async fn run_relay(
     link: Arc<Link>,
     upstream: Option<Upstream>,

@@ -1,8 +1,8 @@
 //! One connection's lane, as one side has it.
 //!
 //! A lane is used for one connection after the other; each is a *generation*. The host opens it,
-//! and may use it again when both sides have said that they are done with it. The state word of each
-//! side says which generation it is about, and:
+//! and may use it again when both sides have said that they are done with it. The state word of
+//! each side says which generation it is about, and:
 //!
 //! | state | meaning |
 //! |---|---|

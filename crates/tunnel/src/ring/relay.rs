@@ -332,7 +332,8 @@ impl Loop {
             }
             (_, _, socket) => {
                 if let Err(error) = socket {
-                    tracing::warn!(address = %upstream.address, %error, "could not connect to the upstream");
+                    let address = &upstream.address;
+                    tracing::warn!(%address, %error, "could not connect to the upstream");
                     self.link.counters.tunnels_failed.add(1);
                 }
                 refuse(lane);
