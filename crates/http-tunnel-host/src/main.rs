@@ -1,14 +1,14 @@
 //! The client's end of the tunnel.
 #![forbid(unsafe_code)]
 
-use std::{num::NonZeroUsize, process::ExitCode};
+use std::{num::NonZeroUsize, process::ExitCode, thread};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use origin::{process, server::Address};
 use tunnel::{
     admin::AdminAddress,
     host::{Host, HostOptions},
-    transport::TransportOptions,
+    transport::{TransportKind, TransportOptions},
 };
 
 #[derive(Debug, Parser)]
@@ -26,9 +26,9 @@ struct Options {
     /// [default: a Unix socket beside --addr]
     #[arg(long, value_name = "ADDR")]
     admin: Option<AdminAddress>,
-    /// Threads that relay
-    #[arg(long, default_value = "1", value_name = "N", value_parser = process::threads)]
-    threads: NonZeroUsize,
+    /// Threads that relay [default: 1; on ring one per core, up to 16]
+    #[arg(long, value_name = "N", value_parser = process::threads)]
+    threads: Option<NonZeroUsize>,
     /// Stop when stdin reaches its end
     #[arg(long)]
     exit_with_stdin: bool,
@@ -50,7 +50,14 @@ fn main() -> ExitCode {
 fn run(options: Options) -> anyhow::Result<()> {
     process::log_to_stderr(&options.log)?;
     process::raise_open_files_limit();
-    let runtime = process::runtime("host", Some(options.threads))?;
+    // On ring the runtime only accepts; elsewhere it relays.
+    let one = NonZeroUsize::MIN;
+    let is_ring = options.transport.transport == TransportKind::Ring;
+    let (runtime_threads, relays) = match (is_ring, options.threads) {
+        (true, threads) => (one, threads.map_or_else(thread::available_parallelism, Ok)?),
+        (false, threads) => (threads.unwrap_or(one), one),
+    };
+    let runtime = process::runtime("host", Some(runtime_threads))?;
     runtime.block_on(async {
         let stop = process::stop_requested(options.exit_with_stdin)?;
         let host = Host::bind(HostOptions {
@@ -58,6 +65,7 @@ fn run(options: Options) -> anyhow::Result<()> {
             listen: options.listen,
             admin: options.admin,
             connections_max: options.max_connections.get(),
+            threads: relays.get(),
         })
         .await?;
         process::say(&format!("listening on {}", host.address()?));

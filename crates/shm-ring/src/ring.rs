@@ -42,7 +42,7 @@ pub enum Violation {
     #[error("descriptor {0:#x} of the peer is of no known kind")]
     Kind(u64),
     #[error(
-        "the peer has counted {found} descriptors sent, of which {consumed} are done and {capacity} fit"
+        "the peer has counted {found} descriptors sent; {consumed} are done and {capacity} fit"
     )]
     Published {
         found: u64,

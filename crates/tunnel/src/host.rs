@@ -15,8 +15,8 @@ use crate::{
     counters::Counters,
     framed::{LocalSocket, Role, Session},
     local,
-    rendezvous::{Newcomer, Peer, PeerListener},
-    ring::{self, Relay, RelaySocket},
+    rendezvous::{Bounds, Newcomer, Peer, PeerListener},
+    ring::{self, RelaySocket, Relays},
     transport::TransportOptions,
 };
 
@@ -29,6 +29,8 @@ pub struct HostOptions {
     pub admin: Option<AdminAddress>,
     /// Clients connected at a time; more wait in the listen backlog.
     pub connections_max: usize,
+    /// Event loops of a session on ring.
+    pub threads: usize,
 }
 
 /// A host that holds its addresses.
@@ -47,7 +49,7 @@ pub struct Host {
 #[derive(Clone, Debug)]
 enum Attached {
     Framed(Arc<Session>),
-    Ring(Relay),
+    Ring(Relays),
 }
 
 /// How long a second plugin is kept waiting for the first one's end: a restarted plugin may connect
@@ -162,7 +164,11 @@ impl Host {
     /// did shortly before the end.
     async fn attach(&self, newcomer: Newcomer) -> anyhow::Result<Option<Newcomer>> {
         let (options, counters) = (&self.options, &self.counters);
-        let welcome = newcomer.welcome(&options.transport, options.connections_max, counters);
+        let bounds = Bounds {
+            tunnels_max: options.connections_max,
+            threads: options.threads,
+        };
+        let welcome = newcomer.welcome(&options.transport, bounds, counters);
         let peer = welcome.await?;
         tracing::info!("plugin attached");
         let running = self.run_session(peer);
@@ -199,10 +205,12 @@ impl Host {
                 let running = peer.run(&session, Role::Opener, counters, stopped);
                 Ok(running.await?)
             }
-            Peer::Ring(socket, link) => {
+            Peer::Ring(socket, links) => {
                 counters.sessions.add(1);
-                let started = |relay| drop(self.current.send_replace(Some(Attached::Ring(relay))));
-                Ok(ring::run_relay(link, None, socket, stopped, started).await?)
+                let started = |relays| {
+                    self.current.send_replace(Some(Attached::Ring(relays)));
+                };
+                Ok(ring::run_relays(links, None, socket, stopped, started).await?)
             }
         }
     }
@@ -270,10 +278,9 @@ impl Host {
                     drop(permit);
                 });
             }
-            Attached::Ring(relay) => match RelaySocket::try_from(socket) {
+            Attached::Ring(relays) => match RelaySocket::try_from(socket) {
                 Ok(socket) => {
-                    let guard = Box::new((permit, tunnels.token()));
-                    relay.tell(ring::Incoming::Client(socket, guard));
+                    relays.give(socket, Box::new((permit, tunnels.token())));
                 }
                 Err(error) => tracing::warn!("could not carry a client: {error}"),
             },

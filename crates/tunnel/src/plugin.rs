@@ -129,7 +129,7 @@ impl Plugin {
             tracing::info!("attached to the host");
             let ended = match peer {
                 Peer::Framed(peer, terms) => self.attend(peer, terms).await,
-                Peer::Ring(socket, link) => self.attend_ring(socket, link).await,
+                Peer::Ring(socket, links) => self.attend_ring(socket, links).await,
             };
             match ended {
                 Ok(()) => tracing::info!("the host left"),
@@ -138,14 +138,17 @@ impl Plugin {
         }
     }
 
-    async fn attend_ring(&self, socket: UnixStream, link: Arc<Link>) -> anyhow::Result<()> {
+    async fn attend_ring(&self, socket: UnixStream, links: Vec<Arc<Link>>) -> anyhow::Result<()> {
         self.counters.sessions.add(1);
         let stopped = self.stopped.subscribe();
         match &self.options.target {
             Target::InProcess(_) => {
                 let over = ring::until_over(socket, stopped);
+                let serving = links
+                    .into_iter()
+                    .map(|link| ring::serve(link, |stream| self.serve_lane(stream)));
                 tokio::select! {
-                    ended = ring::serve(link, |stream| self.serve_lane(stream)) => Ok(ended?),
+                    ended = futures_util::future::try_join_all(serving) => Ok(ended.map(drop)?),
                     _ = over => Ok(()),
                 }
             }
@@ -157,9 +160,9 @@ impl Plugin {
                 let upstream = Upstream {
                     address: address.clone(),
                     connect_timeout: self.options.connect_timeout,
-                    guard: Box::new(guard),
+                    guard: Arc::new(guard),
                 };
-                Ok(ring::run_relay(link, Some(upstream), socket, stopped, drop).await?)
+                Ok(ring::run_relays(links, Some(upstream), socket, stopped, drop).await?)
             }
         }
     }

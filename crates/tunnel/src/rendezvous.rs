@@ -37,7 +37,7 @@ use tokio::{
 use crate::{
     counters::Counters,
     framed::{FramedPeer, Role, Segment, Slots, Terms},
-    ring::{self, Link, Offer},
+    ring::{self, Link, Offer, SHARDS_MAX},
     transport::{ARENA_MIB_MAX, PeerAddress, TransportKind, TransportOptions},
 };
 
@@ -81,7 +81,7 @@ enum Answer {
 pub(crate) enum Peer {
     Framed(FramedPeer, Terms),
     /// The socket stays open: its end is the peer's.
-    Ring(UnixStream, Arc<Link>),
+    Ring(UnixStream, Vec<Arc<Link>>),
 }
 
 /// Only what every version has, to name a peer of another one.
@@ -173,23 +173,21 @@ impl Newcomer {
     pub(crate) async fn welcome(
         self,
         options: &TransportOptions,
-        tunnels_max: usize,
+        bounds: Bounds,
         counters: &Arc<Counters>,
     ) -> anyhow::Result<Peer> {
-        timeout(
-            HANDSHAKE_TIMEOUT,
-            self.agree(options, tunnels_max, counters),
-        )
-        .await
-        .context("a peer connected and said nothing")?
+        timeout(HANDSHAKE_TIMEOUT, self.agree(options, bounds, counters))
+            .await
+            .context("a peer connected and said nothing")?
     }
 
     async fn agree(
         mut self,
         options: &TransportOptions,
-        tunnels_max: usize,
+        bounds: Bounds,
         counters: &Arc<Counters>,
     ) -> anyhow::Result<Peer> {
+        let tunnels_max = bounds.tunnels_max;
         let line = self.hear().await?;
         let slots = (options.transport == TransportKind::Shm).then(|| options.slots());
         let hello = match check_hello(&line, options, slots) {
@@ -199,11 +197,11 @@ impl Newcomer {
                 bail!("refused a plugin: {reason}");
             }
         };
-        let ring =
-            (options.transport == TransportKind::Ring).then(|| options.ring_terms(tunnels_max));
+        let ring = (options.transport == TransportKind::Ring)
+            .then(|| options.ring_terms(bounds.threads, tunnels_max));
         let window_bytes = options.window_bytes;
         let segment = slots.map(Segment::create).transpose()?;
-        let offer = ring.map(Offer::new).transpose()?;
+        let offers = ring.map(offers).transpose()?;
         self.say(&Answer::Welcome {
             window_bytes,
             tunnels_max,
@@ -218,19 +216,23 @@ impl Newcomer {
             peer_window_bytes: hello.window_bytes,
             tunnels_max,
         };
-        let peer = match (self, segment, offer) {
+        let peer = match (self, segment, offers) {
             (Self::Tcp(socket), ..) => FramedPeer::Tcp(socket),
             (Self::Unix(socket), None, None) => FramedPeer::Unix(socket),
             (Self::Unix(socket), Some((segment, memory)), _) => {
                 send_descriptors(&socket, &[memory.as_fd()]).await?;
                 FramedPeer::Shm { socket, segment }
             }
-            (Self::Unix(socket), None, Some((offer, descriptors))) => {
-                let descriptors = descriptors.each_ref().map(AsFd::as_fd);
+            (Self::Unix(socket), None, Some((offers, descriptors))) => {
+                let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 send_descriptors(&socket, &descriptors).await?;
-                let [arena] = receive_descriptors(&socket).await?;
-                let link = offer.accept(&arena, hello.arena_bytes.unwrap_or_default(), counters)?;
-                return Ok(Peer::Ring(socket, Arc::new(link)));
+                let [arena] = receive_exactly(&socket).await?;
+                let arena_bytes = hello.arena_bytes.unwrap_or_default();
+                let links = offers.into_iter().map(|offer| {
+                    let link = offer.accept(&arena, arena_bytes, counters)?;
+                    Ok(Arc::new(link))
+                });
+                return Ok(Peer::Ring(socket, links.collect::<io::Result<_>>()?));
             }
         };
         Ok(Peer::Framed(peer, terms))
@@ -332,19 +334,60 @@ async fn attempt(
     let peer = match (host, slots, ring.zip(arena)) {
         (Newcomer::Tcp(socket), ..) => FramedPeer::Tcp(socket),
         (Newcomer::Unix(socket), Some(slots), _) => {
-            let [memory] = receive_descriptors(&socket).await?;
+            let [memory] = receive_exactly(&socket).await?;
             let segment = Segment::open(&memory, slots)?;
             FramedPeer::Shm { socket, segment }
         }
-        (Newcomer::Unix(socket), None, Some((terms, PeerArena { arena, file }))) => {
-            let offer = receive_descriptors(&socket).await?;
-            let link = Link::of_offer(terms, offer, arena.clone(), counters)?;
-            send_descriptors(&socket, &[file.as_fd()]).await?;
-            return Ok(Ok(Peer::Ring(socket, Arc::new(link))));
+        (Newcomer::Unix(socket), None, Some((terms, arena))) => {
+            let links = receive_links(&socket, terms, arena, counters).await?;
+            return Ok(Ok(Peer::Ring(socket, links)));
         }
         (Newcomer::Unix(socket), None, None) => FramedPeer::Unix(socket),
     };
     Ok(Ok(Peer::Framed(peer, terms)))
+}
+
+/// Takes the host's segments and bells, and hands it this side's arena.
+async fn receive_links(
+    socket: &UnixStream,
+    terms: ring::Terms,
+    arena: &PeerArena,
+    counters: &Arc<Counters>,
+) -> anyhow::Result<Vec<Arc<Link>>> {
+    terms.check()?;
+    let mut received = receive_descriptors(socket, 3 * terms.shards)
+        .await?
+        .into_iter();
+    let mut links = Vec::new();
+    while let (Some(memory), Some(host), Some(plugin)) =
+        (received.next(), received.next(), received.next())
+    {
+        let offer = [memory, host, plugin];
+        let link = Link::of_offer(terms, offer, arena.arena.clone(), counters)?;
+        links.push(Arc::new(link));
+    }
+    send_descriptors(socket, &[arena.file.as_fd()]).await?;
+    Ok(links)
+}
+
+/// What the host allows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Connections at a time.
+    pub(crate) tunnels_max: usize,
+    /// Threads that relay.
+    pub(crate) threads: usize,
+}
+
+/// Lays out every link's segment. Gives the descriptors that are for the plugin.
+fn offers(terms: ring::Terms) -> anyhow::Result<(Vec<Offer>, Vec<OwnedFd>)> {
+    let (mut offers, mut descriptors) = (Vec::new(), Vec::new());
+    for _ in 0..terms.shards {
+        let (offer, theirs) = Offer::new(terms)?;
+        offers.push(offer);
+        descriptors.extend(theirs);
+    }
+    Ok((offers, descriptors))
 }
 
 /// The plugin's arena and its file, which each host is given.
@@ -428,7 +471,7 @@ async fn hear(socket: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<String> {
 }
 
 /// Most descriptors that are sent at once.
-const DESCRIPTORS_MAX: usize = 3;
+const DESCRIPTORS_MAX: usize = 3 * SHARDS_MAX;
 
 /// Sends descriptors with one byte to carry them.
 async fn send_descriptors(socket: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -448,7 +491,7 @@ async fn send_descriptors(socket: &UnixStream, descriptors: &[BorrowedFd<'_>]) -
 }
 
 /// Receives just so many descriptors.
-async fn receive_descriptors<const N: usize>(socket: &UnixStream) -> anyhow::Result<[OwnedFd; N]> {
+async fn receive_descriptors(socket: &UnixStream, expected: usize) -> anyhow::Result<Vec<OwnedFd>> {
     let receive = || {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -466,6 +509,16 @@ async fn receive_descriptors<const N: usize>(socket: &UnixStream) -> anyhow::Res
     };
     let received = socket.async_io(Interest::READABLE, receive).await?;
     let count = received.len();
-    let exact = <[OwnedFd; N]>::try_from(received);
-    exact.map_err(|_| anyhow::anyhow!("the peer sent {count} descriptors, expected {N}"))
+    anyhow::ensure!(
+        count == expected,
+        "the peer sent {count} descriptors, expected {expected}"
+    );
+    Ok(received)
+}
+
+async fn receive_exactly<const N: usize>(socket: &UnixStream) -> anyhow::Result<[OwnedFd; N]> {
+    let received = receive_descriptors(socket, N).await?;
+    received
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("counted before"))
 }

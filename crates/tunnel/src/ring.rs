@@ -17,55 +17,98 @@ mod relay;
 mod serve;
 mod socket;
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use tokio::{
     io::AsyncReadExt,
     net::UnixStream,
     sync::{oneshot, watch},
+    task::JoinSet,
 };
 
+use self::relay::{Incoming, Relay};
 pub(crate) use self::{
-    link::{Link, LinkError, Offer, Terms},
-    relay::{Guard, Incoming, Relay, Upstream},
+    link::{Link, LinkError, Offer, SHARDS_MAX, Terms},
+    relay::{Guard, Upstream},
     serve::{LaneStream, serve},
     socket::RelaySocket,
 };
 
-/// Runs a relay on a thread of its own until the peer leaves (`Ok`), it fails, or `stopped` says
-/// so.
-pub(crate) async fn run_relay(
-    link: Arc<Link>,
+/// Runs relays, each on a thread of its own, until the peer leaves (`Ok`), one fails, or `stopped`
+/// says so.
+pub(crate) async fn run_relays(
+    links: Vec<Arc<Link>>,
     upstream: Option<Upstream>,
     socket: UnixStream,
     stopped: watch::Receiver<bool>,
-    started: impl FnOnce(Relay),
+    started: impl FnOnce(Relays),
 ) -> Result<(), LinkError> {
-    let (relay, event_loop) = Relay::new(link, upstream)?;
-    started(relay.clone());
-    // Ends the thread when this future is dropped, too.
-    let stopping = StopOnDrop(relay);
-    let (ended, end) = oneshot::channel();
-    // Nobody listens if this was dropped.
-    let body = move || drop(ended.send(event_loop()));
-    let thread = thread::Builder::new()
-        .name("relay".to_owned())
-        .spawn(body)?;
-    let mut end = std::pin::pin!(end);
-    let result = tokio::select! {
-        result = &mut end => result,
-        over = until_over(socket, stopped) => {
-            match over {
-                Over::PeerGone => stopping.0.tell(Incoming::PeerGone),
-                Over::Stopped => stopping.0.tell(Incoming::Stop),
+    let mut relays = Vec::new();
+    let mut threads = JoinSet::new();
+    // Ends the threads when this future is dropped, too.
+    let mut stopping = StopOnDrop(Vec::new());
+    for link in links {
+        let (relay, event_loop) = Relay::new(link, upstream.clone())?;
+        relays.push(relay.clone());
+        stopping.0.push(relay);
+        let (ended, end) = oneshot::channel();
+        // Nobody listens if this was dropped.
+        let body = move || drop(ended.send(event_loop()));
+        thread::Builder::new()
+            .name("relay".to_owned())
+            .spawn(body)?;
+        threads.spawn(end);
+    }
+    started(Relays::new(relays));
+    let mut over = std::pin::pin!(until_over(socket, stopped));
+    let mut is_over = false;
+    loop {
+        tokio::select! {
+            ended = threads.join_next() => match ended {
+                Some(Ok(Ok(Ok(())))) => {}
+                Some(Ok(Ok(Err(error)))) => return Err(error),
+                // It has ended without a word.
+                Some(_) => return Err(LinkError::Panicked),
+                None => return Ok(()),
+            },
+            over = &mut over, if !is_over => {
+                is_over = true;
+                for relay in &stopping.0 {
+                    relay.tell(match over {
+                        Over::PeerGone => Incoming::PeerGone,
+                        Over::Stopped => Incoming::Stop,
+                    });
+                }
             }
-            end.await
         }
-    };
-    // Without a result it has panicked, which the join tells.
-    match (result, thread.join()) {
-        (Ok(result), Ok(())) => result,
-        _ => Err(LinkError::Panicked),
+    }
+}
+
+/// The relays of a session; clients go to one after the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Relays {
+    relays: Arc<[Relay]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl Relays {
+    fn new(relays: Vec<Relay>) -> Self {
+        Self {
+            relays: relays.into(),
+            next: Arc::default(),
+        }
+    }
+
+    /// Gives a client to the next relay.
+    pub(crate) fn give(&self, socket: RelaySocket, guard: Guard) {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.relays[next % self.relays.len()].tell(Incoming::Client(socket, guard));
     }
 }
 
@@ -86,10 +129,12 @@ pub(crate) async fn until_over(mut socket: UnixStream, mut stopped: watch::Recei
     }
 }
 
-struct StopOnDrop(Relay);
+struct StopOnDrop(Vec<Relay>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.tell(Incoming::Stop);
+        for relay in &self.0 {
+            relay.tell(Incoming::Stop);
+        }
     }
 }

@@ -94,8 +94,8 @@ impl TransportOptions {
     }
 
     /// The lanes that the host lays out.
-    pub(crate) fn ring_terms(&self, connections_max: usize) -> Terms {
-        Terms::new(connections_max, self.ring_entries, self.ring_kib)
+    pub(crate) fn ring_terms(&self, shards: usize, connections_max: usize) -> Terms {
+        Terms::new(shards, connections_max, self.ring_entries, self.ring_kib)
     }
 
     pub(crate) fn arena_bytes(&self) -> usize {

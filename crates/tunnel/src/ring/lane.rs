@@ -34,6 +34,8 @@ pub(super) struct Lane {
     receiver: Receiver<MappedWords>,
     /// Of the first descriptor that was not released, what was taken already.
     taken_bytes: usize,
+    /// Written out since somebody asked.
+    written_bytes: usize,
     state: StateWord,
     peer_state: StateWord,
     /// The last read filled all that it was offered.
@@ -120,6 +122,7 @@ impl Lane {
             lease_bytes: 0,
             receiver: segment.receiver(index, side),
             taken_bytes: 0,
+            written_bytes: 0,
             state: segment.state(index, side),
             peer_state: segment.state(index, side.other()),
             bulk: false,
@@ -330,11 +333,17 @@ impl Lane {
             };
             let offered: usize = slices[..count].iter().map(Readable::len).sum();
             self.link.counters.bytes_out.add(written);
+            self.written_bytes += written;
             self.advance(&slices[..count], written);
             if written < offered {
                 return Ok(Written::Blocked);
             }
         }
+    }
+
+    /// Bytes written out since the last call.
+    pub(super) fn take_written(&mut self) -> usize {
+        std::mem::take(&mut self.written_bytes)
     }
 
     /// Releases the descriptors whose bytes were taken, and remembers how far the next one was.

@@ -13,7 +13,9 @@ use crate::counters::Counters;
 /// What the host lays out and the plugin is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Terms {
-    /// Connections at a time.
+    /// Links, each with an event loop of its own at either end.
+    pub(crate) shards: usize,
+    /// Connections at a time, of each link.
     pub(crate) lanes: usize,
     pub(crate) entries: usize,
     pub(crate) inbound_bytes: u32,
@@ -31,7 +33,10 @@ const INBOUND_BYTES: u32 = 64 * 1024;
 const OUTBOUND_BYTES: u32 = 16 * 1024;
 
 /// Lanes that a segment can have.
-pub(crate) const LANES_MAX: usize = 4096;
+const LANES_MAX: usize = 4096;
+
+/// Links of a session: their descriptors are sent at once.
+pub(crate) const SHARDS_MAX: usize = 16;
 
 /// One side of a session.
 #[derive(Debug)]
@@ -67,14 +72,31 @@ pub(crate) enum LinkError {
 
 impl Terms {
     /// For so many connections, with other sizes than the usual where they are given.
-    pub(crate) fn new(connections_max: usize, entries: Option<u32>, kib: Option<u32>) -> Self {
+    pub(crate) fn new(
+        shards: usize,
+        connections_max: usize,
+        entries: Option<u32>,
+        kib: Option<u32>,
+    ) -> Self {
         let bytes = kib.map(|kib| kib * 1024);
+        let shards = shards.clamp(1, SHARDS_MAX);
         Self {
-            lanes: connections_max.clamp(1, LANES_MAX),
+            shards,
+            lanes: connections_max.div_ceil(shards).clamp(1, LANES_MAX),
             entries: entries.map_or(ENTRIES, |entries| entries as usize),
             inbound_bytes: bytes.unwrap_or(INBOUND_BYTES),
             outbound_bytes: bytes.unwrap_or(OUTBOUND_BYTES),
         }
+    }
+
+    /// Whether this end can do as the host says.
+    pub(crate) fn check(self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            (1..=SHARDS_MAX).contains(&self.shards),
+            "the host wants {} links, expected 1 to {SHARDS_MAX}",
+            self.shards
+        );
+        Ok(())
     }
 
     fn geometry(self) -> Geometry {

@@ -45,11 +45,12 @@ pub(crate) struct Relay {
 }
 
 /// Where a plugin's lanes go.
+#[derive(Clone)]
 pub(crate) struct Upstream {
     pub(crate) address: Address,
     pub(crate) connect_timeout: Duration,
     /// Gives what stands for a connection; `None` if no new ones are wanted.
-    pub(crate) guard: Box<dyn Fn() -> Option<Guard> + Send>,
+    pub(crate) guard: Arc<dyn Fn() -> Option<Guard> + Send + Sync>,
 }
 
 /// What a lane is used for at the moment.
@@ -76,6 +77,8 @@ struct Loop {
     connecting: VecDeque<(Instant, usize, u64)>,
     /// Set when the peer has gone: until when what it sent may be delivered.
     last_words: Option<Instant>,
+    /// Written since others were last let run.
+    burst_bytes: usize,
 }
 
 const BELL: Token = Token(usize::MAX);
@@ -83,6 +86,9 @@ const WAKER: Token = Token(usize::MAX - 1);
 
 /// How long delivering what a peer that is gone has sent may take.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// About what fits the cache of a core.
+const BURST_BYTES: usize = 256 * 1024;
 
 /// Events taken at once: with more, those that come first wait for those that come last.
 const EVENTS: usize = 256;
@@ -119,6 +125,7 @@ impl Relay {
             waiting: VecDeque::new(),
             connecting: VecDeque::new(),
             last_words: None,
+            burst_bytes: 0,
             link,
         };
         Ok((relay, move || event_loop.run()))
@@ -205,7 +212,9 @@ impl Loop {
         match &mut self.lanes[index] {
             Use::Open(connection) => {
                 let progress = connection.on_peer()?;
+                self.burst_bytes += connection.take_written();
                 self.after(index, progress);
+                self.pause_after_burst();
             }
             Use::Closing(_) => self.recycle(index)?,
             Use::Free => {}
@@ -214,6 +223,16 @@ impl Loop {
             self.answer(index);
         }
         Ok(())
+    }
+
+    /// Lets others run after a lot was written. What it was written for then reads it while it is
+    /// in the cache: a client that shares this core would otherwise find all that is written in one
+    /// go, long after it has gone to memory.
+    fn pause_after_burst(&mut self) {
+        if self.burst_bytes >= BURST_BYTES {
+            self.burst_bytes = 0;
+            std::thread::yield_now();
+        }
     }
 
     fn on_socket(&mut self, index: usize, event: &mio::event::Event) -> Result<(), LinkError> {

@@ -52,6 +52,11 @@ impl Connection {
         }
     }
 
+    /// Bytes written to the socket since the last call.
+    pub(super) fn take_written(&mut self) -> usize {
+        self.lane.take_written()
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         self.connected
     }
