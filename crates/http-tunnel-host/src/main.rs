@@ -26,7 +26,7 @@ struct Options {
     /// [default: a Unix socket beside --addr]
     #[arg(long, value_name = "ADDR")]
     admin: Option<AdminAddress>,
-    /// Threads that relay [default: 1; on ring one per core, up to 16]
+    /// Threads that relay [default: 1; on ring one per core]
     #[arg(long, value_name = "N", value_parser = process::threads)]
     threads: Option<NonZeroUsize>,
     /// Stop when stdin reaches its end

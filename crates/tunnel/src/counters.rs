@@ -70,6 +70,10 @@ counters! {
     doorbells_suppressed counter;
     /// times the receiver woke up from waiting for the peer
     wake_ups counter;
+    /// times looking again before sleeping found work (ring)
+    spins_found counter;
+    /// times it did not
+    spins_in_vain counter;
 }
 
 /// One counter as it stands.

@@ -29,7 +29,7 @@ pub struct HostOptions {
     pub admin: Option<AdminAddress>,
     /// Clients connected at a time; more wait in the listen backlog.
     pub connections_max: usize,
-    /// Event loops of a session on ring.
+    /// Threads of a session on ring: an event loop and its helper, as often as that goes.
     pub threads: usize,
 }
 
@@ -166,7 +166,7 @@ impl Host {
         let (options, counters) = (&self.options, &self.counters);
         let bounds = Bounds {
             tunnels_max: options.connections_max,
-            threads: options.threads,
+            shards: options.threads.div_ceil(2),
         };
         let welcome = newcomer.welcome(&options.transport, bounds, counters);
         let peer = welcome.await?;
@@ -207,10 +207,12 @@ impl Host {
             }
             Peer::Ring(socket, links) => {
                 counters.sessions.add(1);
+                let helped = self.options.threads > 1;
+                let how = (self.options.transport.spin_us, helped);
                 let started = |relays| {
                     self.current.send_replace(Some(Attached::Ring(relays)));
                 };
-                Ok(ring::run_relays(links, None, socket, stopped, started).await?)
+                Ok(ring::run_relays(links, None, how, socket, stopped, started).await?)
             }
         }
     }

@@ -141,14 +141,13 @@ impl Plugin {
     async fn attend_ring(&self, socket: UnixStream, links: Vec<Arc<Link>>) -> anyhow::Result<()> {
         self.counters.sessions.add(1);
         let stopped = self.stopped.subscribe();
+        let spin = self.options.transport.spin_us;
         match &self.options.target {
             Target::InProcess(_) => {
                 let over = ring::until_over(socket, stopped);
-                let serving = links
-                    .into_iter()
-                    .map(|link| ring::serve(link, |stream| self.serve_lane(stream)));
+                let serve_stream = |stream| self.serve_lane(stream);
                 tokio::select! {
-                    ended = futures_util::future::try_join_all(serving) => Ok(ended.map(drop)?),
+                    ended = ring::serve(links, spin, &self.counters, serve_stream) => Ok(ended?),
                     _ = over => Ok(()),
                 }
             }
@@ -162,7 +161,10 @@ impl Plugin {
                     connect_timeout: self.options.connect_timeout,
                     guard: Arc::new(guard),
                 };
-                Ok(ring::run_relays(links, Some(upstream), socket, stopped, drop).await?)
+                Ok(
+                    ring::run_relays(links, Some(upstream), (spin, false), socket, stopped, drop)
+                        .await?,
+                )
             }
         }
     }

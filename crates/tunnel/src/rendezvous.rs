@@ -198,7 +198,7 @@ impl Newcomer {
             }
         };
         let ring = (options.transport == TransportKind::Ring)
-            .then(|| options.ring_terms(bounds.threads, tunnels_max));
+            .then(|| options.ring_terms(bounds.shards, tunnels_max));
         let window_bytes = options.window_bytes;
         let segment = slots.map(Segment::create).transpose()?;
         let offers = ring.map(offers).transpose()?;
@@ -375,8 +375,8 @@ async fn receive_links(
 pub(crate) struct Bounds {
     /// Connections at a time.
     pub(crate) tunnels_max: usize,
-    /// Threads that relay.
-    pub(crate) threads: usize,
+    /// Links of a session on ring.
+    pub(crate) shards: usize,
 }
 
 /// Lays out every link's segment. Gives the descriptors that are for the plugin.

@@ -6,6 +6,7 @@
 //! | `lane` | one connection's rings: bytes in, bytes out, how it ends |
 //! | `relay` | sockets ⇄ lanes: the event loop of the host, and of a plugin with an upstream |
 //! | `socket` | a local connection, as the event loop needs it |
+//! | `spin` | looking again before sleeping, where it pays |
 //! | `serve` | an application in this process, served straight on lanes |
 //!
 //! Bytes go from the kernel into a lane's buffer or the arena and from there to the kernel: no copy
@@ -16,6 +17,7 @@ mod link;
 mod relay;
 mod serve;
 mod socket;
+mod spin;
 
 use std::{
     sync::{
@@ -39,12 +41,14 @@ pub(crate) use self::{
     serve::{LaneStream, serve},
     socket::RelaySocket,
 };
+use crate::transport::SpinLimit;
 
 /// Runs relays, each on a thread of its own, until the peer leaves (`Ok`), one fails, or `stopped`
-/// says so.
+/// says so. How long they spin, and whether each has a helper.
 pub(crate) async fn run_relays(
     links: Vec<Arc<Link>>,
     upstream: Option<Upstream>,
+    (spin, helped): (SpinLimit, bool),
     socket: UnixStream,
     stopped: watch::Receiver<bool>,
     started: impl FnOnce(Relays),
@@ -54,7 +58,7 @@ pub(crate) async fn run_relays(
     // Ends the threads when this future is dropped, too.
     let mut stopping = StopOnDrop(Vec::new());
     for link in links {
-        let (relay, event_loop) = Relay::new(link, upstream.clone())?;
+        let (relay, event_loop) = Relay::new(link, upstream.clone(), spin, helped)?;
         relays.push(relay.clone());
         stopping.0.push(relay);
         let (ended, end) = oneshot::channel();

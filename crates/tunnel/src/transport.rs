@@ -21,6 +21,15 @@ pub enum TransportKind {
     Ring,
 }
 
+/// How long to look for work before sleeping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpinLimit {
+    /// As long as it pays.
+    Auto,
+    /// Always so long.
+    Fixed(Duration),
+}
+
 /// Where the two find each other: a path, or `HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerAddress {
@@ -59,6 +68,9 @@ pub struct TransportOptions {
     /// Memory of the plugin on ring from which it sends what is long, in MiB [default: 64]
     #[arg(long, value_name = "MIB", value_parser = arena_mib)]
     pub arena_mib: Option<u32>,
+    /// How long ring looks for work before it sleeps, in µs; 'auto' tries out whether it pays
+    #[arg(long, value_name = "US", default_value = "auto")]
+    pub spin_us: SpinLimit,
     /// How long to wait for the peer before giving up
     #[arg(long, value_name = "MS", default_value_t = 30_000)]
     pub peer_timeout_ms: u64,
@@ -191,6 +203,18 @@ fn bounded(text: &str, min: u32, max: u32) -> Result<u32, String> {
     match text.parse() {
         Ok(number) if (min..=max).contains(&number) => Ok(number),
         _ => Err(format!("expected a number from {min} to {max}")),
+    }
+}
+
+impl FromStr for SpinLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Self::Auto),
+            Ok(us @ 0..=1000) => Ok(Self::Fixed(Duration::from_micros(us))),
+            _ => Err("expected 'auto' or a number from 0 to 1000".to_owned()),
+        }
     }
 }
 

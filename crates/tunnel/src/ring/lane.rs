@@ -93,6 +93,9 @@ const COPY_TO_ARENA_BYTES: usize = 4096;
 /// Longest such copy.
 const COPY_BYTES_MAX: usize = 64 * 1024;
 
+/// Writing this takes about as long as waking somebody to do it.
+const BULK_TO_WRITE_BYTES: usize = 64 * 1024;
+
 /// Pieces of one `writev` out of a lane.
 const PIECES: usize = 16;
 const _: () = assert!(PIECES <= PIECES_MAX, "one call");
@@ -370,6 +373,20 @@ impl Lane {
         if self.receiver.release(count) {
             self.link.mark(self.index);
         }
+    }
+
+    /// Whether the peer has sent a lot.
+    pub(super) fn has_bulk(&mut self) -> Result<bool, Violation> {
+        let pending = self.receiver.pending()?;
+        let mut bytes = 0;
+        for ahead in 0..pending.min(PIECES) {
+            if let Some(descriptor) = self.receiver.peek(ahead)?
+                && let Some(piece) = self.link.readable(self.index, descriptor)?
+            {
+                bytes += piece.len();
+            }
+        }
+        Ok(bytes >= BULK_TO_WRITE_BYTES)
     }
 
     /// Copies what the peer has sent to a reader in this process. `None`: it has ended.

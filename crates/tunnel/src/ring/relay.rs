@@ -4,6 +4,7 @@
 //! plugin with an upstream, lanes come from the peer and each is given a socket.
 
 mod connection;
+mod helper;
 
 use std::{
     collections::VecDeque,
@@ -17,12 +18,17 @@ use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use origin::server::Address;
 use shm_ring::Side;
 
-use self::connection::{Connection, Progress};
+use self::{
+    connection::{Connection, Progress, Readiness},
+    helper::{Helper, Job},
+};
 use super::{
     lane::{Lane, State},
     link::{Link, LinkError},
     socket::RelaySocket,
+    spin::Spin,
 };
+use crate::transport::SpinLimit;
 
 /// Something that stands for a connection as long as it lasts, and does its work when dropped.
 pub(crate) type Guard = Box<dyn Send>;
@@ -58,8 +64,17 @@ enum Use {
     /// Nothing. On the host, it can be opened.
     Free,
     Open(Box<Connection>),
+    /// With the helper; what came meanwhile.
+    Lent(Missed),
     /// This side is done with it, and the peer is not known to be.
     Closing(Box<Lane>),
+}
+
+/// What happened to a connection that could not be looked at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Missed {
+    peer: bool,
+    socket: Option<Readiness>,
 }
 
 struct Loop {
@@ -79,6 +94,10 @@ struct Loop {
     last_words: Option<Instant>,
     /// Written since others were last let run.
     burst_bytes: usize,
+    spin: Spin,
+    helper: Option<Helper>,
+    /// Connections that are with the helper.
+    lent: usize,
 }
 
 const BELL: Token = Token(usize::MAX);
@@ -87,8 +106,12 @@ const WAKER: Token = Token(usize::MAX - 1);
 /// How long delivering what a peer that is gone has sent may take.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long to look for the peer's work: not at all. Sockets are not looked at meanwhile, and the
+/// peer would be on this core as often as not.
+const SPIN_AUTO: Duration = Duration::ZERO;
+
 /// About what fits the cache of a core.
-const BURST_BYTES: usize = 256 * 1024;
+const BURST_BYTES: usize = 512 * 1024;
 
 /// Events taken at once: with more, those that come first wait for those that come last.
 const EVENTS: usize = 256;
@@ -101,6 +124,8 @@ impl Relay {
     pub(crate) fn new(
         link: Arc<Link>,
         upstream: Option<Upstream>,
+        spin: SpinLimit,
+        helped: bool,
     ) -> io::Result<(Self, impl FnOnce() -> Result<(), LinkError> + Send)> {
         let poll = Poll::new()?;
         let bell = link.bell.as_fd().as_raw_fd();
@@ -110,10 +135,6 @@ impl Relay {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, incoming) = mpsc::channel();
         let lanes = link.segment.geometry().lanes;
-        let relay = Self {
-            incoming: sender,
-            waker,
-        };
         let mut event_loop = Loop {
             poll,
             incoming,
@@ -126,7 +147,14 @@ impl Relay {
             connecting: VecDeque::new(),
             last_words: None,
             burst_bytes: 0,
+            spin: Spin::new(spin, SPIN_AUTO, &link.counters),
+            helper: helped.then(|| Helper::new(&waker)).transpose()?,
+            lent: 0,
             link,
+        };
+        let relay = Self {
+            incoming: sender,
+            waker,
         };
         Ok((relay, move || event_loop.run()))
     }
@@ -147,10 +175,16 @@ impl Loop {
         let mut ready = Vec::new();
         loop {
             self.link.ready.take(&mut ready);
+            self.lend(&mut ready)?;
             for lane in ready.drain(..) {
+                self.pause_after_burst();
                 self.on_peer(lane)?;
             }
+            self.take_back()?;
             self.link.ring()?;
+            if self.spin.look(|| !self.link.ready.is_empty()) {
+                continue;
+            }
             self.sleep(&mut events)?;
             for event in &events {
                 match event.token() {
@@ -160,7 +194,7 @@ impl Loop {
                             return Ok(());
                         }
                     }
-                    Token(lane) => self.on_socket(lane, event)?,
+                    Token(lane) => self.on_socket(lane, Readiness::from(event))?,
                 }
             }
             self.give_up_connecting();
@@ -178,11 +212,13 @@ impl Loop {
         };
         let mut open = 0;
         for index in 0..self.lanes.len() {
-            if let Use::Open(connection) = &mut self.lanes[index] {
-                match connection.on_peer_gone()? {
+            match &mut self.lanes[index] {
+                Use::Open(connection) => match connection.on_peer_gone()? {
                     Progress::Goes => open += 1,
                     progress => self.after(index, progress),
-                }
+                },
+                Use::Lent(_) => open += 1,
+                Use::Closing(_) | Use::Free => {}
             }
         }
         Ok(open == 0 || deadline <= Instant::now())
@@ -195,7 +231,8 @@ impl Loop {
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         self.link.parking.park();
-        if !self.link.ready.is_empty() {
+        let helped = self.lent > 0 && self.helper.as_mut().is_some_and(Helper::is_done);
+        if helped || !self.link.ready.is_empty() {
             at_most = Some(Duration::ZERO);
         }
         let polled = self.poll.poll(events, at_most);
@@ -214,8 +251,8 @@ impl Loop {
                 let progress = connection.on_peer()?;
                 self.burst_bytes += connection.take_written();
                 self.after(index, progress);
-                self.pause_after_burst();
             }
+            Use::Lent(missed) => missed.peer = true,
             Use::Closing(_) => self.recycle(index)?,
             Use::Free => {}
         }
@@ -235,13 +272,84 @@ impl Loop {
         }
     }
 
-    fn on_socket(&mut self, index: usize, event: &mio::event::Event) -> Result<(), LinkError> {
-        // An event of a connection that has ended since is late.
-        if let Use::Open(connection) = &mut self.lanes[index] {
-            let progress = connection.on_socket(event)?;
-            self.after(index, progress);
+    fn on_socket(&mut self, index: usize, now: Readiness) -> Result<(), LinkError> {
+        match &mut self.lanes[index] {
+            Use::Open(connection) => {
+                let progress = connection.on_socket(now)?;
+                self.after(index, progress);
+            }
+            Use::Lent(missed) => missed.socket = Some(missed.socket.unwrap_or_default() | now),
+            // An event of a connection that has ended since is late.
+            Use::Closing(_) | Use::Free => {}
         }
         Ok(())
+    }
+
+    /// Of several lanes that have a lot, gives every other one to the helper.
+    fn lend(&mut self, ready: &mut Vec<usize>) -> Result<(), LinkError> {
+        let Some(helper) = self.helper.as_mut().filter(|_| ready.len() > 1) else {
+            return Ok(());
+        };
+        let (mut bulky, mut jobs) = (0, Vec::new());
+        for lane in &*ready {
+            let Use::Open(connection) = &mut self.lanes[*lane] else {
+                continue;
+            };
+            if connection.has_bulk()? {
+                bulky += 1;
+                if bulky % 2 == 0 {
+                    jobs.push(*lane);
+                }
+            }
+        }
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        ready.retain(|lane| !jobs.contains(lane));
+        let jobs = jobs.into_iter().filter_map(|lane| {
+            let lent = Use::Lent(Missed::default());
+            match std::mem::replace(&mut self.lanes[lane], lent) {
+                Use::Open(connection) => Some(Job { lane, connection }),
+                other => {
+                    self.lanes[lane] = other;
+                    None
+                }
+            }
+        });
+        self.lent += helper.lend(jobs);
+        Ok(())
+    }
+
+    /// Does what the helper has not begun, and goes on with what it has done.
+    fn take_back(&mut self) -> Result<(), LinkError> {
+        while self.lent > 0
+            && let Some(Job { lane, connection }) = self.helper.as_mut().and_then(Helper::take_back)
+        {
+            self.lent -= 1;
+            self.lanes[lane] = Use::Open(connection);
+            self.pause_after_burst();
+            self.on_peer(lane)?;
+        }
+        while self.lent > 0
+            && let Some((job, result)) = self.helper.as_mut().and_then(Helper::done)
+        {
+            self.lent -= 1;
+            let Job { lane, connection } = job;
+            let before = std::mem::replace(&mut self.lanes[lane], Use::Open(connection));
+            self.after(lane, result?);
+            if let Use::Lent(missed) = before {
+                if let Some(readiness) = missed.socket {
+                    self.on_socket(lane, readiness)?;
+                }
+                if missed.peer {
+                    self.on_peer(lane)?;
+                }
+            }
+        }
+        match &self.helper {
+            Some(helper) if self.lent > 0 && helper.has_ended() => Err(LinkError::Panicked),
+            _ => Ok(()),
+        }
     }
 
     fn after(&mut self, index: usize, progress: Progress) {
@@ -368,7 +476,7 @@ impl Loop {
                 Use::Open(connection) => {
                     generation == self.generations[index] && !connection.is_connected()
                 }
-                Use::Free | Use::Closing(_) => false,
+                Use::Free | Use::Closing(_) | Use::Lent(_) => false,
             };
             if connecting && !late {
                 return;
@@ -382,6 +490,9 @@ impl Loop {
     }
 
     fn stop(&mut self) {
+        for Job { lane, connection } in self.helper.take().into_iter().flat_map(Helper::end) {
+            self.lanes[lane] = Use::Open(connection);
+        }
         for index in 0..self.lanes.len() {
             if matches!(self.lanes[index], Use::Open(_)) {
                 self.after(index, Progress::Aborted);

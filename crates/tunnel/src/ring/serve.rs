@@ -1,7 +1,8 @@
 //! An application in this process, served straight on lanes.
 //!
-//! One task, the dispatcher, takes what the peer has marked and wakes the lanes' own tasks; when
-//! those have run, it wakes the peer, once for all of them, and sleeps if there is nothing to do.
+//! One task, the dispatcher, takes what the peer has marked on any link and wakes the lanes' own
+//! tasks; when those have run, it wakes the peer, once for all of them, and sleeps if there is
+//! nothing to do.
 
 mod stream;
 
@@ -10,7 +11,8 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use shm_ring::Side;
@@ -22,63 +24,61 @@ use super::{
     lane::{Lane, State},
     link::{Link, LinkError},
     relay::refuse,
+    spin::Spin,
 };
+use crate::{counters::Counters, transport::SpinLimit};
 
-/// The lanes of a session, as their tasks and the dispatcher share them.
+/// How the lanes' tasks reach the dispatcher.
 #[derive(Debug)]
-pub(super) struct Server {
-    link: Arc<Link>,
-    state: Mutex<ServerState>,
-}
-
-#[derive(Debug)]
-struct ServerState {
-    lanes: Vec<Option<Arc<SharedLane>>>,
-    generations: Vec<u64>,
+pub(super) struct Dispatch {
     /// Wakes the dispatcher when a lane has something for the peer. `None` while it is awake: it
     /// will look before it sleeps.
-    dispatcher: Option<std::task::Waker>,
+    dispatcher: Mutex<Option<Waker>>,
+    counters: Arc<Counters>,
 }
 
-/// Serves until the link fails: gives every lane that the host opens to `serve_stream`, which
+struct Dispatcher<F> {
+    shards: Vec<Shard>,
+    dispatch: Arc<Dispatch>,
+    spin: Spin,
+    serve_stream: F,
+    /// Lanes to look at, kept for its memory.
+    ready: Vec<usize>,
+}
+
+/// A link and its lanes.
+struct Shard {
+    link: Arc<Link>,
+    bell: AsyncFd<BellFd>,
+    lanes: Vec<Option<Arc<SharedLane>>>,
+    /// Of each lane, the last one that was opened.
+    generations: Vec<u64>,
+}
+
+/// How long to look for work if it pays: where a client goes on at once, its next request is there
+/// by then.
+const SPIN_AUTO: Duration = Duration::from_micros(200);
+
+/// Serves until a link fails: gives every lane that the host opens to `serve_stream`, which
 /// returns whether it wants it.
 pub(crate) async fn serve(
-    link: Arc<Link>,
-    mut serve_stream: impl FnMut(LaneStream) -> bool,
+    links: Vec<Arc<Link>>,
+    spin: SpinLimit,
+    counters: &Arc<Counters>,
+    serve_stream: impl FnMut(LaneStream) -> bool,
 ) -> Result<(), LinkError> {
-    let lanes = link.segment.geometry().lanes;
-    let server = Arc::new(Server {
-        state: Mutex::new(ServerState {
-            lanes: (0..lanes).map(|_| None).collect(),
-            generations: vec![0; lanes],
-            dispatcher: None,
+    let shards: io::Result<Vec<Shard>> = links.into_iter().map(Shard::new).collect();
+    let mut dispatcher = Dispatcher {
+        shards: shards?,
+        dispatch: Arc::new(Dispatch {
+            dispatcher: Mutex::new(None),
+            counters: counters.clone(),
         }),
-        link,
-    });
-    let _ending = EndOnDrop(server.clone());
-    let bell = watch_bell(&server.link)?;
-    let mut ready = Vec::new();
-    poll_fn(|cx| {
-        loop {
-            server.link.ready.take(&mut ready);
-            if ready.is_empty() {
-                match server.poll_sleep(&bell, cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(())) => continue,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(LinkError::Io(error))),
-                }
-            }
-            for index in ready.drain(..) {
-                if let Err(error) = server.on_peer(index, &mut serve_stream) {
-                    return Poll::Ready(Err(error));
-                }
-            }
-            // The lanes' tasks run first: they are in the queue before this one.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-    })
-    .await
+        spin: Spin::new(spin, SPIN_AUTO, counters),
+        serve_stream,
+        ready: Vec::new(),
+    };
+    poll_fn(|cx| dispatcher.poll(cx)).await
 }
 
 #[expect(
@@ -90,46 +90,96 @@ fn watch_bell(link: &Link) -> io::Result<AsyncFd<BellFd>> {
     AsyncFd::with_interest(bell, Interest::READABLE)
 }
 
-impl Server {
-    fn state(&self) -> MutexGuard<'_, ServerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Wakes the peer, then sleeps unless it has marked something meanwhile.
-    fn poll_sleep(&self, bell: &AsyncFd<BellFd>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Before the peer is woken: a lane that has something later finds the waker, and one that
-        // found none was marked before.
-        self.state().dispatcher = Some(cx.waker().clone());
-        self.link.ring()?;
-        self.link.parking.park();
-        if self.link.ready.is_empty() {
-            match bell.poll_read_ready(cx) {
-                Poll::Pending => return Poll::Pending,
-                // Edge-triggered: its count need not be read.
-                Poll::Ready(ready) => ready?.clear_ready(),
-            }
-        }
-        self.link.parking.unpark();
-        self.state().dispatcher = None;
-        self.link.counters.wake_ups.add(1);
-        Poll::Ready(Ok(()))
+impl Dispatch {
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.dispatcher
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes sure that the peer will be woken for what was marked.
     fn announce(&self) {
-        let dispatcher = self.state().dispatcher.take();
+        let dispatcher = self.waker().take();
         if let Some(waker) = dispatcher {
             waker.wake();
         }
     }
+}
+
+impl<F: FnMut(LaneStream) -> bool> Dispatcher<F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        loop {
+            let mut any = false;
+            for shard in &mut self.shards {
+                shard.link.ready.take(&mut self.ready);
+                for index in self.ready.drain(..) {
+                    any = true;
+                    shard.on_peer(index, &self.dispatch, &mut self.serve_stream)?;
+                }
+            }
+            if any {
+                // The lanes' tasks run first: they are in the queue before this one.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            ready!(self.poll_sleep(cx))?;
+        }
+    }
+
+    /// Wakes the peer, then sleeps unless it has marked something meanwhile.
+    fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Before the peer is woken: a lane that has something later finds the waker, and one that
+        // found none was marked before.
+        *self.dispatch.waker() = Some(cx.waker().clone());
+        let shards = &self.shards;
+        for shard in shards {
+            shard.link.ring()?;
+        }
+        let is_ready = || shards.iter().any(|shard| !shard.link.ready.is_empty());
+        if !self.spin.look(is_ready) {
+            for shard in shards {
+                shard.link.parking.park();
+            }
+            // Every bell is asked even if there is something already: one that isn't doesn't wake.
+            let mut rung = is_ready();
+            for shard in shards {
+                if let Poll::Ready(ready) = shard.bell.poll_read_ready(cx) {
+                    // Edge-triggered: its count need not be read.
+                    ready?.clear_ready();
+                    rung = true;
+                }
+            }
+            if !rung {
+                return Poll::Pending;
+            }
+            for shard in shards {
+                shard.link.parking.unpark();
+            }
+            self.dispatch.counters.wake_ups.add(1);
+        }
+        *self.dispatch.waker() = None;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Shard {
+    fn new(link: Arc<Link>) -> io::Result<Self> {
+        let lanes = link.segment.geometry().lanes;
+        Ok(Self {
+            bell: watch_bell(&link)?,
+            lanes: (0..lanes).map(|_| None).collect(),
+            generations: vec![0; lanes],
+            link,
+        })
+    }
 
     fn on_peer(
-        self: &Arc<Self>,
+        &mut self,
         index: usize,
+        dispatch: &Arc<Dispatch>,
         serve_stream: &mut impl FnMut(LaneStream) -> bool,
     ) -> Result<(), LinkError> {
-        let lane = self.state().lanes[index].clone();
-        if let Some(lane) = lane
+        if let Some(lane) = &self.lanes[index]
             && !lane.on_peer()?
         {
             return Ok(());
@@ -137,24 +187,22 @@ impl Server {
         // Free, or free now: the host may have opened it again.
         let host = self.link.segment.state(index, Side::Host).read();
         let (generation, state) = Lane::decode(host);
-        let mut shared = self.state();
-        shared.lanes[index] = None;
-        if generation <= shared.generations[index] {
+        self.lanes[index] = None;
+        if generation <= self.generations[index] {
             return Ok(());
         }
-        shared.generations[index] = generation;
+        self.generations[index] = generation;
         let lane = Lane::new(&self.link, index, generation);
         if state == State::Reset {
             refuse(lane);
             return Ok(());
         }
         let lane = Arc::new(SharedLane::new(lane));
-        shared.lanes[index] = Some(lane.clone());
-        drop(shared);
-        self.link.counters.tunnels_opened.add(1);
-        self.link.counters.tunnels_open.add(1);
+        self.lanes[index] = Some(lane.clone());
+        dispatch.counters.tunnels_opened.add(1);
+        dispatch.counters.tunnels_open.add(1);
         // If it isn't wanted, dropping it resets the lane.
-        if !serve_stream(LaneStream::new(lane, self.clone())) {
+        if !serve_stream(LaneStream::new(lane, dispatch.clone())) {
             tracing::debug!("a connection was not wanted");
         }
         Ok(())
@@ -162,21 +210,12 @@ impl Server {
 }
 
 /// Ends every lane when the session does.
-struct EndOnDrop(Arc<Server>);
-
-impl Drop for EndOnDrop {
+impl Drop for Shard {
     fn drop(&mut self) {
-        let lanes: Vec<_> = self
-            .0
-            .state()
-            .lanes
-            .iter_mut()
-            .filter_map(Option::take)
-            .collect();
-        for lane in lanes {
+        for lane in self.lanes.iter_mut().filter_map(Option::take) {
             lane.on_session_end();
         }
-        if let Err(error) = self.0.link.ring() {
+        if let Err(error) = self.link.ring() {
             tracing::debug!(%error, "could not wake the peer");
         }
     }

@@ -166,7 +166,7 @@ impl Rig {
             listen: "127.0.0.1:0".parse().expect("an address"),
             admin: Some(AdminAddress::Nowhere),
             connections_max: self.connections_max,
-            threads: if self.kind == Kind::Ring { 2 } else { 1 },
+            threads: if self.kind == Kind::Ring { 4 } else { 1 },
         });
         let host = host.await.expect("the addresses are free");
         let origin::server::Address::Tcp(address) = host.address().expect("bound") else {

@@ -1,6 +1,9 @@
 //! A socket and its lane.
 
-use std::os::fd::AsFd;
+use std::{ops::BitOr, os::fd::AsFd};
+
+use mio::event::Event;
+use shm_ring::Violation;
 
 use super::Guard;
 use crate::ring::{
@@ -37,6 +40,37 @@ pub(super) enum Progress {
     Failed,
 }
 
+/// What a socket is ready for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Readiness {
+    readable: bool,
+    writable: bool,
+    hung_up: bool,
+}
+
+impl From<&Event> for Readiness {
+    fn from(event: &Event) -> Self {
+        let hung_up = event.is_read_closed() || event.is_error();
+        Self {
+            readable: event.is_readable() || hung_up,
+            writable: event.is_writable() || event.is_error(),
+            hung_up,
+        }
+    }
+}
+
+impl BitOr for Readiness {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self {
+            readable: self.readable | other.readable,
+            writable: self.writable | other.writable,
+            hung_up: self.hung_up | other.hung_up,
+        }
+    }
+}
+
 impl Connection {
     pub(super) fn new(lane: Lane, socket: RelaySocket, guard: Guard, connected: bool) -> Self {
         Self {
@@ -55,6 +89,11 @@ impl Connection {
     /// Bytes written to the socket since the last call.
     pub(super) fn take_written(&mut self) -> usize {
         self.lane.take_written()
+    }
+
+    /// Whether writing what the peer has sent takes long enough to be worth another thread.
+    pub(super) fn has_bulk(&mut self) -> Result<bool, Violation> {
+        Ok(self.writable && self.lane.has_bulk()?)
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -93,7 +132,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn on_socket(&mut self, event: &mio::event::Event) -> Result<Progress, LinkError> {
+    pub(super) fn on_socket(&mut self, now: Readiness) -> Result<Progress, LinkError> {
         if !self.connected {
             match self.socket.is_connected() {
                 Ok(false) => return Ok(Progress::Goes),
@@ -104,9 +143,9 @@ impl Connection {
                 }
             }
         }
-        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        self.writable |= event.is_writable() || event.is_error();
-        self.hung_up |= event.is_read_closed() || event.is_error();
+        self.readable |= now.readable;
+        self.writable |= now.writable;
+        self.hung_up |= now.hung_up;
         self.pump()
     }
 

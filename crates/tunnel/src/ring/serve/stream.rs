@@ -10,7 +10,7 @@ use std::{
 use shm_ring::Violation;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Server;
+use super::Dispatch;
 use crate::ring::lane::{Lane, State};
 
 /// A lane that its task and the dispatcher share.
@@ -39,7 +39,7 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct LaneStream {
     shared: Arc<SharedLane>,
-    server: Arc<Server>,
+    dispatch: Arc<Dispatch>,
 }
 
 impl SharedLane {
@@ -123,8 +123,8 @@ impl Shared {
 }
 
 impl LaneStream {
-    pub(super) fn new(shared: Arc<SharedLane>, server: Arc<Server>) -> Self {
-        Self { shared, server }
+    pub(super) fn new(shared: Arc<SharedLane>, dispatch: Arc<Dispatch>) -> Self {
+        Self { shared, dispatch }
     }
 }
 
@@ -193,7 +193,7 @@ impl AsyncWrite for LaneStream {
             return Poll::Pending;
         }
         drop(shared);
-        self.server.announce();
+        self.dispatch.announce();
         Poll::Ready(Ok(sent))
     }
 
@@ -211,7 +211,7 @@ impl AsyncWrite for LaneStream {
             shared.write_ended = true;
             shared.lane.send_end();
             drop(shared);
-            self.server.announce();
+            self.dispatch.announce();
         }
         Poll::Ready(Ok(()))
     }
@@ -228,7 +228,7 @@ impl Drop for LaneStream {
         // A violation is found again, and told, by the dispatcher.
         let _ = shared.wind_up();
         drop(shared);
-        self.server.link.counters.tunnels_open.subtract(1);
-        self.server.announce();
+        self.dispatch.counters.tunnels_open.subtract(1);
+        self.dispatch.announce();
     }
 }
