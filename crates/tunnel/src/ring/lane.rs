@@ -344,6 +344,11 @@ impl Lane {
         }
     }
 
+    /// Bytes written out since they were last taken.
+    pub(super) fn written(&self) -> usize {
+        self.written_bytes
+    }
+
     /// Bytes written out since the last call.
     pub(super) fn take_written(&mut self) -> usize {
         std::mem::take(&mut self.written_bytes)

@@ -95,6 +95,9 @@ struct Loop {
     /// Written since others were last let run.
     burst_bytes: usize,
     spin: Spin,
+    /// Of each lane, whether an answer is due; and how many are.
+    awaits: Vec<bool>,
+    answers_due: usize,
     helper: Option<Helper>,
     /// Connections that are with the helper.
     lent: usize,
@@ -106,9 +109,12 @@ const WAKER: Token = Token(usize::MAX - 1);
 /// How long delivering what a peer that is gone has sent may take.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long to look for the peer's work: not at all. Sockets are not looked at meanwhile, and the
-/// peer would be on this core as often as not.
-const SPIN_AUTO: Duration = Duration::ZERO;
+/// How long to look for work if it pays.
+const SPIN_AUTO: Duration = Duration::from_micros(200);
+
+/// With more answers due than these, there is always something to do; what is found by sleeping
+/// comes in larger batches.
+const FEW: usize = 16;
 
 /// About what fits the cache of a core.
 const BURST_BYTES: usize = 512 * 1024;
@@ -150,6 +156,8 @@ impl Relay {
             spin: Spin::new(spin, SPIN_AUTO, &link.counters),
             helper: helped.then(|| Helper::new(&waker)).transpose()?,
             lent: 0,
+            awaits: vec![false; lanes],
+            answers_due: 0,
             link,
         };
         let relay = Self {
@@ -182,9 +190,6 @@ impl Loop {
             }
             self.take_back()?;
             self.link.ring()?;
-            if self.spin.look(|| !self.link.ready.is_empty()) {
-                continue;
-            }
             self.sleep(&mut events)?;
             for event in &events {
                 match event.token() {
@@ -230,6 +235,16 @@ impl Loop {
         let next_deadline = self.last_words.or(next_deadline);
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let (poll, link) = (&mut self.poll, &self.link);
+        let found = self.answers_due <= FEW
+            && self.spin.look(|| {
+                // An error shows again when it is waited.
+                let polled = poll.poll(events, Some(Duration::ZERO));
+                polled.is_ok() && !events.is_empty() || !link.ready.is_empty()
+            });
+        if found {
+            return Ok(());
+        }
         self.link.parking.park();
         let helped = self.lent > 0 && self.helper.as_mut().is_some_and(Helper::is_done);
         if helped || !self.link.ready.is_empty() {
@@ -353,6 +368,12 @@ impl Loop {
     }
 
     fn after(&mut self, index: usize, progress: Progress) {
+        let awaits = match &self.lanes[index] {
+            Use::Open(connection) => connection.awaits_answer() && progress == Progress::Goes,
+            Use::Free | Use::Lent(_) | Use::Closing(_) => false,
+        };
+        let before = std::mem::replace(&mut self.awaits[index], awaits);
+        self.answers_due = self.answers_due + usize::from(awaits) - usize::from(before);
         if progress == Progress::Goes {
             return;
         }
@@ -429,7 +450,8 @@ impl Loop {
         self.link.counters.tunnels_open.add(1);
         let registered = socket.register(self.poll.registry(), Token(index));
         let connected = self.upstream.is_none();
-        let connection = Connection::new(lane, socket, guard, connected);
+        let answers = self.upstream.is_some();
+        let connection = Connection::new(lane, socket, guard, (connected, answers));
         self.lanes[index] = Use::Open(Box::new(connection));
         if let Err(error) = registered {
             tracing::warn!(%error, "could not watch a connection");

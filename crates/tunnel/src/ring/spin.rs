@@ -58,7 +58,7 @@ impl Spin {
     }
 
     /// Looks for work; whether there is some.
-    pub(super) fn look(&mut self, ready: impl Fn() -> bool) -> bool {
+    pub(super) fn look(&mut self, mut ready: impl FnMut() -> bool) -> bool {
         if self.limit.is_zero() {
             return false;
         }

@@ -26,6 +26,10 @@ pub(super) struct Connection {
     read_ended: bool,
     /// The lane's end was received.
     write_ended: bool,
+    /// The last bytes went from the host's side to the plugin's: an answer is due.
+    awaits_answer: bool,
+    /// This is the plugin's side.
+    answers: bool,
 }
 
 /// Where a connection is.
@@ -72,7 +76,13 @@ impl BitOr for Readiness {
 }
 
 impl Connection {
-    pub(super) fn new(lane: Lane, socket: RelaySocket, guard: Guard, connected: bool) -> Self {
+    /// With `answers`, the socket is where answers come from.
+    pub(super) fn new(
+        lane: Lane,
+        socket: RelaySocket,
+        guard: Guard,
+        (connected, answers): (bool, bool),
+    ) -> Self {
         Self {
             lane,
             socket,
@@ -83,6 +93,8 @@ impl Connection {
             hung_up: false,
             read_ended: false,
             write_ended: false,
+            awaits_answer: false,
+            answers,
         }
     }
 
@@ -94,6 +106,10 @@ impl Connection {
     /// Whether writing what the peer has sent takes long enough to be worth another thread.
     pub(super) fn has_bulk(&mut self) -> Result<bool, Violation> {
         Ok(self.writable && self.lane.has_bulk()?)
+    }
+
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.awaits_answer && !self.read_ended && !self.write_ended
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -170,7 +186,11 @@ impl Connection {
     /// From the socket to the lane, as long as there is something.
     fn read(&mut self) -> Result<(), LinkError> {
         while self.readable && !self.read_ended {
-            match self.lane.read_from(self.socket.as_fd())? {
+            let read = self.lane.read_from(self.socket.as_fd())?;
+            if matches!(read, Read::Some | Read::Full) {
+                self.awaits_answer = !self.answers;
+            }
+            match read {
                 Read::NoRoom => return Ok(()),
                 Read::Nothing => self.readable = false,
                 Read::End => {
@@ -190,7 +210,12 @@ impl Connection {
         if !self.writable || self.write_ended {
             return Ok(());
         }
-        match self.lane.write_to(self.socket.as_fd())? {
+        let before = self.lane.written();
+        let written = self.lane.write_to(self.socket.as_fd())?;
+        if self.lane.written() != before {
+            self.awaits_answer = self.answers;
+        }
+        match written {
             Written::All => {}
             Written::Blocked => self.writable = false,
             Written::End => {
