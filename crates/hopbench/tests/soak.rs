@@ -1,0 +1,250 @@
+//! Goal: ring loses and leaks nothing: bytes, connections, lanes, descriptors, memory.
+//! Method: real processes; bodies of random sizes both ways, some given up half-way, every one
+//! compared; many connections at once and many one after another. Short here; `scripts/soak.sh` has
+//! the long forms.
+
+mod support;
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use support::{Running, WATCHDOG, bin, command, get, until};
+use tempfile::TempDir;
+
+/// A bound, or what the environment says instead.
+fn bound(name: &str, short: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(short, |text| text.parse().expect(name))
+}
+
+struct Tunnel {
+    host: Running,
+    plugin: Running,
+    front: String,
+    directory: TempDir,
+}
+
+impl Tunnel {
+    fn start(origin: &[&str]) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let address = format!("--addr={}", directory.path().join("tunnel").display());
+        let mut host = command(bin("http-tunnel-host"));
+        host.args(["--transport=ring", "--listen=127.0.0.1:0", &address]);
+        host.args(["--max-connections=4200", "--threads=4"]);
+        let host = Running::start(&mut host);
+        let front = host.line("listening on ");
+        let mut plugin = command(bin("http-tunnel-plugin"));
+        plugin.args(["--transport=ring", &address]).args(origin);
+        let plugin = Running::start(&mut plugin);
+        assert!(get(&front, "/small").expect("answered").ends_with("ok"));
+        Self {
+            host,
+            plugin,
+            front,
+            directory,
+        }
+    }
+
+    fn counter(&self, program: &str, name: &str) -> u64 {
+        let admin = self
+            .directory
+            .path()
+            .join(format!("tunnel.{program}-admin"));
+        let answer = get(&format!("unix:{}", admin.display()), "/_admin/status");
+        let answer = answer.expect("served");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        status["counters"][name].as_u64().expect(name)
+    }
+
+    /// Until no connection is open: what is open in both processes, in descriptors and KiB.
+    fn rest(&self) -> [(usize, u64); 2] {
+        for program in ["host", "plugin"] {
+            until("every tunnel has ended", || {
+                self.counter(program, "tunnel_tunnels_open") == 0
+            });
+        }
+        // The plugin's connections to its origin end a moment later.
+        let mut last = [0; 2];
+        until("descriptors are closed", || {
+            let now = [&self.host, &self.plugin].map(descriptors);
+            std::mem::replace(&mut last, now) == now
+        });
+        [&self.host, &self.plugin].map(|program| (descriptors(program), private_kib(program)))
+    }
+}
+
+fn descriptors(program: &Running) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", program.pid()));
+    open.expect("it runs").count()
+}
+
+/// Memory of its own: segment and arena are shared.
+fn private_kib(program: &Running) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid()));
+    let status = status.expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.and_then(|number| number.parse().ok()).expect("KiB")
+}
+
+/// xorshift64*, <https://doi.org/10.18637/jss.v008.i14>: the same traffic for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % limit
+    }
+
+    /// Mostly small, seldom large.
+    fn size(&mut self) -> usize {
+        let limit = [200, 5_000, 70_000, 600_000][usize::try_from(self.below(4)).expect("small")];
+        usize::try_from(self.below(limit)).expect("small")
+    }
+}
+
+fn connect(front: &str) -> TcpStream {
+    let socket = TcpStream::connect(front).expect("the host listens");
+    socket.set_nodelay(true).expect("TCP");
+    for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+        set(&socket, Some(WATCHDOG)).expect("not zero");
+    }
+    socket
+}
+
+/// An answer's body, whose length its head tells.
+fn answer(socket: &mut TcpStream) -> Vec<u8> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).expect("an answer");
+        head.extend(byte);
+    }
+    let head = String::from_utf8(head).expect("text").to_lowercase();
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    let (_, rest) = head.split_once("content-length:").expect("a length");
+    let length = rest.lines().next().expect("a line").trim().parse();
+    let mut body = vec![0; length.expect("a number")];
+    socket.read_exact(&mut body).expect("a body");
+    body
+}
+
+/// Echoes bodies over one connection after the other until the deadline; how many came back right.
+fn echo_until(front: &str, seed: u64, deadline: Instant) -> u64 {
+    let mut random = Random(seed);
+    let mut right = 0;
+    while Instant::now() < deadline {
+        let mut socket = connect(front);
+        for _ in 0..random.below(20) {
+            let body: Vec<u8> = (0..random.size())
+                .map(|_| random.below(256).to_le_bytes()[0])
+                .collect();
+            let head = format!(
+                "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            let mut writer = socket.try_clone().expect("a descriptor");
+            let given_up = random.below(16) == 0;
+            let sent = if given_up { body.len() / 2 } else { body.len() };
+            let read = thread::scope(|scope| {
+                scope.spawn(|| {
+                    writer.write_all(head.as_bytes()).expect("taken");
+                    writer.write_all(&body[..sent]).expect("taken");
+                    if given_up {
+                        let _ = writer.shutdown(Shutdown::Both);
+                    }
+                });
+                (!given_up).then(|| answer(&mut socket))
+            });
+            let Some(read) = read else { break };
+            assert!(
+                read == body,
+                "seed {seed}: {} bytes came back otherwise",
+                body.len()
+            );
+            right += 1;
+        }
+    }
+    right
+}
+
+#[test]
+fn bodies_come_back_as_they_were_sent_and_nothing_is_left() {
+    let length = Duration::from_secs(bound("HOPBENCH_SOAK_SECONDS", 3));
+    for origin in [&["--origin=in-process"][..], &["--origin-port=0"]] {
+        let tunnel = Tunnel::start(origin);
+        let right = AtomicU64::new(0);
+        let round = |length: Duration, seed: u64| {
+            let deadline = Instant::now() + length;
+            thread::scope(|scope| {
+                for client in 1..=8 {
+                    let (front, right) = (&tunnel.front, &right);
+                    scope.spawn(move || {
+                        right.fetch_add(echo_until(front, seed + client, deadline), Relaxed);
+                    });
+                }
+            });
+            tunnel.rest()
+        };
+        let before = round(length / 5, 1000);
+        let after = round(length, 2000);
+        println!(
+            "{origin:?}: {} bodies right; descriptors and private KiB of host and plugin: \
+             {before:?} before, {after:?} after",
+            right.load(Relaxed)
+        );
+        assert!(right.load(Relaxed) > 0);
+        assert_eq!(before.map(|(open, _)| open), after.map(|(open, _)| open));
+        assert_eq!(tunnel.counter("host", "tunnel_copied_bytes"), 0);
+    }
+}
+
+#[test]
+fn many_connections_at_once_and_one_after_another_leave_nothing() {
+    let at_once = bound("HOPBENCH_SOAK_CONNECTIONS", 400);
+    let one_by_one = bound("HOPBENCH_SOAK_CHURN", 2000);
+    let tunnel = Tunnel::start(&["--origin=in-process"]);
+    let request = b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n";
+    let all_at_once = || {
+        let mut sockets: Vec<TcpStream> = (0..at_once).map(|_| connect(&tunnel.front)).collect();
+        for _ in 0..3 {
+            for socket in &mut sockets {
+                socket.write_all(request).expect("taken");
+            }
+            for socket in &mut sockets {
+                assert_eq!(answer(socket), b"ok");
+            }
+        }
+        assert_eq!(tunnel.counter("host", "tunnel_tunnels_open"), at_once);
+    };
+    let one_after_another = || {
+        for _ in 0..one_by_one {
+            let mut socket = connect(&tunnel.front);
+            socket.write_all(request).expect("taken");
+            assert_eq!(answer(&mut socket), b"ok");
+        }
+    };
+    all_at_once();
+    let before = tunnel.rest();
+    all_at_once();
+    one_after_another();
+    let after = tunnel.rest();
+    println!(
+        "{at_once} at once, {one_by_one} one after another; descriptors and private KiB of host \
+         and plugin: {before:?} before, {after:?} after"
+    );
+    assert_eq!(before.map(|(open, _)| open), after.map(|(open, _)| open));
+    for program in ["host", "plugin"] {
+        assert_eq!(tunnel.counter(program, "tunnel_tunnels_failed"), 0);
+        let opened = tunnel.counter(program, "tunnel_tunnels_opened");
+        assert_eq!(opened, 2 * at_once + one_by_one + 1);
+    }
+}
