@@ -196,7 +196,7 @@ fn bodies_come_back_as_they_were_sent_and_nothing_is_left() {
         };
         let before = round(length / 5, 1000);
         let after = round(length, 2000);
-        println!(
+        eprintln!(
             "{origin:?}: {} bodies right; descriptors and private KiB of host and plugin: \
              {before:?} before, {after:?} after",
             right.load(Relaxed)
@@ -237,7 +237,7 @@ fn many_connections_at_once_and_one_after_another_leave_nothing() {
     all_at_once();
     one_after_another();
     let after = tunnel.rest();
-    println!(
+    eprintln!(
         "{at_once} at once, {one_by_one} one after another; descriptors and private KiB of host \
          and plugin: {before:?} before, {after:?} after"
     );
