@@ -61,9 +61,12 @@ fn all_files(ending: &str) -> Vec<(String, String)> {
     read
 }
 
-/// Without tests and without what follows `//`.
+/// Without tests and benchmarks, and without what follows `//`.
 fn sources() -> Vec<Source> {
-    let is_test = |path: &str| path.contains("/tests/") || path.ends_with("tests.rs");
+    let is_test = |path: &str| {
+        let directories = ["/tests/", "/benches/"];
+        directories.iter().any(|part| path.contains(part)) || path.ends_with("tests.rs")
+    };
     let files = all_files("rs")
         .into_iter()
         .filter(|(path, _)| !is_test(path));

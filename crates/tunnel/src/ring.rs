@@ -18,6 +18,8 @@ mod relay;
 mod serve;
 mod socket;
 mod spin;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{

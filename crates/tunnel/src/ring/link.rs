@@ -99,7 +99,7 @@ impl Terms {
         Ok(())
     }
 
-    fn geometry(self) -> Geometry {
+    pub(super) fn geometry(self) -> Geometry {
         Geometry {
             lanes: self.lanes,
             entries: self.entries,

@@ -10,12 +10,12 @@ use std::{
     future::poll_fn,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use shm_ring::Side;
+use shm_ring::{Side, Violation};
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub(crate) use self::stream::LaneStream;
@@ -34,6 +34,8 @@ pub(super) struct Dispatch {
     /// Wakes the dispatcher when a lane has something for the peer. `None` while it is awake: it
     /// will look before it sleeps.
     dispatcher: Mutex<Option<Waker>>,
+    /// What a lane's task has found. The dispatcher ends the session for it.
+    violation: OnceLock<Violation>,
     counters: Arc<Counters>,
 }
 
@@ -72,6 +74,7 @@ pub(crate) async fn serve(
         shards: shards?,
         dispatch: Arc::new(Dispatch {
             dispatcher: Mutex::new(None),
+            violation: OnceLock::new(),
             counters: counters.clone(),
         }),
         spin: Spin::new(spin, SPIN_AUTO, counters),
@@ -104,11 +107,26 @@ impl Dispatch {
             waker.wake();
         }
     }
+
+    /// Ends the session for what the peer has done.
+    fn accuse(&self, violation: Violation) {
+        // One is enough to end it.
+        let _ = self.violation.set(violation);
+        self.announce();
+    }
+
+    fn found_violation(&self) -> Result<(), LinkError> {
+        match self.violation.get() {
+            None => Ok(()),
+            Some(violation) => Err((*violation).into()),
+        }
+    }
 }
 
 impl<F: FnMut(LaneStream) -> bool> Dispatcher<F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         loop {
+            self.dispatch.found_violation()?;
             let mut any = false;
             for shard in &mut self.shards {
                 shard.link.ready.take(&mut self.ready);
@@ -127,10 +145,11 @@ impl<F: FnMut(LaneStream) -> bool> Dispatcher<F> {
     }
 
     /// Wakes the peer, then sleeps unless it has marked something meanwhile.
-    fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         // Before the peer is woken: a lane that has something later finds the waker, and one that
         // found none was marked before.
         *self.dispatch.waker() = Some(cx.waker().clone());
+        self.dispatch.found_violation()?;
         let shards = &self.shards;
         for shard in shards {
             shard.link.ring()?;

@@ -126,10 +126,15 @@ impl LaneStream {
     pub(super) fn new(shared: Arc<SharedLane>, dispatch: Arc<Dispatch>) -> Self {
         Self { shared, dispatch }
     }
-}
 
-fn broken(violation: Violation) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, violation)
+    /// What the peer has done ends the session, not this connection alone.
+    fn checked<T>(&self, result: Result<T, Violation>) -> io::Result<T> {
+        result.map_err(|violation| {
+            let error = io::Error::new(io::ErrorKind::InvalidData, violation);
+            self.dispatch.accuse(violation);
+            error
+        })
+    }
 }
 
 impl AsyncRead for LaneStream {
@@ -146,10 +151,10 @@ impl AsyncRead for LaneStream {
             return Poll::Ready(Ok(()));
         }
         // Only as much as there is has to be initialised.
-        let waiting = shared.lane.waiting_bytes().map_err(broken)?;
+        let waiting = self.checked(shared.lane.waiting_bytes())?;
         let room = target.remaining().min(waiting.max(1));
         let into = target.initialize_unfilled_to(room);
-        match shared.lane.copy_to(into).map_err(broken)? {
+        match self.checked(shared.lane.copy_to(into))? {
             Some(0) => {
                 shared.reader = Some(cx.waker().clone());
                 Poll::Pending
@@ -187,7 +192,7 @@ impl AsyncWrite for LaneStream {
         if slices.iter().all(|slice| slice.is_empty()) {
             return Poll::Ready(Ok(0));
         }
-        let sent = shared.lane.send(slices).map_err(broken)?;
+        let sent = self.checked(shared.lane.send(slices))?;
         if sent == 0 {
             shared.writer = Some(cx.waker().clone());
             return Poll::Pending;
@@ -225,9 +230,11 @@ impl Drop for LaneStream {
             shared.write_ended = true;
             shared.lane.send_end();
         }
-        // A violation is found again, and told, by the dispatcher.
-        let _ = shared.wind_up();
+        let wound_up = shared.wind_up();
         drop(shared);
+        if let Err(violation) = wound_up {
+            self.dispatch.accuse(violation);
+        }
         self.dispatch.counters.tunnels_open.subtract(1);
         self.dispatch.announce();
     }
