@@ -73,6 +73,15 @@ pub struct Receiver<W> {
     published: u64,
 }
 
+impl RingLayout {
+    /// Makes the ring empty; nobody may be using it.
+    pub(crate) fn clear(&self, words: &impl Words) {
+        for word in [self.published, self.consumed, self.waits] {
+            words.word(word).store(0, Relaxed);
+        }
+    }
+}
+
 impl<W: Words> Sender<W> {
     /// Of a ring whose words are zero.
     pub fn new(words: W, layout: RingLayout) -> Self {

@@ -49,8 +49,8 @@ pub struct Segment {
 
 /// A word that one side writes and the other reads.
 #[derive(Clone, Debug)]
-pub struct StateWord {
-    words: MappedWords,
+pub struct StateWord<W = MappedWords> {
+    words: W,
     index: usize,
 }
 
@@ -296,10 +296,7 @@ impl Segment {
     /// Makes a lane's rings empty. Neither side may be using them.
     pub fn clear(&self, lane: usize) {
         for side in [Side::Host, Side::Plugin] {
-            let line = self.layout.line(lane, side);
-            for word in [PUBLISHED, CONSUMED, WAITS] {
-                self.words.word(line + word).store(0, Relaxed);
-            }
+            self.layout.ring(lane, side).clear(&self.words);
         }
     }
 
@@ -345,7 +342,12 @@ impl Segment {
     }
 }
 
-impl StateWord {
+impl<W: Words> StateWord<W> {
+    #[cfg(all(test, loom))]
+    pub(crate) fn new(words: W, index: usize) -> Self {
+        Self { words, index }
+    }
+
     /// E6: all that was done before is seen by whoever reads this.
     pub fn publish(&self, value: u64) {
         self.words.word(self.index).store(value, Release);
