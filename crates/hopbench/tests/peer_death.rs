@@ -1,5 +1,5 @@
-//! Goal: a peer that is killed, at whatever step, costs its own connections and nothing else: clients
-//! are told, nothing is left behind, and the next peer is served.
+//! Goal: a peer that is killed, at whatever step, costs its own connections and nothing else:
+//! clients are told, nothing is left behind, and the next peer is served.
 //! Method: the upstream is the test itself, which therefore decides how far a connection is when
 //! kill(2) comes. Real processes, every transport.
 
