@@ -23,3 +23,5 @@ mod ring;
 pub mod transport;
 
 pub use framed::Slots;
+#[cfg(any(test, fuzzing))]
+pub use ring::hostile;

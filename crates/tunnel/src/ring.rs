@@ -12,6 +12,8 @@
 //! Bytes go from the kernel into a lane's buffer or the arena and from there to the kernel: no copy
 //! in user space. `shm-ring` has the memory and its rules.
 
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod lane;
 mod link;
 mod relay;
