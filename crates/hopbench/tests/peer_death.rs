@@ -270,8 +270,8 @@ fn a_plugin_may_be_gone_at_any_step_of_the_handshake() {
         let before = descriptors(&host);
         drop(plugin);
         let hello = format!(
-            "{{\"protocol\":1,\"build\":\"0.1.0\",\"transport\":\"{transport}\",\
-             \"window_bytes\":1048576,\"arena_bytes\":1048576}}\n"
+            "{{\"protocol\":3,\"build\":\"0.1.0\",\"transport\":\"{transport}\",\
+             \"window_bytes\":1048576,\"arena_bytes\":1048576,\"pipes\":2}}\n"
         );
         for length in [0, 1, hello.len() / 2, hello.len() - 1, hello.len()] {
             let mut peer = UnixStream::connect(directory.path().join("tunnel")).expect("listening");
@@ -279,7 +279,9 @@ fn a_plugin_may_be_gone_at_any_step_of_the_handshake() {
                 .expect("the host reads");
             if length == hello.len() {
                 // Its answer has come, and what the host waits for never will.
-                peer.read_exact(&mut [0; 16]).expect("an answer");
+                let mut answer = [0; 10];
+                peer.read_exact(&mut answer).expect("an answer");
+                assert_eq!(&answer, b"{\"welcome\"");
             }
         }
         let _plugin = start_plugin(transport, directory.path(), &address);

@@ -20,7 +20,7 @@ use crate::{
     framed::{FramedPeer, Role, Session, Terms, Tunnel, TunnelStream},
     local,
     rendezvous::{self, Peer, PeerArena},
-    ring::{self, Guard, LaneStream, Link, Upstream},
+    ring::{self, Guard, LaneStream, Link, Pipes, Upstream},
     transport::{TransportKind, TransportOptions},
 };
 
@@ -72,7 +72,13 @@ impl Plugin {
             TransportKind::Ring => {
                 let created = Arena::create(options.transport.arena_bytes());
                 let (arena, file) = created.context("could not make the arena")?;
-                Some(PeerArena { arena, file })
+                // An application in this process has no socket that could be spliced from.
+                let pipes = match options.target {
+                    Target::InProcess(_) => 0,
+                    Target::Upstream(_) => options.transport.ring_pipes as usize,
+                };
+                let pipes = Pipes::new(pipes).context("could not make the pipes")?;
+                Some(PeerArena { arena, file, pipes })
             }
             TransportKind::Shm | TransportKind::Stream => None,
         };

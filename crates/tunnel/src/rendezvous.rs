@@ -14,6 +14,7 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
+    iter,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
@@ -37,12 +38,12 @@ use tokio::{
 use crate::{
     counters::Counters,
     framed::{FramedPeer, Role, Segment, Slots, Terms},
-    ring::{self, Link, Offer, SHARDS_MAX},
+    ring::{self, Link, Offer, PIPES_MAX, Pipes, SHARDS_MAX},
     transport::{ARENA_MIB_MAX, PeerAddress, TransportKind, TransportOptions},
 };
 
 /// Raised whenever frames or the hand-shake change in a way that an older build would misread.
-const PROTOCOL: u32 = 2;
+const PROTOCOL: u32 = 3;
 
 /// A hand-shake is a few hundred bytes between two processes of one machine.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,6 +63,8 @@ struct Hello {
     shm_slot_size: Option<u32>,
     /// On ring, the size of the plugin's arena.
     arena_bytes: Option<usize>,
+    /// On ring, how many pipes the plugin has.
+    pipes: Option<usize>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -226,10 +229,12 @@ impl Newcomer {
             (Self::Unix(socket), None, Some((offers, descriptors))) => {
                 let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 send_descriptors(&socket, &descriptors).await?;
-                let [arena] = receive_exactly(&socket).await?;
-                let arena_bytes = hello.arena_bytes.unwrap_or_default();
+                let pipes = hello.pipes.unwrap_or_default();
+                let mut received = receive_descriptors(&socket, 1 + pipes).await?;
+                let arena = (&received.remove(0), hello.arena_bytes.unwrap_or_default());
+                let outlets: Arc<[OwnedFd]> = received.into();
                 let links = offers.into_iter().map(|offer| {
-                    let link = offer.accept(&arena, arena_bytes, counters)?;
+                    let link = offer.accept(arena, outlets.clone(), counters)?;
                     Ok(Arc::new(link))
                 });
                 return Ok(Peer::Ring(socket, links.collect::<io::Result<_>>()?));
@@ -307,6 +312,7 @@ async fn attempt(
         shm_slots: options.shm_slots,
         shm_slot_size: options.shm_slot_size,
         arena_bytes: arena.map(|_| options.arena_bytes()),
+        pipes: arena.map(|arena| arena.pipes.outlets().count()),
     };
     host.say(&hello).await?;
     let line = host.hear().await?;
@@ -363,10 +369,14 @@ async fn receive_links(
         (received.next(), received.next(), received.next())
     {
         let offer = [memory, host, plugin];
-        let link = Link::of_offer(terms, offer, arena.arena.clone(), counters)?;
+        let (memory, pipes) = (arena.arena.clone(), Some(arena.pipes.clone()));
+        let link = Link::of_offer(terms, offer, memory, pipes, counters)?;
         links.push(Arc::new(link));
     }
-    send_descriptors(socket, &[arena.file.as_fd()]).await?;
+    let ours: Vec<_> = iter::once(arena.file.as_fd())
+        .chain(arena.pipes.outlets())
+        .collect();
+    send_descriptors(socket, &ours).await?;
     Ok(links)
 }
 
@@ -390,11 +400,12 @@ fn offers(terms: ring::Terms) -> anyhow::Result<(Vec<Offer>, Vec<OwnedFd>)> {
     Ok((offers, descriptors))
 }
 
-/// The plugin's arena and its file, which each host is given.
+/// The plugin's arena, its file and its pipes, which each host is given.
 #[derive(Debug)]
 pub(crate) struct PeerArena {
     pub(crate) arena: Arena,
     pub(crate) file: OwnedFd,
+    pub(crate) pipes: Pipes,
 }
 
 fn check_hello(
@@ -441,6 +452,12 @@ fn check_hello(
             hello.arena_bytes
         ));
     }
+    if hello.pipes.is_some_and(|pipes| pipes > PIPES_MAX) {
+        return Err(format!(
+            "the plugin has {:?} pipes, expected {PIPES_MAX} at most",
+            hello.pipes
+        ));
+    }
     Ok(hello)
 }
 
@@ -471,7 +488,8 @@ async fn hear(socket: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<String> {
 }
 
 /// Most descriptors that are sent at once.
-const DESCRIPTORS_MAX: usize = 3 * SHARDS_MAX;
+const DESCRIPTORS_MAX: usize = 1 + PIPES_MAX;
+const _: () = assert!(3 * SHARDS_MAX <= DESCRIPTORS_MAX, "the host's fit, too");
 
 /// Sends descriptors with one byte to carry them.
 async fn send_descriptors(socket: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `link` | what both directions of a session share: the segment, the arena, the doorbells |
 //! | `lane` | one connection's rings: bytes in, bytes out, how it ends |
+//! | `pipes` | what is long and comes from a socket, moved by splice(2) |
 //! | `relay` | sockets ⇄ lanes: the event loop of the host, and of a plugin with an upstream |
 //! | `socket` | a local connection, as the event loop needs it |
 //! | `spin` | looking again before sleeping, where it pays |
@@ -16,6 +17,7 @@
 pub mod hostile;
 mod lane;
 mod link;
+mod pipes;
 mod relay;
 mod serve;
 mod socket;
@@ -41,6 +43,7 @@ use tokio::{
 use self::relay::{Incoming, Relay};
 pub(crate) use self::{
     link::{Link, LinkError, Offer, SHARDS_MAX, Terms},
+    pipes::{PIPES_MAX, Pipes},
     relay::{Guard, Upstream},
     serve::{LaneStream, serve},
     socket::RelaySocket,

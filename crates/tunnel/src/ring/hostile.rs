@@ -5,7 +5,10 @@
 use std::{
     fs::File,
     io::Write,
-    os::{fd::OwnedFd, unix::fs::FileExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     sync::Arc,
     time::Duration,
 };
@@ -91,7 +94,13 @@ impl Hostile {
             }
             1 => {
                 let length = u32::try_from(number % 4096).expect("little");
-                let descriptor = Descriptor::Buffer { offset: 0, length };
+                let descriptor = match number / 4096 % 8 {
+                    pipe @ 0..4 => {
+                        let pipe = u32::try_from(pipe).expect("little");
+                        Descriptor::Pipe { pipe, length }
+                    }
+                    _ => Descriptor::Buffer { offset: 0, length },
+                };
                 // One that is full or damaged takes no more.
                 let _ = self.senders[index].push(descriptor);
             }
@@ -148,7 +157,15 @@ pub async fn attack_host(moves: &[u8]) -> bool {
     let counters = Arc::new(Counters::default());
     let (offer, [memory, host_bell, _]) = Offer::new(terms()).expect("memory");
     let (_arena, file) = Arena::create(ARENA_BYTES).expect("memory");
-    let link = offer.accept(&file, ARENA_BYTES, &counters);
+    // One that has something, and two that don't.
+    let pipes = Pipes::new(3).expect("pipes");
+    let filled = pipes.take().expect("empty").expect("one is free");
+    filled
+        .fill(File::open("/dev/zero").expect("a device").as_fd())
+        .expect("filled");
+    let outlets = pipes.outlets().map(|outlet| outlet.try_clone_to_owned());
+    let outlets: Arc<[OwnedFd]> = outlets.collect::<Result<_, _>>().expect("descriptors");
+    let link = offer.accept((&file, ARENA_BYTES), outlets, &counters);
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     let (_stop, stopped) = watch::channel(false);
     let (give, given) = oneshot::channel();
@@ -169,7 +186,7 @@ pub async fn attack_host(moves: &[u8]) -> bool {
         clients.spawn(be_client(far));
     }
     let hostile = Hostile::new(Side::Plugin, memory, host_bell);
-    let moves = moves.to_vec();
+    let moves = Vec::from(moves);
     tokio::task::spawn_blocking(move || hostile.run(&moves))
         .await
         .expect("no panic");
@@ -194,7 +211,7 @@ pub async fn attack_plugin(moves: &[u8]) -> bool {
         .map(|descriptor| descriptor.try_clone().expect("a descriptor"));
     let (arena, _file) = Arena::create(ARENA_BYTES).expect("memory");
     let body = arena.alloc(8192).expect("room").freeze(8192);
-    let link = Link::of_offer(terms(), descriptors, arena.clone(), &counters);
+    let link = Link::of_offer(terms(), descriptors, arena.clone(), None, &counters);
     let link = Arc::new(link.expect("laid out"));
     let streams = Arc::new(std::sync::Mutex::new(JoinSet::new()));
     let theirs = streams.clone();
@@ -216,7 +233,7 @@ pub async fn attack_plugin(moves: &[u8]) -> bool {
     });
     let [memory, _, plugin_bell] = copies;
     let hostile = Hostile::new(Side::Host, memory, plugin_bell);
-    let moves = moves.to_vec();
+    let moves = Vec::from(moves);
     tokio::task::spawn_blocking(move || hostile.run(&moves))
         .await
         .expect("no panic");

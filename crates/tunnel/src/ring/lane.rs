@@ -10,14 +10,16 @@
 //! | closed | I have received your end and sent mine: I will read nothing more. What I sent stays |
 //! | reset | I am gone. I will read nothing more, and what I sent is void |
 
-use std::{collections::VecDeque, io, os::fd::BorrowedFd, sync::Arc};
+mod socket;
+
+use std::{collections::VecDeque, io, sync::Arc};
 
 use shm_ring::{
     Descriptor, Lease, MappedWords, Receiver, Sender, Span, Spans, StateWord, Violation,
-    io::{PIECES_MAX, Readable, Space},
+    io::Readable,
 };
 
-use super::link::{Link, LinkError};
+use super::{link::Link, pipes::TakenPipe};
 use crate::copy;
 
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub(super) struct Lane {
     /// What is in flight, in the order of its descriptors.
     in_flight: VecDeque<InFlight>,
     lease_bytes: usize,
+    pipes_taken: usize,
     receiver: Receiver<MappedWords>,
     /// Of the first descriptor that was not released, what was taken already.
     taken_bytes: usize,
@@ -46,6 +49,8 @@ pub(super) struct Lane {
 #[derive(Debug)]
 enum InFlight {
     Arena(Lease),
+    /// Free again when this is dropped.
+    Pipe(#[expect(dead_code, reason = "kept until the peer is done")] TakenPipe),
     Buffer,
     End,
 }
@@ -85,20 +90,10 @@ pub(super) enum Written {
 /// Memory that one lane may have in the arena, so that a few slow readers can't have it all.
 const LEASE_BYTES_MAX: usize = 1 << 20;
 
-/// What is read at once into the arena when there is a lot.
-const BULK_BYTES: usize = 256 * 1024;
-
 /// From here on a copy goes to the arena: in a lane's buffer it would take several rounds.
 const COPY_TO_ARENA_BYTES: usize = 4096;
 /// Longest such copy.
 const COPY_BYTES_MAX: usize = 64 * 1024;
-
-/// Writing this takes about as long as waking somebody to do it.
-const BULK_TO_WRITE_BYTES: usize = 64 * 1024;
-
-/// Pieces of one `writev` out of a lane.
-const PIECES: usize = 16;
-const _: () = assert!(PIECES <= PIECES_MAX, "one call");
 
 impl Lane {
     /// Opens a lane for a new generation; neither side may be using it. Host only.
@@ -123,6 +118,7 @@ impl Lane {
             spans: Spans::new(capacity),
             in_flight: VecDeque::new(),
             lease_bytes: 0,
+            pipes_taken: 0,
             receiver: segment.receiver(index, side),
             taken_bytes: 0,
             written_bytes: 0,
@@ -184,6 +180,7 @@ impl Lane {
                 InFlight::Buffer => {
                     self.spans.give_back();
                 }
+                InFlight::Pipe(_) => self.pipes_taken -= 1,
                 InFlight::End => {}
             }
         }
@@ -212,11 +209,15 @@ impl Lane {
                 return Ok(false);
             }
         }
+        self.stop_waiting();
+        Ok(true)
+    }
+
+    fn stop_waiting(&mut self) {
         if self.waiting_for_room {
             self.waiting_for_room = false;
             self.sender.stop_waiting();
         }
-        Ok(true)
     }
 
     fn push_span(&mut self, span: Span) {
@@ -240,108 +241,6 @@ impl Lane {
         assert!(pushed.is_ok(), "one entry is kept for the end");
         self.in_flight.push_back(InFlight::End);
         self.link.mark(self.index);
-    }
-
-    /// Reads from a socket, straight into the lane's buffer, or into the arena if there is a lot.
-    pub(super) fn read_from(&mut self, source: BorrowedFd<'_>) -> Result<Read, LinkError> {
-        if !self.has_room()? {
-            return Ok(Read::NoRoom);
-        }
-        if self.bulk && self.lease_bytes + BULK_BYTES <= LEASE_BYTES_MAX {
-            let arena = self.link.arena.as_ref();
-            if let Some(mut memory) = arena.and_then(|arena| arena.alloc(BULK_BYTES)) {
-                let Some(read) = read(source, &mut [memory.space()])? else {
-                    return Ok(Read::Nothing);
-                };
-                self.bulk = read > OUTSIDE_BULK_BYTES;
-                if read == 0 {
-                    return Ok(Read::End);
-                }
-                self.push_lease(memory.into_lease(read));
-                self.count_read(read);
-                return Ok(if read == BULK_BYTES {
-                    Read::Full
-                } else {
-                    Read::Some
-                });
-            }
-        }
-        let [first, second] = self.spans.free();
-        // With one descriptor left, one piece.
-        let second = if self.room() > 1 {
-            second
-        } else {
-            Span::default()
-        };
-        let (segment, side) = (&self.link.segment, self.link.side);
-        let mut spaces = [first, second].map(|span| segment.space(self.index, side, span));
-        let offered: usize = spaces.iter().map(Space::len).sum();
-        let count = match read(source, &mut spaces)? {
-            None => return Ok(Read::Nothing),
-            Some(0) => return Ok(Read::End),
-            Some(count) => count,
-        };
-        self.bulk = count == offered;
-        let in_first = count.min(first.length as usize);
-        for length in [in_first, count - in_first] {
-            if length > 0 {
-                let span = self.spans.take(narrow(length));
-                self.push_span(span);
-            }
-        }
-        self.count_read(count);
-        Ok(if self.bulk { Read::Full } else { Read::Some })
-    }
-
-    fn count_read(&self, bytes: usize) {
-        self.link.counters.bytes_in.add(bytes);
-        self.link.counters.zero_copy_bytes.add(bytes);
-        self.link.mark(self.index);
-    }
-
-    /// Writes what the peer has sent to a socket, straight from where it is.
-    pub(super) fn write_to(&mut self, sink: BorrowedFd<'_>) -> Result<Written, LinkError> {
-        loop {
-            let pending = self.receiver.pending()?;
-            if pending == 0 {
-                return Ok(Written::All);
-            }
-            let link = self.link.clone();
-            let mut pieces = [const { None }; PIECES];
-            let mut count = 0;
-            let mut ended = false;
-            for ahead in 0..pending.min(PIECES) {
-                let Some(descriptor) = self.receiver.peek(ahead)? else {
-                    break;
-                };
-                let Some(piece) = link.readable(self.index, descriptor)? else {
-                    ended = true;
-                    break;
-                };
-                let skip = if ahead == 0 { self.taken_bytes } else { 0 };
-                pieces[count] = Some(piece.skip(skip.min(piece.len())));
-                count += 1;
-            }
-            if count == 0 && ended {
-                self.release(1);
-                return Ok(Written::End);
-            }
-            let slices = pieces.map(|piece| piece.unwrap_or_else(Readable::empty));
-            let written = match shm_ring::io::write(sink, &slices[..count]) {
-                Ok(written) => written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Written::Blocked);
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let offered: usize = slices[..count].iter().map(Readable::len).sum();
-            self.link.counters.bytes_out.add(written);
-            self.written_bytes += written;
-            self.advance(&slices[..count], written);
-            if written < offered {
-                return Ok(Written::Blocked);
-            }
-        }
     }
 
     /// Bytes written out since they were last taken.
@@ -378,20 +277,6 @@ impl Lane {
         if self.receiver.release(count) {
             self.link.mark(self.index);
         }
-    }
-
-    /// Whether the peer has sent a lot.
-    pub(super) fn has_bulk(&mut self) -> Result<bool, Violation> {
-        let pending = self.receiver.pending()?;
-        let mut bytes = 0;
-        for ahead in 0..pending.min(PIECES) {
-            if let Some(descriptor) = self.receiver.peek(ahead)?
-                && let Some(piece) = self.link.readable(self.index, descriptor)?
-            {
-                bytes += piece.len();
-            }
-        }
-        Ok(bytes >= BULK_TO_WRITE_BYTES)
     }
 
     /// Copies what the peer has sent to a reader in this process. `None`: it has ended.
@@ -501,17 +386,6 @@ impl Lane {
             self.push_span(span);
         }
         length
-    }
-}
-
-/// A socket that gives less than this at once is not worth a slot of the arena.
-const OUTSIDE_BULK_BYTES: usize = 8 * 1024;
-
-fn read(source: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<Option<usize>> {
-    match shm_ring::io::read(source, spaces) {
-        Ok(count) => Ok(Some(count)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

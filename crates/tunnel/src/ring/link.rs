@@ -8,6 +8,7 @@ use shm_ring::{
     SegmentError, Side, Violation, io::Readable,
 };
 
+use super::pipes::Pipes;
 use crate::counters::Counters;
 
 /// What the host lays out and the plugin is told.
@@ -47,6 +48,10 @@ pub(crate) struct Link {
     pub(super) arena: Option<Arena>,
     /// The host's view of that.
     view: Option<ArenaView>,
+    /// The plugin's own, if any.
+    pub(super) pipes: Option<Pipes>,
+    /// The host's ends of those.
+    outlets: Arc<[OwnedFd]>,
     /// Lanes that the peer has marked.
     pub(super) ready: ReadySet<MappedWords>,
     /// Lanes that this side marks.
@@ -126,17 +131,18 @@ impl Offer {
         Ok((Self { segment, bells }, [memory, host?, plugin?]))
     }
 
-    /// With the arena that the plugin sent in return.
+    /// With the arena and the pipes that the plugin sent in return.
     pub(crate) fn accept(
         self,
-        arena: &OwnedFd,
-        arena_bytes: usize,
+        (arena, arena_bytes): (&OwnedFd, usize),
+        outlets: Arc<[OwnedFd]>,
         counters: &Arc<Counters>,
     ) -> io::Result<Link> {
         let view = ArenaView::open(arena, arena_bytes)?;
-        let [bell, peer_bell] = self.bells;
         let memory = (self.segment, None, Some(view));
-        Ok(Link::new(Side::Host, memory, bell, peer_bell, counters))
+        let mut link = Link::new(Side::Host, memory, self.bells, counters);
+        link.outlets = outlets;
+        Ok(link)
     }
 }
 
@@ -146,19 +152,21 @@ impl Link {
         terms: Terms,
         [memory, host, plugin]: [OwnedFd; 3],
         arena: Arena,
+        pipes: Option<Pipes>,
         counters: &Arc<Counters>,
     ) -> Result<Self, SegmentError> {
         let segment = Segment::open(&memory, terms.geometry())?;
-        let [host, plugin] = [host, plugin].map(Bell::from_peer);
+        let bells = [plugin, host].map(Bell::from_peer);
         let memory = (segment, Some(arena), None);
-        Ok(Self::new(Side::Plugin, memory, plugin, host, counters))
+        let mut link = Self::new(Side::Plugin, memory, bells, counters);
+        link.pipes = pipes;
+        Ok(link)
     }
 
     fn new(
         side: Side,
         (segment, arena, view): (Segment, Option<Arena>, Option<ArenaView>),
-        bell: Bell,
-        peer_bell: Bell,
+        [bell, peer_bell]: [Bell; 2],
         counters: &Arc<Counters>,
     ) -> Self {
         let peer = side.other();
@@ -170,6 +178,8 @@ impl Link {
             peer_parking: segment.parking(peer),
             arena,
             view,
+            pipes: None,
+            outlets: Arc::new([]),
             bell,
             peer_bell,
             counters: counters.clone(),
@@ -193,7 +203,12 @@ impl Link {
         }
     }
 
-    /// What a descriptor of the peer's names; `None` for the end.
+    /// The host's end of a pipe.
+    pub(super) fn outlet(&self, pipe: u32) -> Option<&OwnedFd> {
+        self.outlets.get(usize::try_from(pipe).ok()?)
+    }
+
+    /// What memory a descriptor of the peer's names; `None` for the end.
     pub(super) fn readable(
         &self,
         lane: usize,
@@ -208,6 +223,8 @@ impl Link {
             (Descriptor::Arena { offset, length }, Some(view)) => {
                 Ok(Some(view.readable(offset, length)?))
             }
+            // Pipes are not memory, and whoever expects memory has been sent none.
+            (Descriptor::Pipe { pipe, length }, _) => Err(Violation::Pipe { pipe, length }),
             // The host has no arena.
             (Descriptor::Arena { offset, length }, None) => Err(Violation::Range {
                 offset: offset.into(),

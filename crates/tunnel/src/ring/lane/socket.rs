@@ -1,0 +1,245 @@
+//! A lane and a socket: bytes go between the kernel and shared memory, or stay in the kernel.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use shm_ring::{
+    Descriptor, Span, Violation,
+    io::{PIECES_MAX, Readable, Space},
+};
+
+use super::{InFlight, LEASE_BYTES_MAX, Lane, Read, Written, narrow};
+use crate::ring::{link::LinkError, pipes::splice};
+
+/// What is read at once into the arena when there is a lot.
+const BULK_BYTES: usize = 256 * 1024;
+
+/// Pipes that one lane may have, so that a few slow readers can't have them all.
+const PIPES_PER_LANE: usize = 4;
+
+/// Pieces of one `writev` out of a lane.
+const PIECES: usize = 16;
+const _: () = assert!(PIECES <= PIECES_MAX, "one call");
+
+/// A socket that gives less than this at once is not worth a slot of the arena.
+const OUTSIDE_BULK_BYTES: usize = 8 * 1024;
+
+/// Writing this takes about as long as waking somebody to do it.
+const BULK_TO_WRITE_BYTES: usize = 64 * 1024;
+
+impl Lane {
+    /// Reads from a socket, straight into the lane's buffer, or into the arena if there is a lot.
+    pub(in crate::ring) fn read_from(&mut self, source: BorrowedFd<'_>) -> Result<Read, LinkError> {
+        if self.sender.in_flight() > 0 {
+            self.reclaim()?;
+        }
+        if self.bulk
+            && self.room() > 0
+            && let Some(read) = self.read_bulk_from(source)?
+        {
+            self.stop_waiting();
+            return Ok(read);
+        }
+        if !self.has_room()? {
+            return Ok(Read::NoRoom);
+        }
+        let [first, second] = self.spans.free();
+        // With one descriptor left, one piece.
+        let second = if self.room() > 1 {
+            second
+        } else {
+            Span::default()
+        };
+        let (segment, side) = (&self.link.segment, self.link.side);
+        let mut spaces = [first, second].map(|span| segment.space(self.index, side, span));
+        let offered: usize = spaces.iter().map(Space::len).sum();
+        let count = match read(source, &mut spaces)? {
+            None => return Ok(Read::Nothing),
+            Some(0) => return Ok(Read::End),
+            Some(count) => count,
+        };
+        self.bulk = count == offered;
+        let in_first = count.min(first.length as usize);
+        for length in [in_first, count - in_first] {
+            if length > 0 {
+                let span = self.spans.take(narrow(length));
+                self.push_span(span);
+            }
+        }
+        self.count_read(count);
+        Ok(if self.bulk { Read::Full } else { Read::Some })
+    }
+
+    /// Reads a lot at once, into a pipe or the arena. `None` if there is none of either.
+    fn read_bulk_from(&mut self, source: BorrowedFd<'_>) -> Result<Option<Read>, LinkError> {
+        if self.pipes_taken < PIPES_PER_LANE
+            && let Some(read) = self.splice_from(source)?
+        {
+            return Ok(Some(read));
+        }
+        if self.lease_bytes + BULK_BYTES > LEASE_BYTES_MAX {
+            return Ok(None);
+        }
+        let arena = self.link.arena.as_ref();
+        let Some(mut memory) = arena.and_then(|arena| arena.alloc(BULK_BYTES)) else {
+            return Ok(None);
+        };
+        let read = match read(source, &mut [memory.space()])? {
+            None => return Ok(Some(Read::Nothing)),
+            Some(0) => return Ok(Some(Read::End)),
+            Some(read) => read,
+        };
+        self.bulk = read > OUTSIDE_BULK_BYTES;
+        self.push_lease(memory.into_lease(read));
+        self.count_read(read);
+        Ok(Some(if read == BULK_BYTES {
+            Read::Full
+        } else {
+            Read::Some
+        }))
+    }
+
+    /// Moves what there is from a socket into a pipe. `None` if that can't be done.
+    fn splice_from(&mut self, source: BorrowedFd<'_>) -> Result<Option<Read>, LinkError> {
+        let link = self.link.clone();
+        let Some(pipes) = &link.pipes else {
+            return Ok(None);
+        };
+        let Some(taken) = pipes.take()? else {
+            return Ok(None);
+        };
+        let count = match taken.fill(source) {
+            Ok(None) => return Ok(Some(Read::Nothing)),
+            Ok(Some(0)) => return Ok(Some(Read::End)),
+            Ok(Some(count)) => count,
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let pushed = self.sender.push(Descriptor::Pipe {
+            pipe: taken.number(),
+            length: narrow(count),
+        });
+        assert!(pushed.is_ok(), "room was made sure of");
+        self.in_flight.push_back(InFlight::Pipe(taken));
+        self.pipes_taken += 1;
+        self.bulk = count > OUTSIDE_BULK_BYTES;
+        self.count_read(count);
+        self.link.ring()?;
+        Ok(Some(Read::Full))
+    }
+
+    fn count_read(&self, bytes: usize) {
+        self.link.counters.bytes_in.add(bytes);
+        self.link.counters.zero_copy_bytes.add(bytes);
+        self.link.mark(self.index);
+    }
+
+    /// Writes what the peer has sent to a socket, straight from where it is.
+    pub(in crate::ring) fn write_to(&mut self, sink: BorrowedFd<'_>) -> Result<Written, LinkError> {
+        loop {
+            let pending = self.receiver.pending()?;
+            if pending == 0 {
+                return Ok(Written::All);
+            }
+            if let Some(Descriptor::Pipe { pipe, length }) = self.receiver.peek(0)? {
+                if self.splice_to(sink, pipe, length)? {
+                    continue;
+                }
+                return Ok(Written::Blocked);
+            }
+            let link = self.link.clone();
+            let mut pieces = [const { None }; PIECES];
+            let mut count = 0;
+            let mut ended = false;
+            for ahead in 0..pending.min(PIECES) {
+                let Some(descriptor) = self.receiver.peek(ahead)? else {
+                    break;
+                };
+                if matches!(descriptor, Descriptor::Pipe { .. }) {
+                    break;
+                }
+                let Some(piece) = link.readable(self.index, descriptor)? else {
+                    ended = true;
+                    break;
+                };
+                let skip = if ahead == 0 { self.taken_bytes } else { 0 };
+                pieces[count] = Some(piece.skip(skip.min(piece.len())));
+                count += 1;
+            }
+            if count == 0 && ended {
+                self.release(1);
+                return Ok(Written::End);
+            }
+            let slices = pieces.map(|piece| piece.unwrap_or_else(Readable::empty));
+            let written = match shm_ring::io::write(sink, &slices[..count]) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Written::Blocked);
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let offered: usize = slices[..count].iter().map(Readable::len).sum();
+            self.link.counters.bytes_out.add(written);
+            self.written_bytes += written;
+            self.advance(&slices[..count], written);
+            if written < offered {
+                return Ok(Written::Blocked);
+            }
+        }
+    }
+
+    /// Moves what is in a pipe to a socket; whether that was all.
+    fn splice_to(
+        &mut self,
+        sink: BorrowedFd<'_>,
+        pipe: u32,
+        length: u32,
+    ) -> Result<bool, LinkError> {
+        let link = self.link.clone();
+        let missing = Violation::Pipe { pipe, length };
+        let outlet = link.outlet(pipe).ok_or(missing)?.as_fd();
+        let left = (length as usize).saturating_sub(self.taken_bytes);
+        let written = match splice(outlet, sink, left)? {
+            None if rustix::io::ioctl_fionread(outlet).map_err(io::Error::from)? == 0 => {
+                return Err(missing.into());
+            }
+            None => return Ok(false),
+            Some(0) => return Err(missing.into()),
+            Some(written) => written,
+        };
+        self.link.counters.bytes_out.add(written);
+        self.written_bytes += written;
+        self.taken_bytes += written;
+        if self.taken_bytes >= length as usize {
+            self.taken_bytes = 0;
+            self.release(1);
+        }
+        Ok(true)
+    }
+
+    /// Whether the peer has sent a lot.
+    pub(in crate::ring) fn has_bulk(&mut self) -> Result<bool, Violation> {
+        let pending = self.receiver.pending()?;
+        let mut bytes = 0;
+        for ahead in 0..pending.min(PIECES) {
+            // Moving pages takes no time worth mentioning.
+            if let Some(descriptor) = self.receiver.peek(ahead)?
+                && !matches!(descriptor, Descriptor::Pipe { .. })
+                && let Some(piece) = self.link.readable(self.index, descriptor)?
+            {
+                bytes += piece.len();
+            }
+        }
+        Ok(bytes >= BULK_TO_WRITE_BYTES)
+    }
+}
+
+fn read(source: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<Option<usize>> {
+    match shm_ring::io::read(source, spaces) {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
