@@ -95,7 +95,13 @@ pub struct Totals {
     pub body_bytes: u64,
     pub zero_copy_bytes: u64,
     pub copied_bytes: u64,
-    /// Whether any process of the path counts copies.
+    /// System calls that wake the other process.
+    pub doorbells_sent: u64,
+    /// Times that one was not needed, because the other was awake.
+    pub doorbells_suppressed: u64,
+    /// Times that an event loop of the tunnel slept and went on.
+    pub wake_ups: u64,
+    /// Whether any process of the path has counters.
     pub has_counters: bool,
 }
 
@@ -310,6 +316,9 @@ impl Totals {
             totals.body_bytes += load.body_bytes;
             totals.zero_copy_bytes += trial.counter("tunnel_zero_copy_bytes");
             totals.copied_bytes += trial.counter("tunnel_copied_bytes");
+            totals.doorbells_sent += trial.counter("tunnel_doorbells_sent");
+            totals.doorbells_suppressed += trial.counter("tunnel_doorbells_suppressed");
+            totals.wake_ups += trial.counter("tunnel_wake_ups");
             totals.has_counters |= !trial.counters.is_empty();
         }
         totals

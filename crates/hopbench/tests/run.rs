@@ -177,6 +177,7 @@ fn a_run_writes_records_and_reports() {
         "| seed | 7 |",
         "A/A control",
         "### Copies per byte",
+        "### Wake-ups and memory",
         "### Pathologies",
     ] {
         assert!(report.contains(part), "'{part}' is missing: {report}");

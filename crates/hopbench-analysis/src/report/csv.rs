@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Columns that every line has; CPU columns by role follow.
-const COLUMNS: [&str; 33] = [
+const COLUMNS: [&str; 36] = [
     "scenario",
     "endpoint",
     "path",
@@ -42,6 +42,9 @@ const COLUMNS: [&str; 33] = [
     "body_bytes",
     "tunnel_zero_copy_bytes",
     "tunnel_copied_bytes",
+    "tunnel_doorbells_sent",
+    "tunnel_doorbells_suppressed",
+    "tunnel_wake_ups",
 ];
 
 /// The table with a heading line. Missing figures are empty.
@@ -138,6 +141,9 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
         totals.body_bytes.to_string(),
         totals.zero_copy_bytes.to_string(),
         totals.copied_bytes.to_string(),
+        totals.doorbells_sent.to_string(),
+        totals.doorbells_suppressed.to_string(),
+        totals.wake_ups.to_string(),
     ];
     let cpu = roles
         .iter()

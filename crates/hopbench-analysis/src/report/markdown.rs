@@ -27,6 +27,7 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
         );
         out += &tables(scenario);
         out += &copies(scenario);
+        out += &wake_ups(scenario);
         out += &pathologies(scenario);
         out += &warnings(scenario);
     }
@@ -305,6 +306,44 @@ fn copies(scenario: &ScenarioSummary<'_>) -> String {
     out
 }
 
+fn wake_ups(scenario: &ScenarioSummary<'_>) -> String {
+    let mut out = String::from(
+        "\n### Wake-ups and memory\n\nPer request, of all processes but the client: how often a \
+         thread was put to sleep or aside; how often the tunnel rang for its other side, how often \
+         it could leave that out because the other was awake, and how often one of its event loops \
+         slept. The most memory that the processes had resident, together.\n\n\
+         | Transport | Endpoint | Concurrency | context switches/req | doorbells/req | left \
+         out/req | sleeps/req | peak RSS (MiB) |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|\n",
+    );
+    let mut any = false;
+    for row in scenario.tables.iter().flat_map(|table| &table.rows) {
+        let totals = &row.totals;
+        if totals.good == 0 {
+            continue;
+        }
+        any = true;
+        let per_request = |count: u64| match totals.has_counters {
+            true => hundredths(count as f64 / totals.good as f64),
+            false => "–".to_owned(),
+        };
+        writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            row.cell.path,
+            row.cell.endpoint,
+            row.cell.concurrency,
+            spread(row.context_switches_per_request, hundredths),
+            per_request(totals.doorbells_sent),
+            per_request(totals.doorbells_suppressed),
+            per_request(totals.wake_ups),
+            spread(row.rss_peak_kib, |kib| tenths(kib / 1024.0)),
+        )
+        .expect("a string grows");
+    }
+    if any { out } else { String::new() }
+}
+
 fn warnings(scenario: &ScenarioSummary<'_>) -> String {
     let mut out = String::new();
     for row in scenario.tables.iter().flat_map(|table| &table.rows) {
@@ -359,6 +398,10 @@ fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> String {
     } else {
         format!("{median} ({min}–{max})")
     }
+}
+
+fn hundredths(number: f64) -> String {
+    format!("{number:.2}")
 }
 
 fn milliseconds(us: f64) -> String {

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Runs the tests of the shared memory and of the tunnel under address sanitizer and valgrind.
+# Needs a nightly toolchain and valgrind. Arguments: asan, memcheck; both without any.
+# Helgrind is of no use: it knows neither atomics nor locks that are made of them, and takes every use
+# of them for a race. Interleavings are loom's.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+tools=("$@")
+[[ ${#tools[@]} -gt 0 ]] || tools=(asan memcheck)
+target=x86_64-unknown-linux-gnu
+
+asan() {
+    PROPTEST_CASES=32 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/asan \
+        cargo +nightly test -p shm-ring -p tunnel --lib --locked --target "$target"
+}
+
+# The test program of a crate, as cargo names it.
+program() {
+    cargo test -p "$1" --lib --no-run --locked --message-format=json 2>/dev/null |
+        python3 -c '
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("profile", {}).get("test") and message.get("executable"):
+        print(message["executable"])
+'
+}
+
+memcheck() {
+    for crate in shm-ring tunnel; do
+        HOPBENCH_HOSTILE_ROUNDS=3 PROPTEST_CASES=8 valgrind --quiet --error-exitcode=9 \
+            --leak-check=full --show-leak-kinds=definite \
+            --errors-for-leak-kinds=definite "$(program "$crate")"
+    done
+}
+
+for tool in "${tools[@]}"; do
+    case $tool in
+        asan | memcheck) echo "== $tool" && "$tool" ;;
+        *) echo "unknown tool '$tool', expected asan or memcheck" >&2 && exit 2 ;;
+    esac
+done
