@@ -71,10 +71,15 @@ pub(crate) async fn run_relays(
         let (ended, end) = oneshot::channel();
         // Nobody listens if this was dropped.
         let body = move || drop(ended.send(event_loop()));
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("relay".to_owned())
             .spawn(body)?;
-        threads.spawn(end);
+        threads.spawn(async move {
+            let ended = end.await;
+            // It has nothing left to do. How it ended, the message says, or that there is none.
+            let _ = thread.join();
+            ended
+        });
     }
     started(Relays::new(relays));
     let mut over = std::pin::pin!(until_over(socket, stopped));
