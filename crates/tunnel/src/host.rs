@@ -16,7 +16,7 @@ use crate::{
     framed::{LocalSocket, Role, Session},
     local,
     rendezvous::{Bounds, Newcomer, Peer, PeerListener},
-    ring::{self, RelaySocket, Relays},
+    ring::{self, RelayOptions, RelaySocket, Relays},
     transport::TransportOptions,
 };
 
@@ -207,12 +207,14 @@ impl Host {
             }
             Peer::Ring(socket, links) => {
                 counters.sessions.add(1);
-                let helped = self.options.threads > 1;
-                let how = (self.options.transport.spin_us, helped);
+                let relaying = RelayOptions {
+                    spin: self.options.transport.spin_us,
+                    has_helper: self.options.threads > 1,
+                };
                 let started = |relays| {
                     self.current.send_replace(Some(Attached::Ring(relays)));
                 };
-                Ok(ring::run_relays(links, None, how, socket, stopped, started).await?)
+                Ok(ring::run_relays(links, None, relaying, socket, stopped, started).await?)
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     framed::{FramedPeer, Role, Session, Terms, Tunnel, TunnelStream},
     local,
     rendezvous::{self, Peer, PeerArena},
-    ring::{self, Guard, LaneStream, Link, Pipes, Upstream},
+    ring::{self, Guard, LaneStream, Link, RelayOptions, Upstream},
     transport::{TransportKind, TransportOptions},
 };
 
@@ -77,7 +77,6 @@ impl Plugin {
                     Target::InProcess(_) => 0,
                     Target::Upstream(_) => options.transport.ring_pipes as usize,
                 };
-                let pipes = Pipes::new(pipes).context("could not make the pipes")?;
                 Some(PeerArena { arena, file, pipes })
             }
             TransportKind::Shm | TransportKind::Stream => None,
@@ -167,8 +166,12 @@ impl Plugin {
                     connect_timeout: self.options.connect_timeout,
                     guard: Arc::new(guard),
                 };
+                let relaying = RelayOptions {
+                    spin,
+                    has_helper: false,
+                };
                 Ok(
-                    ring::run_relays(links, Some(upstream), (spin, false), socket, stopped, drop)
+                    ring::run_relays(links, Some(upstream), relaying, socket, stopped, drop)
                         .await?,
                 )
             }

@@ -3,11 +3,11 @@
 //! ```text
 //! plugin                                  host
 //!   connect to --addr  ───────────────►   accept; same user?
-//!   {"protocol":1, "transport":…}\n  ──►  same protocol and transport? nobody attached yet?
+//!   {"protocol":N, "transport":…}\n  ──►  same protocol and transport? nobody attached yet?
 //!   ◄──────────────  {"welcome":{…}}\n    terms; on shm and ring the geometry, then the
 //!                                         memory, and on ring the doorbells, by SCM_RIGHTS
 //!                    {"refused":"why"}\n
-//!   arena by SCM_RIGHTS  ────────────►    on ring
+//!   arena and pipes by SCM_RIGHTS  ──►    on ring
 //! ```
 //!
 //! The lines are read byte by byte: what follows them on a stream is rapace's.
@@ -312,7 +312,7 @@ async fn attempt(
         shm_slots: options.shm_slots,
         shm_slot_size: options.shm_slot_size,
         arena_bytes: arena.map(|_| options.arena_bytes()),
-        pipes: arena.map(|arena| arena.pipes.outlets().count()),
+        pipes: arena.map(|arena| arena.pipes),
     };
     host.say(&hello).await?;
     let line = host.hear().await?;
@@ -361,6 +361,7 @@ async fn receive_links(
     counters: &Arc<Counters>,
 ) -> anyhow::Result<Vec<Arc<Link>>> {
     terms.check()?;
+    let pipes = Pipes::new(arena.pipes).context("could not make the pipes")?;
     let mut received = receive_descriptors(socket, 3 * terms.shards)
         .await?
         .into_iter();
@@ -369,12 +370,12 @@ async fn receive_links(
         (received.next(), received.next(), received.next())
     {
         let offer = [memory, host, plugin];
-        let (memory, pipes) = (arena.arena.clone(), Some(arena.pipes.clone()));
-        let link = Link::of_offer(terms, offer, memory, pipes, counters)?;
+        let bodies = (arena.arena.clone(), pipes.clone());
+        let link = Link::of_offer(terms, offer, bodies, counters)?;
         links.push(Arc::new(link));
     }
     let ours: Vec<_> = iter::once(arena.file.as_fd())
-        .chain(arena.pipes.outlets())
+        .chain(pipes.outlets())
         .collect();
     send_descriptors(socket, &ours).await?;
     Ok(links)
@@ -400,12 +401,13 @@ fn offers(terms: ring::Terms) -> anyhow::Result<(Vec<Offer>, Vec<OwnedFd>)> {
     Ok((offers, descriptors))
 }
 
-/// The plugin's arena, its file and its pipes, which each host is given.
+/// The plugin's arena and its file, which each host is given.
 #[derive(Debug)]
 pub(crate) struct PeerArena {
     pub(crate) arena: Arena,
     pub(crate) file: OwnedFd,
-    pub(crate) pipes: Pipes,
+    /// How many pipes each host is given.
+    pub(crate) pipes: usize,
 }
 
 fn check_hello(

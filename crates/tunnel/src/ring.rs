@@ -44,18 +44,16 @@ use self::relay::{Incoming, Relay};
 pub(crate) use self::{
     link::{Link, LinkError, Offer, SHARDS_MAX, Terms},
     pipes::{PIPES_MAX, Pipes},
-    relay::{Guard, Upstream},
+    relay::{Guard, RelayOptions, Upstream},
     serve::{LaneStream, serve},
     socket::RelaySocket,
 };
-use crate::transport::SpinLimit;
-
 /// Runs relays, each on a thread of its own, until the peer leaves (`Ok`), one fails, or `stopped`
-/// says so. How long they spin, and whether each has a helper.
+/// says so.
 pub(crate) async fn run_relays(
     links: Vec<Arc<Link>>,
     upstream: Option<Upstream>,
-    (spin, helped): (SpinLimit, bool),
+    options: RelayOptions,
     socket: UnixStream,
     stopped: watch::Receiver<bool>,
     started: impl FnOnce(Relays),
@@ -65,7 +63,7 @@ pub(crate) async fn run_relays(
     // Ends the threads when this future is dropped, too.
     let mut stopping = StopOnDrop(Vec::new());
     for link in links {
-        let (relay, event_loop) = Relay::new(link, upstream.clone(), spin, helped)?;
+        let (relay, event_loop) = Relay::new(link, upstream.clone(), options)?;
         relays.push(relay.clone());
         stopping.0.push(relay);
         let (ended, end) = oneshot::channel();
@@ -76,7 +74,7 @@ pub(crate) async fn run_relays(
             .spawn(body)?;
         threads.spawn(async move {
             let ended = end.await;
-            // It has nothing left to do. How it ended, the message says, or that there is none.
+            // Of a session that is over, no thread is left. How this one ended is known already.
             let _ = thread.join();
             ended
         });

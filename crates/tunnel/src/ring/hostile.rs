@@ -9,7 +9,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::fs::FileExt,
     },
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -17,13 +17,14 @@ use shm_ring::{Arena, Descriptor, MappedWords, ReadySet, Segment, Sender, Side};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
+    runtime::{Builder, Runtime},
     sync::{oneshot, watch},
     task::JoinSet,
     time::timeout,
 };
 
 use super::*;
-use crate::{counters::Counters, framed::LocalSocket};
+use crate::{counters::Counters, framed::LocalSocket, transport::SpinLimit};
 
 const ARENA_BYTES: usize = 1 << 20;
 const LANES: usize = 4;
@@ -37,6 +38,12 @@ type Move = [u64; 3];
 
 /// Far beyond what anything here takes: a watchdog, not an assertion.
 const WATCHDOG: Duration = Duration::from_secs(60);
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all();
+    builder.build().expect("a runtime")
+});
 
 fn terms() -> Terms {
     Terms::new(1, LANES, Some(8), Some(4))
@@ -153,7 +160,11 @@ async fn be_client(socket: UnixStream) {
 ///
 /// # Panics
 /// If the host panics, hangs, or keeps a client waiting.
-pub async fn attack_host(moves: &[u8]) -> bool {
+pub fn attack_host(moves: &[u8]) -> bool {
+    RUNTIME.block_on(attack_host_with(Vec::from(moves)))
+}
+
+async fn attack_host_with(moves: Vec<u8>) -> bool {
     let counters = Arc::new(Counters::default());
     let (offer, [memory, host_bell, _]) = Offer::new(terms()).expect("memory");
     let (_arena, file) = Arena::create(ARENA_BYTES).expect("memory");
@@ -172,7 +183,10 @@ pub async fn attack_host(moves: &[u8]) -> bool {
     let running = tokio::spawn(run_relays(
         vec![Arc::new(link.expect("an arena"))],
         None,
-        (SpinLimit::Auto, true),
+        RelayOptions {
+            spin: SpinLimit::Auto,
+            has_helper: true,
+        },
         ours,
         stopped,
         move |relays| drop(give.send(relays)),
@@ -186,7 +200,6 @@ pub async fn attack_host(moves: &[u8]) -> bool {
         clients.spawn(be_client(far));
     }
     let hostile = Hostile::new(Side::Plugin, memory, host_bell);
-    let moves = Vec::from(moves);
     tokio::task::spawn_blocking(move || hostile.run(&moves))
         .await
         .expect("no panic");
@@ -203,7 +216,11 @@ pub async fn attack_host(moves: &[u8]) -> bool {
 ///
 /// # Panics
 /// If the plugin panics, hangs, or keeps a stream, a slot or a connection.
-pub async fn attack_plugin(moves: &[u8]) -> bool {
+pub fn attack_plugin(moves: &[u8]) -> bool {
+    RUNTIME.block_on(attack_plugin_with(Vec::from(moves)))
+}
+
+async fn attack_plugin_with(moves: Vec<u8>) -> bool {
     let counters = Arc::new(Counters::default());
     let (_offer, descriptors) = Offer::new(terms()).expect("memory");
     let copies = descriptors
@@ -211,7 +228,8 @@ pub async fn attack_plugin(moves: &[u8]) -> bool {
         .map(|descriptor| descriptor.try_clone().expect("a descriptor"));
     let (arena, _file) = Arena::create(ARENA_BYTES).expect("memory");
     let body = arena.alloc(8192).expect("room").freeze(8192);
-    let link = Link::of_offer(terms(), descriptors, arena.clone(), None, &counters);
+    let pipes = Pipes::new(0).expect("none");
+    let link = Link::of_offer(terms(), descriptors, (arena.clone(), pipes), &counters);
     let link = Arc::new(link.expect("laid out"));
     let streams = Arc::new(std::sync::Mutex::new(JoinSet::new()));
     let theirs = streams.clone();
@@ -233,7 +251,6 @@ pub async fn attack_plugin(moves: &[u8]) -> bool {
     });
     let [memory, _, plugin_bell] = copies;
     let hostile = Hostile::new(Side::Host, memory, plugin_bell);
-    let moves = Vec::from(moves);
     tokio::task::spawn_blocking(move || hostile.run(&moves))
         .await
         .expect("no panic");

@@ -346,7 +346,7 @@ impl Lane {
     /// Sends a slice through the arena, if it is there or too long for the lane's buffer.
     fn lease_or_copy(&mut self, slice: &[u8]) -> Option<usize> {
         let link = self.link.clone();
-        let arena = link.arena.as_ref()?;
+        let arena = link.arena()?;
         if let Some(lease) = arena.lease(slice) {
             link.counters.zero_copy_bytes.add(slice.len());
             self.push_lease(lease);

@@ -1,6 +1,10 @@
 //! What all lanes of a session share.
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use shm_ring::{
@@ -8,7 +12,7 @@ use shm_ring::{
     SegmentError, Side, Violation, io::Readable,
 };
 
-use super::pipes::Pipes;
+use super::pipes::{Pipes, TakenPipe};
 use crate::counters::Counters;
 
 /// What the host lays out and the plugin is told.
@@ -44,14 +48,7 @@ pub(crate) const SHARDS_MAX: usize = 16;
 pub(crate) struct Link {
     pub(super) side: Side,
     pub(super) segment: Segment,
-    /// The plugin's own, from which it sends.
-    pub(super) arena: Option<Arena>,
-    /// The host's view of that.
-    view: Option<ArenaView>,
-    /// The plugin's own, if any.
-    pub(super) pipes: Option<Pipes>,
-    /// The host's ends of those.
-    outlets: Arc<[OwnedFd]>,
+    bodies: Bodies,
     /// Lanes that the peer has marked.
     pub(super) ready: ReadySet<MappedWords>,
     /// Lanes that this side marks.
@@ -62,6 +59,18 @@ pub(crate) struct Link {
     pub(super) bell: Bell,
     peer_bell: Bell,
     pub(super) counters: Arc<Counters>,
+}
+
+/// Where the plugin sends from what is long.
+#[derive(Debug)]
+enum Bodies {
+    /// The plugin's own.
+    Own { arena: Arena, pipes: Pipes },
+    /// As the host has them.
+    Peers {
+        arena: ArenaView,
+        outlets: Arc<[OwnedFd]>,
+    },
 }
 
 /// Why a session ended before its time.
@@ -124,7 +133,6 @@ pub(crate) struct Offer {
 impl Offer {
     /// Lays out a segment. Gives the descriptors that are for the plugin.
     pub(crate) fn new(terms: Terms) -> anyhow::Result<(Self, [OwnedFd; 3])> {
-        use std::os::fd::AsFd;
         let (segment, memory) = Segment::create(terms.geometry())?;
         let bells = [Bell::new()?, Bell::new()?];
         let [host, plugin] = [&bells[0], &bells[1]].map(|bell| bell.as_fd().try_clone_to_owned());
@@ -138,11 +146,9 @@ impl Offer {
         outlets: Arc<[OwnedFd]>,
         counters: &Arc<Counters>,
     ) -> io::Result<Link> {
-        let view = ArenaView::open(arena, arena_bytes)?;
-        let memory = (self.segment, None, Some(view));
-        let mut link = Link::new(Side::Host, memory, self.bells, counters);
-        link.outlets = outlets;
-        Ok(link)
+        let arena = ArenaView::open(arena, arena_bytes)?;
+        let bodies = Bodies::Peers { arena, outlets };
+        Ok(Link::new(self.segment, bodies, self.bells, counters))
     }
 }
 
@@ -151,24 +157,25 @@ impl Link {
     pub(crate) fn of_offer(
         terms: Terms,
         [memory, host, plugin]: [OwnedFd; 3],
-        arena: Arena,
-        pipes: Option<Pipes>,
+        (arena, pipes): (Arena, Pipes),
         counters: &Arc<Counters>,
     ) -> Result<Self, SegmentError> {
         let segment = Segment::open(&memory, terms.geometry())?;
         let bells = [plugin, host].map(Bell::from_peer);
-        let memory = (segment, Some(arena), None);
-        let mut link = Self::new(Side::Plugin, memory, bells, counters);
-        link.pipes = pipes;
-        Ok(link)
+        let bodies = Bodies::Own { arena, pipes };
+        Ok(Self::new(segment, bodies, bells, counters))
     }
 
     fn new(
-        side: Side,
-        (segment, arena, view): (Segment, Option<Arena>, Option<ArenaView>),
+        segment: Segment,
+        bodies: Bodies,
         [bell, peer_bell]: [Bell; 2],
         counters: &Arc<Counters>,
     ) -> Self {
+        let side = match bodies {
+            Bodies::Own { .. } => Side::Plugin,
+            Bodies::Peers { .. } => Side::Host,
+        };
         let peer = side.other();
         Self {
             side,
@@ -176,10 +183,7 @@ impl Link {
             peer_ready: segment.ready(side),
             parking: segment.parking(side),
             peer_parking: segment.parking(peer),
-            arena,
-            view,
-            pipes: None,
-            outlets: Arc::new([]),
+            bodies,
             bell,
             peer_bell,
             counters: counters.clone(),
@@ -203,9 +207,30 @@ impl Link {
         }
     }
 
-    /// The host's end of a pipe.
-    pub(super) fn outlet(&self, pipe: u32) -> Option<&OwnedFd> {
-        self.outlets.get(usize::try_from(pipe).ok()?)
+    /// This side's arena, if it is the plugin.
+    pub(super) fn arena(&self) -> Option<&Arena> {
+        match &self.bodies {
+            Bodies::Own { arena, .. } => Some(arena),
+            Bodies::Peers { .. } => None,
+        }
+    }
+
+    /// An empty pipe of this side's, if it is the plugin and one is free.
+    pub(super) fn take_pipe(&self) -> io::Result<Option<TakenPipe>> {
+        match &self.bodies {
+            Bodies::Own { pipes, .. } => pipes.take(),
+            Bodies::Peers { .. } => Ok(None),
+        }
+    }
+
+    /// This side's end of a pipe of the peer's.
+    pub(super) fn outlet(&self, pipe: u32) -> Option<BorrowedFd<'_>> {
+        match &self.bodies {
+            Bodies::Own { .. } => None,
+            Bodies::Peers { outlets, .. } => {
+                outlets.get(usize::try_from(pipe).ok()?).map(AsFd::as_fd)
+            }
+        }
     }
 
     /// What memory a descriptor of the peer's names; `None` for the end.
@@ -214,23 +239,23 @@ impl Link {
         lane: usize,
         descriptor: Descriptor,
     ) -> Result<Option<Readable<'_>>, Violation> {
-        match (descriptor, &self.view) {
+        match (descriptor, &self.bodies) {
             (Descriptor::End, _) => Ok(None),
             (Descriptor::Buffer { offset, length }, _) => {
                 let bytes = self.segment.readable(lane, self.side, offset, length)?;
                 Ok(Some(bytes))
             }
-            (Descriptor::Arena { offset, length }, Some(view)) => {
-                Ok(Some(view.readable(offset, length)?))
+            (Descriptor::Arena { offset, length }, Bodies::Peers { arena, .. }) => {
+                Ok(Some(arena.readable(offset, length)?))
             }
-            // Pipes are not memory, and whoever expects memory has been sent none.
-            (Descriptor::Pipe { pipe, length }, _) => Err(Violation::Pipe { pipe, length }),
             // The host has no arena.
-            (Descriptor::Arena { offset, length }, None) => Err(Violation::Range {
+            (Descriptor::Arena { offset, length }, Bodies::Own { .. }) => Err(Violation::Range {
                 offset: offset.into(),
                 end: u64::from(offset) + u64::from(length),
                 limit: 0,
             }),
+            // Whoever takes what is in pipes asks for the outlet.
+            (Descriptor::Pipe { pipe, length }, _) => Err(Violation::Pipe { pipe, length }),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! free again when the peer is done with that.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,7 +16,7 @@ use rustix::{
     pipe::{PipeFlags, SpliceFlags},
 };
 
-/// The plugin's pipes. Empty where there is no upstream to splice from.
+/// The plugin's pipes of one session: a host that has left must not have an end of the next one's.
 #[derive(Clone, Debug)]
 pub(crate) struct Pipes(Arc<Shared>);
 
@@ -23,6 +24,8 @@ pub(crate) struct Pipes(Arc<Shared>);
 struct Shared {
     pipes: Vec<Pipe>,
     free: Mutex<Vec<usize>>,
+    /// Where what nobody wants goes.
+    null: File,
 }
 
 #[derive(Debug)]
@@ -43,7 +46,14 @@ pub(super) struct TakenPipe {
 pub(crate) const PIPES_MAX: usize = 128;
 
 /// What is moved into a pipe at most, which bounds the memory that pipes hold.
-pub(super) const PIPE_BYTES: usize = 512 * 1024;
+const PIPE_BYTES: usize = 512 * 1024;
+
+/// Of a pipe, the size that is asked for. It is counted in pages, one for each piece that the
+/// kernel has received, and those are longer than a page: `PIPE_BYTES` fit.
+const PIPE_CAPACITY_BYTES: usize = 256 * 1024;
+
+/// Moves in which a pipe must be empty: it was filled once. Only who writes to it keeps it full.
+const MOVES_UNTIL_EMPTY: usize = 64;
 
 impl Pipes {
     /// # Errors
@@ -54,11 +64,12 @@ impl Pipes {
             let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
             let (outlet, inlet) = rustix::pipe::pipe_with(flags)?;
             // A user may have so much and no more; with less, it is filled more often.
-            let _ = rustix::pipe::fcntl_setpipe_size(&inlet, 256 * 1024);
+            let _ = rustix::pipe::fcntl_setpipe_size(&inlet, PIPE_CAPACITY_BYTES);
             pipes.push(Pipe { outlet, inlet });
         }
         let free = Mutex::new((0..count).rev().collect());
-        Ok(Self(Arc::new(Shared { pipes, free })))
+        let null = File::options().write(true).open("/dev/null")?;
+        Ok(Self(Arc::new(Shared { pipes, free, null })))
     }
 
     /// What the host needs of them.
@@ -100,13 +111,16 @@ impl TakenPipe {
         splice(source, self.pipe().inlet.as_fd(), PIPE_BYTES)
     }
 
-    /// Throws away what a connection that was reset has left in it.
+    /// Throws away what a connection that was reset has left in it. By splice(2), which doesn't
+    /// block: the pipe's own flag could be changed by the host.
     fn empty(&self) -> io::Result<()> {
-        let outlet = &self.pipe().outlet;
-        while rustix::io::ioctl_fionread(outlet)? > 0 {
-            rustix::io::read(outlet, &mut [0; 65536])?;
+        let (outlet, null) = (self.pipe().outlet.as_fd(), self.pipes.0.null.as_fd());
+        for _ in 0..MOVES_UNTIL_EMPTY {
+            if splice(outlet, null, PIPE_BYTES)?.is_none() {
+                return Ok(());
+            }
         }
-        Ok(())
+        Err(io::Error::other("the host writes to the plugin's pipes"))
     }
 }
 
@@ -138,8 +152,6 @@ pub(super) fn splice(
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use super::*;
 
     #[test]

@@ -50,6 +50,13 @@ pub(crate) struct Relay {
     waker: Arc<Waker>,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RelayOptions {
+    pub(crate) spin: SpinLimit,
+    /// A second thread, for writes that take long.
+    pub(crate) has_helper: bool,
+}
+
 /// Where a plugin's lanes go.
 #[derive(Clone)]
 pub(crate) struct Upstream {
@@ -109,9 +116,6 @@ const WAKER: Token = Token(usize::MAX - 1);
 /// How long delivering what a peer that is gone has sent may take.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long to look for work if it pays.
-const SPIN_AUTO: Duration = Duration::from_micros(200);
-
 /// With more answers due than these, there is always something to do; what is found by sleeping
 /// comes in larger batches.
 const FEW: usize = 16;
@@ -130,8 +134,7 @@ impl Relay {
     pub(crate) fn new(
         link: Arc<Link>,
         upstream: Option<Upstream>,
-        spin: SpinLimit,
-        helped: bool,
+        options: RelayOptions,
     ) -> io::Result<(Self, impl FnOnce() -> Result<(), LinkError> + Send)> {
         let poll = Poll::new()?;
         let bell = link.bell.as_fd().as_raw_fd();
@@ -153,8 +156,11 @@ impl Relay {
             connecting: VecDeque::new(),
             last_words: None,
             burst_bytes: 0,
-            spin: Spin::new(spin, SPIN_AUTO, &link.counters),
-            helper: helped.then(|| Helper::new(&waker)).transpose()?,
+            spin: Spin::new(options.spin, &link.counters),
+            helper: options
+                .has_helper
+                .then(|| Helper::new(&waker))
+                .transpose()?,
             lent: 0,
             awaits: vec![false; lanes],
             answers_due: 0,
@@ -449,9 +455,7 @@ impl Loop {
         self.link.counters.tunnels_opened.add(1);
         self.link.counters.tunnels_open.add(1);
         let registered = socket.register(self.poll.registry(), Token(index));
-        let connected = self.upstream.is_none();
-        let answers = self.upstream.is_some();
-        let connection = Connection::new(lane, socket, guard, (connected, answers));
+        let connection = Connection::new(lane, socket, guard, self.upstream.is_some());
         self.lanes[index] = Use::Open(Box::new(connection));
         if let Err(error) = registered {
             tracing::warn!(%error, "could not watch a connection");

@@ -12,7 +12,6 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 
 use shm_ring::{Side, Violation};
@@ -57,10 +56,6 @@ struct Shard {
     generations: Vec<u64>,
 }
 
-/// How long to look for work if it pays: where a client goes on at once, its next request is there
-/// by then.
-const SPIN_AUTO: Duration = Duration::from_micros(200);
-
 /// Serves until a link fails: gives every lane that the host opens to `serve_stream`, which
 /// returns whether it wants it.
 pub(crate) async fn serve(
@@ -77,7 +72,7 @@ pub(crate) async fn serve(
             violation: OnceLock::new(),
             counters: counters.clone(),
         }),
-        spin: Spin::new(spin, SPIN_AUTO, counters),
+        spin: Spin::new(spin, counters),
         serve_stream,
         ready: Vec::new(),
     };
@@ -149,6 +144,7 @@ impl<F: FnMut(LaneStream) -> bool> Dispatcher<F> {
         // Before the peer is woken: a lane that has something later finds the waker, and one that
         // found none was marked before.
         *self.dispatch.waker() = Some(cx.waker().clone());
+        // Who found one before could not wake anybody.
         self.dispatch.found_violation()?;
         let shards = &self.shards;
         for shard in shards {

@@ -31,11 +31,15 @@ struct Record {
     resting_until: Option<Instant>,
 }
 
+/// How long to look where it pays: where a client goes on at once, its next request is there by
+/// then.
+const AUTO: Duration = Duration::from_micros(200);
+
 /// Looks after which is judged.
 const WINDOW: u32 = 32;
 
-/// Of so many looks one has to find something. Each that does saves two wake-ups, which is about
-/// what the others cost.
+/// One of so many looks has to find something: that saves two wake-ups, which is about what the
+/// others cost.
 const WORTH: u32 = 2;
 
 /// How long not to look after it has not paid; twice as long each time.
@@ -44,11 +48,10 @@ const REST: Duration = Duration::from_millis(8);
 const DOUBLINGS_MAX: u32 = 10;
 
 impl Spin {
-    /// `auto` is how long to look where it pays, if that is to be found out.
-    pub(super) fn new(limit: SpinLimit, auto: Duration, counters: &Arc<Counters>) -> Self {
+    pub(super) fn new(limit: SpinLimit, counters: &Arc<Counters>) -> Self {
         let (limit, record) = match limit {
             SpinLimit::Fixed(limit) => (limit, None),
-            SpinLimit::Auto => (auto, Some(Record::default())),
+            SpinLimit::Auto => (AUTO, Some(Record::default())),
         };
         Self {
             limit,
@@ -63,7 +66,7 @@ impl Spin {
             return false;
         }
         let started = Instant::now();
-        if let Some(record) = &mut self.record
+        if let Some(record) = &self.record
             && record.rests(started)
         {
             return false;
@@ -92,7 +95,7 @@ impl Spin {
 }
 
 impl Record {
-    fn rests(&mut self, now: Instant) -> bool {
+    fn rests(&self, now: Instant) -> bool {
         self.resting_until.is_some_and(|until| now < until)
     }
 
@@ -120,10 +123,10 @@ mod tests {
     fn looking_ends_and_is_counted() {
         let counters = Arc::new(Counters::default());
         let fixed = SpinLimit::Fixed(Duration::from_micros(1));
-        let mut spin = Spin::new(fixed, Duration::ZERO, &counters);
+        let mut spin = Spin::new(fixed, &counters);
         assert!(!spin.look(|| false));
         assert!(spin.look(|| true));
-        let mut none = Spin::new(SpinLimit::Auto, Duration::ZERO, &counters);
+        let mut none = Spin::new(SpinLimit::Fixed(Duration::ZERO), &counters);
         assert!(!none.look(|| true));
         let counted = (counters.spins_found.get(), counters.spins_in_vain.get());
         assert_eq!(counted, (1, 1));

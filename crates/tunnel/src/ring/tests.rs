@@ -3,8 +3,6 @@
 //! Method: the peer is a thread that does what a peer may do, and writes random words through the
 //! memory file in between, while connections send and receive.
 
-use tokio::runtime::Runtime;
-
 use super::hostile::{MOVE_BYTES, attack_host, attack_plugin};
 
 /// Moves in a session.
@@ -14,12 +12,6 @@ const MOVES: usize = 400;
 fn rounds() -> u64 {
     let text = std::env::var("HOPBENCH_HOSTILE_ROUNDS").ok();
     text.map_or(60, |text| text.parse().expect("a number"))
-}
-
-fn runtime() -> Runtime {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all();
-    builder.build().expect("a runtime")
 }
 
 /// Moves that are made up.
@@ -36,14 +28,12 @@ fn moves(seed: u64) -> Vec<u8> {
 
 #[test]
 fn a_host_outlives_whatever_its_plugin_writes() {
-    let runtime = runtime();
-    let noticed = (0..rounds()).filter(|seed| runtime.block_on(attack_host(&moves(*seed))));
+    let noticed = (0..rounds()).filter(|seed| attack_host(&moves(*seed)));
     assert!(noticed.count() > 0, "nothing that was written was wrong");
 }
 
 #[test]
 fn a_plugin_outlives_whatever_its_host_writes() {
-    let runtime = runtime();
-    let noticed = (0..rounds()).filter(|seed| runtime.block_on(attack_plugin(&moves(*seed))));
+    let noticed = (0..rounds()).filter(|seed| attack_plugin(&moves(*seed)));
     assert!(noticed.count() > 0, "nothing that was written was wrong");
 }

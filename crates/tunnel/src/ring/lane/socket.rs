@@ -1,9 +1,6 @@
 //! A lane and a socket: bytes go between the kernel and shared memory, or stay in the kernel.
 
-use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd},
-};
+use std::{io, os::fd::BorrowedFd};
 
 use shm_ring::{
     Descriptor, Span, Violation,
@@ -32,15 +29,14 @@ const BULK_TO_WRITE_BYTES: usize = 64 * 1024;
 impl Lane {
     /// Reads from a socket, straight into the lane's buffer, or into the arena if there is a lot.
     pub(in crate::ring) fn read_from(&mut self, source: BorrowedFd<'_>) -> Result<Read, LinkError> {
-        if self.sender.in_flight() > 0 {
+        if self.bulk {
             self.reclaim()?;
-        }
-        if self.bulk
-            && self.room() > 0
-            && let Some(read) = self.read_bulk_from(source)?
-        {
-            self.stop_waiting();
-            return Ok(read);
+            if self.room() > 0
+                && let Some(read) = self.read_bulk_from(source)?
+            {
+                self.stop_waiting();
+                return Ok(read);
+            }
         }
         if !self.has_room()? {
             return Ok(Read::NoRoom);
@@ -82,7 +78,7 @@ impl Lane {
         if self.lease_bytes + BULK_BYTES > LEASE_BYTES_MAX {
             return Ok(None);
         }
-        let arena = self.link.arena.as_ref();
+        let arena = self.link.arena();
         let Some(mut memory) = arena.and_then(|arena| arena.alloc(BULK_BYTES)) else {
             return Ok(None);
         };
@@ -103,11 +99,7 @@ impl Lane {
 
     /// Moves what there is from a socket into a pipe. `None` if that can't be done.
     fn splice_from(&mut self, source: BorrowedFd<'_>) -> Result<Option<Read>, LinkError> {
-        let link = self.link.clone();
-        let Some(pipes) = &link.pipes else {
-            return Ok(None);
-        };
-        let Some(taken) = pipes.take()? else {
+        let Some(taken) = self.link.take_pipe()? else {
             return Ok(None);
         };
         let count = match taken.fill(source) {
@@ -126,7 +118,7 @@ impl Lane {
         self.pipes_taken += 1;
         self.bulk = count > OUTSIDE_BULK_BYTES;
         self.count_read(count);
-        self.link.ring()?;
+        // Whether there is more can't be told from how much it was.
         Ok(Some(Read::Full))
     }
 
@@ -190,7 +182,7 @@ impl Lane {
         }
     }
 
-    /// Moves what is in a pipe to a socket; whether that was all.
+    /// Moves what is in a pipe to a socket; whether that takes any.
     fn splice_to(
         &mut self,
         sink: BorrowedFd<'_>,
@@ -199,7 +191,7 @@ impl Lane {
     ) -> Result<bool, LinkError> {
         let link = self.link.clone();
         let missing = Violation::Pipe { pipe, length };
-        let outlet = link.outlet(pipe).ok_or(missing)?.as_fd();
+        let outlet = link.outlet(pipe).ok_or(missing)?;
         let left = (length as usize).saturating_sub(self.taken_bytes);
         let written = match splice(outlet, sink, left)? {
             None if rustix::io::ioctl_fionread(outlet).map_err(io::Error::from)? == 0 => {

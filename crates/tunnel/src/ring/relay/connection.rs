@@ -16,6 +16,8 @@ pub(super) struct Connection {
     lane: Lane,
     socket: RelaySocket,
     _guard: Guard,
+    /// Answers come from the socket, and not from the lane.
+    is_upstream: bool,
     /// An upstream may not have accepted yet.
     connected: bool,
     readable: bool,
@@ -26,10 +28,8 @@ pub(super) struct Connection {
     read_ended: bool,
     /// The lane's end was received.
     write_ended: bool,
-    /// The last bytes went from the host's side to the plugin's: an answer is due.
+    /// The last bytes went to the upstream: an answer is due.
     awaits_answer: bool,
-    /// This is the plugin's side.
-    answers: bool,
 }
 
 /// Where a connection is.
@@ -76,25 +76,20 @@ impl BitOr for Readiness {
 }
 
 impl Connection {
-    /// With `answers`, the socket is where answers come from.
-    pub(super) fn new(
-        lane: Lane,
-        socket: RelaySocket,
-        guard: Guard,
-        (connected, answers): (bool, bool),
-    ) -> Self {
+    /// Of an upstream's socket, which may not be connected yet, or of a client's.
+    pub(super) fn new(lane: Lane, socket: RelaySocket, guard: Guard, is_upstream: bool) -> Self {
         Self {
             lane,
             socket,
             _guard: guard,
-            connected,
-            readable: connected,
-            writable: connected,
+            is_upstream,
+            connected: !is_upstream,
+            readable: !is_upstream,
+            writable: !is_upstream,
             hung_up: false,
             read_ended: false,
             write_ended: false,
             awaits_answer: false,
-            answers,
         }
     }
 
@@ -188,7 +183,7 @@ impl Connection {
         while self.readable && !self.read_ended {
             let read = self.lane.read_from(self.socket.as_fd())?;
             if matches!(read, Read::Some | Read::Full) {
-                self.awaits_answer = !self.answers;
+                self.awaits_answer = !self.is_upstream;
             }
             match read {
                 Read::NoRoom => return Ok(()),
@@ -213,7 +208,7 @@ impl Connection {
         let before = self.lane.written();
         let written = self.lane.write_to(self.socket.as_fd())?;
         if self.lane.written() != before {
-            self.awaits_answer = self.answers;
+            self.awaits_answer = self.is_upstream;
         }
         match written {
             Written::All => {}

@@ -25,19 +25,19 @@ pub(super) struct Job {
 type Done = (Job, Result<Progress, LinkError>);
 
 pub(super) struct Helper {
-    desk: Arc<Desk>,
+    exchange: Arc<Exchange>,
     thread: JoinHandle<()>,
 }
 
 /// What the two threads share.
-struct Desk {
-    papers: Mutex<Papers>,
+struct Exchange {
+    queues: Mutex<Queues>,
     work: Condvar,
     waker: Arc<Waker>,
 }
 
 #[derive(Default)]
-struct Papers {
+struct Queues {
     jobs: VecDeque<Job>,
     done: VecDeque<Done>,
     /// The helper sleeps.
@@ -53,53 +53,53 @@ impl Helper {
     /// # Errors
     /// If no thread can be started.
     pub(super) fn new(waker: &Arc<Waker>) -> io::Result<Self> {
-        let desk = Arc::new(Desk {
-            papers: Mutex::default(),
+        let exchange = Arc::new(Exchange {
+            queues: Mutex::default(),
             work: Condvar::new(),
             waker: waker.clone(),
         });
-        let theirs = desk.clone();
+        let theirs = exchange.clone();
         let thread = thread::Builder::new()
             .name("relay-helper".to_owned())
             .spawn(move || {
                 let _waking = WakeOnDrop(theirs.waker.clone());
                 theirs.work();
             })?;
-        Ok(Self { desk, thread })
+        Ok(Self { exchange, thread })
     }
 
     /// Hands over; how many.
     pub(super) fn lend(&self, jobs: impl Iterator<Item = Job>) -> usize {
-        let mut papers = self.desk.lock();
-        let before = papers.jobs.len();
-        papers.jobs.extend(jobs);
-        let lent = papers.jobs.len() - before;
-        let wake = std::mem::take(&mut papers.helper_sleeps);
-        drop(papers);
+        let mut queues = self.exchange.lock();
+        let before = queues.jobs.len();
+        queues.jobs.extend(jobs);
+        let lent = queues.jobs.len() - before;
+        let wake = std::mem::take(&mut queues.helper_sleeps);
+        drop(queues);
         if wake {
-            self.desk.work.notify_one();
+            self.exchange.work.notify_one();
         }
         lent
     }
 
     /// A job that has not been begun, the last one first.
     pub(super) fn take_back(&mut self) -> Option<Job> {
-        self.desk.lock().jobs.pop_back()
+        self.exchange.lock().jobs.pop_back()
     }
 
     /// A job that has been done.
     pub(super) fn done(&mut self) -> Option<Done> {
-        let mut papers = self.desk.lock();
-        papers.loop_sleeps = false;
-        papers.done.pop_front()
+        let mut queues = self.exchange.lock();
+        queues.loop_sleeps = false;
+        queues.done.pop_front()
     }
 
     /// Whether something has been done, or never will be. If not, the event loop is woken when
     /// something has.
     pub(super) fn is_done(&mut self) -> bool {
-        let mut papers = self.desk.lock();
-        papers.loop_sleeps = papers.done.is_empty();
-        !papers.loop_sleeps || self.has_ended()
+        let mut queues = self.exchange.lock();
+        queues.loop_sleeps = queues.done.is_empty();
+        !queues.loop_sleeps || self.has_ended()
     }
 
     /// Whether the thread has ended, which it must not.
@@ -109,42 +109,42 @@ impl Helper {
 
     /// Ends the thread; whatever it has not given back.
     pub(super) fn end(self) -> impl Iterator<Item = Job> {
-        self.desk.lock().ended = true;
-        self.desk.work.notify_one();
+        self.exchange.lock().ended = true;
+        self.exchange.work.notify_one();
         if self.thread.join().is_err() {
             tracing::error!("the relay's helper panicked");
         }
-        let Papers { jobs, done, .. } = std::mem::take(&mut *self.desk.lock());
+        let Queues { jobs, done, .. } = std::mem::take(&mut *self.exchange.lock());
         jobs.into_iter().chain(done.into_iter().map(|(job, _)| job))
     }
 }
 
-impl Desk {
-    fn lock(&self) -> MutexGuard<'_, Papers> {
-        self.papers.lock().unwrap_or_else(PoisonError::into_inner)
+impl Exchange {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn work(&self) {
-        let mut papers = self.lock();
-        while !papers.ended {
-            let Some(mut job) = papers.jobs.pop_front() else {
-                papers.helper_sleeps = true;
-                papers = self
+        let mut queues = self.lock();
+        while !queues.ended {
+            let Some(mut job) = queues.jobs.pop_front() else {
+                queues.helper_sleeps = true;
+                queues = self
                     .work
-                    .wait(papers)
+                    .wait(queues)
                     .unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            drop(papers);
+            drop(queues);
             let result = job.connection.on_peer();
-            papers = self.lock();
-            papers.done.push_back((job, result));
-            let wake = std::mem::take(&mut papers.loop_sleeps);
-            drop(papers);
+            queues = self.lock();
+            queues.done.push_back((job, result));
+            let wake = std::mem::take(&mut queues.loop_sleeps);
+            drop(queues);
             if wake && let Err(error) = self.waker.wake() {
                 tracing::warn!(%error, "could not wake the relay");
             }
-            papers = self.lock();
+            queues = self.lock();
         }
     }
 }
