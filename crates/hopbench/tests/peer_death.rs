@@ -9,14 +9,15 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     os::unix::net::UnixStream,
-    path::Path,
 };
 
-use nix::sys::signal::Signal;
-use support::{Running, WATCHDOG, bin, command, get, until};
-use tempfile::TempDir;
+use support::{
+    WATCHDOG,
+    tunnel::{LOG, TRANSPORTS, Tunnel, start_host, start_plugin},
+    until,
+};
 
-const TRANSPORTS: [&str; 3] = ["stream", "shm", "ring"];
+const HOST_OPTIONS: [&str; 2] = ["--threads=2", LOG];
 
 /// After so many in vain, everything on the way is taken to be full.
 const IDLE_LOOKS: u32 = 10;
@@ -50,21 +51,146 @@ const STEPS: [Step; 7] = [
     Step::Closed,
 ];
 
-fn start_host(transport: &str, directory: &Path) -> Running {
-    let mut host = command(bin("http-tunnel-host"));
-    host.arg(format!("--transport={transport}"));
-    host.arg(format!("--addr={}", directory.join("tunnel").display()));
-    host.args(["--listen=127.0.0.1:0", "--threads=2", "--log=tunnel=debug"]);
-    Running::start(&mut host)
+/// A tunnel whose upstream is the test.
+struct Rig {
+    tunnel: Tunnel,
+    upstream: TcpListener,
+    upstream_option: String,
 }
 
-fn start_plugin(transport: &str, directory: &Path, upstream: &str) -> Running {
-    let mut plugin = command(bin("http-tunnel-plugin"));
-    plugin.arg(format!("--transport={transport}"));
-    plugin.arg(format!("--addr={}", directory.join("tunnel").display()));
-    plugin.arg(format!("--upstream={upstream}"));
-    plugin.args(["--log=tunnel=debug", "--peer-timeout-ms=30000"]);
-    Running::start(&mut plugin)
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Host,
+    Plugin,
+}
+
+impl Rig {
+    fn start(transport: &str) -> Self {
+        let upstream = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = upstream.local_addr().expect("bound");
+        let upstream_option = format!("--upstream={address}");
+        let tunnel = Tunnel::start_with(transport, &HOST_OPTIONS, &[&upstream_option, LOG]);
+        let rig = Self {
+            tunnel,
+            upstream,
+            upstream_option,
+        };
+        rig.serves();
+        rig
+    }
+
+    /// Kills one side and starts it again.
+    fn replace(&mut self, transport: &str, victim: Victim, meanwhile: impl FnOnce()) {
+        let directory = self.tunnel.directory.path();
+        match victim {
+            Victim::Host => {
+                self.tunnel.host.kill();
+                meanwhile();
+                self.tunnel.host = start_host(transport, directory, &HOST_OPTIONS);
+                self.tunnel.front = self.tunnel.host.line("listening on ");
+            }
+            Victim::Plugin => {
+                self.tunnel.plugin.kill();
+                meanwhile();
+                let options = [self.upstream_option.as_str(), LOG];
+                self.tunnel.plugin = start_plugin(transport, directory, &options);
+            }
+        }
+    }
+
+    /// Brings a connection to a step; its two ends.
+    fn bring_to(&self, step: Step) -> Option<(TcpStream, TcpStream)> {
+        if step == Step::Attached {
+            return None;
+        }
+        let mut client = connect(&self.tunnel.front);
+        client.write_all(b"a").expect("the host reads");
+        let mut server = accept(&self.upstream);
+        server.read_exact(&mut [0]).expect("the first byte");
+        match step {
+            Step::Attached | Step::Opened => {}
+            Step::Asked => client.write_all(&[1; 100_000]).expect("the host reads"),
+            Step::Answering | Step::HalfClosed => {
+                if step == Step::HalfClosed {
+                    client.shutdown(Shutdown::Write).expect("open");
+                    let end = server.read(&mut [0]).expect("the client's end");
+                    assert_eq!(end, 0, "the client's end");
+                }
+                server.write_all(&[2; 100_000]).expect("the plugin reads");
+                client.read_exact(&mut [0; 1000]).expect("the answer");
+            }
+            Step::Full => {
+                server.set_nonblocking(true).expect("a socket");
+                let mut idle_looks = 0;
+                until("nothing moves", || {
+                    match server.write(&[3; 65536]) {
+                        Ok(_) => idle_looks = 0,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => idle_looks += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                    idle_looks == IDLE_LOOKS
+                });
+                server.set_nonblocking(false).expect("a socket");
+            }
+            Step::Closed => {
+                drop(server);
+                let end = client.read(&mut [0]).expect("the server's end");
+                assert_eq!(end, 0, "the server's end");
+                return None;
+            }
+        }
+        Some((client, server))
+    }
+
+    /// A request and its answer go through.
+    fn serves(&self) {
+        let mut server = None;
+        let mut client = None;
+        self.upstream.set_nonblocking(true).expect("a socket");
+        // A host without a plugin resets its clients.
+        until("a connection goes through", || {
+            let Ok(mut socket) = TcpStream::connect(&self.tunnel.front) else {
+                return false;
+            };
+            if socket.write_all(b"a").is_err() {
+                return false;
+            }
+            socket.set_nonblocking(true).expect("a socket");
+            let mut found = None;
+            until("it is accepted or reset", || {
+                found = self.upstream.accept().ok();
+                let read = socket.read(&mut [0]).map_err(|error| error.kind());
+                found.is_some() || read != Err(ErrorKind::WouldBlock)
+            });
+            server = found.map(|(socket, _)| socket);
+            client = Some(socket);
+            server.is_some()
+        });
+        self.upstream.set_nonblocking(false).expect("a socket");
+        let (mut client, mut server) = client.zip(server).expect("both");
+        for socket in [&client, &server] {
+            socket.set_nonblocking(false).expect("a socket");
+            socket.set_read_timeout(Some(WATCHDOG)).expect("a socket");
+        }
+        server.read_exact(&mut [0]).expect("asked");
+        server.write_all(b"answer").expect("the plugin reads");
+        drop(server);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("answered");
+        assert_eq!(answer, "answer");
+    }
+
+    /// Nothing of what was there is left.
+    fn comes_to_rest(&self, victim: Victim, descriptors_before: usize) {
+        let (name, program) = match victim {
+            Victim::Host => ("plugin", &self.tunnel.plugin),
+            Victim::Plugin => ("host", &self.tunnel.host),
+        };
+        self.tunnel.until_idle(name);
+        until("its descriptors are as before", || {
+            program.descriptors() <= descriptors_before
+        });
+    }
 }
 
 fn connect(address: &str) -> TcpStream {
@@ -77,50 +203,6 @@ fn accept(upstream: &TcpListener) -> TcpStream {
     let (socket, _) = upstream.accept().expect("a connection");
     socket.set_read_timeout(Some(WATCHDOG)).expect("a socket");
     socket
-}
-
-/// Brings a connection to a step; its two ends.
-fn bring_to(step: Step, front: &str, upstream: &TcpListener) -> Option<(TcpStream, TcpStream)> {
-    if step == Step::Attached {
-        return None;
-    }
-    let mut client = connect(front);
-    client.write_all(b"a").expect("the host reads");
-    let mut server = accept(upstream);
-    server.read_exact(&mut [0]).expect("the first byte");
-    match step {
-        Step::Attached | Step::Opened => {}
-        Step::Asked => client.write_all(&[1; 100_000]).expect("the host reads"),
-        Step::Answering | Step::HalfClosed => {
-            if step == Step::HalfClosed {
-                client.shutdown(Shutdown::Write).expect("open");
-                let end = server.read(&mut [0]).expect("the client's end");
-                assert_eq!(end, 0, "the client's end");
-            }
-            server.write_all(&[2; 100_000]).expect("the plugin reads");
-            client.read_exact(&mut [0; 1000]).expect("the answer");
-        }
-        Step::Full => {
-            server.set_nonblocking(true).expect("a socket");
-            let mut idle_looks = 0;
-            until("nothing moves", || {
-                match server.write(&[3; 65536]) {
-                    Ok(_) => idle_looks = 0,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => idle_looks += 1,
-                    Err(error) => panic!("{error}"),
-                }
-                idle_looks == IDLE_LOOKS
-            });
-            server.set_nonblocking(false).expect("a socket");
-        }
-        Step::Closed => {
-            drop(server);
-            let end = client.read(&mut [0]).expect("the server's end");
-            assert_eq!(end, 0, "the server's end");
-            return None;
-        }
-    }
-    Some((client, server))
 }
 
 /// Reads until there is no more, whichever way it ends.
@@ -139,153 +221,64 @@ fn drain(mut socket: TcpStream) {
     }
 }
 
-/// A request and its answer go through.
-fn serves(front: &str, upstream: &TcpListener) {
-    let mut server = None;
-    let mut client = None;
-    upstream.set_nonblocking(true).expect("a socket");
-    // A host without a plugin resets its clients.
-    until("a connection goes through", || {
-        let Ok(mut socket) = TcpStream::connect(front) else {
-            return false;
+fn may_be_killed_at_any_step(victim: Victim) {
+    for transport in TRANSPORTS {
+        let mut rig = Rig::start(transport);
+        let survivor = match victim {
+            Victim::Host => &rig.tunnel.plugin,
+            Victim::Plugin => &rig.tunnel.host,
         };
-        if socket.write_all(b"a").is_err() {
-            return false;
+        let before = survivor.descriptors();
+        for step in STEPS {
+            eprintln!("{transport}, {victim:?}: {step:?}");
+            let ends = rig.bring_to(step);
+            rig.replace(transport, victim, || {
+                if let Some((client, server)) = ends {
+                    drain(client);
+                    drain(server);
+                }
+            });
+            rig.serves();
+            rig.comes_to_rest(victim, before);
         }
-        socket.set_nonblocking(true).expect("a socket");
-        let mut found = None;
-        until("it is accepted or reset", || {
-            found = upstream.accept().ok();
-            let read = socket.read(&mut [0]).map_err(|error| error.kind());
-            found.is_some() || read != Err(ErrorKind::WouldBlock)
-        });
-        server = found.map(|(socket, _)| socket);
-        client = Some(socket);
-        server.is_some()
-    });
-    upstream.set_nonblocking(false).expect("a socket");
-    let (mut client, mut server) = client.zip(server).expect("both");
-    for socket in [&client, &server] {
-        socket.set_nonblocking(false).expect("a socket");
-        socket.set_read_timeout(Some(WATCHDOG)).expect("a socket");
     }
-    server.read_exact(&mut [0]).expect("asked");
-    server.write_all(b"answer").expect("the plugin reads");
-    drop(server);
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).expect("answered");
-    assert_eq!(answer, "answer");
-}
-
-/// Descriptors that a process has open.
-fn descriptors(program: &Running) -> usize {
-    let directory = format!("/proc/{}/fd", program.pid());
-    std::fs::read_dir(directory).expect("it runs").count()
-}
-
-fn open_tunnels(directory: &Path, program: &str) -> Option<u64> {
-    let admin = directory.join(format!("tunnel.{program}-admin"));
-    let answer = get(&format!("unix:{}", admin.display()), "/_admin/status").ok()?;
-    let (_, body) = answer.split_once("\r\n\r\n")?;
-    let status: serde_json::Value = serde_json::from_str(body).expect("JSON");
-    status["counters"]["tunnel_tunnels_open"].as_u64()
-}
-
-/// Nothing of what was there is left.
-fn comes_to_rest(directory: &Path, name: &str, program: &Running, descriptors_before: usize) {
-    until("its tunnels are closed", || {
-        open_tunnels(directory, name) == Some(0)
-    });
-    until("its descriptors are as before", || {
-        descriptors(program) <= descriptors_before
-    });
 }
 
 #[test]
 fn a_plugin_may_be_killed_at_any_step() {
-    for transport in TRANSPORTS {
-        let directory = TempDir::new().expect("a directory");
-        let upstream = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = upstream.local_addr().expect("bound").to_string();
-        let host = start_host(transport, directory.path());
-        let front = host.line("listening on ");
-        let mut plugin = start_plugin(transport, directory.path(), &address);
-        serves(&front, &upstream);
-        let before = descriptors(&host);
-        for step in STEPS {
-            eprintln!("{transport}: {step:?}");
-            let ends = bring_to(step, &front, &upstream);
-            plugin.signal(Signal::SIGKILL);
-            drop(plugin.wait());
-            if let Some((client, server)) = ends {
-                drain(client);
-                drain(server);
-            }
-            plugin = start_plugin(transport, directory.path(), &address);
-            serves(&front, &upstream);
-            comes_to_rest(directory.path(), "host", &host, before);
-        }
-    }
+    may_be_killed_at_any_step(Victim::Plugin);
 }
 
 #[test]
 fn a_host_may_be_killed_at_any_step() {
-    for transport in TRANSPORTS {
-        let directory = TempDir::new().expect("a directory");
-        let upstream = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = upstream.local_addr().expect("bound").to_string();
-        let mut host = start_host(transport, directory.path());
-        let mut front = host.line("listening on ");
-        let plugin = start_plugin(transport, directory.path(), &address);
-        serves(&front, &upstream);
-        let before = descriptors(&plugin);
-        for step in STEPS {
-            eprintln!("{transport}: {step:?}");
-            let ends = bring_to(step, &front, &upstream);
-            host.signal(Signal::SIGKILL);
-            drop(host.wait());
-            if let Some((client, server)) = ends {
-                drain(client);
-                drain(server);
-            }
-            host = start_host(transport, directory.path());
-            front = host.line("listening on ");
-            serves(&front, &upstream);
-            comes_to_rest(directory.path(), "plugin", &plugin, before);
-        }
-    }
+    may_be_killed_at_any_step(Victim::Host);
 }
 
 /// A peer that says only the beginning of what it must.
 #[test]
 fn a_plugin_may_be_gone_at_any_step_of_the_handshake() {
     for transport in TRANSPORTS {
-        let directory = TempDir::new().expect("a directory");
-        let upstream = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = upstream.local_addr().expect("bound").to_string();
-        let host = start_host(transport, directory.path());
-        let front = host.line("listening on ");
-        let plugin = start_plugin(transport, directory.path(), &address);
-        serves(&front, &upstream);
-        let before = descriptors(&host);
-        drop(plugin);
+        let mut rig = Rig::start(transport);
+        let before = rig.tunnel.host.descriptors();
+        let address = rig.tunnel.directory.path().join("tunnel");
         let hello = format!(
             "{{\"protocol\":3,\"build\":\"0.1.0\",\"transport\":\"{transport}\",\
              \"window_bytes\":1048576,\"arena_bytes\":1048576,\"pipes\":2}}\n"
         );
-        for length in [0, 1, hello.len() / 2, hello.len() - 1, hello.len()] {
-            let mut peer = UnixStream::connect(directory.path().join("tunnel")).expect("listening");
-            peer.write_all(&hello.as_bytes()[..length])
-                .expect("the host reads");
-            if length == hello.len() {
-                // Its answer has come, and what the host waits for never will.
-                let mut answer = [0; 10];
-                peer.read_exact(&mut answer).expect("an answer");
-                assert_eq!(&answer, b"{\"welcome\"");
+        rig.replace(transport, Victim::Plugin, || {
+            for length in [0, 1, hello.len() / 2, hello.len() - 1, hello.len()] {
+                let mut peer = UnixStream::connect(&address).expect("listening");
+                peer.write_all(&hello.as_bytes()[..length])
+                    .expect("the host reads");
+                if length == hello.len() {
+                    // Its answer has come, and what the host waits for never will.
+                    let mut answer = [0; 10];
+                    peer.read_exact(&mut answer).expect("an answer");
+                    assert_eq!(&answer, b"{\"welcome\"");
+                }
             }
-        }
-        let _plugin = start_plugin(transport, directory.path(), &address);
-        serves(&front, &upstream);
-        comes_to_rest(directory.path(), "host", &host, before);
+        });
+        rig.serves();
+        rig.comes_to_rest(Victim::Plugin, before);
     }
 }

@@ -13,8 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{Running, WATCHDOG, bin, command, get, until};
-use tempfile::TempDir;
+use support::{Running, WATCHDOG, get, tunnel::Tunnel, until};
 
 /// A bound, or what the environment says instead.
 fn bound(name: &str, short: u64) -> u64 {
@@ -22,66 +21,29 @@ fn bound(name: &str, short: u64) -> u64 {
     text.map_or(short, |text| text.parse().expect(name))
 }
 
-struct Tunnel {
-    host: Running,
-    plugin: Running,
-    front: String,
-    directory: TempDir,
+fn start(origin: &[&str]) -> Tunnel {
+    let tunnel = Tunnel::start_with("ring", &["--max-connections=4200", "--threads=4"], origin);
+    assert!(
+        get(&tunnel.front, "/small")
+            .expect("answered")
+            .ends_with("ok")
+    );
+    tunnel
 }
 
-impl Tunnel {
-    fn start(origin: &[&str]) -> Self {
-        let directory = TempDir::new().expect("a directory");
-        let address = format!("--addr={}", directory.path().join("tunnel").display());
-        let mut host = command(bin("http-tunnel-host"));
-        host.args(["--transport=ring", "--listen=127.0.0.1:0", &address]);
-        host.args(["--max-connections=4200", "--threads=4"]);
-        let host = Running::start(&mut host);
-        let front = host.line("listening on ");
-        let mut plugin = command(bin("http-tunnel-plugin"));
-        plugin.args(["--transport=ring", &address]).args(origin);
-        let plugin = Running::start(&mut plugin);
-        assert!(get(&front, "/small").expect("answered").ends_with("ok"));
-        Self {
-            host,
-            plugin,
-            front,
-            directory,
-        }
+/// Until no connection is open: what is open in both processes, in descriptors and KiB.
+fn rest(tunnel: &Tunnel) -> [(usize, u64); 2] {
+    let programs = [&tunnel.host, &tunnel.plugin];
+    for program in ["host", "plugin"] {
+        tunnel.until_idle(program);
     }
-
-    fn counter(&self, program: &str, name: &str) -> u64 {
-        let admin = self
-            .directory
-            .path()
-            .join(format!("tunnel.{program}-admin"));
-        let answer = get(&format!("unix:{}", admin.display()), "/_admin/status");
-        let answer = answer.expect("served");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
-        let status: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        status["counters"][name].as_u64().expect(name)
-    }
-
-    /// Until no connection is open: what is open in both processes, in descriptors and KiB.
-    fn rest(&self) -> [(usize, u64); 2] {
-        for program in ["host", "plugin"] {
-            until("every tunnel has ended", || {
-                self.counter(program, "tunnel_tunnels_open") == 0
-            });
-        }
-        // The plugin's connections to its origin end a moment later.
-        let mut last = [0; 2];
-        until("descriptors are closed", || {
-            let now = [&self.host, &self.plugin].map(descriptors);
-            std::mem::replace(&mut last, now) == now
-        });
-        [&self.host, &self.plugin].map(|program| (descriptors(program), private_kib(program)))
-    }
-}
-
-fn descriptors(program: &Running) -> usize {
-    let open = std::fs::read_dir(format!("/proc/{}/fd", program.pid()));
-    open.expect("it runs").count()
+    // The plugin's connections to its origin end a moment later.
+    let mut last = [0; 2];
+    until("descriptors are closed", || {
+        let now = programs.map(Running::descriptors);
+        std::mem::replace(&mut last, now) == now
+    });
+    programs.map(|program| (program.descriptors(), private_kib(program)))
 }
 
 /// Memory of its own: segment and arena are shared.
@@ -180,7 +142,7 @@ fn echo_until(front: &str, seed: u64, deadline: Instant) -> u64 {
 fn bodies_come_back_as_they_were_sent_and_nothing_is_left() {
     let length = Duration::from_secs(bound("HOPBENCH_SOAK_SECONDS", 3));
     for origin in [&["--origin=in-process"][..], &["--origin-port=0"]] {
-        let tunnel = Tunnel::start(origin);
+        let tunnel = start(origin);
         let right = AtomicU64::new(0);
         let round = |length: Duration, seed: u64| {
             let deadline = Instant::now() + length;
@@ -192,7 +154,7 @@ fn bodies_come_back_as_they_were_sent_and_nothing_is_left() {
                     });
                 }
             });
-            tunnel.rest()
+            rest(&tunnel)
         };
         let before = round(length / 5, 1000);
         let after = round(length, 2000);
@@ -211,7 +173,7 @@ fn bodies_come_back_as_they_were_sent_and_nothing_is_left() {
 fn many_connections_at_once_and_one_after_another_leave_nothing() {
     let at_once = bound("HOPBENCH_SOAK_CONNECTIONS", 400);
     let one_by_one = bound("HOPBENCH_SOAK_CHURN", 2000);
-    let tunnel = Tunnel::start(&["--origin=in-process"]);
+    let tunnel = start(&["--origin=in-process"]);
     let request = b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n";
     let all_at_once = || {
         let mut sockets: Vec<TcpStream> = (0..at_once).map(|_| connect(&tunnel.front)).collect();
@@ -233,10 +195,10 @@ fn many_connections_at_once_and_one_after_another_leave_nothing() {
         }
     };
     all_at_once();
-    let before = tunnel.rest();
+    let before = rest(&tunnel);
     all_at_once();
     one_after_another();
-    let after = tunnel.rest();
+    let after = rest(&tunnel);
     eprintln!(
         "{at_once} at once, {one_by_one} one after another; descriptors and private KiB of host \
          and plugin: {before:?} before, {after:?} after"

@@ -6,72 +6,17 @@ mod support;
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    path::Path,
     process::Stdio,
     thread,
 };
 
 use nix::sys::signal::Signal;
-use support::{Running, bin, command, get, installed, output, text, until};
+use support::{
+    Running, bin, command, get, installed, output, text,
+    tunnel::{LOG, TRANSPORTS, Tunnel, start_host, start_plugin},
+    until,
+};
 use tempfile::TempDir;
-
-const TRANSPORTS: [&str; 3] = ["stream", "shm", "ring"];
-
-/// A host and a plugin, each a process.
-struct Tunnel {
-    host: Running,
-    plugin: Running,
-    /// Where clients connect.
-    front: String,
-    directory: TempDir,
-}
-
-impl Tunnel {
-    fn start(transport: &str, plugin_options: &[&str]) -> Self {
-        let directory = TempDir::new().expect("a directory");
-        let host = start_host(transport, directory.path());
-        let front = host.line("listening on ");
-        let plugin = start_plugin(transport, directory.path(), plugin_options);
-        Self {
-            host,
-            plugin,
-            front,
-            directory,
-        }
-    }
-
-    /// What the program says of itself; nothing while it is starting.
-    fn status(&self, program: &str) -> Option<serde_json::Value> {
-        let admin = self
-            .directory
-            .path()
-            .join(format!("tunnel.{program}-admin"));
-        let answer = get(&format!("unix:{}", admin.display()), "/_admin/status").ok()?;
-        let (_, body) = answer.split_once("\r\n\r\n")?;
-        Some(serde_json::from_str(body).expect("JSON"))
-    }
-
-    fn counter(&self, program: &str, name: &str) -> u64 {
-        let status = self.status(program).unwrap_or_default();
-        status["counters"][name].as_u64().unwrap_or_default()
-    }
-}
-
-fn start_host(transport: &str, directory: &Path) -> Running {
-    let mut host = command(bin("http-tunnel-host"));
-    host.arg(format!("--transport={transport}"));
-    host.arg(format!("--addr={}", directory.join("tunnel").display()));
-    host.args(["--listen=127.0.0.1:0", "--log=tunnel=debug"]);
-    Running::start(&mut host)
-}
-
-fn start_plugin(transport: &str, directory: &Path, options: &[&str]) -> Running {
-    let mut plugin = command(bin("http-tunnel-plugin"));
-    plugin.arg(format!("--transport={transport}"));
-    plugin.arg(format!("--addr={}", directory.join("tunnel").display()));
-    plugin.arg("--log=tunnel=debug").args(options);
-    Running::start(&mut plugin)
-}
 
 #[test]
 fn either_may_be_started_first() {
@@ -79,11 +24,12 @@ fn either_may_be_started_first() {
         for plugin_first in [false, true] {
             let directory = TempDir::new().expect("a directory");
             let early = plugin_first
-                .then(|| start_plugin(transport, directory.path(), &["--origin-port=0"]));
-            let host = start_host(transport, directory.path());
+                .then(|| start_plugin(transport, directory.path(), &["--origin-port=0", LOG]));
+            let host = start_host(transport, directory.path(), &[LOG]);
             let front = host.line("listening on ");
-            let _plugin = early
-                .unwrap_or_else(|| start_plugin(transport, directory.path(), &["--origin-port=0"]));
+            let _plugin = early.unwrap_or_else(|| {
+                start_plugin(transport, directory.path(), &["--origin-port=0", LOG])
+            });
             let answer = get(&front, "/small").expect("answered");
             assert!(
                 answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ok"),
@@ -156,7 +102,11 @@ fn a_killed_plugin_is_replaced_and_its_clients_are_told() {
         tunnel.plugin.signal(Signal::SIGKILL);
         let ended = client.read(&mut [0; 10]).map_err(|error| error.kind());
         assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset));
-        tunnel.plugin = start_plugin(transport, tunnel.directory.path(), &["--origin=in-process"]);
+        tunnel.plugin = start_plugin(
+            transport,
+            tunnel.directory.path(),
+            &["--origin=in-process", LOG],
+        );
         until("the new plugin is attached", || {
             get(&tunnel.front, "/small").is_ok()
         });
@@ -383,7 +333,7 @@ fn an_address_in_use_is_an_error_and_not_somebody_elses_data() {
     for transport in TRANSPORTS {
         let tunnel = Tunnel::start(transport, &["--origin=in-process"]);
         get(&tunnel.front, "/small").expect("answered");
-        let (status, _, errors) = start_host(transport, tunnel.directory.path()).wait();
+        let (status, _, errors) = start_host(transport, tunnel.directory.path(), &[LOG]).wait();
         assert_eq!(status.code(), Some(4));
         assert!(errors.contains("address in use"), "{errors}");
         let options = ["--origin=in-process", "--admin=none"];
@@ -423,7 +373,7 @@ fn a_peer_that_never_comes_or_differs_is_named() {
         );
     }
 
-    let host = start_host("shm", directory.path());
+    let host = start_host("shm", directory.path(), &[LOG]);
     host.line("listening on ");
     for (options, expected) in [
         (
@@ -459,7 +409,7 @@ fn a_host_of_another_kind_is_named() {
             client.shutdown(Shutdown::Write).expect("half-closed");
         }
     });
-    let plugin = start_plugin("stream", directory.path(), &["--origin=in-process"]);
+    let plugin = start_plugin("stream", directory.path(), &["--origin=in-process", LOG]);
     let (status, _, errors) = plugin.wait();
     assert_eq!(status.code(), Some(4));
     assert!(errors.contains("not the tunnel's protocol"), "{errors}");

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
     pathology,
-    record::{FailureKind, Manifest, PathInfo, Trial},
+    record::{Cell, FailureKind, Manifest, PathInfo, Trial},
     statistics::Spread,
     summary::{CellSummary, ScenarioSummary, Summary, Table},
 };
@@ -289,19 +289,16 @@ fn copies(scenario: &ScenarioSummary<'_>) -> String {
             0 => "–".to_owned(),
             _ => format!("{:.2}", bytes as f64 / body),
         };
-        writeln!(
-            out,
-            "| {} | {} | {} | {} | {} | {} | {} | {} |",
-            row.cell.path,
-            row.cell.endpoint,
-            row.cell.concurrency,
-            thousands(body / requests),
-            thousands(totals.zero_copy_bytes as f64 / requests),
-            thousands(totals.copied_bytes as f64 / requests),
-            per_body_byte(totals.zero_copy_bytes),
-            per_body_byte(totals.copied_bytes),
-        )
-        .expect("a string grows");
+        out += &cell_line(
+            &row.cell,
+            [
+                thousands(body / requests),
+                thousands(totals.zero_copy_bytes as f64 / requests),
+                thousands(totals.copied_bytes as f64 / requests),
+                per_body_byte(totals.zero_copy_bytes),
+                per_body_byte(totals.copied_bytes),
+            ],
+        );
     }
     out
 }
@@ -327,21 +324,29 @@ fn wake_ups(scenario: &ScenarioSummary<'_>) -> String {
             true => hundredths(count as f64 / totals.good as f64),
             false => "–".to_owned(),
         };
-        writeln!(
-            out,
-            "| {} | {} | {} | {} | {} | {} | {} | {} |",
-            row.cell.path,
-            row.cell.endpoint,
-            row.cell.concurrency,
-            spread(row.context_switches_per_request, hundredths),
-            per_request(totals.doorbells_sent),
-            per_request(totals.doorbells_suppressed),
-            per_request(totals.wake_ups),
-            spread(row.rss_peak_kib, |kib| tenths(kib / 1024.0)),
-        )
-        .expect("a string grows");
+        out += &cell_line(
+            &row.cell,
+            [
+                spread(row.context_switches_per_request, hundredths),
+                per_request(totals.doorbells_sent),
+                per_request(totals.doorbells_suppressed),
+                per_request(totals.wake_ups),
+                spread(row.rss_peak_kib, |kib| tenths(kib / 1024.0)),
+            ],
+        );
     }
     if any { out } else { String::new() }
+}
+
+/// A line of a table that names its cell first.
+fn cell_line(cell: &Cell, figures: [String; 5]) -> String {
+    format!(
+        "| {} | {} | {} | {} |\n",
+        cell.path,
+        cell.endpoint,
+        cell.concurrency,
+        figures.join(" | "),
+    )
 }
 
 fn warnings(scenario: &ScenarioSummary<'_>) -> String {

@@ -3,6 +3,8 @@
 // Every test file uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod tunnel;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
@@ -114,8 +116,20 @@ impl Running {
         }
     }
 
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        open.expect("it runs").count()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).expect("it runs");
+    }
+
+    /// Kills it with 9 and reaps it.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("ours");
     }
 
     pub(crate) fn close_stdin(&mut self) {
