@@ -105,28 +105,51 @@ impl Space<'_> {
     }
 }
 
-/// Fills the spaces from a socket or file, in order.
+/// Fills the spaces from a socket, in order, with what is there.
 ///
 /// # Errors
-/// As readv(2). An interrupted call is repeated.
+/// As recv(2) with `MSG_DONTWAIT`. An interrupted call is repeated.
 pub fn read(from: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<usize> {
-    let count = libc::c_int::try_from(spaces.len().min(PIECES_MAX)).unwrap_or_default();
+    let count = spaces.len().min(PIECES_MAX);
     let pieces = spaces.as_mut_ptr().cast::<libc::iovec>();
+    let from = from.as_raw_fd();
+    if let [Space(piece, _)] = spaces {
+        // SAFETY: the piece names bytes that may be written.
+        return repeat(|| unsafe {
+            libc::recv(from, piece.iov_base, piece.iov_len, libc::MSG_DONTWAIT)
+        });
+    }
+    let mut message = message(pieces, count);
     // SAFETY: `Space` is an iovec, `count` of them are there, and each names bytes that may be
     // written.
-    repeat(|| unsafe { libc::readv(from.as_raw_fd(), pieces, count) })
+    repeat(|| unsafe { libc::recvmsg(from, &raw mut message, libc::MSG_DONTWAIT) })
 }
 
-/// Writes the bytes to a socket or file, in order.
+/// Writes the bytes to a socket, in order, as many as it takes.
 ///
 /// # Errors
-/// As writev(2). An interrupted call is repeated.
+/// As send(2) with `MSG_DONTWAIT`. An interrupted call is repeated.
 pub fn write(to: BorrowedFd<'_>, bytes: &[Readable<'_>]) -> io::Result<usize> {
-    let count = libc::c_int::try_from(bytes.len().min(PIECES_MAX)).unwrap_or_default();
-    let pieces = bytes.as_ptr().cast::<libc::iovec>();
-    // SAFETY: `Readable` is an iovec, `count` of them are there, and each names mapped bytes. They
-    // may change while the kernel reads them, which it is used to.
-    repeat(|| unsafe { libc::writev(to.as_raw_fd(), pieces, count) })
+    const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let to = to.as_raw_fd();
+    // One piece is what there mostly is, and takes a tenth less by the call that is made for it.
+    if let [Readable(piece, _)] = bytes {
+        // SAFETY: the piece names mapped bytes. They may change while the kernel reads them, which
+        // it is used to.
+        return repeat(|| unsafe { libc::send(to, piece.iov_base, piece.iov_len, FLAGS) });
+    }
+    let count = bytes.len().min(PIECES_MAX);
+    let message = message(bytes.as_ptr().cast_mut().cast(), count);
+    // SAFETY: `Readable` is an iovec and `count` of them are there; for the rest, as above.
+    repeat(|| unsafe { libc::sendmsg(to, &raw const message, FLAGS) })
+}
+
+fn message(pieces: *mut libc::iovec, count: usize) -> libc::msghdr {
+    // SAFETY: every field is an integer or a pointer, which may be null.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces;
+    message.msg_iovlen = count;
+    message
 }
 
 fn repeat(mut call: impl FnMut() -> isize) -> io::Result<usize> {

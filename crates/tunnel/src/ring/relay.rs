@@ -118,7 +118,7 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// With more answers due than these, there is always something to do; what is found by sleeping
 /// comes in larger batches.
-const FEW: usize = 16;
+const FEW: usize = 8;
 
 /// About what fits the cache of a core.
 const BURST_BYTES: usize = 512 * 1024;

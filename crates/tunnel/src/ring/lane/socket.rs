@@ -3,7 +3,7 @@
 use std::{io, os::fd::BorrowedFd};
 
 use shm_ring::{
-    Descriptor, Span, Violation,
+    Descriptor, Violation,
     io::{PIECES_MAX, Readable, Space},
 };
 
@@ -16,12 +16,15 @@ const BULK_BYTES: usize = 256 * 1024;
 /// Pipes that one lane may have, so that a few slow readers can't have them all.
 const PIPES_PER_LANE: usize = 4;
 
-/// Pieces of one `writev` out of a lane.
+/// Pieces of one write out of a lane.
 const PIECES: usize = 16;
 const _: () = assert!(PIECES <= PIECES_MAX, "one call");
 
 /// A socket that gives less than this at once is not worth a slot of the arena.
 const OUTSIDE_BULK_BYTES: usize = 8 * 1024;
+
+/// Most requests, and answers that are not long.
+const ENOUGH_BYTES: u32 = 8 * 1024;
 
 /// Writing this takes about as long as waking somebody to do it.
 const BULK_TO_WRITE_BYTES: usize = 64 * 1024;
@@ -42,16 +45,15 @@ impl Lane {
             return Ok(Read::NoRoom);
         }
         let [first, second] = self.spans.free();
-        // With one descriptor left, one piece.
-        let second = if self.room() > 1 {
-            second
-        } else {
-            Span::default()
-        };
         let (segment, side) = (&self.link.segment, self.link.side);
         let mut spaces = [first, second].map(|span| segment.space(self.index, side, span));
-        let offered: usize = spaces.iter().map(Space::len).sum();
-        let count = match read(source, &mut spaces)? {
+        // With one descriptor left, one piece; and where it is enough, since that costs less.
+        let pieces = match self.room() > 1 && first.length < ENOUGH_BYTES {
+            true => &mut spaces[..],
+            false => &mut spaces[..1],
+        };
+        let offered: usize = pieces.iter().map(Space::len).sum();
+        let count = match read(source, pieces)? {
             None => return Ok(Read::Nothing),
             Some(0) => return Ok(Read::End),
             Some(count) => count,
