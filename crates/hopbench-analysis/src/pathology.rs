@@ -147,12 +147,12 @@ fn slower(rules: &PathologyRules, table: &Table<'_>, row: &CellSummary<'_>) -> V
         .filter(|rule| rule.path == row.cell.path);
     let found = named.filter_map(|rule| {
         let other = find_row(table, &rule.than, row.cell.concurrency)?;
-        let (ours, theirs) = (row.rps_ratio?, other.rps_ratio?);
-        // Apart in every block, not only in the median.
-        (ours.max < theirs.min).then(|| Pathology::Slower {
+        let (ours, theirs) = (row.ratios.rps?, other.ratios.rps?);
+        // The intervals are apart, not only the estimates.
+        (ours.high < theirs.low).then(|| Pathology::Slower {
             cell: CellName::of(row),
             than: rule.than.clone(),
-            ratio: ours.median / theirs.median,
+            ratio: ours.ratio / theirs.ratio,
         })
     });
     found.collect()

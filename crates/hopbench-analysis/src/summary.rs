@@ -2,7 +2,8 @@
 //!
 //! A figure over blocks is the median of the blocks' values, with the extremes. A ratio is formed
 //! within a block, between a path and the reference of that block, so that what slows the machine
-//! down for a while slows both. Failed trials have no figures; they are counted beside them.
+//! down for a while slows both; over the blocks it is an [`Estimate`]. Failed trials have no
+//! figures; they are counted beside them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +11,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use hdrhistogram::{Histogram, serialization::Deserializer};
 
 use crate::{
+    estimate::Estimate,
     record::{Cell, Failure, Load, Manifest, Outcome, ScenarioInfo, Trial, Warning},
     statistics::Spread,
 };
@@ -53,8 +55,11 @@ pub struct CellSummary<'a> {
     pub failures: Vec<&'a Failure>,
     pub warnings: Vec<&'a Warning>,
     pub rps: Option<Spread>,
-    /// RPS as a share of the reference's in the same block.
-    pub rps_ratio: Option<Spread>,
+    /// Against the reference in the same block; of the reference, its control's.
+    pub ratios: Ratios,
+    /// The reference against its own twin in the same block, at this concurrency: what is found
+    /// between things that are equal. `None` without a control.
+    pub control: Option<Ratios>,
     pub p50_us: Option<Spread>,
     pub p90_us: Option<Spread>,
     pub p95_us: Option<Spread>,
@@ -73,6 +78,18 @@ pub struct CellSummary<'a> {
     pub rss_before_kib: Option<Spread>,
     pub rss_after_kib: Option<Spread>,
     pub rss_peak_kib: Option<Spread>,
+}
+
+/// What a path has over what another has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ratios {
+    pub rps: Option<Estimate>,
+    pub p95: Option<Estimate>,
+    pub p99: Option<Estimate>,
+    /// CPU time per right answer of everything but the client.
+    pub cpu: Option<Estimate>,
+    /// Peak of the resident memory.
+    pub rss: Option<Estimate>,
 }
 
 /// Of the latencies of all blocks together, in microseconds.
@@ -205,9 +222,16 @@ impl<'a> Table<'a> {
                     .filter(|trial| trial.planned.cell == *cell)
                     .copied()
                     .collect();
-                CellSummary::new(cell, &of_cell, |block| {
-                    reference_rps(info, cell, block, trials)
-                })
+                let reference = Cell {
+                    path: info.reference.clone(),
+                    ..cell.clone()
+                };
+                let of_reference: Vec<&Trial> = trials
+                    .iter()
+                    .filter(|trial| trial.planned.cell == reference)
+                    .copied()
+                    .collect();
+                CellSummary::new(cell, &of_cell, &of_reference)
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
@@ -217,20 +241,6 @@ impl<'a> Table<'a> {
             noise: noise(info, trials),
         })
     }
-}
-
-/// The reference's RPS in a block: the mean of its two trials, if there are two.
-fn reference_rps(info: &ScenarioInfo, cell: &Cell, block: u32, trials: &[&Trial]) -> Option<f64> {
-    let reference = Cell {
-        path: info.reference.clone(),
-        ..cell.clone()
-    };
-    let rps: Vec<f64> = trials
-        .iter()
-        .filter(|trial| trial.planned.cell == reference && trial.planned.block == block)
-        .filter_map(|trial| trial.rps())
-        .collect();
-    (!rps.is_empty()).then(|| rps.iter().sum::<f64>() / rps.len() as f64)
 }
 
 fn noise(info: &ScenarioInfo, trials: &[&Trial]) -> Option<Spread> {
@@ -251,8 +261,13 @@ impl<'a> CellSummary<'a> {
     fn new(
         cell: &Cell,
         trials: &[&'a Trial],
-        reference_rps: impl Fn(u32) -> Option<f64>,
+        of_reference: &[&Trial],
     ) -> Result<Self, HistogramError> {
+        let (first, second): (Vec<&Trial>, Vec<&Trial>) = of_reference
+            .iter()
+            .copied()
+            .partition(|trial| trial.planned.twin == 0);
+        let control = (!second.is_empty()).then(|| Ratios::new(&second, &first));
         let loads = || {
             trials
                 .iter()
@@ -279,7 +294,12 @@ impl<'a> CellSummary<'a> {
             failures: trials.iter().filter_map(|trial| failure(trial)).collect(),
             warnings: trials.iter().flat_map(|trial| &trial.warnings).collect(),
             rps: over(&|trial, _| trial.rps()),
-            rps_ratio: over(&|trial, _| Some(trial.rps()? / reference_rps(trial.planned.block)?)),
+            ratios: match of_reference.first() {
+                // It is compared with itself.
+                Some(first) if first.planned.cell == *cell => control.unwrap_or_default(),
+                _ => Ratios::new(trials, of_reference),
+            },
+            control,
             p50_us: latency(|load| load.latency.p50_us),
             p90_us: latency(|load| load.latency.p90_us),
             p95_us: latency(|load| load.latency.p95_us),
@@ -303,6 +323,42 @@ impl<'a> CellSummary<'a> {
     /// Requests without a right answer, in trials that have figures.
     pub fn failed_requests(&self) -> u64 {
         self.totals.requests - self.totals.good
+    }
+
+    /// Whether one of its ratios is a difference: 1 is not within its interval, and it is farther
+    /// from 1 than what the control finds between things that are equal. `None` without a ratio.
+    pub fn differs(&self, ratio: fn(&Ratios) -> Option<Estimate>) -> Option<bool> {
+        let estimate = ratio(&self.ratios)?;
+        let control = self.control.as_ref().and_then(ratio);
+        let floor = control.map_or(1.0, |control| control.reach());
+        Some(estimate.is_beyond(floor) && !(estimate.low..=estimate.high).contains(&1.0))
+    }
+}
+
+impl Ratios {
+    /// Of `trials` to those of the reference in the same block; of several, to their mean.
+    fn new(trials: &[&Trial], reference: &[&Trial]) -> Self {
+        let ratio = |figure: &dyn Fn(&Trial) -> Option<f64>| {
+            Estimate::of(trials.iter().filter_map(|trial| {
+                let of_block = reference
+                    .iter()
+                    .filter(|other| other.planned.block == trial.planned.block);
+                let figures: Vec<f64> = of_block.filter_map(|other| figure(other)).collect();
+                let mean = figures.iter().sum::<f64>() / figures.len() as f64;
+                Some(figure(trial)? / mean)
+            }))
+        };
+        Self {
+            rps: ratio(&Trial::rps),
+            p95: ratio(&|trial| trial.measured()?.latency.p95_us),
+            p99: ratio(&|trial| trial.measured()?.latency.p99_us),
+            cpu: ratio(&|trial| per_request(server_cpu_us(trial), trial.measured()?)),
+            rss: ratio(&|trial| {
+                trial.measured()?;
+                let peaks = trial.processes.iter().map(|process| process.rss_peak_kib);
+                Some(peaks.sum::<u64>() as f64)
+            }),
+        }
     }
 }
 

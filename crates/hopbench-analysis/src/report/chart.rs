@@ -5,6 +5,7 @@
 use std::fmt::Write;
 
 use crate::{
+    estimate::Estimate,
     statistics::Spread,
     summary::{CellSummary, ScenarioSummary, Table},
 };
@@ -117,14 +118,17 @@ fn panel(table: &Table<'_>, paths: &[&str], top: f64) -> String {
 
 fn bar(axis: &Axis, row: &CellSummary<'_>, x: f64, width: f64, colour: &str) -> String {
     let middle = x + width / 2.0;
-    let Some(Spread { median, min, max }) = row.rps_ratio else {
+    let Some(Estimate {
+        ratio, low, high, ..
+    }) = row.ratios.rps
+    else {
         return format!(
             "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#b00\">failed\
              </text>\n",
             axis.bottom - 4.0
         );
     };
-    let y = axis.y(median);
+    let y = axis.y(ratio);
     format!(
         "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\">\
          <title>{} c={}: {:.1} % ({:.1} to {:.1} %)</title></rect>\
@@ -135,13 +139,13 @@ fn bar(axis: &Axis, row: &CellSummary<'_>, x: f64, width: f64, colour: &str) -> 
         axis.bottom - y,
         escape(&row.cell.path),
         row.cell.concurrency,
-        median * 100.0,
-        min * 100.0,
-        max * 100.0,
-        axis.y(min),
-        axis.y(max),
-        axis.y(max) - 4.0,
-        median * 100.0,
+        ratio * 100.0,
+        low * 100.0,
+        high * 100.0,
+        axis.y(low),
+        axis.y(high),
+        axis.y(high) - 4.0,
+        ratio * 100.0,
     )
 }
 
@@ -153,8 +157,8 @@ struct Axis {
 
 impl Axis {
     fn new(table: &Table<'_>, top: f64) -> Self {
-        let shares = table.rows.iter().filter_map(|row| row.rps_ratio);
-        let largest = shares.map(|share| share.max).fold(1.0, f64::max);
+        let shares = table.rows.iter().filter_map(|row| row.ratios.rps);
+        let largest = shares.map(|share| share.high).fold(1.0, f64::max);
         Self {
             bottom: top + PANEL_HEIGHT,
             // Room for a figure above the highest bar.

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Columns that every line has; CPU columns by role follow.
-const COLUMNS: [&str; 36] = [
+const COLUMNS: [&str; 55] = [
     "scenario",
     "endpoint",
     "path",
@@ -22,9 +22,28 @@ const COLUMNS: [&str; 36] = [
     "rps_median",
     "rps_min",
     "rps_max",
-    "rps_ratio_median",
-    "rps_ratio_min",
-    "rps_ratio_max",
+    "rps_ratio",
+    "rps_ratio_low",
+    "rps_ratio_high",
+    "rps_ratio_p",
+    "p95_ratio",
+    "p95_ratio_low",
+    "p95_ratio_high",
+    "p95_ratio_p",
+    "p99_ratio",
+    "p99_ratio_low",
+    "p99_ratio_high",
+    "p99_ratio_p",
+    "cpu_ratio",
+    "cpu_ratio_low",
+    "cpu_ratio_high",
+    "cpu_ratio_p",
+    "rss_ratio",
+    "rss_ratio_low",
+    "rss_ratio_high",
+    "rss_ratio_p",
+    "blocks",
+    "ratio_confidence",
     "latency_us_p50",
     "latency_us_p90",
     "latency_us_p95",
@@ -121,9 +140,16 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
         median(row.rps),
         min(row.rps),
         max(row.rps),
-        median(row.rps_ratio),
-        min(row.rps_ratio),
-        max(row.rps_ratio),
+    ];
+    let ratios = row.ratios;
+    for ratio in [ratios.rps, ratios.p95, ratios.p99, ratios.cpu, ratios.rss] {
+        let figures = ratio.map(|it| [it.ratio, it.low, it.high, it.p]);
+        fields.extend((0..4).map(|index| number(figures.map(|figures| figures[index]))));
+    }
+    let blocks = ratios.rps.map(|ratio| ratio.blocks.to_string());
+    fields.push(blocks.unwrap_or_default());
+    fields.push(number(ratios.rps.map(|ratio| ratio.confidence)));
+    fields.extend([
         median(row.p50_us),
         median(row.p90_us),
         median(row.p95_us),
@@ -144,7 +170,7 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
         totals.doorbells_sent.to_string(),
         totals.doorbells_suppressed.to_string(),
         totals.wake_ups.to_string(),
-    ];
+    ]);
     let cpu = roles
         .iter()
         .map(|role| median(row.cpu_us_per_request.get(*role).copied()));

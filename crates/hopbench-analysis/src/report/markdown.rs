@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
+    estimate::{self, Estimate},
     pathology,
     record::{Cell, FailureKind, Manifest, PathInfo, Trial},
     statistics::Spread,
-    summary::{CellSummary, ScenarioSummary, Summary, Table},
+    summary::{CellSummary, Ratios, ScenarioSummary, Summary, Table},
 };
 
 /// The whole report.
@@ -58,7 +59,8 @@ pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
             if !paths.contains(&path) {
                 paths.push(path);
             }
-            let share = row.rps_ratio.map(|ratio| percent(ratio.median));
+            let ratio = row.ratios.rps;
+            let share = ratio.map(|ratio| like(row, |it| it.rps) + &percent(ratio.ratio));
             let share = share.unwrap_or_else(|| errors(row));
             shares.entry(path).or_default().insert(index, share);
         }
@@ -185,10 +187,28 @@ fn scenario_heading(scenario: &ScenarioSummary<'_>) -> String {
         out += &format!("\n{}\n", info.analysis.trim());
     }
     out += &format!(
-        "\nMedians over {} block(s), with the lowest and highest in brackets; a ratio is formed \
-         within a block. RPS counts right answers only.\n",
+        "\nMedians over {} block(s), with the lowest and highest in brackets. RPS counts right \
+         answers only.\n",
         info.blocks
     );
+    let estimates = scenario.tables.iter().flat_map(|table| &table.rows);
+    let of_most = estimates
+        .filter_map(|row| row.ratios.rps)
+        .max_by_key(|ratio| ratio.blocks);
+    if let Some(ratio) = of_most {
+        writeln!(
+            out,
+            "\nA ratio is formed within a block; over {} blocks it is the Hodges-Lehmann \
+             estimate, in brackets the interval that covers the true ratio in {:.0} of 100 runs, \
+             and no p is smaller than {:.2}. ≈ marks what is no difference: the interval has \
+             100 % in it, or the reference differs as much from itself, which is what its own row \
+             says.",
+            ratio.blocks,
+            (ratio.confidence * 100.0).floor(),
+            estimate::p_min(ratio.blocks)
+        )
+        .expect("a string grows");
+    }
     out
 }
 
@@ -203,8 +223,9 @@ fn endpoint_table(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> String {
     for role in &scenario.roles {
         out += &format!(" {role} CPU (µs/req) |");
     }
-    out += " server CPU (µs/req) |\n|---|---:|---:|---:|---:|---:|---:|---:|";
-    out += &"---:|".repeat(scenario.roles.len() + 1);
+    out += " server CPU (µs/req) | server CPU vs Baseline |\n\
+            |---|---:|---:|---:|---:|---:|---:|---:|";
+    out += &"---:|".repeat(scenario.roles.len() + 2);
     out += "\n";
     for row in &table.rows {
         out += &table_row(scenario, row);
@@ -229,7 +250,7 @@ fn table_row(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
         spread(row.rps, thousands),
         spread(row.p50_us, milliseconds),
         spread(row.p99_us, milliseconds),
-        spread(row.rps_ratio, percent),
+        share(row, |ratios| ratios.rps),
         spread(row.p90_us, milliseconds),
         errors(row),
     );
@@ -239,8 +260,33 @@ fn table_row(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
             spread(row.cpu_us_per_request.get(role).copied(), tenths)
         );
     }
-    out += &format!(" {} |\n", spread(row.cpu_us_per_request_server, tenths));
+    out += &format!(
+        " {} | {} |\n",
+        spread(row.cpu_us_per_request_server, tenths),
+        share(row, |ratios| ratios.cpu)
+    );
     out
+}
+
+/// A ratio with its interval.
+fn share(row: &CellSummary<'_>, ratio: fn(&Ratios) -> Option<Estimate>) -> String {
+    let Some(estimate) = ratio(&row.ratios) else {
+        return "–".to_owned();
+    };
+    let [ratio_text, low, high] = [estimate.ratio, estimate.low, estimate.high].map(percent);
+    let mut out = like(row, ratio) + &ratio_text;
+    if low != ratio_text || high != ratio_text {
+        out += &format!(" ({low}–{high})");
+    }
+    out
+}
+
+/// Marks what is no difference.
+fn like(row: &CellSummary<'_>, ratio: fn(&Ratios) -> Option<Estimate>) -> String {
+    match row.differs(ratio) {
+        Some(false) => "≈ ".to_owned(),
+        Some(true) | None => String::new(),
+    }
 }
 
 /// Requests without a right answer, and trials that failed altogether.

@@ -249,9 +249,38 @@ fn ratios_are_formed_within_blocks() {
     ];
     let summary = Summary::new(&manifest, &trials).expect("valid records");
     let ratio = summary.scenarios[0].tables[0].rows[1]
-        .rps_ratio
+        .ratios
+        .rps
         .expect("a ratio");
-    assert_eq!((ratio.min, ratio.median, ratio.max), (0.5, 0.5, 0.5));
+    assert!((ratio.low - 0.5).abs() < 1e-12 && (ratio.high - 0.5).abs() < 1e-12);
+}
+
+/// Of three blocks, with a control that differs by up to 10 %: whether a path is told apart.
+fn is_told_apart(rps: [u64; 3]) -> Option<bool> {
+    let manifest = manifest();
+    let trials: Vec<Trial> = (1..=3_u32)
+        .zip([(1_000, 1_100), (1_100, 1_000), (1_050, 1_050)])
+        .zip(rps)
+        .flat_map(|((block, (first, second)), rps)| {
+            [
+                trial("plain", 1, block, 0, first, 100),
+                trial("plain", 1, block, 1, second, 100),
+                trial("fast", 1, block, 0, rps, 100),
+            ]
+        })
+        .collect();
+    let summary = Summary::new(&manifest, &trials).expect("valid records");
+    summary.scenarios[0].tables[0].rows[1].differs(|ratios| ratios.rps)
+}
+
+#[test]
+fn a_difference_is_larger_than_the_control_s_and_in_every_block() {
+    assert_eq!(is_told_apart([800, 810, 790]), Some(true));
+    assert_eq!(is_told_apart([1_300, 1_310, 1_290]), Some(true));
+    // As much as the reference differs from itself.
+    assert_eq!(is_told_apart([980, 985, 975]), Some(false));
+    // The interval has 1 in it.
+    assert_eq!(is_told_apart([700, 720, 1_060]), Some(false));
 }
 
 #[test]
