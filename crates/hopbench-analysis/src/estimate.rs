@@ -16,6 +16,9 @@ pub const CONFIDENCE: f64 = 0.95;
 /// More blocks than these are not looked at: the exact distribution would take too long.
 const BLOCKS_MAX: usize = 200;
 
+/// The same, of each of two sides.
+const BLOCKS_MAX_BETWEEN: usize = 50;
+
 /// A ratio over blocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
@@ -37,28 +40,58 @@ impl Estimate {
     /// Of the ratios that are there, one per block; those that are not positive and finite are
     /// left out. `None` of none.
     pub fn of(ratios: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let usable = |ratio: &f64| ratio.is_finite() && *ratio > 0.0;
-        let logarithms: Vec<f64> = ratios
-            .into_iter()
-            .filter(usable)
-            .take(BLOCKS_MAX)
-            .map(f64::ln)
+        let logarithms = logarithms(ratios, BLOCKS_MAX);
+        let ranks: Vec<usize> = (1..=logarithms.len()).collect();
+        let (p, blocks) = (p_paired(&logarithms), logarithms.len());
+        Self::within(&means_of_pairs(&logarithms), &rank_sums(&ranks), p, blocks)
+    }
+
+    /// Of `head` over `base`, which have nothing to do with one another but what they measure: the
+    /// median of all pairs' ratios, with the interval and p of the rank-sum test (Mann and Whitney
+    /// 1947, *On a test of whether one of two random variables is stochastically larger than the
+    /// other*; Hollander, Wolfe and Chicken, sections 4.1 to 4.3). `None` if either has none.
+    pub fn between(base: &[f64], head: &[f64]) -> Option<Self> {
+        let [base, head] =
+            [base, head].map(|side| logarithms(side.iter().copied(), BLOCKS_MAX_BETWEEN));
+        let mut differences: Vec<f64> = head
+            .iter()
+            .flat_map(|head| base.iter().map(move |base| head - base))
             .collect();
-        let means = means_of_pairs(&logarithms);
-        let middle = means.len() / 2;
-        let median = match means.len() {
+        differences.sort_by(f64::total_cmp);
+        // The ranks without ties, less what the smallest sum is.
+        let ranks: Vec<usize> = (1..=base.len() + head.len()).collect();
+        let below = rank_sums_of(head.len(), &ranks);
+        let least: usize = ranks[..head.len()].iter().sum();
+        let (p, blocks) = (p_between(&base, &head), base.len().min(head.len()));
+        Self::within(&differences, &below[least..], p, blocks)
+    }
+
+    /// The median of what every pair of blocks says, and the interval that leaves out so many on
+    /// either side as a sum of ranks is with a probability of a fortieth.
+    fn within(ordered: &[f64], probabilities: &[f64], p: f64, blocks: usize) -> Option<Self> {
+        let middle = ordered.len() / 2;
+        let median = match ordered.len() {
             0 => return None,
-            odd if odd % 2 == 1 => means[middle],
-            _ => f64::midpoint(means[middle - 1], means[middle]),
+            odd if odd % 2 == 1 => ordered[middle],
+            _ => f64::midpoint(ordered[middle - 1], ordered[middle]),
         };
-        let (beyond, confidence) = outside(logarithms.len());
+        let mut beyond = 0;
+        let mut confidence = 1.0 - 2.0 * probabilities[0];
+        let mut sum = 0.0;
+        for (index, probability) in probabilities.iter().enumerate() {
+            sum += probability;
+            if sum > (1.0 - CONFIDENCE) / 2.0 {
+                break;
+            }
+            (beyond, confidence) = (index, 1.0 - 2.0 * sum);
+        }
         Some(Self {
             ratio: median.exp(),
-            low: means[beyond].exp(),
-            high: means[means.len() - 1 - beyond].exp(),
-            confidence,
-            p: p_value(&logarithms),
-            blocks: logarithms.len(),
+            low: ordered[beyond].exp(),
+            high: ordered[ordered.len() - 1 - beyond].exp(),
+            confidence: confidence.max(0.0),
+            p,
+            blocks,
         })
     }
 
@@ -67,9 +100,11 @@ impl Estimate {
         self.high.max(1.0 / self.low).max(1.0)
     }
 
-    /// Whether it is more than a factor of `reach` from 1.
-    pub fn is_beyond(&self, reach: f64) -> bool {
-        self.ratio.max(1.0 / self.ratio) > reach
+    /// Whether it is told apart from 1: 1 is not within the interval, and it is more than a factor
+    /// of `floor` from 1.
+    pub fn is_difference(&self, floor: f64) -> bool {
+        let distance = self.ratio.max(1.0 / self.ratio);
+        distance > floor && !(self.low..=self.high).contains(&1.0)
     }
 }
 
@@ -78,6 +113,12 @@ pub fn p_min(blocks: usize) -> f64 {
     0.5_f64
         .powi(i32::try_from(blocks).unwrap_or(i32::MAX) - 1)
         .min(1.0)
+}
+
+fn logarithms(ratios: impl IntoIterator<Item = f64>, most: usize) -> Vec<f64> {
+    let usable = |ratio: &f64| ratio.is_finite() && *ratio > 0.0;
+    let ratios = ratios.into_iter().filter(usable);
+    ratios.take(most).map(f64::ln).collect()
 }
 
 /// Of each with each and with itself, in order: the *Walsh averages*.
@@ -90,40 +131,65 @@ fn means_of_pairs(values: &[f64]) -> Vec<f64> {
     means
 }
 
-/// How many of the means of pairs are outside of the interval on either side, and its confidence.
-fn outside(blocks: usize) -> (usize, f64) {
-    let ranks: Vec<usize> = (1..=blocks).collect();
-    let mut below = 0.0;
-    let mut found = (0, 1.0 - p_min(blocks));
-    for (sum, probability) in rank_sums(&ranks).into_iter().enumerate() {
-        below += probability;
-        if below > (1.0 - CONFIDENCE) / 2.0 {
-            break;
-        }
-        found = (sum, 1.0 - 2.0 * below);
-    }
-    found
-}
-
 /// Two-sided, of the signed-rank test; exact with ties, too. Zeros are left out, as Wilcoxon did.
-fn p_value(values: &[f64]) -> f64 {
+fn p_paired(values: &[f64]) -> f64 {
     let mut values: Vec<f64> = values.iter().copied().filter(|one| *one != 0.0).collect();
     values.sort_by(|one, other| one.abs().total_cmp(&other.abs()));
-    // Twice the mean rank of those that are alike, so that it is a whole number.
-    let ranks: Vec<usize> = values
+    let magnitudes: Vec<f64> = values.iter().map(|value| value.abs()).collect();
+    let ranks = ranks(&magnitudes);
+    let positive = values.iter().zip(&ranks).filter(|(value, _)| **value > 0.0);
+    let sum = positive.map(|(_, rank)| rank).sum();
+    two_sided(&rank_sums(&ranks), sum)
+}
+
+/// Two-sided, of the rank-sum test; exact with ties, too.
+fn p_between(base: &[f64], head: &[f64]) -> f64 {
+    let mut all: Vec<f64> = base.iter().chain(head).copied().collect();
+    all.sort_by(f64::total_cmp);
+    let ranks = ranks(&all);
+    let rank_of = |value: &f64| ranks[all.partition_point(|other| other < value)];
+    two_sided(
+        &rank_sums_of(head.len(), &ranks),
+        head.iter().map(rank_of).sum(),
+    )
+}
+
+/// Twice the mean rank of those that are alike, so that it is a whole number.
+fn ranks(ordered: &[f64]) -> Vec<usize> {
+    ordered
         .iter()
         .map(|value| {
-            let first = values.partition_point(|other| other.abs() < value.abs());
-            let behind = values.partition_point(|other| other.abs() <= value.abs());
+            let first = ordered.partition_point(|other| other < value);
+            let behind = ordered.partition_point(|other| other <= value);
             first + 1 + behind
         })
-        .collect();
-    let positive = values.iter().zip(&ranks).filter(|(value, _)| **value > 0.0);
-    let sum: usize = positive.map(|(_, rank)| rank).sum();
-    let probabilities = rank_sums(&ranks);
+        .collect()
+}
+
+fn two_sided(probabilities: &[f64], sum: usize) -> f64 {
     let at_most: f64 = probabilities[..=sum].iter().sum();
     let at_least: f64 = probabilities[sum..].iter().sum();
     (2.0 * at_most.min(at_least)).min(1.0)
+}
+
+/// The probability of each sum of `count` ranks, if each choice is as likely.
+fn rank_sums_of(count: usize, ranks: &[usize]) -> Vec<f64> {
+    let width = ranks.iter().sum::<usize>() + 1;
+    // By how many are chosen so far.
+    let mut ways = vec![vec![0.0; width]; count + 1];
+    ways[0][0] = 1.0;
+    let mut largest = 0;
+    for rank in ranks {
+        largest += rank;
+        for chosen in (1..=count).rev() {
+            for sum in (*rank..=largest).rev() {
+                let with = ways[chosen - 1][sum - rank];
+                ways[chosen][sum] += with;
+            }
+        }
+    }
+    let total: f64 = ways[count].iter().sum();
+    ways[count].iter().map(|ways| ways / total).collect()
 }
 
 /// The probability of each sum of ranks, if each is counted or not with equal chance.
@@ -199,7 +265,41 @@ mod tests {
             (same.ratio, same.low, same.high, same.p),
             (1.0, 1.0, 1.0, 1.0)
         );
-        assert!(!same.is_beyond(same.reach()));
+        assert!(!same.is_difference(1.0));
+    }
+
+    /// Hollander, Wolfe and Chicken, example 4.1 and its sequels: permeability of membranes at term
+    /// and at 12 to 26 weeks of pregnancy. W = 30, P = 0.2544 on two sides, estimate −0.305,
+    /// interval of 96 % from −0.76 to 0.15.
+    #[test]
+    fn an_example_of_the_books_between_two() {
+        let at_term = [0.80, 0.83, 1.89, 1.04, 1.45, 1.38, 1.91, 1.64, 0.73, 1.46];
+        let before = [1.15, 0.88, 0.90, 0.74, 1.21];
+        let [at_term, before] = [&at_term[..], &before].map(|side| {
+            side.iter()
+                .map(|value| f64::exp(*value))
+                .collect::<Vec<_>>()
+        });
+        let estimate = Estimate::between(&at_term, &before).expect("both");
+        let close = |is: f64, shall: f64| assert!((is - shall).abs() < 6e-4, "{is} {shall}");
+        close(estimate.p, 0.2544);
+        close(estimate.ratio.ln(), -0.305);
+        close(estimate.low.ln(), -0.76);
+        close(estimate.high.ln(), 0.15);
+        assert!((0.95..0.97).contains(&estimate.confidence), "{estimate:?}");
+    }
+
+    #[test]
+    fn two_sides_that_are_alike_do_not_differ() {
+        let values = [0.9, 1.0, 1.1];
+        let same = Estimate::between(&values, &values).expect("both");
+        assert_eq!((same.ratio, same.p, same.blocks), (1.0, 1.0, 3));
+        assert!(!same.is_difference(1.0));
+        assert_eq!(Estimate::between(&values, &[]), None);
+        assert_eq!(Estimate::between(&[], &values), None);
+        let apart = Estimate::between(&[1.0, 1.1, 1.2], &[2.0, 2.1, 2.2]).expect("both");
+        assert!((apart.p - 0.1).abs() < 1e-12 && (apart.confidence - 0.9).abs() < 1e-12);
+        assert!(apart.is_difference(1.5) && !apart.is_difference(2.0));
     }
 
     /// The same numbers each time.
@@ -280,6 +380,29 @@ mod tests {
                     "{blocks}: {share}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn intervals_between_two_cover_as_often_as_they_say() {
+        for (base, head) in [(2, 3), (3, 3), (5, 5), (7, 7), (10, 8)] {
+            let mut numbers = Numbers(1);
+            let mut confidence = 0.0;
+            let covered = (0..2_000).filter(|_| {
+                let [base, head] = [(base, 1.0), (head, 0.8)].map(|(blocks, ratio)| {
+                    (0..blocks)
+                        .map(|_| ratio * (0.05 * numbers.two_groups()).exp())
+                        .collect::<Vec<f64>>()
+                });
+                let estimate = Estimate::between(&base, &head).expect("both");
+                confidence = estimate.confidence;
+                (estimate.low..=estimate.high).contains(&0.8)
+            });
+            let share = covered.count() as f64 / 2e3;
+            assert!(
+                (share - confidence).abs() < 0.02,
+                "{base} {head}: {share} {confidence}"
+            );
         }
     }
 

@@ -6,6 +6,7 @@
 //! made again, anywhere, from a run directory alone.
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod estimate;
 pub mod pathology;
 pub mod record;

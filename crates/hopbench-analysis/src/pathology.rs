@@ -53,16 +53,7 @@ pub struct CellName(String);
 
 impl CellName {
     fn of(row: &CellSummary<'_>) -> Self {
-        let cell = &row.cell;
-        let keep_alive = if cell.keep_alive {
-            ""
-        } else {
-            ", no keep-alive"
-        };
-        Self(format!(
-            "{} {} c={}{keep_alive}",
-            cell.path, cell.endpoint, cell.concurrency
-        ))
+        Self(row.cell.to_string())
     }
 }
 

@@ -326,6 +326,24 @@ impl Timing {
     }
 }
 
+impl fmt::Display for Cell {
+    /// For a sentence.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keep_alive = if self.keep_alive {
+            ""
+        } else {
+            ", no keep-alive"
+        };
+        let Self {
+            path,
+            endpoint,
+            concurrency,
+            ..
+        } = self;
+        write!(f, "{path} {endpoint} c={concurrency}{keep_alive}")
+    }
+}
+
 impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

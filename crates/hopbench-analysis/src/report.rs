@@ -1,6 +1,7 @@
 //! Summaries into text.
 
 pub mod chart;
+pub mod compare;
 pub mod csv;
 pub mod markdown;
 pub mod perf;

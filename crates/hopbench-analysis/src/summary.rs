@@ -57,6 +57,8 @@ pub struct CellSummary<'a> {
     pub rps: Option<Spread>,
     /// Against the reference in the same block; of the reference, its control's.
     pub ratios: Ratios,
+    /// What they were estimated from; of the reference, the figures themselves.
+    pub series: Series,
     /// The reference against its own twin in the same block, at this concurrency: what is found
     /// between things that are equal. `None` without a control.
     pub control: Option<Ratios>,
@@ -80,17 +82,26 @@ pub struct CellSummary<'a> {
     pub rss_peak_kib: Option<Spread>,
 }
 
-/// What a path has over what another has.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Ratios {
-    pub rps: Option<Estimate>,
-    pub p95: Option<Estimate>,
-    pub p99: Option<Estimate>,
+/// One of each for every figure that is compared.
+#[derive(Clone, Debug, Default)]
+pub struct Figures<T> {
+    pub rps: T,
+    pub p95: T,
+    pub p99: T,
     /// CPU time per right answer of everything but the client.
-    pub cpu: Option<Estimate>,
+    pub cpu: T,
     /// Peak of the resident memory.
-    pub rss: Option<Estimate>,
+    pub rss: T,
 }
+
+/// What a path has over what another has.
+pub type Ratios = Figures<Option<Estimate>>;
+
+/// One figure of them.
+pub type Figure = fn(&Ratios) -> Option<Estimate>;
+
+/// One value per trial.
+pub type Series = Figures<Vec<f64>>;
 
 /// Of the latencies of all blocks together, in microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -267,7 +278,16 @@ impl<'a> CellSummary<'a> {
             .iter()
             .copied()
             .partition(|trial| trial.planned.twin == 0);
-        let control = (!second.is_empty()).then(|| Ratios::new(&second, &first));
+        let control = Series::over(&second, &first).estimate();
+        let control = (!second.is_empty()).then_some(control);
+        // It is not compared with itself.
+        let is_reference = of_reference
+            .first()
+            .is_some_and(|first| first.planned.cell == *cell);
+        let series = match is_reference {
+            true => Series::plain(trials),
+            false => Series::over(trials, of_reference),
+        };
         let loads = || {
             trials
                 .iter()
@@ -294,11 +314,11 @@ impl<'a> CellSummary<'a> {
             failures: trials.iter().filter_map(|trial| failure(trial)).collect(),
             warnings: trials.iter().flat_map(|trial| &trial.warnings).collect(),
             rps: over(&|trial, _| trial.rps()),
-            ratios: match of_reference.first() {
-                // It is compared with itself.
-                Some(first) if first.planned.cell == *cell => control.unwrap_or_default(),
-                _ => Ratios::new(trials, of_reference),
+            ratios: match is_reference {
+                true => control.clone().unwrap_or_default(),
+                false => series.estimate(),
             },
+            series,
             control,
             p50_us: latency(|load| load.latency.p50_us),
             p90_us: latency(|load| load.latency.p90_us),
@@ -327,38 +347,83 @@ impl<'a> CellSummary<'a> {
 
     /// Whether one of its ratios is a difference: 1 is not within its interval, and it is farther
     /// from 1 than what the control finds between things that are equal. `None` without a ratio.
-    pub fn differs(&self, ratio: fn(&Ratios) -> Option<Estimate>) -> Option<bool> {
+    pub fn differs(&self, ratio: Figure) -> Option<bool> {
         let estimate = ratio(&self.ratios)?;
+        Some(estimate.is_difference(self.floor(ratio)))
+    }
+
+    /// The factor by which the control finds equal things to differ; 1 without one.
+    pub fn floor(&self, ratio: Figure) -> f64 {
         let control = self.control.as_ref().and_then(ratio);
-        let floor = control.map_or(1.0, |control| control.reach());
-        Some(estimate.is_beyond(floor) && !(estimate.low..=estimate.high).contains(&1.0))
+        control.map_or(1.0, |control| control.reach())
     }
 }
 
-impl Ratios {
-    /// Of `trials` to those of the reference in the same block; of several, to their mean.
-    fn new(trials: &[&Trial], reference: &[&Trial]) -> Self {
-        let ratio = |figure: &dyn Fn(&Trial) -> Option<f64>| {
-            Estimate::of(trials.iter().filter_map(|trial| {
-                let of_block = reference
-                    .iter()
-                    .filter(|other| other.planned.block == trial.planned.block);
-                let figures: Vec<f64> = of_block.filter_map(|other| figure(other)).collect();
-                let mean = figures.iter().sum::<f64>() / figures.len() as f64;
-                Some(figure(trial)? / mean)
-            }))
+impl<T> Figures<T> {
+    pub(crate) fn map<U>(&self, function: impl Fn(&T) -> U) -> Figures<U> {
+        Figures {
+            rps: function(&self.rps),
+            p95: function(&self.p95),
+            p99: function(&self.p99),
+            cpu: function(&self.cpu),
+            rss: function(&self.rss),
+        }
+    }
+
+    /// Each with its counterpart.
+    pub(crate) fn zip<'t, U>(&'t self, other: &'t Figures<U>) -> Figures<(&'t T, &'t U)> {
+        Figures {
+            rps: (&self.rps, &other.rps),
+            p95: (&self.p95, &other.p95),
+            p99: (&self.p99, &other.p99),
+            cpu: (&self.cpu, &other.cpu),
+            rss: (&self.rss, &other.rss),
+        }
+    }
+}
+
+impl Series {
+    /// Of `trials` over those of the reference in the same block; of several, over their mean.
+    fn over(trials: &[&Trial], reference: &[&Trial]) -> Self {
+        Self::new(trials, |trial, figure| {
+            let of_block = reference
+                .iter()
+                .filter(|other| other.planned.block == trial.planned.block);
+            let figures: Vec<f64> = of_block.filter_map(|other| figure(other)).collect();
+            figures.iter().sum::<f64>() / figures.len() as f64
+        })
+    }
+
+    /// The figures themselves.
+    fn plain(trials: &[&Trial]) -> Self {
+        Self::new(trials, |_, _| 1.0)
+    }
+
+    fn new(
+        trials: &[&Trial],
+        unit: impl Fn(&Trial, &dyn Fn(&Trial) -> Option<f64>) -> f64,
+    ) -> Self {
+        let values = |figure: &dyn Fn(&Trial) -> Option<f64>| {
+            trials
+                .iter()
+                .filter_map(|trial| Some(figure(trial)? / unit(trial, figure)))
+                .collect()
         };
         Self {
-            rps: ratio(&Trial::rps),
-            p95: ratio(&|trial| trial.measured()?.latency.p95_us),
-            p99: ratio(&|trial| trial.measured()?.latency.p99_us),
-            cpu: ratio(&|trial| per_request(server_cpu_us(trial), trial.measured()?)),
-            rss: ratio(&|trial| {
+            rps: values(&Trial::rps),
+            p95: values(&|trial| trial.measured()?.latency.p95_us),
+            p99: values(&|trial| trial.measured()?.latency.p99_us),
+            cpu: values(&|trial| per_request(server_cpu_us(trial), trial.measured()?)),
+            rss: values(&|trial| {
                 trial.measured()?;
                 let peaks = trial.processes.iter().map(|process| process.rss_peak_kib);
                 Some(peaks.sum::<u64>() as f64)
             }),
         }
+    }
+
+    fn estimate(&self) -> Ratios {
+        self.map(|values| Estimate::of(values.iter().copied()))
     }
 }
 

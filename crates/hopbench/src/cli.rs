@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Write the report of a run anew
     Report(Report),
+    /// Tell two runs apart, cell by cell
+    Compare(Compare),
     /// How far a run is, from another terminal
     Status(Status),
 }
@@ -94,6 +96,17 @@ pub(crate) struct Run {
 pub(crate) struct Report {
     /// Directory of the run [default: the latest]
     pub(crate) run: Option<PathBuf>,
+    /// Where runs are looked for
+    #[arg(long, value_name = "DIR", default_value = "bench_results")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    /// Directory of the run that was there before
+    pub(crate) base: PathBuf,
+    /// Directory of the run to be told from it [default: the latest]
+    pub(crate) head: Option<PathBuf>,
     /// Where runs are looked for
     #[arg(long, value_name = "DIR", default_value = "bench_results")]
     pub(crate) out: PathBuf,

@@ -1,5 +1,6 @@
 //! The subcommands, each in a file of its name.
 
+mod compare;
 mod describe;
 mod doctor;
 mod list;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         format: cli.format,
     };
     match &cli.command {
+        Command::Compare(options) => compare::run(&context, options),
         Command::Describe(options) => describe::run(&context, options),
         Command::Doctor => doctor::run(&context),
         Command::List => list::run(&context),

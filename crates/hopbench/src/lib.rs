@@ -43,6 +43,8 @@ pub(crate) mod exit {
     pub(crate) const FAILED: u8 = 1;
     /// A mistake on the command line or in a file it names.
     pub(crate) const USAGE: u8 = 2;
+    /// There is nothing to say: two runs are not comparable.
+    pub(crate) const INCONCLUSIVE: u8 = 3;
     /// Something about the machine: a program is missing, a directory can't be written.
     pub(crate) const ENVIRONMENT: u8 = 4;
 }

@@ -3,7 +3,11 @@
 
 mod support;
 
-use std::{fs, process::Output};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 use support::{bin, command, output, text};
 use tempfile::TempDir;
@@ -287,4 +291,43 @@ fn two_paths_of_one_name_are_a_mistake() {
         2,
         &["two paths are named 'direct'", "rename"],
     );
+}
+
+/// The committed run.
+fn reference_run() -> PathBuf {
+    let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench_results/reference");
+    let mut runs = fs::read_dir(runs).expect("a directory");
+    runs.next().expect("a run").expect("listed").path()
+}
+
+#[test]
+fn a_run_is_compared_with_itself_and_not_with_another_machine_s() {
+    let shell = Shell::new();
+    let base = reference_run();
+    let base_name = base.to_str().expect("a name");
+    let same = shell.hopbench(&["compare", base_name, base_name]);
+    assert!(same.status.success(), "{}", text(&same.stderr));
+    assert!(
+        text(&same.stdout).contains("\n0 of "),
+        "{}",
+        text(&same.stdout)
+    );
+
+    let other = shell.directory.path().join("other");
+    fs::create_dir(&other).expect("created");
+    for name in ["plan.json", "trials.jsonl"] {
+        fs::copy(base.join(name), other.join(name)).expect("copied");
+    }
+    let manifest = fs::read_to_string(base.join("manifest.json")).expect("readable");
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    manifest["machine"]["cores"] = 96.into();
+    shell.write("other/manifest.json", &manifest.to_string());
+    let other = other.to_str().expect("a name");
+    shell.mistake(
+        &["compare", base_name, other],
+        3,
+        &["the runs are not comparable: cores '2' and '96'"],
+    );
+    shell.mistake(&["compare", base_name, "absent"], 4, &["'absent'"]);
+    shell.mistake(&["compare", base_name], 4, &["there are no runs"]);
 }

@@ -141,7 +141,7 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
         min(row.rps),
         max(row.rps),
     ];
-    let ratios = row.ratios;
+    let ratios = &row.ratios;
     for ratio in [ratios.rps, ratios.p95, ratios.p99, ratios.cpu, ratios.rss] {
         let figures = ratio.map(|it| [it.ratio, it.low, it.high, it.p]);
         fields.extend((0..4).map(|index| number(figures.map(|figures| figures[index]))));

@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
-    estimate::{self, Estimate},
-    pathology,
+    estimate, pathology,
     record::{Cell, FailureKind, Manifest, PathInfo, Trial},
     statistics::Spread,
-    summary::{CellSummary, Ratios, ScenarioSummary, Summary, Table},
+    summary::{CellSummary, Figure, ScenarioSummary, Summary, Table},
 };
 
 /// The whole report.
@@ -269,7 +268,7 @@ fn table_row(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
 }
 
 /// A ratio with its interval.
-fn share(row: &CellSummary<'_>, ratio: fn(&Ratios) -> Option<Estimate>) -> String {
+fn share(row: &CellSummary<'_>, ratio: Figure) -> String {
     let Some(estimate) = ratio(&row.ratios) else {
         return "–".to_owned();
     };
@@ -282,7 +281,7 @@ fn share(row: &CellSummary<'_>, ratio: fn(&Ratios) -> Option<Estimate>) -> Strin
 }
 
 /// Marks what is no difference.
-fn like(row: &CellSummary<'_>, ratio: fn(&Ratios) -> Option<Estimate>) -> String {
+fn like(row: &CellSummary<'_>, ratio: Figure) -> String {
     match row.differs(ratio) {
         Some(false) => "≈ ".to_owned(),
         Some(true) | None => String::new(),
@@ -431,7 +430,7 @@ fn paths(paths: &[PathInfo]) -> String {
     out
 }
 
-fn connection(keep_alive: bool) -> &'static str {
+pub(super) fn connection(keep_alive: bool) -> &'static str {
     if keep_alive {
         ""
     } else {
@@ -464,7 +463,7 @@ fn milliseconds(us: f64) -> String {
     }
 }
 
-fn percent(ratio: f64) -> String {
+pub(super) fn percent(ratio: f64) -> String {
     let percent = ratio * 100.0;
     if percent < 9.95 {
         format!("{percent:.1} %")

@@ -21,7 +21,7 @@ pub fn render(summary: &Summary<'_>) -> String {
 }
 
 /// Pads the cells of every table in `text` to the width of their column.
-fn align(text: &str) -> String {
+pub(super) fn align(text: &str) -> String {
     let mut out = String::new();
     let mut table: Vec<Vec<&str>> = Vec::new();
     for line in text.lines().chain([""]) {

@@ -7,8 +7,9 @@ use hdrhistogram::{
     serialization::{Serializer, V2DeflateSerializer},
 };
 
-use super::{chart, csv, markdown, perf, terminal};
+use super::{chart, compare, csv, markdown, perf, terminal};
 use crate::{
+    compare::{Comparison, Difference, Incomparable, Side},
     pathology::{self, Pathology},
     record::*,
     summary::Summary,
@@ -318,4 +319,177 @@ fn records_survive_being_written_and_read() {
         let read: Trial = serde_json::from_str(&line).expect("read");
         assert_eq!(serde_json::to_string(&read).expect("written"), line);
     }
+}
+
+/// Compares with itself what `change` makes of one side.
+fn compare_with(
+    change: impl FnOnce(&mut Manifest, &mut Vec<Trial>),
+    look: impl FnOnce(Result<Comparison<'_>, Incomparable>),
+) {
+    let (base_manifest, base_trials) = (manifest(), trials());
+    let (mut head_manifest, mut head_trials) = (manifest(), trials());
+    change(&mut head_manifest, &mut head_trials);
+    let base = Summary::new(&base_manifest, &base_trials).expect("valid records");
+    let head = Summary::new(&head_manifest, &head_trials).expect("valid records");
+    look(Comparison::new(
+        Side {
+            summary: &base,
+            trials: &base_trials,
+        },
+        Side {
+            summary: &head,
+            trials: &head_trials,
+        },
+    ));
+}
+
+#[test]
+fn a_run_does_not_differ_from_itself() {
+    compare_with(
+        |_, _| {},
+        |comparison| {
+            let comparison = comparison.expect("comparable");
+            assert_eq!(comparison.cells.len(), 6);
+            let json = serde_json::Value::from(compare::cells(&comparison)).to_string();
+            assert!(!json.contains("\"differs\":true"), "{json}");
+            assert!(json.contains("\"differs\":false"), "{json}");
+            let text = compare::terminal(&comparison);
+            assert!(text.contains("\n0 of 15 figures differ."), "{text}");
+        },
+    );
+}
+
+#[test]
+fn a_slower_path_is_told_from_what_it_was() {
+    compare_with(
+        |_, trials| {
+            for trial in trials {
+                let load = trial
+                    .load
+                    .as_mut()
+                    .filter(|_| trial.planned.cell.path == "slow");
+                if let Some(load) = load {
+                    load.elapsed_us *= 2.0;
+                }
+            }
+        },
+        |comparison| {
+            let comparison = comparison.expect("comparable");
+            let differing: Vec<String> = comparison
+                .cells
+                .iter()
+                .filter(|cell| cell.differs(|ratios| ratios.rps) == Some(true))
+                .map(|cell| cell.head.cell.to_string())
+                .collect();
+            assert_eq!(differing, ["slow /small c=1"]);
+            insta::assert_snapshot!(compare::markdown(&comparison));
+        },
+    );
+}
+
+#[test]
+fn cells_of_one_run_alone_are_named() {
+    compare_with(
+        |_, trials| {
+            for trial in trials {
+                if trial.planned.cell.path == "slow" {
+                    trial.planned.cell.path = "slower".to_owned();
+                }
+            }
+        },
+        |comparison| {
+            let comparison = comparison.expect("comparable");
+            assert_eq!(comparison.cells.len(), 4);
+            let text = compare::markdown(&comparison);
+            assert!(
+                text.contains("Only in base: slow /small c=1, slow /small c=8\n"),
+                "{text}"
+            );
+            assert!(
+                text.contains("Only in head: slower /small c=1, slower"),
+                "{text}"
+            );
+        },
+    );
+}
+
+/// What is named as different, if `change` is made on one side.
+fn incomparable(change: impl FnOnce(&mut Manifest, &mut Vec<Trial>)) -> Vec<Difference> {
+    let mut found = Vec::new();
+    compare_with(change, |comparison| {
+        let error = comparison.expect_err("incomparable");
+        assert!(
+            error
+                .to_string()
+                .starts_with("the runs are not comparable: "),
+            "{error}"
+        );
+        found = error.0;
+    });
+    found
+}
+
+#[test]
+fn runs_under_other_conditions_are_not_compared() {
+    let difference = |key: &str, base: &str, head: &str| {
+        let [key, base, head] = [key, base, head].map(str::to_owned);
+        vec![Difference { key, base, head }]
+    };
+    assert_eq!(
+        incomparable(|manifest, _| manifest.machine.cores = 4),
+        difference("cores", "2", "4")
+    );
+    assert_eq!(
+        incomparable(|manifest, _| manifest.profile = "debug".to_owned()),
+        difference("profile", "release", "debug")
+    );
+    assert_eq!(
+        incomparable(|manifest, _| manifest.scenarios[0].reference = "fast".to_owned()),
+        difference("reference of 'matrix'", "plain", "fast")
+    );
+    assert_eq!(
+        incomparable(|_, trials| trials[0].planned.duration_ms = 500),
+        difference(
+            "load",
+            "1000 ms after 100 ms of warm-up",
+            "500 ms after 100 ms of warm-up"
+        )
+    );
+    let generator = |trial: &mut Trial| trial.load.as_mut().expect("loaded").generator.clear();
+    assert_eq!(
+        incomparable(|_, trials| generator(&mut trials[0])),
+        difference("load generator", "script", "")
+    );
+    let other = incomparable(|_, trials| {
+        trials
+            .iter_mut()
+            .for_each(|trial| trial.planned.cell.concurrency += 1);
+    });
+    assert_eq!(other[0].key, "cells");
+    assert_eq!(
+        other[0].head,
+        "plain /small c=2, fast /small c=2, slow /small c=2, 3 more"
+    );
+}
+
+#[test]
+fn one_block_and_no_trials_are_compared_as_far_as_they_go() {
+    compare_with(
+        |_, trials| trials.retain(|trial| trial.planned.block == 1),
+        |comparison| {
+            let comparison = comparison.expect("comparable");
+            let slow = comparison
+                .cells
+                .iter()
+                .find(|cell| cell.head.cell.path == "slow");
+            let change = slow.expect("there").changes.rps.expect("one block each");
+            assert_eq!(change.blocks, 1);
+            assert!(change.confidence < 0.6, "{change:?}");
+        },
+    );
+    let nothing = incomparable(|_, trials| trials.clear());
+    assert_eq!(
+        (nothing[0].key.as_str(), nothing[0].head.as_str()),
+        ("cells", "")
+    );
 }

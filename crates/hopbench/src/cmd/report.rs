@@ -20,11 +20,17 @@ pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<Ex
         Some(path) => RunDir::open(path)?,
         None => RunDir::latest(&options.out)?,
     };
-    let (manifest, trials) = (run_dir.manifest()?, run_dir.trials()?);
-    check_against_plan(&run_dir.plan()?, &trials)?;
+    let (manifest, trials) = read(&run_dir)?;
     write(&run_dir, &manifest, &trials)?;
     show(context, &run_dir, &manifest, &trials)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The records of a run, finished or not.
+pub(super) fn read(run_dir: &RunDir) -> anyhow::Result<(Manifest, Vec<Trial>)> {
+    let (manifest, trials) = (run_dir.manifest()?, run_dir.trials()?);
+    check_against_plan(&run_dir.plan()?, &trials)?;
+    Ok((manifest, trials))
 }
 
 /// Records are those of planned trials, each once.

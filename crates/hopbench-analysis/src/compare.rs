@@ -1,0 +1,218 @@
+//! Two runs, cell by cell.
+//!
+//! The runs share no blocks, so what is compared is each run's own ratios to its reference: a
+//! machine that was slower as a whole in one of them is slower for the reference, too. Only the
+//! reference itself is compared as it is, which tells how much the machine differed.
+
+use std::fmt;
+
+use crate::{
+    estimate::Estimate,
+    record::{Cell, Manifest, PlannedTrial, Trial},
+    summary::{CellSummary, Figure, Ratios, Summary},
+};
+
+/// What `head` has over `base`.
+#[derive(Debug)]
+pub struct Comparison<'a> {
+    /// Cells that are in both, in the order of `head`'s report.
+    pub cells: Vec<Compared<'a>>,
+    pub only_base: Vec<&'a Cell>,
+    pub only_head: Vec<&'a Cell>,
+}
+
+/// One cell of both runs.
+#[derive(Debug)]
+pub struct Compared<'a> {
+    pub base: &'a CellSummary<'a>,
+    pub head: &'a CellSummary<'a>,
+    /// Of the reference, how its figures changed; of all others, how their shares of it did.
+    pub changes: Ratios,
+    pub is_reference: bool,
+}
+
+/// Why two runs have nothing to say of one another.
+#[derive(Debug, thiserror::Error)]
+pub struct Incomparable(pub Vec<Difference>);
+
+/// A condition of measuring that is not the same.
+#[derive(Debug, PartialEq)]
+pub struct Difference {
+    pub key: String,
+    pub base: String,
+    pub head: String,
+}
+
+/// One of the runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    pub summary: &'a Summary<'a>,
+    pub trials: &'a [Trial],
+}
+
+impl<'a> Comparison<'a> {
+    /// # Errors
+    /// If the runs were made under different conditions, or have no cell in common.
+    pub fn new(base: Side<'a>, head: Side<'a>) -> Result<Self, Incomparable> {
+        let mut differences = environment(base.summary.manifest, head.summary.manifest);
+        differences.extend(loads(base.trials, head.trials));
+        if !differences.is_empty() {
+            return Err(Incomparable(differences));
+        }
+        let [of_base, of_head] = [base, head].map(|side| rows(side.summary));
+        let find = |rows: &[(&'a CellSummary<'a>, bool)], cell: &Cell| {
+            rows.iter().find(|(row, _)| row.cell == *cell).copied()
+        };
+        let cells: Vec<Compared<'a>> = of_head
+            .iter()
+            .filter_map(|(head, is_reference)| {
+                let (base, _) = find(&of_base, &head.cell)?;
+                Some(Compared {
+                    base,
+                    head,
+                    changes: base
+                        .series
+                        .zip(&head.series)
+                        .map(|(base, head)| Estimate::between(base, head)),
+                    is_reference: *is_reference,
+                })
+            })
+            .collect();
+        let missing = |from: &[(&'a CellSummary<'a>, bool)], of: &[(&'a CellSummary<'a>, bool)]| {
+            let all = of.iter().map(|(row, _)| &row.cell);
+            all.filter(|cell| find(from, cell).is_none()).collect()
+        };
+        let comparison = Self {
+            cells,
+            only_base: missing(&of_head, &of_base),
+            only_head: missing(&of_base, &of_head),
+        };
+        if comparison.cells.is_empty() {
+            return Err(Incomparable(vec![Difference {
+                key: "cells".to_owned(),
+                base: list(&comparison.only_base),
+                head: list(&comparison.only_head),
+            }]));
+        }
+        Ok(comparison)
+    }
+}
+
+impl Compared<'_> {
+    /// Whether a change is a difference: 1 is not within its interval, and it is larger than what
+    /// the control of either run finds between equal things. `None` without a figure.
+    pub fn differs(&self, ratio: Figure) -> Option<bool> {
+        let floor = self.base.floor(ratio).max(self.head.floor(ratio));
+        Some(ratio(&self.changes)?.is_difference(floor))
+    }
+}
+
+fn rows<'a>(summary: &'a Summary<'a>) -> Vec<(&'a CellSummary<'a>, bool)> {
+    let mut all = Vec::new();
+    for scenario in &summary.scenarios {
+        let rows = scenario.tables.iter().flat_map(|table| &table.rows);
+        all.extend(rows.map(|row| (row, row.cell.path == scenario.info.reference)));
+    }
+    all
+}
+
+/// What must be the same of machine and build for figures to be comparable.
+fn environment(base: &Manifest, head: &Manifest) -> Vec<Difference> {
+    let keys = |manifest: &Manifest| {
+        let machine = &manifest.machine;
+        let cgroup = machine.cgroup.iter();
+        let limits: Vec<String> = cgroup
+            .map(|(name, limit)| format!("{name} {limit}"))
+            .collect();
+        [
+            ("processor", machine.cpu_model.clone()),
+            ("cores", machine.cores.to_string()),
+            ("governor", machine.governor.clone()),
+            ("virtualization", machine.virtualization.clone()),
+            ("kernel", machine.kernel.clone()),
+            ("operating system", machine.operating_system.clone()),
+            ("limits", limits.join(", ")),
+            ("profile", manifest.profile.clone()),
+        ]
+    };
+    let both = keys(base).into_iter().zip(keys(head));
+    let mut found: Vec<Difference> = both
+        .filter(|((_, base), (_, head))| base != head)
+        .map(|((key, base), (_, head))| Difference {
+            key: key.to_owned(),
+            base,
+            head,
+        })
+        .collect();
+    for scenario in &head.scenarios {
+        let of_base = base
+            .scenarios
+            .iter()
+            .find(|other| other.name == scenario.name);
+        if let Some(of_base) = of_base
+            && of_base.reference != scenario.reference
+        {
+            found.push(Difference {
+                key: format!("reference of '{}'", scenario.name),
+                base: of_base.reference.clone(),
+                head: scenario.reference.clone(),
+            });
+        }
+    }
+    found
+}
+
+/// How cells of both runs were loaded. The first difference stands for all.
+fn loads(base: &[Trial], head: &[Trial]) -> Option<Difference> {
+    head.iter().find_map(|head| {
+        let base = base
+            .iter()
+            .find(|base| base.planned.cell == head.planned.cell)?;
+        let [ours, theirs] = [head, base].map(|trial| load(&trial.planned));
+        if ours != theirs {
+            return Some(Difference {
+                key: "load".to_owned(),
+                base: theirs,
+                head: ours,
+            });
+        }
+        let [ours, theirs] = [head, base].map(|trial| trial.load.as_ref());
+        let (ours, theirs) = (ours?, theirs?);
+        (ours.generator != theirs.generator).then(|| Difference {
+            key: "load generator".to_owned(),
+            base: theirs.generator.clone(),
+            head: ours.generator.clone(),
+        })
+    })
+}
+
+fn load(planned: &PlannedTrial) -> String {
+    format!(
+        "{} ms after {} ms of warm-up",
+        planned.duration_ms, planned.warm_up_ms
+    )
+}
+
+fn list(cells: &[&Cell]) -> String {
+    const SHOWN: usize = 3;
+    let mut names: Vec<String> = cells
+        .iter()
+        .take(SHOWN)
+        .map(|cell| cell.to_string())
+        .collect();
+    if cells.len() > SHOWN {
+        names.push(format!("{} more", cells.len() - SHOWN));
+    }
+    names.join(", ")
+}
+
+impl fmt::Display for Incomparable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the runs are not comparable")?;
+        for (index, Difference { key, base, head }) in self.0.iter().enumerate() {
+            let separator = if index == 0 { ": " } else { "; " };
+            write!(f, "{separator}{key} '{base}' and '{head}'")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! `hopbench compare`
+
+use std::process::ExitCode;
+
+use hopbench_analysis::{
+    compare::{Comparison, Side},
+    report::compare,
+    summary::Summary,
+};
+use serde_json::json;
+
+use super::{Context, report::read};
+use crate::{cli, exit, progress::say, run_dir::RunDir};
+
+pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<ExitCode> {
+    let base = RunDir::open(&options.base)?;
+    let head = match &options.head {
+        Some(path) => RunDir::open(path)?,
+        None => RunDir::latest(&options.out)?,
+    };
+    let [of_base, of_head] = [read(&base)?, read(&head)?];
+    let summaries = [
+        Summary::new(&of_base.0, &of_base.1)?,
+        Summary::new(&of_head.0, &of_head.1)?,
+    ];
+    let side = |summary, trials| Side { summary, trials };
+    let comparison = Comparison::new(
+        side(&summaries[0], &of_base.1),
+        side(&summaries[1], &of_head.1),
+    );
+    let comparison = match comparison {
+        Ok(comparison) => comparison,
+        Err(incomparable) => {
+            say(&format!("{incomparable}"));
+            return Ok(ExitCode::from(exit::INCONCLUSIVE));
+        }
+    };
+    let names = format!(
+        "base {}\nhead {}\n",
+        base.path().display(),
+        head.path().display()
+    );
+    let text = names + &compare::terminal(&comparison);
+    context.print(&text, || {
+        json!({
+            "base": base.path(),
+            "head": head.path(),
+            "cells": compare::cells(&comparison),
+            "only_base": comparison.only_base,
+            "only_head": comparison.only_head,
+        })
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
