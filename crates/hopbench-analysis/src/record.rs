@@ -276,6 +276,8 @@ pub enum Warning {
     Errors { failed: u64, requests: u64 },
     /// Concurrency and rate × latency disagree (Little 1961): the generator was not always asking.
     LittlesLaw { concurrency: u32, in_flight: f64 },
+    /// The load ended long after it should have: some requests were answered very late.
+    Overrun { asked_ms: u64, took_ms: f64 },
     /// The hypervisor took this share of the machine's time.
     Steal { share: f64 },
     /// Too few answers for a p99: fewer than 20 lie above it.
@@ -371,6 +373,11 @@ impl fmt::Display for Warning {
                 f,
                 "rate × latency says {in_flight:.1} requests in flight, not {concurrency}: the \
                  load generator was not always asking"
+            ),
+            Self::Overrun { asked_ms, took_ms } => write!(
+                f,
+                "the load took {took_ms:.0} ms instead of {asked_ms}: it waited for single \
+                 requests, and its RPS is of a path that stood still; see the path's logs"
             ),
             Self::ShortTail { good } => {
                 write!(

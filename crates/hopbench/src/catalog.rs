@@ -7,7 +7,11 @@ mod path;
 mod scenario;
 mod template;
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::Path,
+};
 
 use include_dir::{Dir, include_dir};
 
@@ -32,7 +36,7 @@ pub enum CatalogError {
     #[error("{file}: {message}")]
     Invalid { file: String, message: String },
     #[error("could not read '{file}': {error}")]
-    Unreadable { file: String, error: std::io::Error },
+    Unreadable { file: String, error: io::Error },
     #[error("unknown {kind} '{name}'{nearest}; there are: {known}")]
     Unknown {
         kind: &'static str,
@@ -145,7 +149,7 @@ fn is_file(selector: &str) -> bool {
 }
 
 fn from_file<T>(file: &str, parse: fn(&str, &str) -> Result<T, String>) -> Result<T, CatalogError> {
-    let text = fs::read_to_string(file).map_err(|error| CatalogError::Unreadable {
+    let text = read_text(Path::new(file)).map_err(|error| CatalogError::Unreadable {
         file: file.to_owned(),
         error,
     })?;
@@ -153,10 +157,37 @@ fn from_file<T>(file: &str, parse: fn(&str, &str) -> Result<T, String>) -> Resul
         .file_stem()
         .unwrap_or_default()
         .to_string_lossy();
-    parse(&name, &text).map_err(|message| CatalogError::Invalid {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_.+ ".contains(letter);
+    let parsed = match name.chars().all(is_plain) {
+        true => parse(&name, &text),
+        false => Err(
+            "its name is that of what it defines: expected letters, digits, spaces, '-', '_', '.' \
+             and '+'; rename the file"
+                .to_owned(),
+        ),
+    };
+    parsed.map_err(|message| CatalogError::Invalid {
         file: file.to_owned(),
         message,
     })
+}
+
+/// Definitions are a page or two.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+fn read_text(file: &Path) -> io::Result<String> {
+    // Opening anything else may wait, and reading it may never end.
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("expected a regular file"));
+    }
+    let mut text = String::new();
+    let length = File::open(file)?
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)?;
+    if length as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other("expected at most a mebibyte of TOML"));
+    }
+    Ok(text)
 }
 
 fn built_in<T>(

@@ -85,7 +85,8 @@ impl Client {
         })
     }
 
-    /// Asks until `is_ready` likes the answer; the last error if it doesn't before the deadline.
+    /// Asks until `is_ready` likes the answer; the last error if it doesn't before the deadline, at
+    /// which an attempt may be under way.
     /// `give_up` is asked between attempts.
     pub(crate) fn wait_until_ready(
         &self,
@@ -97,10 +98,7 @@ impl Client {
     ) -> anyhow::Result<()> {
         loop {
             give_up()?;
-            let left = deadline
-                .saturating_duration_since(Instant::now())
-                .min(ATTEMPT_TIMEOUT);
-            let problem = match self.ask(server, question, left) {
+            let problem = match self.ask(server, question, ATTEMPT_TIMEOUT) {
                 Ok(answer) => match is_ready(&answer) {
                     Ok(()) => return Ok(()),
                     Err(problem) => anyhow::anyhow!(problem),

@@ -73,6 +73,12 @@ impl RunDir {
         bail!("{}: a hundred runs within a second", describe())
     }
 
+    /// Removes the directory of a run that can't begin.
+    pub(crate) fn discard(self) {
+        // What is left of it is empty, and why it can't begin is told in any case.
+        let _ = fs::remove_dir_all(self.path);
+    }
+
     /// Opens the directory of an earlier run.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         if !path.join(MANIFEST).is_file() {

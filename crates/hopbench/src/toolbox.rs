@@ -27,8 +27,14 @@ impl Toolbox {
     /// With the programs of this workspace in `bin_directory`, by default beside hopbench.
     pub(crate) fn new(bin_directory: Option<PathBuf>) -> anyhow::Result<Self> {
         let bin_directory = match bin_directory {
-            Some(directory) => fs::canonicalize(&directory)
-                .with_context(|| format!("--bin-dir '{}'", directory.display()))?,
+            Some(directory) => {
+                let describe = || format!("--bin-dir '{}'", directory.display());
+                let found = fs::canonicalize(&directory).with_context(describe)?;
+                if !found.is_dir() {
+                    bail!("{}: expected a directory", describe());
+                }
+                found
+            }
             None => {
                 let own = env::current_exe().context("could not find hopbench's own file")?;
                 own.parent()
@@ -64,7 +70,9 @@ impl Toolbox {
     pub(crate) fn missing(&self, path: &PathDefinition) -> Vec<String> {
         let hint = |name: &str| match path.install.get(name) {
             Some(install) => format!("; install it with '{install}'"),
-            None => String::new(),
+            None => "; it is looked for on PATH, for another place write the whole path instead \
+                     of '{{program:…}}'"
+                .to_owned(),
         };
         let bins = path
             .bins()

@@ -445,6 +445,13 @@ fn warnings(planned: &PlannedTrial, load: &Load, disturbance: &Disturbance) -> V
             });
         }
     }
+    let asked_us = planned.duration_ms as f64 * 1e3;
+    if load.elapsed_us > OVERRUN_FACTOR * asked_us {
+        warnings.push(Warning::Overrun {
+            asked_ms: planned.duration_ms,
+            took_ms: load.elapsed_us / 1e3,
+        });
+    }
     let machine_us = load.elapsed_us
         * std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
     let share = disturbance.steal_us as f64 / machine_us;
@@ -459,6 +466,9 @@ fn warnings(planned: &PlannedTrial, load: &Load, disturbance: &Disturbance) -> V
 
 /// How far rate × latency may be off before the generator was not always asking.
 const LITTLE_TOLERANCE: f64 = 0.15;
+
+/// A load that takes this much longer than asked waited for single requests most of the time.
+const OVERRUN_FACTOR: f64 = 2.0;
 
 /// More than this of the machine's time taken by the hypervisor is more than the differences that
 /// are looked for.
@@ -490,5 +500,47 @@ impl Lap {
         let now = Instant::now();
         let elapsed = now - std::mem::replace(&mut self.0, now);
         elapsed.as_secs_f64() * 1e3
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hopbench_analysis::record::Cell;
+
+    use super::*;
+
+    /// What is said of 5,000 answers, asked for in 250 ms by 8 connections, that took this long.
+    fn warnings_after(elapsed_us: f64) -> Vec<Warning> {
+        let planned = PlannedTrial {
+            trial: 1,
+            block: 1,
+            cell: Cell {
+                scenario: String::new(),
+                endpoint: String::new(),
+                path: String::new(),
+                concurrency: 8,
+                keep_alive: true,
+            },
+            twin: 0,
+            duration_ms: 250,
+            warm_up_ms: 0,
+        };
+        let load = Load {
+            elapsed_us,
+            requests: 5_000,
+            good: 5_000,
+            ..Load::default()
+        };
+        warnings(&planned, &load, &Disturbance::default())
+    }
+
+    #[test]
+    fn a_load_that_stood_still_is_told_from_one_that_ended_late() {
+        assert_eq!(warnings_after(260e3), []);
+        let overrun = Warning::Overrun {
+            asked_ms: 250,
+            took_ms: 3_016.0,
+        };
+        assert_eq!(warnings_after(3_016e3), [overrun]);
     }
 }

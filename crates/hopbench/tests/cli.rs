@@ -331,3 +331,32 @@ fn a_run_is_compared_with_itself_and_not_with_another_machine_s() {
     shell.mistake(&["compare", base_name, "absent"], 4, &["'absent'"]);
     shell.mistake(&["compare", base_name], 4, &["there are no runs"]);
 }
+
+#[test]
+fn what_cannot_be_a_definition_is_refused_at_once() {
+    let shell = Shell::new();
+    let path = "summary = 'x'\nfront = '{{port:a}}'\n[[process]]\nname = 'a'\nrole = 'origin'\n\
+                command = ['true']\nversion = ['true']\n";
+    let odd = shell.write("a|b.toml", path);
+    shell.mistake(&["plan", "smoke", "--path", &odd], 2, &["rename the file"]);
+    let huge = shell.write("huge.toml", &"#".repeat((1 << 20) + 1));
+    shell.mistake(
+        &["plan", "smoke", "--path", &huge],
+        2,
+        &["at most a mebibyte"],
+    );
+    // Reading these would wait, or never end.
+    let fifo = shell.directory.path().join("fifo.toml");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).expect("made");
+    let fifo = fifo.to_str().expect("a name");
+    for file in [fifo, "/dev/zero"] {
+        shell.mistake(
+            &["plan", "smoke", "--path", file],
+            2,
+            &["expected a regular file"],
+        );
+    }
+    shell.mistake(&["--bin-dir", &huge, "list"], 4, &["expected a directory"]);
+}

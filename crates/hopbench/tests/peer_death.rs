@@ -262,7 +262,7 @@ fn a_plugin_may_be_gone_at_any_step_of_the_handshake() {
         let before = rig.tunnel.host.descriptors();
         let address = rig.tunnel.directory.path().join("tunnel");
         let hello = format!(
-            "{{\"protocol\":3,\"build\":\"0.1.0\",\"transport\":\"{transport}\",\
+            "{{\"protocol\":4,\"build\":\"0.1.0\",\"transport\":\"{transport}\",\
              \"window_bytes\":1048576,\"arena_bytes\":1048576,\"pipes\":2}}\n"
         );
         rig.replace(transport, Victim::Plugin, || {

@@ -428,3 +428,48 @@ fn a_client_without_a_plugin_gets_a_prompt_end() {
         });
     }
 }
+
+#[test]
+fn ring_makes_do_with_the_open_files_there_are() {
+    for limits in [[64, 1024], [1024, 64], [64, 64], [150, 150]] {
+        let tunnel = Tunnel::start_with_open_files("ring", limits);
+        tunnel.plugin.error_line("attached to the host");
+        let answer = get(&tunnel.front, "/large").expect("an answer");
+        assert!(answer.len() > 256_000, "{limits:?}: {} bytes", answer.len());
+    }
+}
+
+#[test]
+fn too_few_open_files_are_named_and_end_a_plugin() {
+    let tunnel = Tunnel::start_with_open_files("ring", [1024, 20]);
+    let Tunnel { host, plugin, .. } = tunnel;
+    for (program, cause) in [(plugin, "ulimit -n"), (host, "no plugin came to")] {
+        let (status, _, errors) = program.wait();
+        assert_eq!(status.code(), Some(4), "{errors}");
+        let last = errors.lines().last().unwrap_or_default();
+        assert!(
+            last.starts_with("error: ") && last.contains(cause),
+            "{errors}"
+        );
+        // It is not tried again and again as fast as can be.
+        assert!(errors.lines().count() < 100, "{errors}");
+    }
+}
+
+#[test]
+fn an_upstream_that_refuses_is_named_and_counted_on_both_sides() {
+    for transport in TRANSPORTS {
+        let tunnel = Tunnel::start(transport, &["--upstream=127.0.0.1:1"]);
+        tunnel.plugin.error_line("attached to the host");
+        assert!(get(&tunnel.front, "/").map_or(true, |answer| answer.is_empty()));
+        let line = tunnel
+            .plugin
+            .error_line("could not connect to the upstream");
+        assert!(line.contains("127.0.0.1:1"), "{transport}: {line}");
+        for program in ["host", "plugin"] {
+            until("it is counted", || {
+                tunnel.counter(program, "tunnel_tunnels_failed") == 1
+            });
+        }
+    }
+}

@@ -56,7 +56,8 @@ enum Attached {
 /// before its predecessor's end has been noticed.
 const TAKEOVER: Duration = Duration::from_millis(500);
 
-/// How long accepting pauses when the process has run out of file descriptors.
+/// How long accepting pauses when the process has run out of file descriptors, or a plugin has
+/// failed to attach.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 impl Host {
@@ -152,7 +153,10 @@ impl Host {
             };
             match self.attach(newcomer).await {
                 Ok(waiting) => next = waiting,
-                Err(error) => tracing::warn!("{error:#}"),
+                Err(error) => {
+                    tracing::warn!("a plugin could not attach: {error:#}");
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
             }
             if *stopped.borrow() {
                 return Ok(());

@@ -10,7 +10,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
     sync::{mpsc, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
 
@@ -75,7 +75,7 @@ impl Plugin {
                 // An application in this process has no socket that could be spliced from.
                 let pipes = match options.target {
                     Target::InProcess(_) => 0,
-                    Target::Upstream(_) => options.transport.ring_pipes as usize,
+                    Target::Upstream(_) => affordable_pipes(options.transport.ring_pipes as usize),
                 };
                 Some(PeerArena { arena, file, pipes })
             }
@@ -123,7 +123,10 @@ impl Plugin {
 
     async fn serve(&self) -> anyhow::Result<()> {
         let mut stopped = self.stopped.subscribe();
+        // Since when no session has lasted.
+        let mut failing = None;
         loop {
+            let started = Instant::now();
             let options = &self.options.transport;
             let peer = tokio::select! {
                 attached = rendezvous::attach(options, self.arena.as_ref(), &self.counters) => {
@@ -137,8 +140,23 @@ impl Plugin {
                 Peer::Ring(socket, links) => self.attend_ring(socket, links).await,
             };
             match ended {
-                Ok(()) => tracing::info!("the host left"),
-                Err(error) => tracing::warn!("the session with the host failed: {error:#}"),
+                Ok(()) => {
+                    tracing::info!("the host left");
+                    failing = None;
+                }
+                Err(error) => {
+                    tracing::warn!("the session with the host failed: {error:#}");
+                    let since = failing.filter(|_| started.elapsed() < LASTING);
+                    let since = *failing.insert(since.unwrap_or(started));
+                    if since.elapsed() >= options.peer_timeout() {
+                        return Err(error.context(format!(
+                            "no session with the host at '{}' has lasted for {} ms",
+                            options.addr,
+                            since.elapsed().as_millis()
+                        )));
+                    }
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
             }
         }
     }
@@ -162,7 +180,7 @@ impl Plugin {
                     (!tunnels.is_closed()).then(|| Box::new(tunnels.token()) as Guard)
                 };
                 let upstream = Upstream {
-                    address: address.clone(),
+                    address: Arc::new(address.clone()),
                     connect_timeout: self.options.connect_timeout,
                     guard: Arc::new(guard),
                 };
@@ -233,6 +251,19 @@ impl Plugin {
     }
 }
 
+/// As many as are wanted, or as the limit of open files leaves room for.
+fn affordable_pipes(wanted: usize) -> usize {
+    // Both ends.
+    let pipes = ring::affordable(2).min(wanted);
+    if pipes < wanted {
+        tracing::warn!(
+            "the limit of open files leaves room for {pipes} of {wanted} pipes: long answers will \
+             take longer; raise it with 'ulimit -n', or say --ring-pipes={pipes}"
+        );
+    }
+    pipes
+}
+
 /// Where the application's bodies can be so that they need not be copied.
 fn memory(arena: Option<&PeerArena>) -> Memory {
     let Some(arena) = arena.map(|arena| arena.arena.clone()) else {
@@ -253,6 +284,12 @@ where
         tracing::debug!(error, "connection failed");
     }
 }
+
+/// A session that failed after this has worked.
+const LASTING: Duration = Duration::from_secs(1);
+
+/// Between a session that failed and the next.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long the session may take to send what is left.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);

@@ -24,7 +24,7 @@ use std::{
 use anyhow::{Context, bail};
 use origin::server::{SocketFile, bind_unix};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// Raised whenever frames or the hand-shake change in a way that an older build would misread.
-const PROTOCOL: u32 = 3;
+const PROTOCOL: u32 = 4;
 
 /// A hand-shake is a few hundred bytes between two processes of one machine.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,6 +51,9 @@ const LINE_BYTES_MAX: usize = 4096;
 
 /// Between two attempts to connect to a host that is not there yet.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The same with one that is there.
+const FAILED_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Deserialize, Serialize)]
 struct Hello {
@@ -76,6 +79,8 @@ enum Answer {
         tunnels_max: usize,
         slots: Option<Slots>,
         ring: Option<ring::Terms>,
+        /// On ring, how many of the plugin's pipes the host takes.
+        pipes: usize,
     },
 }
 
@@ -104,6 +109,12 @@ pub(crate) enum AttachError {
         "no host answered at '{address}' within {waited_ms} ms ({cause}); start http-tunnel-host \
          with the same --transport and --addr"
     )]
+    Absent {
+        address: String,
+        waited_ms: u128,
+        cause: String,
+    },
+    #[error("could not attach to the host at '{address}' within {waited_ms} ms: {cause}")]
     TimedOut {
         address: String,
         waited_ms: u128,
@@ -205,11 +216,14 @@ impl Newcomer {
         let window_bytes = options.window_bytes;
         let segment = slots.map(Segment::create).transpose()?;
         let offers = ring.map(offers).transpose()?;
+        // One end of each is the host's.
+        let pipes = hello.pipes.unwrap_or_default().min(ring::affordable(1));
         self.say(&Answer::Welcome {
             window_bytes,
             tunnels_max,
             slots,
             ring,
+            pipes,
         })
         .await?;
         let terms = Terms {
@@ -229,7 +243,6 @@ impl Newcomer {
             (Self::Unix(socket), None, Some((offers, descriptors))) => {
                 let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 send_descriptors(&socket, &descriptors).await?;
-                let pipes = hello.pipes.unwrap_or_default();
                 let mut received = receive_descriptors(&socket, 1 + pipes).await?;
                 let arena = (&received.remove(0), hello.arena_bytes.unwrap_or_default());
                 let outlets: Arc<[OwnedFd]> = received.into();
@@ -265,45 +278,67 @@ pub(crate) async fn attach(
     counters: &Arc<Counters>,
 ) -> Result<Peer, AttachError> {
     let started = Instant::now();
+    let address = || options.addr.to_string();
+    let mut failed = None;
     loop {
-        let cause = match timeout(HANDSHAKE_TIMEOUT, attempt(options, arena, counters)).await {
+        let host = connect(&options.addr).await;
+        let is_absent = host.is_err();
+        let attempt = async { agree_with_host(host?, options, arena, counters).await };
+        let cause = match timeout(HANDSHAKE_TIMEOUT, attempt).await {
             Ok(Ok(Ok(attached))) => return Ok(attached),
             Ok(Ok(Err(reason))) => {
-                return Err(AttachError::Refused {
-                    address: options.addr.to_string(),
-                    reason,
-                });
+                let address = address();
+                return Err(AttachError::Refused { address, reason });
             }
             Ok(Err(error)) => format!("{error:#}"),
             Err(_) => "it accepts and says nothing".to_owned(),
         };
+        let (address, waited_ms) = (address(), started.elapsed().as_millis());
+        if !is_absent {
+            failed = Some(cause.clone());
+        }
         if started.elapsed() >= options.peer_timeout() {
-            let address = options.addr.to_string();
-            let waited_ms = started.elapsed().as_millis();
-            return Err(AttachError::TimedOut {
-                address,
-                waited_ms,
-                cause,
+            return Err(match failed {
+                // One that was there says more than one that has gone since.
+                Some(cause) => AttachError::TimedOut {
+                    address,
+                    waited_ms,
+                    cause,
+                },
+                None => AttachError::Absent {
+                    address,
+                    waited_ms,
+                    cause,
+                },
             });
         }
-        tokio::time::sleep(RETRY_INTERVAL).await;
+        if is_absent {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        } else {
+            tracing::warn!("could not attach to the host at '{address}': {cause}; trying again");
+            tokio::time::sleep(FAILED_PAUSE).await;
+        }
+    }
+}
+
+async fn connect(address: &PeerAddress) -> io::Result<Newcomer> {
+    match address {
+        PeerAddress::Path(path) => Ok(Newcomer::Unix(UnixStream::connect(path).await?)),
+        PeerAddress::Tcp(address) => {
+            let socket = TcpStream::connect(address).await?;
+            socket.set_nodelay(true)?;
+            Ok(Newcomer::Tcp(socket))
+        }
     }
 }
 
 /// One attempt; the inner error is the host's refusal.
-async fn attempt(
+async fn agree_with_host(
+    mut host: Newcomer,
     options: &TransportOptions,
     arena: Option<&PeerArena>,
     counters: &Arc<Counters>,
 ) -> anyhow::Result<Result<Peer, String>> {
-    let mut host = match &options.addr {
-        PeerAddress::Path(path) => Newcomer::Unix(UnixStream::connect(path).await?),
-        PeerAddress::Tcp(address) => {
-            let socket = TcpStream::connect(address).await?;
-            socket.set_nodelay(true)?;
-            Newcomer::Tcp(socket)
-        }
-    };
     let hello = Hello {
         protocol: PROTOCOL,
         build: env!("CARGO_PKG_VERSION").to_owned(),
@@ -321,14 +356,15 @@ async fn attempt(
             "it answered '{line}', which is not the tunnel's protocol"
         )));
     };
-    let (window_bytes, tunnels_max, slots, ring) = match answer {
+    let (window_bytes, tunnels_max, slots, ring, pipes) = match answer {
         Answer::Refused(reason) => return Ok(Err(reason)),
         Answer::Welcome {
             window_bytes,
             tunnels_max,
             slots,
             ring,
-        } => (window_bytes, tunnels_max, slots, ring),
+            pipes,
+        } => (window_bytes, tunnels_max, slots, ring, pipes),
     };
     let terms = Terms {
         role: Role::Acceptor,
@@ -345,7 +381,8 @@ async fn attempt(
             FramedPeer::Shm { socket, segment }
         }
         (Newcomer::Unix(socket), None, Some((terms, arena))) => {
-            let links = receive_links(&socket, terms, arena, counters).await?;
+            let pipes = Pipes::new(pipes.min(arena.pipes)).context("could not make the pipes")?;
+            let links = receive_links(&socket, terms, arena, &pipes, counters).await?;
             return Ok(Ok(Peer::Ring(socket, links)));
         }
         (Newcomer::Unix(socket), None, None) => FramedPeer::Unix(socket),
@@ -358,10 +395,10 @@ async fn receive_links(
     socket: &UnixStream,
     terms: ring::Terms,
     arena: &PeerArena,
+    pipes: &Pipes,
     counters: &Arc<Counters>,
 ) -> anyhow::Result<Vec<Arc<Link>>> {
     terms.check()?;
-    let pipes = Pipes::new(arena.pipes).context("could not make the pipes")?;
     let mut received = receive_descriptors(socket, 3 * terms.shards)
         .await?
         .into_iter();
@@ -518,17 +555,24 @@ async fn receive_descriptors(socket: &UnixStream, expected: usize) -> anyhow::Re
         let mut byte = [0];
         let mut slices = [IoSliceMut::new(&mut byte)];
         let flags = RecvFlags::CMSG_CLOEXEC;
-        rustix::net::recvmsg(socket, &mut slices, &mut ancillary, flags)?;
+        let message = rustix::net::recvmsg(socket, &mut slices, &mut ancillary, flags)?;
+        let is_cut = message.flags.contains(ReturnFlags::CTRUNC);
         let mut received = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
                 received.extend(descriptors);
             }
         }
-        Ok(received)
+        Ok((received, is_cut))
     };
-    let received = socket.async_io(Interest::READABLE, receive).await?;
+    let (received, is_cut) = socket.async_io(Interest::READABLE, receive).await?;
     let count = received.len();
+    anyhow::ensure!(count > 0 || is_cut, "the peer gave up");
+    anyhow::ensure!(
+        !is_cut,
+        "{count} of {expected} descriptors could be received; raise the limit of open files with \
+         'ulimit -n'"
+    );
     anyhow::ensure!(
         count == expected,
         "the peer sent {count} descriptors, expected {expected}"

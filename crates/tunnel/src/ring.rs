@@ -43,7 +43,7 @@ use tokio::{
 use self::relay::{Incoming, Relay};
 pub(crate) use self::{
     link::{Link, LinkError, Offer, SHARDS_MAX, Terms},
-    pipes::{PIPES_MAX, Pipes},
+    pipes::{PIPES_MAX, Pipes, affordable},
     relay::{Guard, RelayOptions, Upstream},
     serve::{LaneStream, serve},
     socket::RelaySocket,

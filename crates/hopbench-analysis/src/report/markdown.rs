@@ -60,7 +60,11 @@ pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
             }
             let ratio = row.ratios.rps;
             let share = ratio.map(|ratio| like(row, |it| it.rps) + &percent(ratio.ratio));
-            let share = share.unwrap_or_else(|| errors(row));
+            let share = share.unwrap_or_else(|| match row.failures.is_empty() {
+                // Nothing failed, but there is no reference yet.
+                true => "–".to_owned(),
+                false => errors(row),
+            });
             shares.entry(path).or_default().insert(index, share);
         }
     }

@@ -493,3 +493,12 @@ fn one_block_and_no_trials_are_compared_as_far_as_they_go() {
         ("cells", "")
     );
 }
+
+#[test]
+fn a_cell_without_its_reference_has_no_share_and_no_failure() {
+    let manifest = manifest();
+    let trials = [trial("fast", 1, 1, 0, 1_000, 100)];
+    let summary = Summary::new(&manifest, &trials).expect("valid records");
+    let overview = markdown::overview(&summary.scenarios[0]);
+    assert!(overview.contains("| fast | – |"), "{overview}");
+}

@@ -87,9 +87,17 @@ impl Place {
             "" => Err(format!(
                 "'{{{{{text}}}}}': expected a name, as in '{{{{{kind}:front}}}}'"
             )),
-            name if name.contains(['/', ' ']) => Err(format!(
-                "'{{{{{text}}}}}': expected a name without '/' and spaces"
-            )),
+            name if name.contains(['/', ' ']) => {
+                let hint = match kind {
+                    "program" => {
+                        "; one that is not on PATH is written with its whole path, as it is"
+                    }
+                    _ => "",
+                };
+                Err(format!(
+                    "'{{{{{text}}}}}': expected a name without '/' and spaces{hint}"
+                ))
+            }
             name => Ok(name.to_owned()),
         };
         match kind {

@@ -166,9 +166,10 @@ pub(super) fn doubts() -> [(&'static str, Option<String>); 4] {
 }
 
 /// Files that one process of a path holds open at a concurrency: the built-in origin shares the
-/// plugin's, so that a connection takes three there, and a proxy takes two.
+/// plugin's, so that a connection takes three there, and a proxy takes two. What is there without
+/// any connection is most on ring: two for each of its pipes.
 pub(super) fn open_files_needed(concurrency: u32) -> u64 {
-    u64::from(concurrency) * 3 + 128
+    u64::from(concurrency) * 3 + 512
 }
 
 fn shared_memory() -> Result<(), String> {

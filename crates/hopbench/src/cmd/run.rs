@@ -20,7 +20,7 @@ use crate::{
     cli::{self, Format},
     exit, machine,
     plan::plan,
-    process::{EXIT_INTERRUPTED, Interrupt},
+    process::{EXIT_INTERRUPTED, Interrupt, Interrupted},
     progress::{Progress, say},
     run_dir::RunDir,
     runner,
@@ -30,7 +30,12 @@ use crate::{
 
 pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::catch().context("could not catch signals")?;
-    let selection = context.select(&options.choice)?;
+    let selection = context.select(&options.choice);
+    // A program that was asked something is interrupted by the same Ctrl-C.
+    let selection = selection.map_err(|error| match interrupt.is_requested() {
+        true => Interrupted.into(),
+        false => error,
+    })?;
     machine::raise_open_files_limit();
     check_open_files(&selection)?;
     context.toolbox.bin("hopbench-load")?;
@@ -43,7 +48,10 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
     let revision = git.revision.get(..8).unwrap_or("unversioned");
     let run_dir = RunDir::create(&options.out, &format!("{stamp}-{revision}"))?;
-    run_dir.check_space(plan.trials.len())?;
+    if let Err(error) = run_dir.check_space(plan.trials.len()) {
+        run_dir.discard();
+        return Err(error);
+    }
     let manifest = Manifest {
         git,
         ..manifest(context, &selection, seed, run_dir.path())?
@@ -120,7 +128,12 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Keeps two runs from measuring each other. Released when the file is closed, however that
 /// happens.
 fn lock(root: &Path) -> anyhow::Result<File> {
-    let describe = || format!("could not write results below '{}'", root.display());
+    let describe = || {
+        format!(
+            "could not write results below '{}'; use --out with another directory",
+            root.display()
+        )
+    };
     fs::create_dir_all(root).with_context(describe)?;
     let file = File::create(root.join(".lock")).with_context(describe)?;
     match file.try_lock() {

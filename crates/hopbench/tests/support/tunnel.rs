@@ -1,6 +1,6 @@
 //! A host and a plugin, each a process.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use tempfile::TempDir;
 
@@ -42,6 +42,22 @@ impl Tunnel {
         }
     }
 
+    /// With so many files that the two may have open.
+    pub(crate) fn start_with_open_files(transport: &str, [of_host, of_plugin]: [u32; 2]) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let options = [LOG, "--peer-timeout-ms=1000"];
+        let of_host = with_open_files(&host(transport, directory.path(), &options), of_host);
+        let of_plugin = with_open_files(&plugin(transport, directory.path(), &options), of_plugin);
+        let [host, plugin] = [of_host, of_plugin].map(|mut program| Running::start(&mut program));
+        let front = host.line("listening on ");
+        Self {
+            host,
+            plugin,
+            front,
+            directory,
+        }
+    }
+
     /// What the program says of itself; nothing while it is starting.
     pub(crate) fn status(&self, program: &str) -> Option<serde_json::Value> {
         let admin = self
@@ -68,17 +84,34 @@ impl Tunnel {
 }
 
 pub(crate) fn start_host(transport: &str, directory: &Path, options: &[&str]) -> Running {
+    Running::start(&mut host(transport, directory, options))
+}
+
+pub(crate) fn start_plugin(transport: &str, directory: &Path, options: &[&str]) -> Running {
+    Running::start(&mut plugin(transport, directory, options))
+}
+
+/// The same program, with so many files that it may have open.
+fn with_open_files(program: &Command, limit: u32) -> Command {
+    let mut shell = command("sh");
+    shell.args(["-c", "ulimit -n \"$1\"; shift; exec \"$@\"", "sh"]);
+    shell.arg(limit.to_string()).arg(program.get_program());
+    shell.args(program.get_args());
+    shell
+}
+
+fn host(transport: &str, directory: &Path, options: &[&str]) -> Command {
     let mut host = command(bin("http-tunnel-host"));
     host.arg(format!("--transport={transport}"));
     host.arg(format!("--addr={}", directory.join("tunnel").display()));
     host.arg("--listen=127.0.0.1:0").args(options);
-    Running::start(&mut host)
+    host
 }
 
-pub(crate) fn start_plugin(transport: &str, directory: &Path, options: &[&str]) -> Running {
+fn plugin(transport: &str, directory: &Path, options: &[&str]) -> Command {
     let mut plugin = command(bin("http-tunnel-plugin"));
     plugin.arg(format!("--transport={transport}"));
     plugin.arg(format!("--addr={}", directory.join("tunnel").display()));
     plugin.args(options);
-    Running::start(&mut plugin)
+    plugin
 }

@@ -55,6 +55,17 @@ const PIPE_CAPACITY_BYTES: usize = 256 * 1024;
 /// Moves in which a pipe must be empty: it was filled once. Only who writes to it keeps it full.
 const MOVES_UNTIL_EMPTY: usize = 64;
 
+/// How many pipes are a good use of the open files that this process may have, if each takes
+/// `files`: a quarter of them all.
+pub(crate) fn affordable(files: u64) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let left = limit.map_or(u64::MAX, |limit| limit.saturating_sub(FILES_WITHOUT));
+    usize::try_from(left / 4 / files).unwrap_or(usize::MAX)
+}
+
+/// Open files of a process without any pipe or connection, and a few connections.
+const FILES_WITHOUT: u64 = 64;
+
 impl Pipes {
     /// # Errors
     /// If there are no descriptors left.

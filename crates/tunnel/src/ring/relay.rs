@@ -60,7 +60,7 @@ pub(crate) struct RelayOptions {
 /// Where a plugin's lanes go.
 #[derive(Clone)]
 pub(crate) struct Upstream {
-    pub(crate) address: Address,
+    pub(crate) address: Arc<Address>,
     pub(crate) connect_timeout: Duration,
     /// Gives what stands for a connection; `None` if no new ones are wanted.
     pub(crate) guard: Arc<dyn Fn() -> Option<Guard> + Send + Sync>,
@@ -386,7 +386,7 @@ impl Loop {
         let Use::Open(connection) = std::mem::replace(&mut self.lanes[index], Use::Free) else {
             return;
         };
-        if progress == Progress::Failed {
+        if matches!(progress, Progress::Failed | Progress::Aborted) {
             self.link.counters.tunnels_failed.add(1);
         }
         self.link.counters.tunnels_open.subtract(1);
@@ -455,7 +455,8 @@ impl Loop {
         self.link.counters.tunnels_opened.add(1);
         self.link.counters.tunnels_open.add(1);
         let registered = socket.register(self.poll.registry(), Token(index));
-        let connection = Connection::new(lane, socket, guard, self.upstream.is_some());
+        let upstream = self.upstream.as_ref().map(|it| it.address.clone());
+        let connection = Connection::new(lane, socket, guard, upstream);
         self.lanes[index] = Use::Open(Box::new(connection));
         if let Err(error) = registered {
             tracing::warn!(%error, "could not watch a connection");
@@ -509,7 +510,8 @@ impl Loop {
             }
             self.connecting.pop_front();
             if connecting {
-                tracing::warn!("the upstream did not accept a connection in time");
+                let address = self.upstream.as_ref().map(|it| it.address.to_string());
+                tracing::warn!(address, "the upstream did not accept a connection in time");
                 self.after(index, Progress::Failed);
             }
         }

@@ -1,8 +1,9 @@
 //! A socket and its lane.
 
-use std::{ops::BitOr, os::fd::AsFd};
+use std::{ops::BitOr, os::fd::AsFd, sync::Arc};
 
 use mio::event::Event;
+use origin::server::Address;
 use shm_ring::Violation;
 
 use super::Guard;
@@ -16,8 +17,8 @@ pub(super) struct Connection {
     lane: Lane,
     socket: RelaySocket,
     _guard: Guard,
-    /// Answers come from the socket, and not from the lane.
-    is_upstream: bool,
+    /// Answers come from the socket, and not from the lane; where it leads.
+    upstream: Option<Arc<Address>>,
     /// An upstream may not have accepted yet.
     connected: bool,
     readable: bool,
@@ -77,12 +78,18 @@ impl BitOr for Readiness {
 
 impl Connection {
     /// Of an upstream's socket, which may not be connected yet, or of a client's.
-    pub(super) fn new(lane: Lane, socket: RelaySocket, guard: Guard, is_upstream: bool) -> Self {
+    pub(super) fn new(
+        lane: Lane,
+        socket: RelaySocket,
+        guard: Guard,
+        upstream: Option<Arc<Address>>,
+    ) -> Self {
+        let is_upstream = upstream.is_some();
         Self {
             lane,
             socket,
             _guard: guard,
-            is_upstream,
+            upstream,
             connected: !is_upstream,
             readable: !is_upstream,
             writable: !is_upstream,
@@ -149,7 +156,8 @@ impl Connection {
                 Ok(false) => return Ok(Progress::Goes),
                 Ok(true) => self.connected = true,
                 Err(error) => {
-                    tracing::warn!(%error, "could not connect to the upstream");
+                    let address = self.upstream.as_deref().map(Address::to_string);
+                    tracing::warn!(address, %error, "could not connect to the upstream");
                     return Ok(Progress::Failed);
                 }
             }
@@ -183,7 +191,7 @@ impl Connection {
         while self.readable && !self.read_ended {
             let read = self.lane.read_from(self.socket.as_fd())?;
             if matches!(read, Read::Some | Read::Full) {
-                self.awaits_answer = !self.is_upstream;
+                self.awaits_answer = self.upstream.is_none();
             }
             match read {
                 Read::NoRoom => return Ok(()),
@@ -208,7 +216,7 @@ impl Connection {
         let before = self.lane.written();
         let written = self.lane.write_to(self.socket.as_fd())?;
         if self.lane.written() != before {
-            self.awaits_answer = self.is_upstream;
+            self.awaits_answer = self.upstream.is_some();
         }
         match written {
             Written::All => {}
