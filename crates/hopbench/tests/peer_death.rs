@@ -8,14 +8,17 @@ mod support;
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    os::unix::net::UnixStream,
+    os::unix::net::{UnixListener, UnixStream},
+    thread,
+    time::{Duration, Instant},
 };
 
 use support::{
-    WATCHDOG,
+    WATCHDOG, get,
     tunnel::{LOG, TRANSPORTS, Tunnel, start_host, start_plugin},
     until,
 };
+use tempfile::TempDir;
 
 const HOST_OPTIONS: [&str; 2] = ["--threads=2", LOG];
 
@@ -281,4 +284,55 @@ fn a_plugin_may_be_gone_at_any_step_of_the_handshake() {
         rig.serves();
         rig.comes_to_rest(Victim::Plugin, before);
     }
+}
+
+/// Passes on what either says, until it ends.
+fn join(one: &UnixStream, other: &UnixStream) {
+    for (from, to) in [(one, other), (other, one)] {
+        let [mut from, mut to] = [from, to].map(|end| end.try_clone().expect("a socket"));
+        thread::spawn(move || std::io::copy(&mut from, &mut to));
+    }
+}
+
+#[test]
+fn a_plugin_that_has_served_outlives_a_host_that_spoils_its_sessions() {
+    const PATIENCE: Duration = Duration::from_millis(300);
+    const WELCOME: &str = "{\"welcome\":{\"window_bytes\":1048576,\"tunnels_max\":8,\
+                           \"slots\":null,\"ring\":null,\"pipes\":0}}\n";
+    let directory = TempDir::new().expect("a directory");
+    let behind = directory.path().join("behind");
+    std::fs::create_dir(&behind).expect("a free name");
+    let host = start_host("stream", &behind, &[LOG]);
+    let front = host.line("listening on ");
+    // What the plugin takes for the host is the test, which passes on or spoils.
+    let between = UnixListener::bind(directory.path().join("tunnel")).expect("a free name");
+    let accept = || between.accept().expect("the plugin").0;
+    let patience = format!("--peer-timeout-ms={}", PATIENCE.as_millis());
+    let options = ["--origin=in-process", &patience, LOG];
+    let plugin = start_plugin("stream", directory.path(), &options);
+    let serve = || {
+        let plugin = accept();
+        let host = UnixStream::connect(behind.join("tunnel")).expect("the host listens");
+        join(&plugin, &host);
+        until("it is served", || {
+            get(&front, "/small").is_ok_and(|answer| answer.ends_with("ok"))
+        });
+        [plugin, host]
+    };
+
+    for end in serve() {
+        end.shutdown(Shutdown::Both).expect("open");
+    }
+    let until_spoiled = Instant::now() + 3 * PATIENCE;
+    while Instant::now() < until_spoiled {
+        let mut spoiled = accept();
+        let hello = spoiled.read(&mut [0; 4096]).expect("a hello");
+        assert!(hello > 0);
+        // A frame that is never whole.
+        let wrong = [WELCOME.as_bytes(), &[64, 0, 0, 0, 0]].concat();
+        spoiled.write_all(&wrong).expect("the plugin reads");
+        drop(spoiled);
+        plugin.error_line("the session with the host failed");
+    }
+    serve();
 }

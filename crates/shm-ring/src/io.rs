@@ -113,6 +113,7 @@ pub fn read(from: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<usize>
     let count = spaces.len().min(PIECES_MAX);
     let pieces = spaces.as_mut_ptr().cast::<libc::iovec>();
     let from = from.as_raw_fd();
+    // One piece is what there mostly is, and takes a tenth less by the call that is made for it.
     if let [Space(piece, _)] = spaces {
         // SAFETY: the piece names bytes that may be written.
         return repeat(|| unsafe {
@@ -132,7 +133,6 @@ pub fn read(from: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<usize>
 pub fn write(to: BorrowedFd<'_>, bytes: &[Readable<'_>]) -> io::Result<usize> {
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let to = to.as_raw_fd();
-    // One piece is what there mostly is, and takes a tenth less by the call that is made for it.
     if let [Readable(piece, _)] = bytes {
         // SAFETY: the piece names mapped bytes. They may change while the kernel reads them, which
         // it is used to.

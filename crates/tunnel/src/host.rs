@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::bail;
+use anyhow::anyhow;
 use origin::server::{Address, Listener};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -15,7 +15,7 @@ use crate::{
     counters::Counters,
     framed::{LocalSocket, Role, Session},
     local,
-    rendezvous::{Bounds, Newcomer, Peer, PeerListener},
+    rendezvous::{self, Bounds, Newcomer, Peer, PeerListener},
     ring::{self, RelayOptions, RelaySocket, Relays},
     transport::TransportOptions,
 };
@@ -56,9 +56,9 @@ enum Attached {
 /// before its predecessor's end has been noticed.
 const TAKEOVER: Duration = Duration::from_millis(500);
 
-/// How long accepting pauses when the process has run out of file descriptors, or a plugin has
-/// failed to attach.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long accepting pauses when the process has run out of file descriptors, or a session has
+/// come to nothing: trying at once would fail at once.
+const FAILED_PAUSE: Duration = Duration::from_millis(50);
 
 impl Host {
     /// Takes the addresses, and serves the counters.
@@ -132,6 +132,7 @@ impl Host {
         tokio::pin!(deadline);
         let mut stopped = self.stopped.subscribe();
         let mut next = None;
+        let mut failed = None;
         loop {
             let newcomer = match next.take() {
                 Some(newcomer) => newcomer,
@@ -139,12 +140,7 @@ impl Host {
                     next = self.next_plugin() => next,
                     // One that was refused has not come.
                     () = &mut deadline, if self.counters.sessions.get() == 0 => {
-                        bail!(
-                            "no plugin came to '{}' within {} ms; start http-tunnel-plugin with \
-                             the same --transport and --addr",
-                            self.options.transport.addr,
-                            wait.as_millis()
-                        );
+                        return Err(self.nobody_attached(failed));
                     }
                     () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
                         return Ok(());
@@ -154,13 +150,28 @@ impl Host {
             match self.attach(newcomer).await {
                 Ok(waiting) => next = waiting,
                 Err(error) => {
-                    tracing::warn!("a plugin could not attach: {error:#}");
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    let cause = rendezvous::with_remedy(&error);
+                    tracing::warn!("a plugin could not attach: {cause}");
+                    failed = Some(cause);
+                    tokio::time::sleep(FAILED_PAUSE).await;
                 }
             }
             if *stopped.borrow() {
                 return Ok(());
             }
+        }
+    }
+
+    /// Why the host gives up: `failed` says what happened to the last one that tried.
+    fn nobody_attached(&self, failed: Option<String>) -> anyhow::Error {
+        let TransportOptions { addr, .. } = &self.options.transport;
+        let wait_ms = self.options.transport.peer_timeout().as_millis();
+        match failed {
+            Some(cause) => anyhow!("no plugin could attach at '{addr}' in {wait_ms} ms: {cause}"),
+            None => anyhow!(
+                "no plugin came to '{addr}' within {wait_ms} ms; start http-tunnel-plugin with the \
+                 same --transport and --addr"
+            ),
         }
     }
 
@@ -193,7 +204,11 @@ impl Host {
         self.current.send_replace(None);
         match ended {
             Ok(()) => tracing::info!("plugin left"),
-            Err(error) => tracing::warn!("the session with the plugin failed: {error:#}"),
+            Err(error) => {
+                let cause = rendezvous::with_remedy(&error);
+                tracing::warn!("the session with the plugin failed: {cause}");
+                tokio::time::sleep(FAILED_PAUSE).await;
+            }
         }
         Ok(waiting)
     }
@@ -236,7 +251,7 @@ impl Host {
                 Ok(newcomer) => return newcomer,
                 Err(error) => {
                     tracing::warn!("could not accept a plugin: {error:#}");
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    tokio::time::sleep(FAILED_PAUSE).await;
                 }
             }
         }
@@ -253,7 +268,7 @@ impl Host {
                 Ok(socket) => socket,
                 Err(error) => {
                     tracing::warn!("could not accept a client: {error}");
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    tokio::time::sleep(FAILED_PAUSE).await;
                     continue;
                 }
             };

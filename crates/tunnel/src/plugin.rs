@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use axum::Router;
 use origin::{Memory, server::Address};
 use shm_ring::Arena;
@@ -75,7 +75,10 @@ impl Plugin {
                 // An application in this process has no socket that could be spliced from.
                 let pipes = match options.target {
                     Target::InProcess(_) => 0,
-                    Target::Upstream(_) => affordable_pipes(options.transport.ring_pipes as usize),
+                    // Both ends of each are the plugin's.
+                    Target::Upstream(_) => {
+                        ring::affordable_pipes(options.transport.ring_pipes as usize, 2)
+                    }
                 };
                 Some(PeerArena { arena, file, pipes })
             }
@@ -103,7 +106,7 @@ impl Plugin {
     /// finish for the drain time.
     ///
     /// # Errors
-    /// If no host is there within the peer timeout, or it refuses.
+    /// If no host is there within the peer timeout, or it refuses, or no session with it works.
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let serving = self.serve();
         tokio::pin!(serving);
@@ -123,10 +126,9 @@ impl Plugin {
 
     async fn serve(&self) -> anyhow::Result<()> {
         let mut stopped = self.stopped.subscribe();
-        // Since when no session has lasted.
-        let mut failing = None;
+        let started = Instant::now();
+        let mut has_worked = false;
         loop {
-            let started = Instant::now();
             let options = &self.options.transport;
             let peer = tokio::select! {
                 attached = rendezvous::attach(options, self.arena.as_ref(), &self.counters) => {
@@ -135,28 +137,28 @@ impl Plugin {
                 () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => return Ok(()),
             };
             tracing::info!("attached to the host");
+            let attached = Instant::now();
             let ended = match peer {
                 Peer::Framed(peer, terms) => self.attend(peer, terms).await,
                 Peer::Ring(socket, links) => self.attend_ring(socket, links).await,
             };
+            let is_short = attached.elapsed() < LASTING;
+            has_worked |= !is_short || self.counters.tunnels_opened.get() > 0;
             match ended {
-                Ok(()) => {
-                    tracing::info!("the host left");
-                    failing = None;
-                }
+                Ok(()) => tracing::info!("the host left"),
                 Err(error) => {
-                    tracing::warn!("the session with the host failed: {error:#}");
-                    let since = failing.filter(|_| started.elapsed() < LASTING);
-                    let since = *failing.insert(since.unwrap_or(started));
-                    if since.elapsed() >= options.peer_timeout() {
-                        return Err(error.context(format!(
-                            "no session with the host at '{}' has lasted for {} ms",
-                            options.addr,
-                            since.elapsed().as_millis()
-                        )));
+                    let cause = rendezvous::with_remedy(&error);
+                    tracing::warn!("the session with the host failed: {cause}");
+                    if !has_worked && started.elapsed() >= options.peer_timeout() {
+                        bail!(
+                            "no session with the host at '{}' lasts: {cause}",
+                            options.addr
+                        );
                     }
-                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
+            }
+            if is_short {
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }
@@ -251,19 +253,6 @@ impl Plugin {
     }
 }
 
-/// As many as are wanted, or as the limit of open files leaves room for.
-fn affordable_pipes(wanted: usize) -> usize {
-    // Both ends.
-    let pipes = ring::affordable(2).min(wanted);
-    if pipes < wanted {
-        tracing::warn!(
-            "the limit of open files leaves room for {pipes} of {wanted} pipes: long answers will \
-             take longer; raise it with 'ulimit -n', or say --ring-pipes={pipes}"
-        );
-    }
-    pipes
-}
-
 /// Where the application's bodies can be so that they need not be copied.
 fn memory(arena: Option<&PeerArena>) -> Memory {
     let Some(arena) = arena.map(|arena| arena.arena.clone()) else {
@@ -285,10 +274,8 @@ where
     }
 }
 
-/// A session that failed after this has worked.
+/// After a session that was shorter, there is a pause: the next may end as soon.
 const LASTING: Duration = Duration::from_secs(1);
-
-/// Between a session that failed and the next.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long the session may take to send what is left.

@@ -12,33 +12,31 @@
 //!
 //! The lines are read byte by byte: what follows them on a stream is rapace's.
 
+mod descriptors;
+
 use std::{
-    io::{self, IoSlice, IoSliceMut},
-    iter,
-    mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    io, iter,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use origin::server::{SocketFile, bind_unix};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use shm_ring::Arena;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     time::{Instant, timeout},
 };
 
+use self::descriptors::{receive_descriptors, receive_exactly, send_descriptors};
 use crate::{
     counters::Counters,
     framed::{FramedPeer, Role, Segment, Slots, Terms},
-    ring::{self, Link, Offer, PIPES_MAX, Pipes, SHARDS_MAX},
+    ring::{self, Link, Offer, PIPES_MAX, Pipes},
     transport::{ARENA_MIB_MAX, PeerAddress, TransportKind, TransportOptions},
 };
 
@@ -208,7 +206,7 @@ impl Newcomer {
             Ok(hello) => hello,
             Err(reason) => {
                 self.say(&Answer::Refused(reason.clone())).await?;
-                bail!("refused a plugin: {reason}");
+                bail!("it was refused: {reason}");
             }
         };
         let ring = (options.transport == TransportKind::Ring)
@@ -217,7 +215,7 @@ impl Newcomer {
         let segment = slots.map(Segment::create).transpose()?;
         let offers = ring.map(offers).transpose()?;
         // One end of each is the host's.
-        let pipes = hello.pipes.unwrap_or_default().min(ring::affordable(1));
+        let pipes = ring::affordable_pipes(hello.pipes.unwrap_or_default(), 1);
         self.say(&Answer::Welcome {
             window_bytes,
             tunnels_max,
@@ -281,25 +279,29 @@ pub(crate) async fn attach(
     let address = || options.addr.to_string();
     let mut failed = None;
     loop {
-        let host = connect(&options.addr).await;
-        let is_absent = host.is_err();
-        let attempt = async { agree_with_host(host?, options, arena, counters).await };
-        let cause = match timeout(HANDSHAKE_TIMEOUT, attempt).await {
-            Ok(Ok(Ok(attached))) => return Ok(attached),
-            Ok(Ok(Err(reason))) => {
+        let attempt = timeout(HANDSHAKE_TIMEOUT, attempt(options, arena, counters)).await;
+        let attempt = attempt.unwrap_or_else(|_| Err(Trouble::Failed(anyhow!(SILENT))));
+        let trouble = match attempt {
+            Ok(Ok(attached)) => return Ok(attached),
+            Ok(Err(reason)) => {
                 let address = address();
                 return Err(AttachError::Refused { address, reason });
             }
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => "it accepts and says nothing".to_owned(),
+            Err(trouble) => trouble,
         };
-        let (address, waited_ms) = (address(), started.elapsed().as_millis());
-        if !is_absent {
-            failed = Some(cause.clone());
-        }
+        let (cause, pause) = match trouble {
+            Trouble::Absent(error) => (error.to_string(), RETRY_INTERVAL),
+            Trouble::Failed(error) => {
+                let cause = with_remedy(&error);
+                tracing::warn!("could not attach to the host at '{}': {cause}", address());
+                failed = Some(cause.clone());
+                (cause, FAILED_PAUSE)
+            }
+        };
         if started.elapsed() >= options.peer_timeout() {
+            let (address, waited_ms) = (address(), started.elapsed().as_millis());
             return Err(match failed {
-                // One that was there says more than one that has gone since.
+                // One that was there says more than that it has gone since.
                 Some(cause) => AttachError::TimedOut {
                     address,
                     waited_ms,
@@ -312,13 +314,34 @@ pub(crate) async fn attach(
                 },
             });
         }
-        if is_absent {
-            tokio::time::sleep(RETRY_INTERVAL).await;
-        } else {
-            tracing::warn!("could not attach to the host at '{address}': {cause}; trying again");
-            tokio::time::sleep(FAILED_PAUSE).await;
-        }
+        tokio::time::sleep(pause).await;
     }
+}
+
+/// Why one attempt failed.
+enum Trouble {
+    /// Nobody listens there yet.
+    Absent(io::Error),
+    Failed(anyhow::Error),
+}
+
+const SILENT: &str = "it does not answer";
+
+/// One attempt; the inner error is the host's refusal.
+async fn attempt(
+    options: &TransportOptions,
+    arena: Option<&PeerArena>,
+    counters: &Arc<Counters>,
+) -> Result<Result<Peer, String>, Trouble> {
+    use io::ErrorKind::{ConnectionRefused, NotFound};
+    let host = connect(&options.addr).await.map_err(|error| {
+        match matches!(error.kind(), ConnectionRefused | NotFound) {
+            true => Trouble::Absent(error),
+            false => Trouble::Failed(error.into()),
+        }
+    })?;
+    let agreed = agree_with_host(host, options, arena, counters).await;
+    agreed.map_err(Trouble::Failed)
 }
 
 async fn connect(address: &PeerAddress) -> io::Result<Newcomer> {
@@ -330,6 +353,20 @@ async fn connect(address: &PeerAddress) -> io::Result<Newcomer> {
             Ok(Newcomer::Tcp(socket))
         }
     }
+}
+
+/// What went wrong between the two, and what to do where it is not the peer's doing.
+pub(crate) fn with_remedy(error: &anyhow::Error) -> String {
+    let files_max = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    let is_exhausted = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| files_max.contains(&error.raw_os_error()));
+    let remedy = match is_exhausted {
+        true => "; raise the limit of open files with 'ulimit -n'",
+        false => "",
+    };
+    format!("{error:#}{remedy}")
 }
 
 /// One attempt; the inner error is the host's refusal.
@@ -524,65 +561,4 @@ async fn hear(socket: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<String> {
             bail!("a line of more than {LINE_BYTES_MAX} bytes");
         }
     }
-}
-
-/// Most descriptors that are sent at once.
-const DESCRIPTORS_MAX: usize = 1 + PIPES_MAX;
-const _: () = assert!(3 * SHARDS_MAX <= DESCRIPTORS_MAX, "the host's fit, too");
-
-/// Sends descriptors with one byte to carry them.
-async fn send_descriptors(socket: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let send = || {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-        rustix::net::sendmsg(
-            socket,
-            &[IoSlice::new(b"m")],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )?;
-        Ok(())
-    };
-    socket.async_io(Interest::WRITABLE, send).await
-}
-
-/// Receives just so many descriptors.
-async fn receive_descriptors(socket: &UnixStream, expected: usize) -> anyhow::Result<Vec<OwnedFd>> {
-    let receive = || {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut byte = [0];
-        let mut slices = [IoSliceMut::new(&mut byte)];
-        let flags = RecvFlags::CMSG_CLOEXEC;
-        let message = rustix::net::recvmsg(socket, &mut slices, &mut ancillary, flags)?;
-        let is_cut = message.flags.contains(ReturnFlags::CTRUNC);
-        let mut received = Vec::new();
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                received.extend(descriptors);
-            }
-        }
-        Ok((received, is_cut))
-    };
-    let (received, is_cut) = socket.async_io(Interest::READABLE, receive).await?;
-    let count = received.len();
-    anyhow::ensure!(count > 0 || is_cut, "the peer gave up");
-    anyhow::ensure!(
-        !is_cut,
-        "{count} of {expected} descriptors could be received; raise the limit of open files with \
-         'ulimit -n'"
-    );
-    anyhow::ensure!(
-        count == expected,
-        "the peer sent {count} descriptors, expected {expected}"
-    );
-    Ok(received)
-}
-
-async fn receive_exactly<const N: usize>(socket: &UnixStream) -> anyhow::Result<[OwnedFd; N]> {
-    let received = receive_descriptors(socket, N).await?;
-    received
-        .try_into()
-        .map_err(|_| anyhow::anyhow!("counted before"))
 }

@@ -43,11 +43,12 @@ use tokio::{
 use self::relay::{Incoming, Relay};
 pub(crate) use self::{
     link::{Link, LinkError, Offer, SHARDS_MAX, Terms},
-    pipes::{PIPES_MAX, Pipes, affordable},
+    pipes::{PIPES_MAX, Pipes, affordable_pipes},
     relay::{Guard, RelayOptions, Upstream},
     serve::{LaneStream, serve},
     socket::RelaySocket,
 };
+
 /// Runs relays, each on a thread of its own, until the peer leaves (`Ok`), one fails, or `stopped`
 /// says so.
 pub(crate) async fn run_relays(

@@ -31,9 +31,15 @@ impl Tunnel {
         plugin_options: &[&str],
     ) -> Self {
         let directory = TempDir::new().expect("a directory");
-        let host = start_host(transport, directory.path(), host_options);
+        let host = host(transport, directory.path(), host_options);
+        let plugin = plugin(transport, directory.path(), plugin_options);
+        Self::start_commands(directory, host, plugin)
+    }
+
+    fn start_commands(directory: TempDir, mut host: Command, mut plugin: Command) -> Self {
+        let host = Running::start(&mut host);
         let front = host.line("listening on ");
-        let plugin = start_plugin(transport, directory.path(), plugin_options);
+        let plugin = Running::start(&mut plugin);
         Self {
             host,
             plugin,
@@ -48,14 +54,7 @@ impl Tunnel {
         let options = [LOG, "--peer-timeout-ms=1000"];
         let of_host = with_open_files(&host(transport, directory.path(), &options), of_host);
         let of_plugin = with_open_files(&plugin(transport, directory.path(), &options), of_plugin);
-        let [host, plugin] = [of_host, of_plugin].map(|mut program| Running::start(&mut program));
-        let front = host.line("listening on ");
-        Self {
-            host,
-            plugin,
-            front,
-            directory,
-        }
+        Self::start_commands(directory, of_host, of_plugin)
     }
 
     /// What the program says of itself; nothing while it is starting.
@@ -69,17 +68,25 @@ impl Tunnel {
         Some(serde_json::from_str(body).expect("JSON"))
     }
 
+    /// Of a program that has started.
     pub(crate) fn counter(&self, program: &str, name: &str) -> u64 {
-        let status = self.status(program).unwrap_or_default();
-        status["counters"][name].as_u64().unwrap_or_default()
+        let status = self.status(program).expect("it has started");
+        status["counters"][name].as_u64().expect(name)
     }
 
-    /// Waits until a program that has started has no connection open.
-    pub(crate) fn until_idle(&self, program: &str) {
-        until("every tunnel has ended", || {
-            let status = self.status(program).unwrap_or_default();
-            status["counters"]["tunnel_tunnels_open"] == 0
+    /// Waits until a program, which may be starting, has counted this many.
+    pub(crate) fn until_counted(&self, program: &str, name: &str, is_reached: fn(u64) -> bool) {
+        until(&format!("the {program} counts {name}"), || {
+            let Some(status) = self.status(program) else {
+                return false;
+            };
+            is_reached(status["counters"][name].as_u64().expect(name))
         });
+    }
+
+    /// Waits until a program has no connection open.
+    pub(crate) fn until_idle(&self, program: &str) {
+        self.until_counted(program, "tunnel_tunnels_open", |open| open == 0);
     }
 }
 

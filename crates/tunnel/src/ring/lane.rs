@@ -20,7 +20,7 @@ use shm_ring::{
 };
 
 use super::{link::Link, pipes::TakenPipe};
-use crate::copy;
+use crate::{copy, counters::Counters};
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -96,6 +96,10 @@ const COPY_TO_ARENA_BYTES: usize = 4096;
 const COPY_BYTES_MAX: usize = 64 * 1024;
 
 impl Lane {
+    pub(super) fn counters(&self) -> &Counters {
+        &self.link.counters
+    }
+
     /// Opens a lane for a new generation; neither side may be using it. Host only.
     pub(super) fn open(link: &Arc<Link>, index: usize, generation: u64) -> Self {
         link.segment.clear(index);

@@ -55,12 +55,19 @@ const PIPE_CAPACITY_BYTES: usize = 256 * 1024;
 /// Moves in which a pipe must be empty: it was filled once. Only who writes to it keeps it full.
 const MOVES_UNTIL_EMPTY: usize = 64;
 
-/// How many pipes are a good use of the open files that this process may have, if each takes
-/// `files`: a quarter of them all.
-pub(crate) fn affordable(files: u64) -> usize {
+/// As many pipes as are wanted, or fewer, so that they take a quarter of the open files that this
+/// process may have; each takes `files`.
+pub(crate) fn affordable_pipes(wanted: usize, files: u64) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let left = limit.map_or(u64::MAX, |limit| limit.saturating_sub(FILES_WITHOUT));
-    usize::try_from(left / 4 / files).unwrap_or(usize::MAX)
+    let pipes = usize::try_from(left / 4 / files).map_or(wanted, |pipes| pipes.min(wanted));
+    if pipes < wanted {
+        tracing::warn!(
+            "the limit of open files leaves room for {pipes} of {wanted} pipes, long answers will \
+             take longer; raise it with 'ulimit -n', or say --ring-pipes={pipes} to the plugin"
+        );
+    }
+    pipes
 }
 
 /// Open files of a process without any pipe or connection, and a few connections.

@@ -23,8 +23,9 @@ const _: () = assert!(PIECES <= PIECES_MAX, "one call");
 /// A socket that gives less than this at once is not worth a slot of the arena.
 const OUTSIDE_BULK_BYTES: usize = 8 * 1024;
 
-/// Most requests, and answers that are not long.
-const ENOUGH_BYTES: u32 = 8 * 1024;
+/// Free bytes in one piece to which no second piece is added: most of what is sent is shorter, and
+/// a read into one piece costs less.
+const ONE_PIECE_BYTES: u32 = 8 * 1024;
 
 /// Writing this takes about as long as waking somebody to do it.
 const BULK_TO_WRITE_BYTES: usize = 64 * 1024;
@@ -47,8 +48,8 @@ impl Lane {
         let [first, second] = self.spans.free();
         let (segment, side) = (&self.link.segment, self.link.side);
         let mut spaces = [first, second].map(|span| segment.space(self.index, side, span));
-        // With one descriptor left, one piece; and where it is enough, since that costs less.
-        let pieces = match self.room() > 1 && first.length < ENOUGH_BYTES {
+        // Each piece takes a descriptor.
+        let pieces = match self.room() > 1 && first.length < ONE_PIECE_BYTES {
             true => &mut spaces[..],
             false => &mut spaces[..1],
         };

@@ -64,7 +64,9 @@ impl SharedLane {
     pub(super) fn on_peer(&self) -> Result<bool, Violation> {
         let mut shared = self.lock();
         let peer = shared.lane.peer_state();
-        shared.aborted |= peer == State::Reset;
+        if peer == State::Reset {
+            shared.abort();
+        }
         if shared.dropped {
             shared.wind_up()?;
             return Ok(shared.finished && (peer != State::Open || shared.lane.is_drained()?));
@@ -77,7 +79,7 @@ impl SharedLane {
 
     pub(super) fn on_session_end(&self) {
         let mut shared = self.lock();
-        shared.aborted = true;
+        shared.abort();
         let wakers = [shared.reader.take(), shared.writer.take()];
         drop(shared);
         wakers.into_iter().flatten().for_each(Waker::wake);
@@ -85,6 +87,14 @@ impl SharedLane {
 }
 
 impl Shared {
+    /// Nothing more is read or sent.
+    fn abort(&mut self) {
+        if !self.aborted && !self.finished {
+            self.lane.counters().tunnels_failed.add(1);
+        }
+        self.aborted = true;
+    }
+
     /// Of a lane whose stream is gone: ends this side as soon as that loses nothing.
     fn wind_up(&mut self) -> Result<(), Violation> {
         if self.finished {
@@ -113,8 +123,8 @@ impl Shared {
                 Some(_) => anything = true,
             }
         }
-        self.aborted = anything && self.lane.is_drained()?;
-        if self.aborted {
+        if anything && self.lane.is_drained()? {
+            self.abort();
             self.finished = true;
             self.lane.finish(State::Reset);
         }
