@@ -8,8 +8,9 @@ use std::fmt;
 
 use crate::{
     estimate::Estimate,
+    figures::{Figure, Ratios},
     record::{Cell, Manifest, PlannedTrial, Trial},
-    summary::{CellSummary, Figure, Ratios, Summary},
+    summary::{CellSummary, Summary},
 };
 
 /// What `head` has over `base`.
@@ -28,7 +29,6 @@ pub struct Compared<'a> {
     pub head: &'a CellSummary<'a>,
     /// Of the reference, how its figures changed; of all others, how their shares of it did.
     pub changes: Ratios,
-    pub is_reference: bool,
 }
 
 /// Why two runs have nothing to say of one another.
@@ -59,31 +59,16 @@ impl<'a> Comparison<'a> {
         if !differences.is_empty() {
             return Err(Incomparable(differences));
         }
-        let [of_base, of_head] = [base, head].map(|side| rows(side.summary));
-        let find = |rows: &[(&'a CellSummary<'a>, bool)], cell: &Cell| {
-            rows.iter().find(|(row, _)| row.cell == *cell).copied()
-        };
-        let cells: Vec<Compared<'a>> = of_head
-            .iter()
-            .filter_map(|(head, is_reference)| {
-                let (base, _) = find(&of_base, &head.cell)?;
-                Some(Compared {
-                    base,
-                    head,
-                    changes: base
-                        .series
-                        .zip(&head.series)
-                        .map(|(base, head)| Estimate::between(base, head)),
-                    is_reference: *is_reference,
-                })
-            })
-            .collect();
-        let missing = |from: &[(&'a CellSummary<'a>, bool)], of: &[(&'a CellSummary<'a>, bool)]| {
-            let all = of.iter().map(|(row, _)| &row.cell);
+        let [of_base, of_head] = [base, head].map(|side| cells(side.summary));
+        let missing = |from: &[&'a CellSummary<'a>], of: &[&'a CellSummary<'a>]| {
+            let all = of.iter().map(|row| &row.cell);
             all.filter(|cell| find(from, cell).is_none()).collect()
         };
         let comparison = Self {
-            cells,
+            cells: of_head
+                .iter()
+                .filter_map(|head| Some(Compared::new(find(&of_base, &head.cell)?, head)))
+                .collect(),
             only_base: missing(&of_head, &of_base),
             only_head: missing(&of_base, &of_head),
         };
@@ -98,22 +83,35 @@ impl<'a> Comparison<'a> {
     }
 }
 
-impl Compared<'_> {
+impl<'a> Compared<'a> {
+    fn new(base: &'a CellSummary<'a>, head: &'a CellSummary<'a>) -> Self {
+        let change = |figure| Estimate::between(&base.series[figure], &head.series[figure]);
+        Self {
+            base,
+            head,
+            changes: Ratios::new(change),
+        }
+    }
+
     /// Whether a change is a difference: 1 is not within its interval, and it is larger than what
-    /// the control of either run finds between equal things. `None` without a figure.
-    pub fn differs(&self, ratio: Figure) -> Option<bool> {
-        let floor = self.base.floor(ratio).max(self.head.floor(ratio));
-        Some(ratio(&self.changes)?.is_difference(floor))
+    /// the control of either run finds between equal things. `None` without a figure, or with too
+    /// few blocks to tell.
+    pub fn differs(&self, figure: Figure) -> Option<bool> {
+        let floors = [self.base, self.head].map(|row| row.floor(figure).unwrap_or(1.0));
+        self.changes[figure]?.is_difference(floors[0].max(floors[1]))
     }
 }
 
-fn rows<'a>(summary: &'a Summary<'a>) -> Vec<(&'a CellSummary<'a>, bool)> {
-    let mut all = Vec::new();
-    for scenario in &summary.scenarios {
-        let rows = scenario.tables.iter().flat_map(|table| &table.rows);
-        all.extend(rows.map(|row| (row, row.cell.path == scenario.info.reference)));
-    }
-    all
+fn cells<'a>(summary: &'a Summary<'a>) -> Vec<&'a CellSummary<'a>> {
+    let tables = summary
+        .scenarios
+        .iter()
+        .flat_map(|scenario| &scenario.tables);
+    tables.flat_map(|table| &table.rows).collect()
+}
+
+fn find<'a>(cells: &[&'a CellSummary<'a>], cell: &Cell) -> Option<&'a CellSummary<'a>> {
+    cells.iter().find(|row| row.cell == *cell).copied()
 }
 
 /// What must be the same of machine and build for figures to be comparable.
@@ -171,7 +169,7 @@ fn loads(base: &[Trial], head: &[Trial]) -> Option<Difference> {
         let [ours, theirs] = [head, base].map(|trial| load(&trial.planned));
         if ours != theirs {
             return Some(Difference {
-                key: "load".to_owned(),
+                key: format!("load of {}", head.planned.cell.full_name()),
                 base: theirs,
                 head: ours,
             });
@@ -179,7 +177,7 @@ fn loads(base: &[Trial], head: &[Trial]) -> Option<Difference> {
         let [ours, theirs] = [head, base].map(|trial| trial.load.as_ref());
         let (ours, theirs) = (ours?, theirs?);
         (ours.generator != theirs.generator).then(|| Difference {
-            key: "load generator".to_owned(),
+            key: format!("load generator of {}", head.planned.cell.full_name()),
             base: theirs.generator.clone(),
             head: ours.generator.clone(),
         })
@@ -198,7 +196,7 @@ fn list(cells: &[&Cell]) -> String {
     let mut names: Vec<String> = cells
         .iter()
         .take(SHOWN)
-        .map(|cell| cell.to_string())
+        .map(|cell| cell.full_name())
         .collect();
     if cells.len() > SHOWN {
         names.push(format!("{} more", cells.len() - SHOWN));
@@ -213,6 +211,6 @@ impl fmt::Display for Incomparable {
             let separator = if index == 0 { ": " } else { "; " };
             write!(f, "{separator}{key} '{base}' and '{head}'")?;
         }
-        Ok(())
+        f.write_str("; measure both on one machine, with the same scenario and options")
     }
 }

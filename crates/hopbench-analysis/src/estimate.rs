@@ -10,10 +10,15 @@
 //! less its confidence. Resampling the blocks instead gives intervals that are too narrow when they
 //! are few: a test below counts how often.
 
+use crate::statistics::median_of_sorted;
+
 /// How often an interval shall cover the true ratio, if there are enough blocks for that.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// More blocks than these are not looked at: the exact distribution would take too long.
+/// With less, nothing is said about whether two things differ: fewer than three blocks.
+pub const CONFIDENCE_MIN: f64 = 0.75;
+
+/// Only the first so many blocks count: the exact distribution of more would take too long.
 const BLOCKS_MAX: usize = 200;
 
 /// The same, of each of two sides.
@@ -69,12 +74,9 @@ impl Estimate {
     /// The median of what every pair of blocks says, and the interval that leaves out so many on
     /// either side as a sum of ranks is with a probability of a fortieth.
     fn within(ordered: &[f64], probabilities: &[f64], p: f64, blocks: usize) -> Option<Self> {
-        let middle = ordered.len() / 2;
-        let median = match ordered.len() {
-            0 => return None,
-            odd if odd % 2 == 1 => ordered[middle],
-            _ => f64::midpoint(ordered[middle - 1], ordered[middle]),
-        };
+        if ordered.is_empty() {
+            return None;
+        }
         let mut beyond = 0;
         let mut confidence = 1.0 - 2.0 * probabilities[0];
         let mut sum = 0.0;
@@ -86,7 +88,7 @@ impl Estimate {
             (beyond, confidence) = (index, 1.0 - 2.0 * sum);
         }
         Some(Self {
-            ratio: median.exp(),
+            ratio: median_of_sorted(ordered).exp(),
             low: ordered[beyond].exp(),
             high: ordered[ordered.len() - 1 - beyond].exp(),
             confidence: confidence.max(0.0),
@@ -101,10 +103,11 @@ impl Estimate {
     }
 
     /// Whether it is told apart from 1: 1 is not within the interval, and it is more than a factor
-    /// of `floor` from 1.
-    pub fn is_difference(&self, floor: f64) -> bool {
+    /// of `floor` from 1. `None` with too few blocks to tell.
+    pub fn is_difference(&self, floor: f64) -> Option<bool> {
         let distance = self.ratio.max(1.0 / self.ratio);
-        distance > floor && !(self.low..=self.high).contains(&1.0)
+        let is_difference = distance > floor && !(self.low..=self.high).contains(&1.0);
+        (self.confidence >= CONFIDENCE_MIN).then_some(is_difference)
     }
 }
 
@@ -131,7 +134,8 @@ fn means_of_pairs(values: &[f64]) -> Vec<f64> {
     means
 }
 
-/// Two-sided, of the signed-rank test; exact with ties, too. Zeros are left out, as Wilcoxon did.
+/// Two-sided, of the signed-rank test; exact with ties, too. Zeros are left out, as Wilcoxon did;
+/// the interval has them, so that with zeros the two may say different things.
 fn p_paired(values: &[f64]) -> f64 {
     let mut values: Vec<f64> = values.iter().copied().filter(|one| *one != 0.0).collect();
     values.sort_by(|one, other| one.abs().total_cmp(&other.abs()));
@@ -246,6 +250,9 @@ mod tests {
         let three = Estimate::of([0.4, 0.5, 0.6]).expect("three");
         assert!((three.low - 0.4).abs() < 1e-12 && (three.high - 0.6).abs() < 1e-12);
         assert_eq!((three.confidence, three.p), (0.75, 0.25));
+        assert_eq!(three.is_difference(1.0), Some(true));
+        let two = Estimate::of([0.4, 0.5]).expect("two");
+        assert_eq!(two.is_difference(1.0), None);
         for blocks in 1..20 {
             let estimate = Estimate::of(vec![0.5; blocks]).expect("some");
             assert!(
@@ -265,7 +272,7 @@ mod tests {
             (same.ratio, same.low, same.high, same.p),
             (1.0, 1.0, 1.0, 1.0)
         );
-        assert!(!same.is_difference(1.0));
+        assert_eq!(same.is_difference(1.0), Some(false));
     }
 
     /// Hollander, Wolfe and Chicken, example 4.1 and its sequels: permeability of membranes at term
@@ -294,12 +301,13 @@ mod tests {
         let values = [0.9, 1.0, 1.1];
         let same = Estimate::between(&values, &values).expect("both");
         assert_eq!((same.ratio, same.p, same.blocks), (1.0, 1.0, 3));
-        assert!(!same.is_difference(1.0));
+        assert_eq!(same.is_difference(1.0), Some(false));
         assert_eq!(Estimate::between(&values, &[]), None);
         assert_eq!(Estimate::between(&[], &values), None);
         let apart = Estimate::between(&[1.0, 1.1, 1.2], &[2.0, 2.1, 2.2]).expect("both");
         assert!((apart.p - 0.1).abs() < 1e-12 && (apart.confidence - 0.9).abs() < 1e-12);
-        assert!(apart.is_difference(1.5) && !apart.is_difference(2.0));
+        assert_eq!(apart.is_difference(1.5), Some(true));
+        assert_eq!(apart.is_difference(2.0), Some(false));
     }
 
     /// The same numbers each time.

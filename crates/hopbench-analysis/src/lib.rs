@@ -1,6 +1,7 @@
 //! Records in; statistics, comparisons and reports out.
 //!
-//! [`record`] is what a run directory holds. [`summary`] turns trials into figures per cell,
+//! [`record`] is what a run directory holds. [`summary`] turns trials into figures per cell;
+//! [`figures`] are those that are compared, by [`estimate`], and between runs by [`compare`].
 //! [`pathology`] names what went wrong, [`report`] writes tables. Everything is a function of the
 //! records: nothing here starts a process, opens a socket or reads a clock, so that a report can be
 //! made again, anywhere, from a run directory alone.
@@ -8,6 +9,7 @@
 
 pub mod compare;
 pub mod estimate;
+pub mod figures;
 pub mod pathology;
 pub mod record;
 pub mod report;

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
+    figures::Figure,
     record::{FailureKind, PathologyRules},
     summary::{CellSummary, ScenarioSummary, Table},
 };
@@ -39,7 +40,7 @@ pub enum Pathology {
         p99_ms: f64,
         reference_p99_ms: f64,
     },
-    /// Slower than a path that it is meant to be faster than, in every block.
+    /// Slower than a path that it is meant to be faster than.
     Slower {
         cell: CellName,
         than: String,
@@ -138,12 +139,13 @@ fn slower(rules: &PathologyRules, table: &Table<'_>, row: &CellSummary<'_>) -> V
         .filter(|rule| rule.path == row.cell.path);
     let found = named.filter_map(|rule| {
         let other = find_row(table, &rule.than, row.cell.concurrency)?;
-        let (ours, theirs) = (row.ratios.rps?, other.ratios.rps?);
-        // The intervals are apart, not only the estimates.
-        (ours.high < theirs.low).then(|| Pathology::Slower {
+        let ratio = row.blocks.over(&other.blocks).estimate()[Figure::Rps]?;
+        let is_slower =
+            ratio.ratio < 1.0 && ratio.is_difference(row.floor(Figure::Rps).unwrap_or(1.0))?;
+        is_slower.then(|| Pathology::Slower {
             cell: CellName::of(row),
             than: rule.than.clone(),
-            ratio: ours.ratio / theirs.ratio,
+            ratio: ratio.ratio,
         })
     });
     found.collect()

@@ -328,8 +328,15 @@ impl Timing {
     }
 }
 
+impl Cell {
+    /// For a sentence about more than one scenario.
+    pub fn full_name(&self) -> String {
+        format!("{} {self}", self.scenario)
+    }
+}
+
 impl fmt::Display for Cell {
-    /// For a sentence.
+    /// For a sentence about its scenario.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keep_alive = if self.keep_alive {
             ""

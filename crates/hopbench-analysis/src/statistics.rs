@@ -26,7 +26,10 @@ impl Spread {
 }
 
 /// The middle value, or the mean of the two in the middle.
-fn median_of_sorted(values: &[f64]) -> f64 {
+///
+/// # Panics
+/// Of none.
+pub(crate) fn median_of_sorted(values: &[f64]) -> f64 {
     let middle = values.len() / 2;
     match values.len() % 2 {
         0 => f64::midpoint(values[middle - 1], values[middle]),

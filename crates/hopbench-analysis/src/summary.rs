@@ -2,8 +2,8 @@
 //!
 //! A figure over blocks is the median of the blocks' values, with the extremes. A ratio is formed
 //! within a block, between a path and the reference of that block, so that what slows the machine
-//! down for a while slows both; over the blocks it is an [`Estimate`]. Failed trials have no
-//! figures; they are counted beside them.
+//! down for a while slows both; over the blocks it is an [`Estimate`](crate::estimate::Estimate).
+//! Failed trials have no figures; they are counted beside them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,10 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use hdrhistogram::{Histogram, serialization::Deserializer};
 
 use crate::{
-    estimate::Estimate,
+    figures::{Blocks, CLIENT, Figure, Ratios, Series, per_request, server_cpu_us},
     record::{Cell, Failure, Load, Manifest, Outcome, ScenarioInfo, Trial, Warning},
     statistics::Spread,
 };
-
-/// Role of the load generator among the roles of CPU time.
-pub const CLIENT: &str = "client";
 
 /// A whole run.
 #[derive(Debug)]
@@ -41,26 +38,25 @@ pub struct Table<'a> {
     pub endpoint: String,
     pub keep_alive: bool,
     pub rows: Vec<CellSummary<'a>>,
-    /// How far the two trials of the reference in a block differ in RPS, as a share, over all
-    /// concurrencies: the noise below which a difference means nothing. `None` without a control.
-    pub noise: Option<Spread>,
 }
 
 /// One cell over all blocks.
 #[derive(Debug)]
 pub struct CellSummary<'a> {
     pub cell: Cell,
+    pub is_reference: bool,
     /// Trials that were run, failed ones included.
     pub trials: usize,
     pub failures: Vec<&'a Failure>,
     pub warnings: Vec<&'a Warning>,
     pub rps: Option<Spread>,
-    /// Against the reference in the same block; of the reference, its control's.
-    pub ratios: Ratios,
-    /// What they were estimated from; of the reference, the figures themselves.
+    pub blocks: Blocks,
+    /// Over the reference in the same block; of the reference, its own figures.
     pub series: Series,
-    /// The reference against its own twin in the same block, at this concurrency: what is found
-    /// between things that are equal. `None` without a control.
+    /// Against the reference; none of the reference itself.
+    pub ratios: Ratios,
+    /// The reference's second trial in a block against its first, at this concurrency: what is
+    /// found between things that are equal. `None` without a control.
     pub control: Option<Ratios>,
     pub p50_us: Option<Spread>,
     pub p90_us: Option<Spread>,
@@ -81,27 +77,6 @@ pub struct CellSummary<'a> {
     pub rss_after_kib: Option<Spread>,
     pub rss_peak_kib: Option<Spread>,
 }
-
-/// One of each for every figure that is compared.
-#[derive(Clone, Debug, Default)]
-pub struct Figures<T> {
-    pub rps: T,
-    pub p95: T,
-    pub p99: T,
-    /// CPU time per right answer of everything but the client.
-    pub cpu: T,
-    /// Peak of the resident memory.
-    pub rss: T,
-}
-
-/// What a path has over what another has.
-pub type Ratios = Figures<Option<Estimate>>;
-
-/// One figure of them.
-pub type Figure = fn(&Ratios) -> Option<Estimate>;
-
-/// One value per trial.
-pub type Series = Figures<Vec<f64>>;
 
 /// Of the latencies of all blocks together, in microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -242,35 +217,21 @@ impl<'a> Table<'a> {
                     .filter(|trial| trial.planned.cell == reference)
                     .copied()
                     .collect();
-                CellSummary::new(cell, &of_cell, &of_reference)
+                CellSummary::new(cell, *cell == reference, &of_cell, &of_reference)
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
             endpoint,
             keep_alive,
             rows,
-            noise: noise(info, trials),
         })
     }
-}
-
-fn noise(info: &ScenarioInfo, trials: &[&Trial]) -> Option<Spread> {
-    let of_reference = trials
-        .iter()
-        .filter(|trial| trial.planned.cell.path == info.reference);
-    let (first, second): (Vec<&Trial>, Vec<&Trial>) =
-        of_reference.partition(|trial| trial.planned.twin == 0);
-    Spread::of(second.iter().filter_map(|second| {
-        let first = first.iter().find(|first| {
-            first.planned.cell == second.planned.cell && first.planned.block == second.planned.block
-        })?;
-        Some((second.rps()? / first.rps()? - 1.0).abs())
-    }))
 }
 
 impl<'a> CellSummary<'a> {
     fn new(
         cell: &Cell,
+        is_reference: bool,
         trials: &[&'a Trial],
         of_reference: &[&Trial],
     ) -> Result<Self, HistogramError> {
@@ -278,15 +239,11 @@ impl<'a> CellSummary<'a> {
             .iter()
             .copied()
             .partition(|trial| trial.planned.twin == 0);
-        let control = Series::over(&second, &first).estimate();
-        let control = (!second.is_empty()).then_some(control);
-        // It is not compared with itself.
-        let is_reference = of_reference
-            .first()
-            .is_some_and(|first| first.planned.cell == *cell);
+        let control = || Blocks::of(&second).over(&Blocks::of(&first)).estimate();
+        let blocks = Blocks::of(trials);
         let series = match is_reference {
-            true => Series::plain(trials),
-            false => Series::over(trials, of_reference),
+            true => blocks.series(),
+            false => blocks.over(&Blocks::of(of_reference)),
         };
         let loads = || {
             trials
@@ -315,11 +272,13 @@ impl<'a> CellSummary<'a> {
             warnings: trials.iter().flat_map(|trial| &trial.warnings).collect(),
             rps: over(&|trial, _| trial.rps()),
             ratios: match is_reference {
-                true => control.clone().unwrap_or_default(),
+                true => Ratios::default(),
                 false => series.estimate(),
             },
+            blocks,
             series,
-            control,
+            is_reference,
+            control: (!second.is_empty()).then(control),
             p50_us: latency(|load| load.latency.p50_us),
             p90_us: latency(|load| load.latency.p90_us),
             p95_us: latency(|load| load.latency.p95_us),
@@ -346,84 +305,15 @@ impl<'a> CellSummary<'a> {
     }
 
     /// Whether one of its ratios is a difference: 1 is not within its interval, and it is farther
-    /// from 1 than what the control finds between things that are equal. `None` without a ratio.
-    pub fn differs(&self, ratio: Figure) -> Option<bool> {
-        let estimate = ratio(&self.ratios)?;
-        Some(estimate.is_difference(self.floor(ratio)))
+    /// from 1 than what the control finds between things that are equal. `None` without a ratio,
+    /// or with too few blocks to tell.
+    pub fn differs(&self, figure: Figure) -> Option<bool> {
+        self.ratios[figure]?.is_difference(self.floor(figure).unwrap_or(1.0))
     }
 
-    /// The factor by which the control finds equal things to differ; 1 without one.
-    pub fn floor(&self, ratio: Figure) -> f64 {
-        let control = self.control.as_ref().and_then(ratio);
-        control.map_or(1.0, |control| control.reach())
-    }
-}
-
-impl<T> Figures<T> {
-    pub(crate) fn map<U>(&self, function: impl Fn(&T) -> U) -> Figures<U> {
-        Figures {
-            rps: function(&self.rps),
-            p95: function(&self.p95),
-            p99: function(&self.p99),
-            cpu: function(&self.cpu),
-            rss: function(&self.rss),
-        }
-    }
-
-    /// Each with its counterpart.
-    pub(crate) fn zip<'t, U>(&'t self, other: &'t Figures<U>) -> Figures<(&'t T, &'t U)> {
-        Figures {
-            rps: (&self.rps, &other.rps),
-            p95: (&self.p95, &other.p95),
-            p99: (&self.p99, &other.p99),
-            cpu: (&self.cpu, &other.cpu),
-            rss: (&self.rss, &other.rss),
-        }
-    }
-}
-
-impl Series {
-    /// Of `trials` over those of the reference in the same block; of several, over their mean.
-    fn over(trials: &[&Trial], reference: &[&Trial]) -> Self {
-        Self::new(trials, |trial, figure| {
-            let of_block = reference
-                .iter()
-                .filter(|other| other.planned.block == trial.planned.block);
-            let figures: Vec<f64> = of_block.filter_map(|other| figure(other)).collect();
-            figures.iter().sum::<f64>() / figures.len() as f64
-        })
-    }
-
-    /// The figures themselves.
-    fn plain(trials: &[&Trial]) -> Self {
-        Self::new(trials, |_, _| 1.0)
-    }
-
-    fn new(
-        trials: &[&Trial],
-        unit: impl Fn(&Trial, &dyn Fn(&Trial) -> Option<f64>) -> f64,
-    ) -> Self {
-        let values = |figure: &dyn Fn(&Trial) -> Option<f64>| {
-            trials
-                .iter()
-                .filter_map(|trial| Some(figure(trial)? / unit(trial, figure)))
-                .collect()
-        };
-        Self {
-            rps: values(&Trial::rps),
-            p95: values(&|trial| trial.measured()?.latency.p95_us),
-            p99: values(&|trial| trial.measured()?.latency.p99_us),
-            cpu: values(&|trial| per_request(server_cpu_us(trial), trial.measured()?)),
-            rss: values(&|trial| {
-                trial.measured()?;
-                let peaks = trial.processes.iter().map(|process| process.rss_peak_kib);
-                Some(peaks.sum::<u64>() as f64)
-            }),
-        }
-    }
-
-    fn estimate(&self) -> Ratios {
-        self.map(|values| Estimate::of(values.iter().copied()))
+    /// The factor by which the control finds equal things to differ. `None` without one.
+    pub fn floor(&self, figure: Figure) -> Option<f64> {
+        Some(self.control.as_ref()?[figure]?.reach())
     }
 }
 
@@ -451,19 +341,6 @@ fn failure(trial: &Trial) -> Option<&Failure> {
         Outcome::Failed(failure) => Some(failure),
         Outcome::Ok => None,
     }
-}
-
-fn server_cpu_us(trial: &Trial) -> f64 {
-    trial
-        .cpu_us
-        .iter()
-        .filter(|(role, _)| *role != CLIENT)
-        .map(|(_, cpu_us)| cpu_us)
-        .sum()
-}
-
-fn per_request(figure: f64, load: &Load) -> Option<f64> {
-    (load.good > 0).then(|| figure / load.good as f64)
 }
 
 /// Puts the blocks' latencies together: percentiles are read from the whole, never averaged.

@@ -73,12 +73,6 @@ impl RunDir {
         bail!("{}: a hundred runs within a second", describe())
     }
 
-    /// Removes the directory of a run that can't begin.
-    pub(crate) fn discard(self) {
-        // What is left of it is empty, and why it can't begin is told in any case.
-        let _ = fs::remove_dir_all(self.path);
-    }
-
     /// Opens the directory of an earlier run.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         if !path.join(MANIFEST).is_file() {
@@ -108,6 +102,24 @@ impl RunDir {
         }
     }
 
+    /// Says before the first trial what would otherwise go wrong after hours: no space below
+    /// `root`.
+    pub(crate) fn check_space(root: &Path, trials: usize) -> anyhow::Result<()> {
+        let needed = trials as u64 * TRIAL_BYTES + (1 << 20);
+        let system = rustix::fs::statvfs(root)
+            .with_context(|| format!("could not look at '{}'", root.display()))?;
+        let free = system.f_bavail * system.f_frsize;
+        if free < needed {
+            bail!(
+                "'{}': {} MiB are free, {trials} trials may need {}; use --out with another disk",
+                root.display(),
+                free >> 20,
+                needed.div_ceil(1 << 20),
+            );
+        }
+        Ok(())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -115,23 +127,6 @@ impl RunDir {
     /// Where a trial's logs go.
     pub(crate) fn raw(&self) -> PathBuf {
         self.path.join("raw")
-    }
-
-    /// Says before the first trial what would otherwise go wrong after hours: no space.
-    pub(crate) fn check_space(&self, trials: usize) -> anyhow::Result<()> {
-        let needed = trials as u64 * TRIAL_BYTES + (1 << 20);
-        let system = rustix::fs::statvfs(&self.path)
-            .with_context(|| format!("could not look at '{}'", self.path.display()))?;
-        let free = system.f_bavail * system.f_frsize;
-        if free < needed {
-            bail!(
-                "'{}': {} MiB are free, {trials} trials may need {}; use --out with another disk",
-                self.path.display(),
-                free >> 20,
-                needed.div_ceil(1 << 20),
-            );
-        }
-        Ok(())
     }
 
     pub(crate) fn write_manifest(&self, manifest: &Manifest) -> anyhow::Result<()> {

@@ -19,6 +19,9 @@ pub(crate) struct Toolbox {
 /// Searched besides `PATH`: servers are often installed where only root looks.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
+const ELSEWHERE: &str = "; it is looked for on PATH, for another place write the whole path \
+                         instead of '{{program:…}}'";
+
 impl Toolbox {
     pub(crate) fn bin_dir(&self) -> &Path {
         &self.bin_directory
@@ -68,11 +71,9 @@ impl Toolbox {
 
     /// What the path needs and the machine doesn't have, each with a way to get it.
     pub(crate) fn missing(&self, path: &PathDefinition) -> Vec<String> {
-        let hint = |name: &str| match path.install.get(name) {
-            Some(install) => format!("; install it with '{install}'"),
-            None => "; it is looked for on PATH, for another place write the whole path instead \
-                     of '{{program:…}}'"
-                .to_owned(),
+        let install = |name: &str| {
+            let command = path.install.get(name)?;
+            Some(format!("; install it with '{command}'"))
         };
         let bins = path
             .bins()
@@ -83,11 +84,17 @@ impl Toolbox {
             .programs()
             .into_iter()
             .filter(|name| self.program(name).is_none());
-        let programs = programs.map(|name| format!("'{name}' is not installed{}", hint(name)));
+        let programs = programs.map(|name| {
+            let hint = install(name).unwrap_or_else(|| ELSEWHERE.to_owned());
+            format!("'{name}' is not installed{hint}")
+        });
         let files = path.requires_files.iter().filter(|file| !file.exists());
         let files = files.map(|file| {
             let name = file.display().to_string();
-            format!("'{name}' does not exist{}", hint(&name))
+            format!(
+                "'{name}' does not exist{}",
+                install(&name).unwrap_or_default()
+            )
         });
         bins.chain(programs).chain(files).collect()
     }

@@ -293,7 +293,7 @@ impl<'a> Live<'a> {
 }
 
 /// Under which the load generator's CPU time is reported.
-const CLIENT_ROLE: &str = hopbench_analysis::summary::CLIENT;
+const CLIENT_ROLE: &str = hopbench_analysis::figures::CLIENT;
 
 impl Executor for Live<'_> {
     fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted> {

@@ -301,18 +301,10 @@ fn reference_run() -> PathBuf {
 }
 
 #[test]
-fn a_run_is_compared_with_itself_and_not_with_another_machine_s() {
+fn a_run_is_compared_with_its_like_and_not_with_another_machine_s() {
     let shell = Shell::new();
     let base = reference_run();
     let base_name = base.to_str().expect("a name");
-    let same = shell.hopbench(&["compare", base_name, base_name]);
-    assert!(same.status.success(), "{}", text(&same.stderr));
-    assert!(
-        text(&same.stdout).contains("\n0 of "),
-        "{}",
-        text(&same.stdout)
-    );
-
     let other = shell.directory.path().join("other");
     fs::create_dir(&other).expect("created");
     for name in ["plan.json", "trials.jsonl"] {
@@ -320,9 +312,16 @@ fn a_run_is_compared_with_itself_and_not_with_another_machine_s() {
     }
     let manifest = fs::read_to_string(base.join("manifest.json")).expect("readable");
     let mut manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
-    manifest["machine"]["cores"] = 96.into();
     shell.write("other/manifest.json", &manifest.to_string());
     let other = other.to_str().expect("a name");
+    let same = shell.hopbench(&["compare", base_name, other]);
+    assert!(same.status.success(), "{}", text(&same.stderr));
+    let tables = text(&same.stdout);
+    assert!(tables.contains("\n0 of "), "{tables}");
+    shell.mistake(&["compare", other, other], 4, &["is base and head"]);
+
+    manifest["machine"]["cores"] = 96.into();
+    shell.write("other/manifest.json", &manifest.to_string());
     shell.mistake(
         &["compare", base_name, other],
         3,

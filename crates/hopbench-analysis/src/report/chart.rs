@@ -4,9 +4,10 @@
 
 use std::fmt::Write;
 
+use super::markdown::{connection, percent};
 use crate::{
     estimate::Estimate,
-    statistics::Spread,
+    figures::Figure,
     summary::{CellSummary, ScenarioSummary, Table},
 };
 
@@ -41,7 +42,7 @@ pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
          fill=\"#222\" role=\"img\">\n<title>{}</title>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
          <text x=\"{LEFT}\" y=\"24\" font-size=\"15\" font-weight=\"bold\">Requests per second, \
-         as a share of '{}' (median of {} blocks; whiskers: lowest and highest)</text>\n",
+         as a share of '{}', over {} blocks (whiskers: interval; grey: A/A control)</text>\n",
         escape(&scenario.info.question),
         escape(&scenario.info.reference),
         scenario.info.blocks,
@@ -83,13 +84,9 @@ fn panel(table: &Table<'_>, paths: &[&str], top: f64) -> String {
         "<text x=\"{LEFT}\" y=\"{:.1}\" font-weight=\"bold\">{}{}</text>\n",
         top + 20.0,
         escape(&table.endpoint),
-        if table.keep_alive {
-            ""
-        } else {
-            ", a new connection per request"
-        }
+        connection(table.keep_alive)
     );
-    out += &axis.draw(table.noise);
+    out += &axis.draw();
     let mut concurrency: Vec<u32> = table.rows.iter().map(|row| row.cell.concurrency).collect();
     concurrency.sort_unstable();
     concurrency.dedup();
@@ -97,6 +94,11 @@ fn panel(table: &Table<'_>, paths: &[&str], top: f64) -> String {
     let bar_width = 0.9 * group_width / paths.len() as f64;
     for (group, concurrency) in concurrency.iter().enumerate() {
         let left = LEFT + (group as f64 + 0.05) * group_width;
+        let rows = table.rows.iter();
+        let mut of_group = rows.filter(|row| row.cell.concurrency == *concurrency);
+        if let Some(floor) = of_group.find_map(|row| row.floor(Figure::Rps)) {
+            out += &axis.band(floor, left, 0.9 * group_width);
+        }
         for (index, path) in paths.iter().enumerate() {
             let row = table
                 .rows
@@ -120,10 +122,15 @@ fn bar(axis: &Axis, row: &CellSummary<'_>, x: f64, width: f64, colour: &str) -> 
     let middle = x + width / 2.0;
     let Some(Estimate {
         ratio, low, high, ..
-    }) = row.ratios.rps
+    }) = row.ratios[Figure::Rps]
     else {
+        // Without a failure, its reference is what is missing.
+        let (colour, text) = match row.failures.is_empty() {
+            true => ("#222", "–"),
+            false => ("#b00", "failed"),
+        };
         return format!(
-            "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#b00\">failed\
+            "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"{colour}\">{text}\
              </text>\n",
             axis.bottom - 4.0
         );
@@ -157,7 +164,7 @@ struct Axis {
 
 impl Axis {
     fn new(table: &Table<'_>, top: f64) -> Self {
-        let shares = table.rows.iter().filter_map(|row| row.ratios.rps);
+        let shares = table.rows.iter().filter_map(|row| row.ratios[Figure::Rps]);
         let largest = shares.map(|share| share.high).fold(1.0, f64::max);
         Self {
             bottom: top + PANEL_HEIGHT,
@@ -170,19 +177,20 @@ impl Axis {
         self.bottom - PANEL_HEIGHT * share.clamp(0.0, self.share_max) / self.share_max
     }
 
-    /// The scale, and around 100 % the band within which a difference means nothing.
-    fn draw(&self, noise: Option<Spread>) -> String {
+    /// Around 100 %, where a difference means nothing.
+    fn band(&self, floor: f64, x: f64, width: f64) -> String {
+        let (above, below) = (self.y(floor), self.y(1.0 / floor));
+        format!(
+            "<rect x=\"{x:.1}\" y=\"{above:.1}\" width=\"{width:.1}\" height=\"{:.1}\" \
+             fill=\"#ddd\"><title>A/A control: up to {}</title></rect>\n",
+            below - above,
+            percent(floor - 1.0)
+        )
+    }
+
+    /// The scale.
+    fn draw(&self) -> String {
         let mut out = String::new();
-        if let Some(noise) = noise {
-            let (above, below) = (self.y(1.0 + noise.median), self.y(1.0 - noise.median));
-            out += &format!(
-                "<rect x=\"{LEFT}\" y=\"{above:.1}\" width=\"{:.1}\" height=\"{:.1}\" \
-                 fill=\"#ddd\"><title>A/A control: ±{:.1} %</title></rect>\n",
-                WIDTH - LEFT,
-                below - above,
-                noise.median * 100.0
-            );
-        }
         let shares = (0_u32..).map(|step| (step, f64::from(step) / 4.0));
         for (step, share) in shares.take_while(|(_, share)| *share <= self.share_max) {
             let y = self.y(share);

@@ -1,26 +1,16 @@
 //! Two runs side by side, as tables and as JSON.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
-    markdown::{connection, percent},
+    markdown::{connection, mark, percent, share, with_interval},
     terminal::align,
 };
 use crate::{
     compare::{Compared, Comparison},
-    estimate::Estimate,
+    figures::Figure,
     record::Cell,
-    summary::Figure,
 };
-
-/// The figures that are compared: names, and where they are.
-const FIGURES: [(&str, Figure); 5] = [
-    ("RPS", |ratios| ratios.rps),
-    ("p95", |ratios| ratios.p95),
-    ("p99", |ratios| ratios.p99),
-    ("server CPU", |ratios| ratios.cpu),
-    ("peak RSS", |ratios| ratios.rss),
-];
 
 /// Tables for people, with their columns under one another.
 pub fn terminal(comparison: &Comparison<'_>) -> String {
@@ -42,8 +32,8 @@ pub fn markdown(comparison: &Comparison<'_>) -> String {
         {
             out += &format!("\n### {scenario} {endpoint}{}\n\n", connection(*keep_alive));
             out += "| Transport | Concurrency | RPS vs Baseline, base | head |";
-            out.extend(FIGURES.map(|(name, _)| format!(" {name} |")));
-            out += &format!("\n|---|{}\n", "---:|".repeat(3 + FIGURES.len()));
+            out.extend(Figure::ALL.map(|figure| format!(" {} |", figure.title())));
+            out += &format!("\n|---|{}\n", "---:|".repeat(3 + Figure::ALL.len()));
         }
         out += &row(compared);
     }
@@ -52,7 +42,7 @@ pub fn markdown(comparison: &Comparison<'_>) -> String {
         ("head", &comparison.only_head),
     ] {
         if !cells.is_empty() {
-            let names: Vec<String> = cells.iter().map(|cell| cell.to_string()).collect();
+            let names: Vec<String> = cells.iter().map(|cell| cell.full_name()).collect();
             out += &format!("\nOnly in {which}: {}\n", names.join(", "));
         }
     }
@@ -61,93 +51,98 @@ pub fn markdown(comparison: &Comparison<'_>) -> String {
 
 fn row(compared: &Compared<'_>) -> String {
     let cell = &compared.head.cell;
-    let shares = [compared.base, compared.head].map(|row| match compared.is_reference {
-        true => "the reference".to_owned(),
-        false => share(row.ratios.rps),
-    });
     let mut out = format!("| {} | {} |", cell.path, cell.concurrency);
-    out.extend(shares.map(|share| format!(" {share} |")));
-    out.extend(FIGURES.map(|(_, figure)| format!(" {} |", change(compared, figure))));
+    for row in [compared.base, compared.head] {
+        let ratio = row.ratios[Figure::Rps].map(|it| percent(it.ratio));
+        out += &match ratio {
+            Some(ratio) => format!(" {ratio} |"),
+            None => format!(" {} |", share(row, Figure::Rps)),
+        };
+    }
+    out.extend(Figure::ALL.map(|figure| format!(" {} |", change(compared, figure))));
     out + "\n"
 }
 
-fn share(ratio: Option<Estimate>) -> String {
-    ratio.map_or_else(|| "–".to_owned(), |ratio| percent(ratio.ratio))
-}
-
 fn change(compared: &Compared<'_>, figure: Figure) -> String {
-    let Some(estimate) = figure(&compared.changes) else {
-        return "–".to_owned();
-    };
-    let like = match compared.differs(figure) {
-        Some(true) => "",
-        _ => "≈ ",
-    };
-    format!(
-        "{like}{} ({}–{})",
-        percent(estimate.ratio),
-        percent(estimate.low),
-        percent(estimate.high)
-    )
+    match &compared.changes[figure] {
+        None => "–".to_owned(),
+        Some(estimate) => format!(
+            "{}{}",
+            mark(compared.differs(figure)),
+            with_interval(estimate)
+        ),
+    }
 }
 
 fn explanation(comparison: &Comparison<'_>) -> String {
-    let changes = || {
-        let cells = comparison.cells.iter().filter(|cell| !cell.is_reference);
-        cells.flat_map(|cell| FIGURES.map(|(_, figure)| cell.differs(figure)))
+    let cells = || {
+        let all = comparison.cells.iter();
+        all.filter(|cell| !cell.head.is_reference)
     };
-    let compared = changes().flatten().count();
-    let differences = changes().filter(|differs| *differs == Some(true)).count();
+    let count = |is: Option<bool>| {
+        let figures = cells().flat_map(|cell| Figure::ALL.map(|figure| (cell, figure)));
+        figures
+            .filter(|(cell, figure)| cell.changes[*figure].is_some() && cell.differs(*figure) == is)
+            .count()
+    };
+    let [differing, alike, unknown] = [Some(true), Some(false), None].map(count);
     let mut out = format!(
-        "\n{differences} of {compared} figures differ. What is compared is each run's ratio to its \
-         own reference, head over base; of the reference, its figures as they are. ≈ is no \
-         difference: 100 % is within the interval, or a run's reference differs as much from \
-         itself.\n",
+        "\n{differing} of {} figures differ. What is compared is each run's ratio to its own \
+         reference, head over base; of the reference, its figures as they are. ≈ is no difference: \
+         100 % is within the interval, or a run's reference differs as much from itself.",
+        differing + alike + unknown
     );
-    let estimates = comparison.cells.iter().filter_map(|cell| cell.changes.rps);
-    if let Some(estimate) = estimates.min_by_key(|estimate| estimate.blocks) {
+    if unknown > 0 {
+        out += &format!(" ? is too few blocks to tell, which are {unknown} figures.");
+    }
+    let shown = comparison
+        .cells
+        .iter()
+        .flat_map(|cell| Figure::ALL.map(|figure| cell.changes[figure]));
+    let least = shown
+        .flatten()
+        .min_by(|one, other| one.confidence.total_cmp(&other.confidence));
+    if let Some(least) = least {
         out += &format!(
-            "With {} blocks, an interval covers the true ratio in at least {:.0} of 100 \
-             comparisons.\n",
-            estimate.blocks,
-            (estimate.confidence * 100.0).floor()
+            " An interval covers the true ratio in at least {:.0} of 100 comparisons.",
+            (least.confidence * 100.0).floor()
         );
     }
-    out
+    out + "\n"
 }
 
 /// The cells as JSON objects; missing figures are null.
 pub fn cells(comparison: &Comparison<'_>) -> Vec<Value> {
-    let cells = comparison.cells.iter().map(|compared| {
-        let cell = &compared.head.cell;
-        let figure = |ratio: Figure| {
-            ratio(&compared.changes).map(|estimate| {
-                json!({
-                    "ratio": estimate.ratio,
-                    "low": estimate.low,
-                    "high": estimate.high,
-                    "confidence": estimate.confidence,
-                    "p": estimate.p,
-                    "blocks": estimate.blocks,
-                    "differs": compared.differs(ratio),
-                })
+    comparison.cells.iter().map(cell).collect()
+}
+
+fn cell(compared: &Compared<'_>) -> Value {
+    let cell = &compared.head.cell;
+    let [base, head] =
+        [compared.base, compared.head].map(|row| row.ratios[Figure::Rps].map(|it| it.ratio));
+    let mut fields = Map::from_iter([
+        ("scenario".to_owned(), json!(cell.scenario)),
+        ("endpoint".to_owned(), json!(cell.endpoint)),
+        ("path".to_owned(), json!(cell.path)),
+        ("concurrency".to_owned(), json!(cell.concurrency)),
+        ("keep_alive".to_owned(), json!(cell.keep_alive)),
+        ("is_reference".to_owned(), json!(compared.head.is_reference)),
+        ("base_rps_ratio".to_owned(), json!(base)),
+        ("head_rps_ratio".to_owned(), json!(head)),
+    ]);
+    for figure in Figure::ALL {
+        let change = compared.changes[figure].map(|estimate| {
+            json!({
+                "ratio": estimate.ratio,
+                "low": estimate.low,
+                "high": estimate.high,
+                "confidence": estimate.confidence,
+                "p": estimate.p,
+                "blocks": estimate.blocks,
+                "differs": compared.differs(figure),
             })
-        };
-        json!({
-            "scenario": cell.scenario,
-            "endpoint": cell.endpoint,
-            "path": cell.path,
-            "concurrency": cell.concurrency,
-            "keep_alive": cell.keep_alive,
-            "is_reference": compared.is_reference,
-            "base_rps_ratio": compared.base.ratios.rps.map(|ratio| ratio.ratio),
-            "head_rps_ratio": compared.head.ratios.rps.map(|ratio| ratio.ratio),
-            "rps": figure(|ratios| ratios.rps),
-            "p95": figure(|ratios| ratios.p95),
-            "p99": figure(|ratios| ratios.p99),
-            "cpu": figure(|ratios| ratios.cpu),
-            "rss": figure(|ratios| ratios.rss),
-        })
-    });
-    cells.collect()
+        });
+        fields.insert(figure.key().to_owned(), json!(change));
+    }
+    Value::Object(fields)
 }

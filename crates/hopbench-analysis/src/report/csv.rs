@@ -2,13 +2,15 @@
 
 use serde_json::Value;
 
+use super::markdown::probability;
 use crate::{
+    figures::Figure,
     statistics::Spread,
     summary::{CellSummary, Summary},
 };
 
-/// Columns that every line has; CPU columns by role follow.
-const COLUMNS: [&str; 55] = [
+/// Columns that every line has first.
+const CELL_COLUMNS: [&str; 13] = [
     "scenario",
     "endpoint",
     "path",
@@ -22,26 +24,12 @@ const COLUMNS: [&str; 55] = [
     "rps_median",
     "rps_min",
     "rps_max",
-    "rps_ratio",
-    "rps_ratio_low",
-    "rps_ratio_high",
-    "rps_ratio_p",
-    "p95_ratio",
-    "p95_ratio_low",
-    "p95_ratio_high",
-    "p95_ratio_p",
-    "p99_ratio",
-    "p99_ratio_low",
-    "p99_ratio_high",
-    "p99_ratio_p",
-    "cpu_ratio",
-    "cpu_ratio_low",
-    "cpu_ratio_high",
-    "cpu_ratio_p",
-    "rss_ratio",
-    "rss_ratio_low",
-    "rss_ratio_high",
-    "rss_ratio_p",
+];
+
+/// Then come those of [`Figure`]s, each with these endings, and CPU time by role is last.
+const RATIO_ENDINGS: [&str; 5] = ["", "_low", "_high", "_p", "_floor"];
+
+const OTHER_COLUMNS: [&str; 22] = [
     "blocks",
     "ratio_confidence",
     "latency_us_p50",
@@ -103,7 +91,11 @@ fn table(summary: &Summary<'_>) -> (Vec<String>, Vec<Vec<String>>) {
         .collect();
     roles.sort_unstable();
     roles.dedup();
-    let mut heading: Vec<String> = COLUMNS.map(str::to_owned).into();
+    let mut heading: Vec<String> = CELL_COLUMNS.map(str::to_owned).into();
+    for figure in Figure::ALL {
+        heading.extend(RATIO_ENDINGS.map(|ending| format!("{}_ratio{ending}", figure.key())));
+    }
+    heading.extend(OTHER_COLUMNS.map(str::to_owned));
     heading.extend(
         roles
             .iter()
@@ -141,14 +133,19 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
         min(row.rps),
         max(row.rps),
     ];
-    let ratios = &row.ratios;
-    for ratio in [ratios.rps, ratios.p95, ratios.p99, ratios.cpu, ratios.rss] {
-        let figures = ratio.map(|it| [it.ratio, it.low, it.high, it.p]);
-        fields.extend((0..4).map(|index| number(figures.map(|figures| figures[index]))));
+    for figure in Figure::ALL {
+        let ratio = row.ratios[figure];
+        fields.extend([
+            number(ratio.map(|ratio| ratio.ratio)),
+            number(ratio.map(|ratio| ratio.low)),
+            number(ratio.map(|ratio| ratio.high)),
+            ratio.map_or_else(String::new, |ratio| probability(ratio.p, 4)),
+            number(row.floor(figure)),
+        ]);
     }
-    let blocks = ratios.rps.map(|ratio| ratio.blocks.to_string());
-    fields.push(blocks.unwrap_or_default());
-    fields.push(number(ratios.rps.map(|ratio| ratio.confidence)));
+    let rps = row.ratios[Figure::Rps];
+    fields.push(rps.map_or_else(String::new, |ratio| ratio.blocks.to_string()));
+    fields.push(number(rps.map(|ratio| ratio.confidence)));
     fields.extend([
         median(row.p50_us),
         median(row.p90_us),

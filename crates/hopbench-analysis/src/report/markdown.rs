@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
-    estimate, pathology,
+    estimate::{self, Estimate},
+    figures::Figure,
+    pathology,
     record::{Cell, FailureKind, Manifest, PathInfo, Trial},
     statistics::Spread,
-    summary::{CellSummary, Figure, ScenarioSummary, Summary, Table},
+    summary::{CellSummary, ScenarioSummary, Summary, Table},
 };
 
 /// The whole report.
@@ -52,19 +54,18 @@ pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
                 columns.len() - 1
             });
             let path = row.cell.path.as_str();
-            if path == scenario.info.reference {
+            if row.is_reference {
                 continue;
             }
             if !paths.contains(&path) {
                 paths.push(path);
             }
-            let ratio = row.ratios.rps;
-            let share = ratio.map(|ratio| like(row, |it| it.rps) + &percent(ratio.ratio));
-            let share = share.unwrap_or_else(|| match row.failures.is_empty() {
+            let share = match row.ratios[Figure::Rps] {
+                Some(ratio) => mark(row.differs(Figure::Rps)).to_owned() + &percent(ratio.ratio),
                 // Nothing failed, but there is no reference yet.
-                true => "–".to_owned(),
-                false => errors(row),
-            });
+                None if row.failures.is_empty() => "–".to_owned(),
+                None => errors(row),
+            };
             shares.entry(path).or_default().insert(index, share);
         }
     }
@@ -194,25 +195,30 @@ fn scenario_heading(scenario: &ScenarioSummary<'_>) -> String {
          answers only.\n",
         info.blocks
     );
-    let estimates = scenario.tables.iter().flat_map(|table| &table.rows);
-    let of_most = estimates
-        .filter_map(|row| row.ratios.rps)
-        .max_by_key(|ratio| ratio.blocks);
-    if let Some(ratio) = of_most {
-        writeln!(
-            out,
-            "\nA ratio is formed within a block; over {} blocks it is the Hodges-Lehmann \
-             estimate, in brackets the interval that covers the true ratio in {:.0} of 100 runs, \
-             and no p is smaller than {:.2}. ≈ marks what is no difference: the interval has \
-             100 % in it, or the reference differs as much from itself, which is what its own row \
-             says.",
-            ratio.blocks,
-            (ratio.confidence * 100.0).floor(),
-            estimate::p_min(ratio.blocks)
-        )
-        .expect("a string grows");
-    }
+    out += &explanation(scenario);
     out
+}
+
+/// How ratios are to be read; empty without any.
+pub fn explanation(scenario: &ScenarioSummary<'_>) -> String {
+    let rows = scenario.tables.iter().flat_map(|table| &table.rows);
+    let shown = rows.flat_map(|row| [Figure::Rps, Figure::Cpu].map(|figure| row.ratios[figure]));
+    let least = shown
+        .flatten()
+        .min_by(|one, other| one.confidence.total_cmp(&other.confidence));
+    let Some(least) = least else {
+        return String::new();
+    };
+    format!(
+        "\nA ratio is formed within a block; over {} or more of them it is the Hodges-Lehmann \
+         estimate, in brackets the interval that covers the true ratio in {:.0} of 100 runs or \
+         more; no p is smaller than {}. ≈ marks what is no difference: the interval has 100 % in \
+         it, or the reference differs as much from itself, which its row says (A/A). ? marks what \
+         too few blocks can't tell.\n",
+        least.blocks,
+        (least.confidence * 100.0).floor(),
+        probability(estimate::p_min(least.blocks), 2)
+    )
 }
 
 fn endpoint_table(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> String {
@@ -233,16 +239,28 @@ fn endpoint_table(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> String {
     for row in &table.rows {
         out += &table_row(scenario, row);
     }
-    if let Some(noise) = table.noise {
-        out += &format!(
-            "\nA/A control: the two `{}` trials of a block differ by {:.1} % in the median, \
-             {:.1} % at most. Smaller differences mean nothing.\n",
-            scenario.info.reference,
-            noise.median * 100.0,
-            noise.max * 100.0
-        );
-    }
+    out += &control(scenario, table);
     out
+}
+
+/// What the reference has over itself, at each concurrency.
+fn control(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> String {
+    let references = table.rows.iter().filter(|row| row.is_reference);
+    let reaches: Vec<String> = references
+        .filter_map(|row| {
+            let reach = percent(row.floor(Figure::Rps)? - 1.0);
+            Some(format!("{reach} at c={}", row.cell.concurrency))
+        })
+        .collect();
+    if reaches.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nA/A control: the RPS of `{}` differ from themselves by up to {}. Smaller differences \
+         mean nothing.\n",
+        scenario.info.reference,
+        reaches.join(", ")
+    )
 }
 
 fn table_row(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
@@ -253,7 +271,7 @@ fn table_row(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
         spread(row.rps, thousands),
         spread(row.p50_us, milliseconds),
         spread(row.p99_us, milliseconds),
-        share(row, |ratios| ratios.rps),
+        share(row, Figure::Rps),
         spread(row.p90_us, milliseconds),
         errors(row),
     );
@@ -266,29 +284,36 @@ fn table_row(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
     out += &format!(
         " {} | {} |\n",
         spread(row.cpu_us_per_request_server, tenths),
-        share(row, |ratios| ratios.cpu)
+        share(row, Figure::Cpu)
     );
     out
 }
 
-/// A ratio with its interval.
-fn share(row: &CellSummary<'_>, ratio: Figure) -> String {
-    let Some(estimate) = ratio(&row.ratios) else {
-        return "–".to_owned();
-    };
-    let [ratio_text, low, high] = [estimate.ratio, estimate.low, estimate.high].map(percent);
-    let mut out = like(row, ratio) + &ratio_text;
-    if low != ratio_text || high != ratio_text {
-        out += &format!(" ({low}–{high})");
+/// What a path has over the reference, or the reference over itself.
+pub(super) fn share(row: &CellSummary<'_>, figure: Figure) -> String {
+    let control = || row.control.as_ref()?[figure];
+    match (row.is_reference, control(), &row.ratios[figure]) {
+        (true, Some(control), _) => format!("A/A {}", with_interval(&control)),
+        (true, None, _) => "100 %".to_owned(),
+        (false, _, Some(ratio)) => format!("{}{}", mark(row.differs(figure)), with_interval(ratio)),
+        (false, _, None) => "–".to_owned(),
     }
-    out
 }
 
-/// Marks what is no difference.
-fn like(row: &CellSummary<'_>, ratio: Figure) -> String {
-    match row.differs(ratio) {
-        Some(false) => "≈ ".to_owned(),
-        Some(true) | None => String::new(),
+pub(super) fn with_interval(estimate: &Estimate) -> String {
+    let [ratio, low, high] = [estimate.ratio, estimate.low, estimate.high].map(percent);
+    match low == ratio && high == ratio {
+        true => ratio,
+        false => format!("{ratio} ({low}–{high})"),
+    }
+}
+
+/// Of a ratio, by whether it is a difference.
+pub(super) fn mark(differs: Option<bool>) -> &'static str {
+    match differs {
+        Some(true) => "",
+        Some(false) => "≈ ",
+        None => "? ",
     }
 }
 
@@ -402,11 +427,7 @@ fn warnings(scenario: &ScenarioSummary<'_>) -> String {
     let mut out = String::new();
     for row in scenario.tables.iter().flat_map(|table| &table.rows) {
         for warning in &row.warnings {
-            let cell = &row.cell;
-            out += &format!(
-                "- {} {} c={}: {warning}\n",
-                cell.path, cell.endpoint, cell.concurrency
-            );
+            out += &format!("- {}: {warning}\n", row.cell);
         }
     }
     if out.is_empty() {
@@ -474,6 +495,12 @@ pub(super) fn percent(ratio: f64) -> String {
     } else {
         format!("{percent:.0} %")
     }
+}
+
+/// So many digits of a probability, however small it is.
+pub(super) fn probability(probability: f64, digits: usize) -> String {
+    let rounded = format!("{probability:.*e}", digits - 1).parse::<f64>();
+    rounded.expect("a number").to_string()
 }
 
 fn tenths(number: f64) -> String {

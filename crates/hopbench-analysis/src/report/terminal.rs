@@ -12,6 +12,7 @@ pub fn render(summary: &Summary<'_>) -> String {
             scenario.info.name,
             scenario.info.question.trim()
         );
+        out += &markdown::explanation(scenario);
         out += &align(&markdown::tables(scenario));
         out += "\n### At a glance\n\n";
         out += &align(&markdown::overview(scenario));

@@ -10,6 +10,7 @@ use hdrhistogram::{
 use super::{chart, compare, csv, markdown, perf, terminal};
 use crate::{
     compare::{Comparison, Difference, Incomparable, Side},
+    figures::Figure,
     pathology::{self, Pathology},
     record::*,
     summary::Summary,
@@ -53,7 +54,7 @@ fn manifest() -> Manifest {
                 rps_collapse: Some(0.5),
                 slower: vec![SlowerRule {
                     path: "slow".to_owned(),
-                    than: "fast".to_owned(),
+                    than: "plain".to_owned(),
                 }],
             },
         }],
@@ -249,10 +250,7 @@ fn ratios_are_formed_within_blocks() {
         trial("fast", 1, 2, 0, 1_000, 100),
     ];
     let summary = Summary::new(&manifest, &trials).expect("valid records");
-    let ratio = summary.scenarios[0].tables[0].rows[1]
-        .ratios
-        .rps
-        .expect("a ratio");
+    let ratio = summary.scenarios[0].tables[0].rows[1].ratios[Figure::Rps].expect("a ratio");
     assert!((ratio.low - 0.5).abs() < 1e-12 && (ratio.high - 0.5).abs() < 1e-12);
 }
 
@@ -271,7 +269,7 @@ fn is_told_apart(rps: [u64; 3]) -> Option<bool> {
         })
         .collect();
     let summary = Summary::new(&manifest, &trials).expect("valid records");
-    summary.scenarios[0].tables[0].rows[1].differs(|ratios| ratios.rps)
+    summary.scenarios[0].tables[0].rows[1].differs(Figure::Rps)
 }
 
 #[test]
@@ -378,7 +376,7 @@ fn a_slower_path_is_told_from_what_it_was() {
             let differing: Vec<String> = comparison
                 .cells
                 .iter()
-                .filter(|cell| cell.differs(|ratios| ratios.rps) == Some(true))
+                .filter(|cell| cell.differs(Figure::Rps) == Some(true))
                 .map(|cell| cell.head.cell.to_string())
                 .collect();
             assert_eq!(differing, ["slow /small c=1"]);
@@ -402,11 +400,11 @@ fn cells_of_one_run_alone_are_named() {
             assert_eq!(comparison.cells.len(), 4);
             let text = compare::markdown(&comparison);
             assert!(
-                text.contains("Only in base: slow /small c=1, slow /small c=8\n"),
+                text.contains("Only in base: matrix slow /small c=1, matrix slow /small c=8\n"),
                 "{text}"
             );
             assert!(
-                text.contains("Only in head: slower /small c=1, slower"),
+                text.contains("Only in head: matrix slower /small c=1, matrix slower"),
                 "{text}"
             );
         },
@@ -450,7 +448,7 @@ fn runs_under_other_conditions_are_not_compared() {
     assert_eq!(
         incomparable(|_, trials| trials[0].planned.duration_ms = 500),
         difference(
-            "load",
+            "load of matrix plain /small c=1",
             "1000 ms after 100 ms of warm-up",
             "500 ms after 100 ms of warm-up"
         )
@@ -458,7 +456,7 @@ fn runs_under_other_conditions_are_not_compared() {
     let generator = |trial: &mut Trial| trial.load.as_mut().expect("loaded").generator.clear();
     assert_eq!(
         incomparable(|_, trials| generator(&mut trials[0])),
-        difference("load generator", "script", "")
+        difference("load generator of matrix plain /small c=1", "script", "")
     );
     let other = incomparable(|_, trials| {
         trials
@@ -468,7 +466,7 @@ fn runs_under_other_conditions_are_not_compared() {
     assert_eq!(other[0].key, "cells");
     assert_eq!(
         other[0].head,
-        "plain /small c=2, fast /small c=2, slow /small c=2, 3 more"
+        "matrix plain /small c=2, matrix fast /small c=2, matrix slow /small c=2, 3 more"
     );
 }
 
@@ -482,7 +480,7 @@ fn one_block_and_no_trials_are_compared_as_far_as_they_go() {
                 .cells
                 .iter()
                 .find(|cell| cell.head.cell.path == "slow");
-            let change = slow.expect("there").changes.rps.expect("one block each");
+            let change = slow.expect("there").changes[Figure::Rps].expect("one block each");
             assert_eq!(change.blocks, 1);
             assert!(change.confidence < 0.6, "{change:?}");
         },

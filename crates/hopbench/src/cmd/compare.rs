@@ -1,7 +1,8 @@
 //! `hopbench compare`
 
-use std::process::ExitCode;
+use std::{fs, process::ExitCode};
 
+use anyhow::bail;
 use hopbench_analysis::{
     compare::{Comparison, Side},
     report::compare,
@@ -18,6 +19,12 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
         Some(path) => RunDir::open(path)?,
         None => RunDir::latest(&options.out)?,
     };
+    if fs::canonicalize(base.path())? == fs::canonicalize(head.path())? {
+        bail!(
+            "'{}' is base and head; name another run as HEAD",
+            base.path().display()
+        );
+    }
     let [of_base, of_head] = [read(&base)?, read(&head)?];
     let summaries = [
         Summary::new(&of_base.0, &of_base.1)?,

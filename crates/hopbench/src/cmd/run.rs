@@ -47,11 +47,8 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
     let git = machine::git(context.toolbox.bin_dir());
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
     let revision = git.revision.get(..8).unwrap_or("unversioned");
+    RunDir::check_space(&options.out, plan.trials.len())?;
     let run_dir = RunDir::create(&options.out, &format!("{stamp}-{revision}"))?;
-    if let Err(error) = run_dir.check_space(plan.trials.len()) {
-        run_dir.discard();
-        return Err(error);
-    }
     let manifest = Manifest {
         git,
         ..manifest(context, &selection, seed, run_dir.path())?

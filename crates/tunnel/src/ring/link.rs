@@ -27,8 +27,8 @@ pub(crate) struct Terms {
     pub(crate) outbound_bytes: u32,
 }
 
-/// Descriptors in flight per lane and direction: more than the pieces of one `writev` that is
-/// worth its while.
+/// Descriptors in flight per lane and direction: more than the pieces of one call that is worth
+/// its while.
 const ENTRIES: usize = 32;
 
 /// Of a lane's buffer to the plugin: what a socket gives at once, mostly.

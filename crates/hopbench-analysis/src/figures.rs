@@ -1,0 +1,144 @@
+//! The figures of a path that are compared: with its reference, with its twin, between runs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Index,
+};
+
+use crate::{
+    estimate::Estimate,
+    record::{Load, Trial},
+};
+
+/// Role of the load generator among the roles of CPU time.
+pub const CLIENT: &str = "client";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// Right answers per second.
+    Rps,
+    P95,
+    P99,
+    /// CPU time per right answer of everything but the client.
+    Cpu,
+    /// Peak of the resident memory of the path's processes together.
+    Rss,
+}
+
+/// One of each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures<T>([T; Figure::ALL.len()]);
+
+/// What one thing has over what another has. `None` where either has no figure.
+pub type Ratios = Figures<Option<Estimate>>;
+
+/// One value per block.
+pub type Series = Figures<Vec<f64>>;
+
+/// What was measured in each block; of several trials in one, their mean.
+#[derive(Clone, Debug, Default)]
+pub struct Blocks(BTreeMap<u32, Figures<Option<f64>>>);
+
+impl Figure {
+    pub const ALL: [Self; 5] = [Self::Rps, Self::P95, Self::P99, Self::Cpu, Self::Rss];
+
+    /// For machines.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Rps => "rps",
+            Self::P95 => "p95",
+            Self::P99 => "p99",
+            Self::Cpu => "cpu",
+            Self::Rss => "rss",
+        }
+    }
+
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Rps => "RPS",
+            Self::P95 => "p95",
+            Self::P99 => "p99",
+            Self::Cpu => "server CPU",
+            Self::Rss => "peak RSS",
+        }
+    }
+
+    /// `None` of a trial without a measurement.
+    fn of(self, trial: &Trial) -> Option<f64> {
+        let load = trial.measured()?;
+        match self {
+            Self::Rps => trial.rps(),
+            Self::P95 => load.latency.p95_us,
+            Self::P99 => load.latency.p99_us,
+            Self::Cpu => per_request(server_cpu_us(trial), load),
+            Self::Rss => {
+                let peaks = trial.processes.iter().map(|process| process.rss_peak_kib);
+                Some(peaks.sum::<u64>() as f64)
+            }
+        }
+    }
+}
+
+impl<T> Figures<T> {
+    pub fn new(of: impl FnMut(Figure) -> T) -> Self {
+        Self(Figure::ALL.map(of))
+    }
+}
+
+impl<T> Index<Figure> for Figures<T> {
+    type Output = T;
+
+    fn index(&self, figure: Figure) -> &T {
+        &self.0[figure as usize]
+    }
+}
+
+impl Blocks {
+    pub fn of(trials: &[&Trial]) -> Self {
+        let blocks: BTreeSet<u32> = trials.iter().map(|trial| trial.planned.block).collect();
+        let mean = |block: u32, figure: Figure| {
+            let of_block = trials.iter().filter(|trial| trial.planned.block == block);
+            let values: Vec<f64> = of_block.filter_map(|trial| figure.of(trial)).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        let blocks = blocks.into_iter();
+        Self(
+            blocks
+                .map(|block| (block, Figures::new(|figure| mean(block, figure))))
+                .collect(),
+        )
+    }
+
+    /// Without blocks in which there is none.
+    pub fn series(&self) -> Series {
+        Series::new(|figure| self.0.values().filter_map(|block| block[figure]).collect())
+    }
+
+    /// What these have over those, of blocks in which both were measured.
+    pub fn over(&self, others: &Self) -> Series {
+        let ratio = |(block, ours): (&u32, &Figures<Option<f64>>), figure| {
+            Some(ours[figure]? / others.0.get(block)?[figure]?)
+        };
+        Series::new(|figure| {
+            let blocks = self.0.iter();
+            blocks.filter_map(|block| ratio(block, figure)).collect()
+        })
+    }
+}
+
+impl Series {
+    pub fn estimate(&self) -> Ratios {
+        Ratios::new(|figure| Estimate::of(self[figure].iter().copied()))
+    }
+}
+
+/// CPU time of everything but the client.
+pub(crate) fn server_cpu_us(trial: &Trial) -> f64 {
+    let roles = trial.cpu_us.iter().filter(|(role, _)| *role != CLIENT);
+    roles.map(|(_, cpu_us)| cpu_us).sum()
+}
+
+pub(crate) fn per_request(figure: f64, load: &Load) -> Option<f64> {
+    (load.good > 0).then(|| figure / load.good as f64)
+}
