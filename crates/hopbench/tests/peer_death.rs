@@ -265,8 +265,8 @@ fn a_plugin_may_be_gone_at_any_step_of_the_handshake() {
         let before = rig.tunnel.host.descriptors();
         let address = rig.tunnel.directory.path().join("tunnel");
         let hello = format!(
-            "{{\"protocol\":4,\"build\":\"0.1.0\",\"transport\":\"{transport}\",\
-             \"window_bytes\":1048576,\"arena_bytes\":1048576,\"pipes\":2}}\n"
+            "{{\"protocol\":5,\"build\":\"0.1.0\",\"transport\":\"{transport}\",\
+             \"window_bytes\":1048576,\"arena_bytes\":1048576}}\n"
         );
         rig.replace(transport, Victim::Plugin, || {
             for length in [0, 1, hello.len() / 2, hello.len() - 1, hello.len()] {
@@ -298,7 +298,7 @@ fn join(one: &UnixStream, other: &UnixStream) {
 fn a_plugin_that_has_served_outlives_a_host_that_spoils_its_sessions() {
     const PATIENCE: Duration = Duration::from_millis(300);
     const WELCOME: &str = "{\"welcome\":{\"window_bytes\":1048576,\"tunnels_max\":8,\
-                           \"slots\":null,\"ring\":null,\"pipes\":0}}\n";
+                           \"slots\":null,\"ring\":null}}\n";
     let directory = TempDir::new().expect("a directory");
     let behind = directory.path().join("behind");
     std::fs::create_dir(&behind).expect("a free name");

@@ -10,7 +10,11 @@ use std::{
     thread,
 };
 
-use nix::sys::signal::Signal;
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sys::signal::Signal,
+    unistd::Pid,
+};
 use support::{
     Running, bin, command, get, installed, output, text,
     tunnel::{LOG, TRANSPORTS, Tunnel, start_host, start_plugin},
@@ -433,6 +437,50 @@ fn ring_makes_do_with_the_open_files_there_are() {
         let answer = get(&tunnel.front, "/large").expect("an answer");
         assert!(answer.len() > 256_000, "{limits:?}: {} bytes", answer.len());
     }
+}
+
+/// CPU time of the host's helpers, in nanoseconds.
+fn helped_ns(host: i32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{host}/task")).expect("it runs");
+    let of_task = |task: std::path::PathBuf| -> Option<u64> {
+        let name = std::fs::read_to_string(task.join("comm")).ok()?;
+        let used = std::fs::read_to_string(task.join("schedstat")).ok()?;
+        let used_ns = used.split(' ').next()?.parse().ok()?;
+        (name.trim() == "relay-helper").then_some(used_ns)
+    };
+    let tasks = tasks.map(|task| task.expect("listed").path());
+    tasks.filter_map(of_task).sum()
+}
+
+#[test]
+fn ring_writes_long_answers_on_the_cores_of_their_clients() {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("known");
+    let cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).expect("a core"));
+    let cores: Vec<usize> = cores.take(2).collect();
+    if cores.len() < 2 {
+        eprintln!("SKIPPED: there is one core, that answers go to the right one is not tested");
+        return;
+    }
+    let tunnel = Tunnel::start_with("ring", &["--threads=2"], &["--origin=in-process"]);
+    get(&tunnel.front, "/small").expect("answered");
+    let host = tunnel.host.pid();
+    let before = helped_ns(host);
+    // The event loop is on one core at a time, so that one of the clients is on another.
+    thread::scope(|scope| {
+        for core in cores {
+            let front = &tunnel.front;
+            scope.spawn(move || {
+                let mut only = CpuSet::new();
+                only.set(core).expect("a core");
+                sched_setaffinity(Pid::from_raw(0), &only).expect("allowed");
+                until("a helper writes", || {
+                    let answer = get(front, "/large").expect("answered");
+                    assert!(answer.len() > 256_000, "{} bytes", answer.len());
+                    helped_ns(host) > before + 1_000_000
+                });
+            });
+        }
+    });
 }
 
 #[test]

@@ -16,8 +16,6 @@ pub enum Descriptor {
     Arena { offset: u32, length: u32 },
     /// In the lane's own buffer.
     Buffer { offset: u32, length: u32 },
-    /// In a pipe, of which the receiver has the other end.
-    Pipe { pipe: u32, length: u32 },
     /// The end of this direction.
     End,
 }
@@ -43,8 +41,6 @@ pub enum Violation {
     Consumed { found: u64, sent: u64 },
     #[error("descriptor {0:#x} of the peer is of no known kind")]
     Kind(u64),
-    #[error("a descriptor of the peer names {length} bytes in pipe {pipe}, which are not there")]
-    Pipe { pipe: u32, length: u32 },
     #[error(
         "the peer has counted {found} descriptors sent; {consumed} are done and {capacity} fit"
     )]
@@ -235,7 +231,6 @@ const LENGTH_BITS: u32 = 30;
 const KIND_BUFFER: u64 = 0;
 const KIND_ARENA: u64 = 1;
 const KIND_END: u64 = 2;
-const KIND_PIPE: u64 = 3;
 
 impl Descriptor {
     /// Most bytes that one descriptor can name.
@@ -245,7 +240,6 @@ impl Descriptor {
         let (kind, offset, length) = match self {
             Self::Buffer { offset, length } => (KIND_BUFFER, offset, length),
             Self::Arena { offset, length } => (KIND_ARENA, offset, length),
-            Self::Pipe { pipe, length } => (KIND_PIPE, pipe, length),
             Self::End => (KIND_END, 0, 0),
         };
         debug_assert!(length <= Self::LENGTH_MAX, "{length} bytes");
@@ -259,10 +253,6 @@ impl Descriptor {
         match encoded >> 62 {
             KIND_BUFFER => Ok(Self::Buffer { offset, length }),
             KIND_ARENA => Ok(Self::Arena { offset, length }),
-            KIND_PIPE => Ok(Self::Pipe {
-                pipe: offset,
-                length,
-            }),
             KIND_END if encoded == KIND_END << 62 => Ok(Self::End),
             _ => Err(Violation::Kind(encoded)),
         }

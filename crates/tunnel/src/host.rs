@@ -29,7 +29,8 @@ pub struct HostOptions {
     pub admin: Option<AdminAddress>,
     /// Clients connected at a time; more wait in the listen backlog.
     pub connections_max: usize,
-    /// Threads of a session on ring: an event loop and its helper, as often as that goes.
+    /// On ring, the cores that a session may use: an event loop for every other one, and unless it
+    /// is one, a helper on each.
     pub threads: usize,
 }
 
@@ -226,10 +227,8 @@ impl Host {
             }
             Peer::Ring(socket, links) => {
                 counters.sessions.add(1);
-                let relaying = RelayOptions {
-                    spin: self.options.transport.spin_us,
-                    has_helper: self.options.threads > 1,
-                };
+                let relaying =
+                    RelayOptions::new(self.options.transport.spin_us, self.options.threads);
                 let started = |relays| {
                     self.current.send_replace(Some(Attached::Ring(relays)));
                 };

@@ -72,15 +72,7 @@ impl Plugin {
             TransportKind::Ring => {
                 let created = Arena::create(options.transport.arena_bytes());
                 let (arena, file) = created.context("could not make the arena")?;
-                // An application in this process has no socket that could be spliced from.
-                let pipes = match options.target {
-                    Target::InProcess(_) => 0,
-                    // Both ends of each are the plugin's.
-                    Target::Upstream(_) => {
-                        ring::affordable_pipes(options.transport.ring_pipes as usize, 2)
-                    }
-                };
-                Some(PeerArena { arena, file, pipes })
+                Some(PeerArena { arena, file })
             }
             TransportKind::Shm | TransportKind::Stream => None,
         };
@@ -186,10 +178,7 @@ impl Plugin {
                     connect_timeout: self.options.connect_timeout,
                     guard: Arc::new(guard),
                 };
-                let relaying = RelayOptions {
-                    spin,
-                    has_helper: false,
-                };
+                let relaying = RelayOptions::new(spin, 1);
                 Ok(
                     ring::run_relays(links, Some(upstream), relaying, socket, stopped, drop)
                         .await?,

@@ -7,7 +7,7 @@
 //!   ◄──────────────  {"welcome":{…}}\n    terms; on shm and ring the geometry, then the
 //!                                         memory, and on ring the doorbells, by SCM_RIGHTS
 //!                    {"refused":"why"}\n
-//!   arena and pipes by SCM_RIGHTS  ──►    on ring
+//!   arena by SCM_RIGHTS  ───────────►    on ring
 //! ```
 //!
 //! The lines are read byte by byte: what follows them on a stream is rapace's.
@@ -15,7 +15,7 @@
 mod descriptors;
 
 use std::{
-    io, iter,
+    io,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Duration,
@@ -36,12 +36,12 @@ use self::descriptors::{receive_descriptors, receive_exactly, send_descriptors};
 use crate::{
     counters::Counters,
     framed::{FramedPeer, Role, Segment, Slots, Terms},
-    ring::{self, Link, Offer, PIPES_MAX, Pipes},
+    ring::{self, Link, Offer},
     transport::{ARENA_MIB_MAX, PeerAddress, TransportKind, TransportOptions},
 };
 
 /// Raised whenever frames or the hand-shake change in a way that an older build would misread.
-const PROTOCOL: u32 = 4;
+const PROTOCOL: u32 = 5;
 
 /// A hand-shake is a few hundred bytes between two processes of one machine.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,8 +64,6 @@ struct Hello {
     shm_slot_size: Option<u32>,
     /// On ring, the size of the plugin's arena.
     arena_bytes: Option<usize>,
-    /// On ring, how many pipes the plugin has.
-    pipes: Option<usize>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -77,8 +75,6 @@ enum Answer {
         tunnels_max: usize,
         slots: Option<Slots>,
         ring: Option<ring::Terms>,
-        /// On ring, how many of the plugin's pipes the host takes.
-        pipes: usize,
     },
 }
 
@@ -214,14 +210,11 @@ impl Newcomer {
         let window_bytes = options.window_bytes;
         let segment = slots.map(Segment::create).transpose()?;
         let offers = ring.map(offers).transpose()?;
-        // One end of each is the host's.
-        let pipes = ring::affordable_pipes(hello.pipes.unwrap_or_default(), 1);
         self.say(&Answer::Welcome {
             window_bytes,
             tunnels_max,
             slots,
             ring,
-            pipes,
         })
         .await?;
         let terms = Terms {
@@ -241,11 +234,10 @@ impl Newcomer {
             (Self::Unix(socket), None, Some((offers, descriptors))) => {
                 let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 send_descriptors(&socket, &descriptors).await?;
-                let mut received = receive_descriptors(&socket, 1 + pipes).await?;
-                let arena = (&received.remove(0), hello.arena_bytes.unwrap_or_default());
-                let outlets: Arc<[OwnedFd]> = received.into();
+                let [arena] = receive_exactly(&socket).await?;
+                let arena = (&arena, hello.arena_bytes.unwrap_or_default());
                 let links = offers.into_iter().map(|offer| {
-                    let link = offer.accept(arena, outlets.clone(), counters)?;
+                    let link = offer.accept(arena, counters)?;
                     Ok(Arc::new(link))
                 });
                 return Ok(Peer::Ring(socket, links.collect::<io::Result<_>>()?));
@@ -384,7 +376,6 @@ async fn agree_with_host(
         shm_slots: options.shm_slots,
         shm_slot_size: options.shm_slot_size,
         arena_bytes: arena.map(|_| options.arena_bytes()),
-        pipes: arena.map(|arena| arena.pipes),
     };
     host.say(&hello).await?;
     let line = host.hear().await?;
@@ -393,15 +384,14 @@ async fn agree_with_host(
             "it answered '{line}', which is not the tunnel's protocol"
         )));
     };
-    let (window_bytes, tunnels_max, slots, ring, pipes) = match answer {
+    let (window_bytes, tunnels_max, slots, ring) = match answer {
         Answer::Refused(reason) => return Ok(Err(reason)),
         Answer::Welcome {
             window_bytes,
             tunnels_max,
             slots,
             ring,
-            pipes,
-        } => (window_bytes, tunnels_max, slots, ring, pipes),
+        } => (window_bytes, tunnels_max, slots, ring),
     };
     let terms = Terms {
         role: Role::Acceptor,
@@ -418,8 +408,7 @@ async fn agree_with_host(
             FramedPeer::Shm { socket, segment }
         }
         (Newcomer::Unix(socket), None, Some((terms, arena))) => {
-            let pipes = Pipes::new(pipes.min(arena.pipes)).context("could not make the pipes")?;
-            let links = receive_links(&socket, terms, arena, &pipes, counters).await?;
+            let links = receive_links(&socket, terms, arena, counters).await?;
             return Ok(Ok(Peer::Ring(socket, links)));
         }
         (Newcomer::Unix(socket), None, None) => FramedPeer::Unix(socket),
@@ -432,7 +421,6 @@ async fn receive_links(
     socket: &UnixStream,
     terms: ring::Terms,
     arena: &PeerArena,
-    pipes: &Pipes,
     counters: &Arc<Counters>,
 ) -> anyhow::Result<Vec<Arc<Link>>> {
     terms.check()?;
@@ -444,14 +432,10 @@ async fn receive_links(
         (received.next(), received.next(), received.next())
     {
         let offer = [memory, host, plugin];
-        let bodies = (arena.arena.clone(), pipes.clone());
-        let link = Link::of_offer(terms, offer, bodies, counters)?;
+        let link = Link::of_offer(terms, offer, arena.arena.clone(), counters)?;
         links.push(Arc::new(link));
     }
-    let ours: Vec<_> = iter::once(arena.file.as_fd())
-        .chain(pipes.outlets())
-        .collect();
-    send_descriptors(socket, &ours).await?;
+    send_descriptors(socket, &[arena.file.as_fd()]).await?;
     Ok(links)
 }
 
@@ -480,8 +464,6 @@ fn offers(terms: ring::Terms) -> anyhow::Result<(Vec<Offer>, Vec<OwnedFd>)> {
 pub(crate) struct PeerArena {
     pub(crate) arena: Arena,
     pub(crate) file: OwnedFd,
-    /// How many pipes each host is given.
-    pub(crate) pipes: usize,
 }
 
 fn check_hello(
@@ -526,12 +508,6 @@ fn check_hello(
         return Err(format!(
             "the plugin's arena is of {:?} bytes, expected 1 to {arena_bytes_max}",
             hello.arena_bytes
-        ));
-    }
-    if hello.pipes.is_some_and(|pipes| pipes > PIPES_MAX) {
-        return Err(format!(
-            "the plugin has {:?} pipes, expected {PIPES_MAX} at most",
-            hello.pipes
         ));
     }
     Ok(hello)

@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `link` | what both directions of a session share: the segment, the arena, the doorbells |
 //! | `lane` | one connection's rings: bytes in, bytes out, how it ends |
-//! | `pipes` | what is long and comes from a socket, moved by splice(2) |
 //! | `relay` | sockets ⇄ lanes: the event loop of the host, and of a plugin with an upstream |
 //! | `socket` | a local connection, as the event loop needs it |
 //! | `spin` | looking again before sleeping, where it pays |
@@ -17,7 +16,6 @@
 pub mod hostile;
 mod lane;
 mod link;
-mod pipes;
 mod relay;
 mod serve;
 mod socket;
@@ -40,10 +38,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::relay::{Incoming, Relay};
+use self::relay::{Helpers, Incoming, Relay};
 pub(crate) use self::{
     link::{Link, LinkError, Offer, SHARDS_MAX, Terms},
-    pipes::{PIPES_MAX, Pipes, affordable_pipes},
     relay::{Guard, RelayOptions, Upstream},
     serve::{LaneStream, serve},
     socket::RelaySocket,
@@ -59,12 +56,14 @@ pub(crate) async fn run_relays(
     stopped: watch::Receiver<bool>,
     started: impl FnOnce(Relays),
 ) -> Result<(), LinkError> {
+    let helpers = Arc::new(Helpers::start(options.helpers)?);
     let mut relays = Vec::new();
     let mut threads = JoinSet::new();
     // Ends the threads when this future is dropped, too.
     let mut stopping = StopOnDrop(Vec::new());
     for link in links {
-        let (relay, event_loop) = Relay::new(link, upstream.clone(), options)?;
+        let (upstream, helpers) = (upstream.clone(), helpers.clone());
+        let (relay, event_loop) = Relay::new(link, upstream, options.spin, helpers)?;
         relays.push(relay.clone());
         stopping.0.push(relay);
         let (ended, end) = oneshot::channel();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     framed::{CHUNK_BYTES_MAX, SLOTS_MIN, Slots},
-    ring::{PIPES_MAX, Terms},
+    ring::Terms,
 };
 
 /// What joins the host and the plugin.
@@ -68,9 +68,6 @@ pub struct TransportOptions {
     /// Memory of the plugin on ring from which it sends what is long, in MiB [default: 64]
     #[arg(long, value_name = "MIB", value_parser = arena_mib)]
     pub arena_mib: Option<u32>,
-    /// Pipes of a plugin on ring through which it moves what is long without a copy
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = ring_pipes)]
-    pub ring_pipes: u32,
     /// How long ring looks for work before it sleeps, in µs; 'auto' tries out whether it pays
     #[arg(long, value_name = "US", default_value = "auto")]
     pub spin_us: SpinLimit,
@@ -172,10 +169,6 @@ fn window_bytes(text: &str) -> Result<u32, String> {
 
 fn arena_mib(text: &str) -> Result<u32, String> {
     bounded(text, 1, ARENA_MIB_MAX)
-}
-
-fn ring_pipes(text: &str) -> Result<u32, String> {
-    bounded(text, 0, u32::try_from(PIPES_MAX).expect("fits"))
 }
 
 fn ring_entries(text: &str) -> Result<u32, String> {

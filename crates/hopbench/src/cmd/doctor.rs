@@ -167,9 +167,9 @@ pub(super) fn doubts() -> [(&'static str, Option<String>); 4] {
 
 /// Files that one process of a path holds open at a concurrency: the built-in origin shares the
 /// plugin's, so that a connection takes three there, and a proxy takes two. Without any connection
-/// ring needs most: its 64 pipes have two ends, and may take a quarter of what a process may open.
+/// there are some dozens.
 pub(super) fn open_files_needed(concurrency: u32) -> u64 {
-    u64::from(concurrency) * 3 + 640
+    u64::from(concurrency) * 3 + 128
 }
 
 fn shared_memory() -> Result<(), String> {

@@ -38,9 +38,7 @@ fn descriptor() -> impl Strategy<Value = Descriptor> {
     prop_oneof![
         (any::<u32>(), length.clone())
             .prop_map(|(offset, length)| Descriptor::Arena { offset, length }),
-        (any::<u32>(), length.clone())
-            .prop_map(|(offset, length)| Descriptor::Buffer { offset, length }),
-        (any::<u32>(), length).prop_map(|(pipe, length)| Descriptor::Pipe { pipe, length }),
+        (any::<u32>(), length).prop_map(|(offset, length)| Descriptor::Buffer { offset, length }),
         Just(Descriptor::End),
     ]
 }

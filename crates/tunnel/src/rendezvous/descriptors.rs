@@ -12,11 +12,10 @@ use rustix::net::{
 };
 use tokio::{io::Interest, net::UnixStream};
 
-use crate::ring::{PIPES_MAX, SHARDS_MAX};
+use crate::ring::SHARDS_MAX;
 
-/// Most descriptors that are sent at once.
-const DESCRIPTORS_MAX: usize = 1 + PIPES_MAX;
-const _: () = assert!(3 * SHARDS_MAX <= DESCRIPTORS_MAX, "the host's fit, too");
+/// Most descriptors that are sent at once: the host's.
+const DESCRIPTORS_MAX: usize = 3 * SHARDS_MAX;
 
 /// Sends descriptors with one byte to carry them.
 pub(super) async fn send_descriptors(

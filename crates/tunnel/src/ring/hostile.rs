@@ -5,10 +5,7 @@
 use std::{
     fs::File,
     io::Write,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::FileExt,
-    },
+    os::{fd::OwnedFd, unix::fs::FileExt},
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -102,10 +99,7 @@ impl Hostile {
             1 => {
                 let length = u32::try_from(number % 4096).expect("little");
                 let descriptor = match number / 4096 % 8 {
-                    pipe @ 0..4 => {
-                        let pipe = u32::try_from(pipe).expect("little");
-                        Descriptor::Pipe { pipe, length }
-                    }
+                    0..2 => Descriptor::Arena { offset: 0, length },
                     _ => Descriptor::Buffer { offset: 0, length },
                 };
                 // One that is full or damaged takes no more.
@@ -168,25 +162,14 @@ async fn attack_host_with(moves: Vec<u8>) -> bool {
     let counters = Arc::new(Counters::default());
     let (offer, [memory, host_bell, _]) = Offer::new(terms()).expect("memory");
     let (_arena, file) = Arena::create(ARENA_BYTES).expect("memory");
-    // One that has something, and two that don't.
-    let pipes = Pipes::new(3).expect("pipes");
-    let filled = pipes.take().expect("empty").expect("one is free");
-    filled
-        .fill(File::open("/dev/zero").expect("a device").as_fd())
-        .expect("filled");
-    let outlets = pipes.outlets().map(|outlet| outlet.try_clone_to_owned());
-    let outlets: Arc<[OwnedFd]> = outlets.collect::<Result<_, _>>().expect("descriptors");
-    let link = offer.accept((&file, ARENA_BYTES), outlets, &counters);
+    let link = offer.accept((&file, ARENA_BYTES), &counters);
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     let (_stop, stopped) = watch::channel(false);
     let (give, given) = oneshot::channel();
     let running = tokio::spawn(run_relays(
         vec![Arc::new(link.expect("an arena"))],
         None,
-        RelayOptions {
-            spin: SpinLimit::Auto,
-            has_helper: true,
-        },
+        RelayOptions::new(SpinLimit::Auto, 2),
         ours,
         stopped,
         move |relays| drop(give.send(relays)),
@@ -228,8 +211,7 @@ async fn attack_plugin_with(moves: Vec<u8>) -> bool {
         .map(|descriptor| descriptor.try_clone().expect("a descriptor"));
     let (arena, _file) = Arena::create(ARENA_BYTES).expect("memory");
     let body = arena.alloc(8192).expect("room").freeze(8192);
-    let pipes = Pipes::new(0).expect("none");
-    let link = Link::of_offer(terms(), descriptors, (arena.clone(), pipes), &counters);
+    let link = Link::of_offer(terms(), descriptors, arena.clone(), &counters);
     let link = Arc::new(link.expect("laid out"));
     let streams = Arc::new(std::sync::Mutex::new(JoinSet::new()));
     let theirs = streams.clone();

@@ -19,7 +19,7 @@ use shm_ring::{
     io::Readable,
 };
 
-use super::{link::Link, pipes::TakenPipe};
+use super::link::Link;
 use crate::{copy, counters::Counters};
 
 #[derive(Debug)]
@@ -33,7 +33,6 @@ pub(super) struct Lane {
     /// What is in flight, in the order of its descriptors.
     in_flight: VecDeque<InFlight>,
     lease_bytes: usize,
-    pipes_taken: usize,
     receiver: Receiver<MappedWords>,
     /// Of the first descriptor that was not released, what was taken already.
     taken_bytes: usize,
@@ -49,8 +48,6 @@ pub(super) struct Lane {
 #[derive(Debug)]
 enum InFlight {
     Arena(Lease),
-    /// Free again when this is dropped.
-    Pipe(#[expect(dead_code, reason = "kept until the peer is done")] TakenPipe),
     Buffer,
     End,
 }
@@ -122,7 +119,6 @@ impl Lane {
             spans: Spans::new(capacity),
             in_flight: VecDeque::new(),
             lease_bytes: 0,
-            pipes_taken: 0,
             receiver: segment.receiver(index, side),
             taken_bytes: 0,
             written_bytes: 0,
@@ -184,7 +180,6 @@ impl Lane {
                 InFlight::Buffer => {
                     self.spans.give_back();
                 }
-                InFlight::Pipe(_) => self.pipes_taken -= 1,
                 InFlight::End => {}
             }
         }

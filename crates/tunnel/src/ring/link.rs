@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
@@ -12,7 +12,6 @@ use shm_ring::{
     SegmentError, Side, Violation, io::Readable,
 };
 
-use super::pipes::{Pipes, TakenPipe};
 use crate::counters::Counters;
 
 /// What the host lays out and the plugin is told.
@@ -65,12 +64,9 @@ pub(crate) struct Link {
 #[derive(Debug)]
 enum Bodies {
     /// The plugin's own.
-    Own { arena: Arena, pipes: Pipes },
+    Own(Arena),
     /// As the host has them.
-    Peers {
-        arena: ArenaView,
-        outlets: Arc<[OwnedFd]>,
-    },
+    Peers(ArenaView),
 }
 
 /// Why a session ended before its time.
@@ -139,15 +135,14 @@ impl Offer {
         Ok((Self { segment, bells }, [memory, host?, plugin?]))
     }
 
-    /// With the arena and the pipes that the plugin sent in return.
+    /// With the arena that the plugin sent in return.
     pub(crate) fn accept(
         self,
         (arena, arena_bytes): (&OwnedFd, usize),
-        outlets: Arc<[OwnedFd]>,
         counters: &Arc<Counters>,
     ) -> io::Result<Link> {
         let arena = ArenaView::open(arena, arena_bytes)?;
-        let bodies = Bodies::Peers { arena, outlets };
+        let bodies = Bodies::Peers(arena);
         Ok(Link::new(self.segment, bodies, self.bells, counters))
     }
 }
@@ -157,12 +152,12 @@ impl Link {
     pub(crate) fn of_offer(
         terms: Terms,
         [memory, host, plugin]: [OwnedFd; 3],
-        (arena, pipes): (Arena, Pipes),
+        arena: Arena,
         counters: &Arc<Counters>,
     ) -> Result<Self, SegmentError> {
         let segment = Segment::open(&memory, terms.geometry())?;
         let bells = [plugin, host].map(Bell::from_peer);
-        let bodies = Bodies::Own { arena, pipes };
+        let bodies = Bodies::Own(arena);
         Ok(Self::new(segment, bodies, bells, counters))
     }
 
@@ -173,8 +168,8 @@ impl Link {
         counters: &Arc<Counters>,
     ) -> Self {
         let side = match bodies {
-            Bodies::Own { .. } => Side::Plugin,
-            Bodies::Peers { .. } => Side::Host,
+            Bodies::Own(_) => Side::Plugin,
+            Bodies::Peers(_) => Side::Host,
         };
         let peer = side.other();
         Self {
@@ -210,26 +205,8 @@ impl Link {
     /// This side's arena, if it is the plugin.
     pub(super) fn arena(&self) -> Option<&Arena> {
         match &self.bodies {
-            Bodies::Own { arena, .. } => Some(arena),
-            Bodies::Peers { .. } => None,
-        }
-    }
-
-    /// An empty pipe of this side's, if it is the plugin and one is free.
-    pub(super) fn take_pipe(&self) -> io::Result<Option<TakenPipe>> {
-        match &self.bodies {
-            Bodies::Own { pipes, .. } => pipes.take(),
-            Bodies::Peers { .. } => Ok(None),
-        }
-    }
-
-    /// This side's end of a pipe of the peer's.
-    pub(super) fn outlet(&self, pipe: u32) -> Option<BorrowedFd<'_>> {
-        match &self.bodies {
-            Bodies::Own { .. } => None,
-            Bodies::Peers { outlets, .. } => {
-                outlets.get(usize::try_from(pipe).ok()?).map(AsFd::as_fd)
-            }
+            Bodies::Own(arena) => Some(arena),
+            Bodies::Peers(_) => None,
         }
     }
 
@@ -245,17 +222,15 @@ impl Link {
                 let bytes = self.segment.readable(lane, self.side, offset, length)?;
                 Ok(Some(bytes))
             }
-            (Descriptor::Arena { offset, length }, Bodies::Peers { arena, .. }) => {
+            (Descriptor::Arena { offset, length }, Bodies::Peers(arena)) => {
                 Ok(Some(arena.readable(offset, length)?))
             }
             // The host has no arena.
-            (Descriptor::Arena { offset, length }, Bodies::Own { .. }) => Err(Violation::Range {
+            (Descriptor::Arena { offset, length }, Bodies::Own(_)) => Err(Violation::Range {
                 offset: offset.into(),
                 end: u64::from(offset) + u64::from(length),
                 limit: 0,
             }),
-            // Whoever takes what is in pipes asks for the outlet.
-            (Descriptor::Pipe { pipe, length }, _) => Err(Violation::Pipe { pipe, length }),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! plugin with an upstream, lanes come from the peer and each is given a socket.
 
 mod connection;
-mod helper;
+mod helpers;
 
 use std::{
     collections::VecDeque,
@@ -16,11 +16,13 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use origin::server::Address;
+use rustix::thread::sched_getcpu;
 use shm_ring::Side;
 
+pub(in crate::ring) use self::helpers::Helpers;
 use self::{
     connection::{Connection, Progress, Readiness},
-    helper::{Helper, Job},
+    helpers::{Done, Returns},
 };
 use super::{
     lane::{Lane, State},
@@ -52,9 +54,17 @@ pub(crate) struct Relay {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RelayOptions {
-    pub(crate) spin: SpinLimit,
-    /// A second thread, for writes that take long.
-    pub(crate) has_helper: bool,
+    pub(super) spin: SpinLimit,
+    /// Threads for what takes long, each on a core of its own.
+    pub(super) helpers: usize,
+}
+
+impl RelayOptions {
+    /// For a session that may use so many cores.
+    pub(crate) fn new(spin: SpinLimit, cores: usize) -> Self {
+        let helpers = if cores > 1 { cores } else { 0 };
+        Self { spin, helpers }
+    }
 }
 
 /// Where a plugin's lanes go.
@@ -71,7 +81,7 @@ enum Use {
     /// Nothing. On the host, it can be opened.
     Free,
     Open(Box<Connection>),
-    /// With the helper; what came meanwhile.
+    /// With a helper; what came meanwhile.
     Lent(Missed),
     /// This side is done with it, and the peer is not known to be.
     Closing(Box<Lane>),
@@ -105,8 +115,9 @@ struct Loop {
     /// Of each lane, whether an answer is due; and how many are.
     awaits: Vec<bool>,
     answers_due: usize,
-    helper: Option<Helper>,
-    /// Connections that are with the helper.
+    helpers: Arc<Helpers>,
+    returns: Arc<Returns>,
+    /// Connections that are with helpers.
     lent: usize,
 }
 
@@ -134,7 +145,8 @@ impl Relay {
     pub(crate) fn new(
         link: Arc<Link>,
         upstream: Option<Upstream>,
-        options: RelayOptions,
+        spin: SpinLimit,
+        helpers: Arc<Helpers>,
     ) -> io::Result<(Self, impl FnOnce() -> Result<(), LinkError> + Send)> {
         let poll = Poll::new()?;
         let bell = link.bell.as_fd().as_raw_fd();
@@ -156,11 +168,9 @@ impl Relay {
             connecting: VecDeque::new(),
             last_words: None,
             burst_bytes: 0,
-            spin: Spin::new(options.spin, &link.counters),
-            helper: options
-                .has_helper
-                .then(|| Helper::new(&waker))
-                .transpose()?,
+            spin: Spin::new(spin, &link.counters),
+            helpers,
+            returns: Returns::new(&waker),
             lent: 0,
             awaits: vec![false; lanes],
             answers_due: 0,
@@ -252,8 +262,8 @@ impl Loop {
             return Ok(());
         }
         self.link.parking.park();
-        let helped = self.lent > 0 && self.helper.as_mut().is_some_and(Helper::is_done);
-        if helped || !self.link.ready.is_empty() {
+        let came_back = self.lent > 0 && self.returns.is_some();
+        if came_back || !self.link.ready.is_empty() {
             at_most = Some(Duration::ZERO);
         }
         let polled = self.poll.poll(events, at_most);
@@ -306,58 +316,70 @@ impl Loop {
         Ok(())
     }
 
-    /// Of several lanes that have a lot, gives every other one to the helper.
+    /// Of lanes that have a lot to write, lends those whose sockets' other ends are on other cores.
     fn lend(&mut self, ready: &mut Vec<usize>) -> Result<(), LinkError> {
-        let Some(helper) = self.helper.as_mut().filter(|_| ready.len() > 1) else {
+        // One connection alone is served at once: waking a helper would only delay it.
+        if self.helpers.is_empty() || ready.len() < 2 && self.answers_due < 2 {
             return Ok(());
-        };
-        let (mut bulky, mut jobs) = (0, Vec::new());
-        for lane in &*ready {
-            let Use::Open(connection) = &mut self.lanes[*lane] else {
-                continue;
+        }
+        let own_core = sched_getcpu();
+        let mut failed = None;
+        ready.retain(|index| {
+            let is_long = match &mut self.lanes[*index] {
+                Use::Open(connection) => connection.has_bulk(),
+                Use::Free | Use::Lent(_) | Use::Closing(_) => Ok(false),
             };
-            if connection.has_bulk()? {
-                bulky += 1;
-                if bulky % 2 == 0 {
-                    jobs.push(*lane);
-                }
-            }
-        }
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        ready.retain(|lane| !jobs.contains(lane));
-        let jobs = jobs.into_iter().filter_map(|lane| {
-            let lent = Use::Lent(Missed::default());
-            match std::mem::replace(&mut self.lanes[lane], lent) {
-                Use::Open(connection) => Some(Job { lane, connection }),
-                other => {
-                    self.lanes[lane] = other;
-                    None
+            match is_long {
+                Ok(is_long) => !(is_long && self.lend_one(*index, own_core)),
+                Err(violation) => {
+                    failed.get_or_insert(violation);
+                    true
                 }
             }
         });
-        self.lent += helper.lend(jobs);
-        Ok(())
+        failed.map_or(Ok(()), |violation| Err(violation.into()))
     }
 
-    /// Does what the helper has not begun, and goes on with what it has done.
+    /// Whether it was lent.
+    fn lend_one(&mut self, index: usize, own_core: usize) -> bool {
+        let lent = Use::Lent(Missed::default());
+        let lent = match std::mem::replace(&mut self.lanes[index], lent) {
+            Use::Open(connection) => match connection.core() {
+                Some(core) if core != own_core => {
+                    self.helpers.lend(core, index, connection, &self.returns)
+                }
+                _ => Err(connection),
+            },
+            other => {
+                self.lanes[index] = other;
+                return false;
+            }
+        };
+        match lent {
+            Ok(()) => {
+                self.lent += 1;
+                true
+            }
+            Err(connection) => {
+                self.lanes[index] = Use::Open(connection);
+                false
+            }
+        }
+    }
+
+    /// Goes on with what the helpers have done.
     fn take_back(&mut self) -> Result<(), LinkError> {
         while self.lent > 0
-            && let Some(Job { lane, connection }) = self.helper.as_mut().and_then(Helper::take_back)
+            && let Some(done) = self.returns.take()?
         {
             self.lent -= 1;
-            self.lanes[lane] = Use::Open(connection);
-            self.pause_after_burst();
-            self.on_peer(lane)?;
-        }
-        while self.lent > 0
-            && let Some((job, result)) = self.helper.as_mut().and_then(Helper::done)
-        {
-            self.lent -= 1;
-            let Job { lane, connection } = job;
+            let Done {
+                lane,
+                connection,
+                progress,
+            } = done;
             let before = std::mem::replace(&mut self.lanes[lane], Use::Open(connection));
-            self.after(lane, result?);
+            self.after(lane, progress?);
             if let Use::Lent(missed) = before {
                 if let Some(readiness) = missed.socket {
                     self.on_socket(lane, readiness)?;
@@ -367,10 +389,7 @@ impl Loop {
                 }
             }
         }
-        match &self.helper {
-            Some(helper) if self.lent > 0 && helper.has_ended() => Err(LinkError::Panicked),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn after(&mut self, index: usize, progress: Progress) {
@@ -518,8 +537,13 @@ impl Loop {
     }
 
     fn stop(&mut self) {
-        for Job { lane, connection } in self.helper.take().into_iter().flat_map(Helper::end) {
-            self.lanes[lane] = Use::Open(connection);
+        for _ in 0..std::mem::take(&mut self.lent) {
+            if let Some(Done {
+                lane, connection, ..
+            }) = self.returns.wait()
+            {
+                self.lanes[lane] = Use::Open(connection);
+            }
         }
         for index in 0..self.lanes.len() {
             if matches!(self.lanes[index], Use::Open(_)) {

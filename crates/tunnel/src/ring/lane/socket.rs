@@ -3,18 +3,15 @@
 use std::{io, os::fd::BorrowedFd};
 
 use shm_ring::{
-    Descriptor, Violation,
+    Violation,
     io::{PIECES_MAX, Readable, Space},
 };
 
-use super::{InFlight, LEASE_BYTES_MAX, Lane, Read, Written, narrow};
-use crate::ring::{link::LinkError, pipes::splice};
+use super::{LEASE_BYTES_MAX, Lane, Read, Written, narrow};
+use crate::ring::link::LinkError;
 
 /// What is read at once into the arena when there is a lot.
 const BULK_BYTES: usize = 256 * 1024;
-
-/// Pipes that one lane may have, so that a few slow readers can't have them all.
-const PIPES_PER_LANE: usize = 4;
 
 /// Pieces of one write out of a lane.
 const PIECES: usize = 16;
@@ -71,13 +68,8 @@ impl Lane {
         Ok(if self.bulk { Read::Full } else { Read::Some })
     }
 
-    /// Reads a lot at once, into a pipe or the arena. `None` if there is none of either.
+    /// Reads a lot at once, into the arena. `None` if there is no room.
     fn read_bulk_from(&mut self, source: BorrowedFd<'_>) -> Result<Option<Read>, LinkError> {
-        if self.pipes_taken < PIPES_PER_LANE
-            && let Some(read) = self.splice_from(source)?
-        {
-            return Ok(Some(read));
-        }
         if self.lease_bytes + BULK_BYTES > LEASE_BYTES_MAX {
             return Ok(None);
         }
@@ -100,31 +92,6 @@ impl Lane {
         }))
     }
 
-    /// Moves what there is from a socket into a pipe. `None` if that can't be done.
-    fn splice_from(&mut self, source: BorrowedFd<'_>) -> Result<Option<Read>, LinkError> {
-        let Some(taken) = self.link.take_pipe()? else {
-            return Ok(None);
-        };
-        let count = match taken.fill(source) {
-            Ok(None) => return Ok(Some(Read::Nothing)),
-            Ok(Some(0)) => return Ok(Some(Read::End)),
-            Ok(Some(count)) => count,
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let pushed = self.sender.push(Descriptor::Pipe {
-            pipe: taken.number(),
-            length: narrow(count),
-        });
-        assert!(pushed.is_ok(), "room was made sure of");
-        self.in_flight.push_back(InFlight::Pipe(taken));
-        self.pipes_taken += 1;
-        self.bulk = count > OUTSIDE_BULK_BYTES;
-        self.count_read(count);
-        // Whether there is more can't be told from how much it was.
-        Ok(Some(Read::Full))
-    }
-
     fn count_read(&self, bytes: usize) {
         self.link.counters.bytes_in.add(bytes);
         self.link.counters.zero_copy_bytes.add(bytes);
@@ -138,12 +105,6 @@ impl Lane {
             if pending == 0 {
                 return Ok(Written::All);
             }
-            if let Some(Descriptor::Pipe { pipe, length }) = self.receiver.peek(0)? {
-                if self.splice_to(sink, pipe, length)? {
-                    continue;
-                }
-                return Ok(Written::Blocked);
-            }
             let link = self.link.clone();
             let mut pieces = [const { None }; PIECES];
             let mut count = 0;
@@ -152,9 +113,6 @@ impl Lane {
                 let Some(descriptor) = self.receiver.peek(ahead)? else {
                     break;
                 };
-                if matches!(descriptor, Descriptor::Pipe { .. }) {
-                    break;
-                }
                 let Some(piece) = link.readable(self.index, descriptor)? else {
                     ended = true;
                     break;
@@ -185,43 +143,12 @@ impl Lane {
         }
     }
 
-    /// Moves what is in a pipe to a socket; whether that takes any.
-    fn splice_to(
-        &mut self,
-        sink: BorrowedFd<'_>,
-        pipe: u32,
-        length: u32,
-    ) -> Result<bool, LinkError> {
-        let link = self.link.clone();
-        let missing = Violation::Pipe { pipe, length };
-        let outlet = link.outlet(pipe).ok_or(missing)?;
-        let left = (length as usize).saturating_sub(self.taken_bytes);
-        let written = match splice(outlet, sink, left)? {
-            None if rustix::io::ioctl_fionread(outlet).map_err(io::Error::from)? == 0 => {
-                return Err(missing.into());
-            }
-            None => return Ok(false),
-            Some(0) => return Err(missing.into()),
-            Some(written) => written,
-        };
-        self.link.counters.bytes_out.add(written);
-        self.written_bytes += written;
-        self.taken_bytes += written;
-        if self.taken_bytes >= length as usize {
-            self.taken_bytes = 0;
-            self.release(1);
-        }
-        Ok(true)
-    }
-
     /// Whether the peer has sent a lot.
     pub(in crate::ring) fn has_bulk(&mut self) -> Result<bool, Violation> {
         let pending = self.receiver.pending()?;
         let mut bytes = 0;
         for ahead in 0..pending.min(PIECES) {
-            // Moving pages takes no time worth mentioning.
             if let Some(descriptor) = self.receiver.peek(ahead)?
-                && !matches!(descriptor, Descriptor::Pipe { .. })
                 && let Some(piece) = self.link.readable(self.index, descriptor)?
             {
                 bytes += piece.len();

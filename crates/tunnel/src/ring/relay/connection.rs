@@ -4,6 +4,7 @@ use std::{ops::BitOr, os::fd::AsFd, sync::Arc};
 
 use mio::event::Event;
 use origin::server::Address;
+use rustix::net::sockopt::socket_incoming_cpu;
 use shm_ring::Violation;
 
 use super::Guard;
@@ -108,6 +109,13 @@ impl Connection {
     /// Whether writing what the peer has sent takes long enough to be worth another thread.
     pub(super) fn has_bulk(&mut self) -> Result<bool, Violation> {
         Ok(self.writable && self.lane.has_bulk()?)
+    }
+
+    /// Where the socket's last packet was handled: on loopback, its sender's core; else that of the
+    /// network card's queue. `None` if there was none, or it is no socket for packets.
+    pub(super) fn core(&self) -> Option<usize> {
+        let core = socket_incoming_cpu(self.socket.as_fd()).ok()?;
+        usize::try_from(core).ok()
     }
 
     pub(super) fn awaits_answer(&self) -> bool {
