@@ -262,6 +262,10 @@ pub struct ProcessUsage {
 /// What else the machine did during the load.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Disturbance {
+    /// Time in which cores did something, whoever for, over all cores, in microseconds.
+    pub busy_us: Option<u64>,
+    /// The same of doing nothing.
+    pub idle_us: Option<u64>,
     /// Time the hypervisor gave to others, over all cores, in microseconds.
     pub steal_us: u64,
     /// Time in which a runnable task waited for a core; `None` without pressure information.
@@ -274,8 +278,16 @@ pub struct Disturbance {
 pub enum Warning {
     /// Requests failed or were answered wrongly.
     Errors { failed: u64, requests: u64 },
+    /// The load generator used all the cores that it can use: it is the limit.
+    GeneratorBound { cores_used: f64, cores_max: f64 },
+    /// With many connections the machine did nothing for this share of its time.
+    Idle { share: f64 },
     /// Concurrency and rate × latency disagree (Little 1961): the generator was not always asking.
     LittlesLaw { concurrency: u32, in_flight: f64 },
+    /// A few answers took so long that the p99 says nothing of them.
+    MeanAboveP99 { mean_us: f64, p99_us: f64 },
+    /// Neither the path nor the load generator used this share of the machine's time.
+    OtherLoad { share: f64 },
     /// The load ended long after it should have: some requests were answered very late.
     Overrun { asked_ms: u64, took_ms: f64 },
     /// The hypervisor took this share of the machine's time.
@@ -367,12 +379,44 @@ impl fmt::Display for FailureKind {
     }
 }
 
+impl Warning {
+    /// For a list of how many there are of each.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Errors { .. } => "errors",
+            Self::GeneratorBound { .. } => "generator is the limit",
+            Self::Idle { .. } => "machine idle",
+            Self::LittlesLaw { .. } => "generator not always asking",
+            Self::MeanAboveP99 { .. } => "mean above p99",
+            Self::OtherLoad { .. } => "other load",
+            Self::Overrun { .. } => "overrun",
+            Self::ShortTail { .. } => "too few answers for a p99",
+            Self::Steal { .. } => "stolen time",
+            Self::Unstoppable { .. } => "killed at the end",
+        }
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Errors { failed, requests } => {
                 write!(f, "{failed} of {requests} requests got no right answer")
             }
+            Self::GeneratorBound {
+                cores_used,
+                cores_max,
+            } => write!(
+                f,
+                "the load generator used {cores_used:.2} of {cores_max:.0} cores: it is the limit, \
+                 not the path; compare CPU per request, or use more --load-threads"
+            ),
+            Self::Idle { share } => write!(
+                f,
+                "the machine was idle for {:.0} % of the time: what limits this path is not CPU \
+                 time",
+                share * 100.0
+            ),
             Self::LittlesLaw {
                 concurrency,
                 in_flight,
@@ -380,6 +424,18 @@ impl fmt::Display for Warning {
                 f,
                 "rate × latency says {in_flight:.1} requests in flight, not {concurrency}: the \
                  load generator was not always asking"
+            ),
+            Self::MeanAboveP99 { mean_us, p99_us } => write!(
+                f,
+                "the mean ({:.2} ms) is above the p99 ({:.2} ms): a few answers took very long; \
+                 look at the maximum",
+                mean_us / 1e3,
+                p99_us / 1e3
+            ),
+            Self::OtherLoad { share } => write!(
+                f,
+                "others used {:.0} % of the machine; repeat when it is quiet",
+                share * 100.0
             ),
             Self::Overrun { asked_ms, took_ms } => write!(
                 f,

@@ -26,6 +26,8 @@ pub struct Summary<'a> {
 #[derive(Debug)]
 pub struct ScenarioSummary<'a> {
     pub info: &'a ScenarioInfo,
+    /// Blocks of which there are trials.
+    pub blocks: usize,
     /// Roles that have CPU time, the client first.
     pub roles: Vec<String>,
     pub tables: Vec<Table<'a>>,
@@ -173,8 +175,10 @@ impl<'a> ScenarioSummary<'a> {
                 Table::new(manifest, info, endpoint.clone(), keep_alive, &of_table)
             })
             .collect::<Result<_, _>>()?;
+        let blocks: BTreeSet<u32> = trials().map(|trial| trial.planned.block).collect();
         Ok(Self {
             info,
+            blocks: blocks.len(),
             roles,
             tables,
         })

@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{catalog::Target, selection::Overrides};
+use crate::{catalog::Target, selection::Overrides, until::Goal};
 
 /// Measures what a hop costs: anything between an HTTP client and the program that answers it.
 #[derive(Debug, Parser)]
@@ -62,6 +62,8 @@ pub(crate) struct Describe {
 pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) choice: Choice,
+    #[command(flatten)]
+    pub(crate) until: Until,
     /// Seed of the order
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
@@ -77,6 +79,8 @@ pub(crate) struct Verify {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) choice: Choice,
+    #[command(flatten)]
+    pub(crate) until: Until,
     /// Seed of the order [default: from the clock; it is recorded]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
@@ -119,6 +123,51 @@ pub(crate) struct Status {
     /// Where runs are looked for
     #[arg(long, value_name = "DIR", default_value = "bench_results")]
     pub(crate) out: PathBuf,
+}
+
+/// When a run has enough blocks.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Until {
+    /// Add blocks until the interval of every ratio of RPS reaches no farther than this to either
+    /// side, such as '3%'
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) until: Option<f64>,
+    /// Add no block that would not be finished by then, such as '90s', '30m' or '2h'
+    #[arg(long, value_name = "TIME", default_value = "1h", requires = "until",
+        value_parser = duration)]
+    pub(crate) max_time: Duration,
+}
+
+impl Until {
+    pub(crate) fn goal(&self) -> Option<Goal> {
+        Some(Goal {
+            reach_percent: self.until?,
+            time_max: self.max_time,
+        })
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').trim_end().parse::<f64>();
+    match number {
+        Ok(percent) if (0.1..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("expected a percentage from 0.1% to 100%, such as '3%'".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    const SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
+    let units = [("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let parsed = units.iter().find_map(|(unit, seconds)| {
+        let number: f64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        Some(number * seconds)
+    });
+    match parsed {
+        Some(seconds) if (1.0..=SECONDS_MAX).contains(&seconds) => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => Err("expected seconds, minutes or hours, '1s' to '168h'".to_owned()),
+    }
 }
 
 /// Scenarios, and what is changed of them.

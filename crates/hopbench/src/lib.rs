@@ -6,6 +6,7 @@
 //! | `catalog` | paths and scenarios: TOML files into checked definitions |
 //! | `selection` | what a command works on: scenarios, their paths, the answers they must give |
 //! | `plan` | the trials, in a seeded random order |
+//! | `until` | more blocks, until intervals are narrow |
 //! | `runner` | goes through a plan; every record is kept before the next trial |
 //! | `trial` | one trial with real processes and a real load |
 //! | `process` | child processes, and nobody else's |
@@ -29,6 +30,7 @@ mod runner;
 mod selection;
 mod toolbox;
 mod trial;
+mod until;
 mod usage;
 
 use std::{env, process::ExitCode};

@@ -3,32 +3,106 @@
 use fastrand::Rng;
 use hopbench_analysis::record::{Cell, Plan, PlannedTrial};
 
-use crate::selection::{SelectedScenario, Selection};
+use crate::{
+    progress::seconds,
+    selection::{SelectedScenario, Selection},
+    until::Goal,
+};
 
 /// What a trial takes besides its load: starting, verifying, evaluating and stopping, in
 /// milliseconds. Only for the estimate.
 const TRIAL_OVERHEAD_MS: u64 = 450;
 
-/// Plans every cell of every scenario once per block, each block in a random order of its own. The
-/// same seed gives the same order.
-pub(crate) fn plan(selection: &Selection, seed: u64) -> Plan {
-    let mut rng = Rng::with_seed(seed);
-    let mut trials = Vec::new();
-    for scenario in &selection.scenarios {
-        for block in 1..=scenario.definition.blocks {
-            let mut of_block = block_trials(scenario, block);
-            rng.shuffle(&mut of_block);
-            trials.append(&mut of_block);
+/// Most blocks to which any are added: estimates look at no more.
+const ESTIMATE_BLOCKS_MAX: u32 = 200;
+
+/// Plans blocks: every cell of a scenario once, in a random order of its own. The same seed gives
+/// the same orders.
+#[derive(Debug)]
+pub(crate) struct Planner<'a> {
+    scenarios: &'a [SelectedScenario],
+    rng: Rng,
+    /// Of each scenario, the blocks planned so far.
+    blocks: Vec<u32>,
+    /// Trials planned so far.
+    trials: u32,
+}
+
+impl<'a> Planner<'a> {
+    pub(crate) fn new(selection: &'a Selection, seed: u64) -> Self {
+        Self {
+            scenarios: &selection.scenarios,
+            rng: Rng::with_seed(seed),
+            blocks: vec![0; selection.scenarios.len()],
+            trials: 0,
         }
     }
-    for (trial, number) in trials.iter_mut().zip(1..) {
-        trial.trial = number;
+
+    /// The blocks that the scenarios ask for.
+    pub(crate) fn plan(&mut self) -> Plan {
+        let mut trials = Vec::new();
+        for (index, scenario) in self.scenarios.iter().enumerate() {
+            for _ in 0..scenario.definition.blocks {
+                trials.append(&mut self.next_block(index));
+            }
+        }
+        Plan {
+            estimate_ms: estimate_ms(&trials),
+            trials,
+        }
     }
+
+    /// One more block of a scenario; `None` if it has as many as there may be.
+    pub(crate) fn block(&mut self, scenario: &str) -> Option<Vec<PlannedTrial>> {
+        let index = self.index(scenario)?;
+        (self.blocks[index] < ESTIMATE_BLOCKS_MAX).then(|| self.next_block(index))
+    }
+
+    /// How long a block of a scenario takes, about.
+    pub(crate) fn block_ms(&self, scenario: &str) -> u64 {
+        self.index(scenario).map_or(0, |index| {
+            estimate_ms(&block_trials(&self.scenarios[index], 0))
+        })
+    }
+
+    /// What is added to the plan for a goal.
+    pub(crate) fn prospect(&self, goal: Goal) -> String {
+        let blocks = self.scenarios.iter().map(|scenario| {
+            let name = &scenario.definition.name;
+            let block_ms = self.block_ms(name);
+            format!("'{name}' {} each", seconds(block_ms as f64 / 1e3))
+        });
+        let blocks: Vec<String> = blocks.collect();
+        format!(
+            "then more blocks ({}) until intervals reach no farther than ±{} %, or {} have \
+             passed\n",
+            blocks.join(", "),
+            goal.reach_percent,
+            seconds(goal.time_max.as_secs_f64())
+        )
+    }
+
+    fn index(&self, scenario: &str) -> Option<usize> {
+        let mut names = self.scenarios.iter().map(|one| &one.definition.name);
+        names.position(|name| name == scenario)
+    }
+
+    fn next_block(&mut self, index: usize) -> Vec<PlannedTrial> {
+        self.blocks[index] += 1;
+        let mut block = block_trials(&self.scenarios[index], self.blocks[index]);
+        self.rng.shuffle(&mut block);
+        for trial in &mut block {
+            self.trials += 1;
+            trial.trial = self.trials;
+        }
+        block
+    }
+}
+
+/// How long trials take, about.
+pub(crate) fn estimate_ms(trials: &[PlannedTrial]) -> u64 {
     let trial_ms = |trial: &PlannedTrial| trial.duration_ms + trial.warm_up_ms + TRIAL_OVERHEAD_MS;
-    Plan {
-        estimate_ms: trials.iter().map(trial_ms).sum(),
-        trials,
-    }
+    trials.iter().map(trial_ms).sum()
 }
 
 fn block_trials(scenario: &SelectedScenario, block: u32) -> Vec<PlannedTrial> {
@@ -88,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_block_has_every_cell_once_and_the_reference_twice() {
-        let plan = plan(&selection(), 7);
+        let plan = Planner::new(&selection(), 7).plan();
         for block in 1..=2 {
             let mut cells: Vec<String> = plan
                 .trials
@@ -114,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_seed_decides_the_order_and_blocks_differ() {
-        let order = |seed| plan(&selection(), seed).trials;
+        let order = |seed| Planner::new(&selection(), seed).plan().trials;
         assert_eq!(order(7), order(7));
         assert_ne!(order(7), order(8));
         let cells = |trials: &[PlannedTrial]| -> Vec<(Cell, u8)> {
@@ -127,10 +201,32 @@ mod tests {
         assert_ne!(cells(&trials[..12]), cells(&trials[12..]));
     }
 
+    #[test]
+    fn blocks_that_are_added_go_on_where_the_plan_ends() {
+        let selection = selection();
+        let mut planner = Planner::new(&selection, 7);
+        let planned = planner.plan();
+        let block = planner.block("http-tunnel").expect("there may be more");
+        assert_eq!(block.len(), 12);
+        let numbers: Vec<u32> = block.iter().map(|trial| trial.trial).collect();
+        assert_eq!(numbers, (25..=36).collect::<Vec<u32>>());
+        assert!(block.iter().all(|trial| trial.block == 3));
+        assert_eq!(planner.block("absent"), None);
+        assert_eq!(planner.block_ms("http-tunnel"), planned.estimate_ms / 2);
+        while planner.block("http-tunnel").is_some() {}
+        assert_eq!(planner.blocks, [ESTIMATE_BLOCKS_MAX]);
+
+        // As if they had been planned at once.
+        let mut three = self::selection();
+        three.scenarios[0].definition.blocks = 3;
+        let at_once = Planner::new(&three, 7).plan().trials;
+        assert_eq!(at_once[24..], block);
+    }
+
     /// The order is part of a result: another release of the random numbers must not change it.
     #[test]
     fn the_order_of_a_seed_is_what_it_was() {
-        let first: Vec<String> = plan(&selection(), 1).trials[..4]
+        let first: Vec<String> = Planner::new(&selection(), 1).plan().trials[..4]
             .iter()
             .map(|trial| format!("{} {}", trial.cell.path, trial.cell.endpoint))
             .collect();

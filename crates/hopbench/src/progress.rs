@@ -32,18 +32,21 @@ impl Progress {
             (false, true) => View::Bar(bar(plan.trials.len())),
             (false, false) => View::Lines,
         };
-        let blocks = plan
-            .trials
-            .iter()
-            .map(|trial| trial.block)
-            .max()
-            .unwrap_or_default();
         Self {
             started: Instant::now(),
             planned: plan.trials.len(),
             done: 0,
-            blocks,
+            blocks: blocks(plan),
             view,
+        }
+    }
+
+    /// The plan has grown.
+    pub(crate) fn extend(&mut self, plan: &Plan) {
+        self.planned = plan.trials.len();
+        self.blocks = blocks(plan);
+        if let View::Bar(bar) = &self.view {
+            bar.set_length(plan.trials.len() as u64);
         }
     }
 
@@ -88,6 +91,11 @@ impl Progress {
 /// Prints a line on stderr. A run goes on when nobody listens any more.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn blocks(plan: &Plan) -> u32 {
+    let blocks = plan.trials.iter().map(|trial| trial.block);
+    blocks.max().unwrap_or_default()
 }
 
 fn bar(trials: usize) -> ProgressBar {

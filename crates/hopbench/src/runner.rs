@@ -1,8 +1,9 @@
 //! Goes through a plan, trial by trial, and keeps what each yields.
 
-use hopbench_analysis::record::{Plan, Trial};
+use hopbench_analysis::record::{Plan, PlannedTrial, Trial};
 
 use crate::{
+    plan::estimate_ms,
     process::{Interrupt, Interrupted},
     progress::Progress,
     run_dir::{Phase, RunDir, State},
@@ -16,10 +17,11 @@ pub(crate) struct Ended {
     pub(crate) interrupted: bool,
 }
 
-/// Runs every trial of the plan. Each record is on disk before the next trial begins, so that
-/// whatever happens costs at most one.
+/// Runs every trial of the plan, and those that `more` adds to it when all are done. Each record is
+/// on disk before the next trial begins, so that whatever happens costs at most one.
 pub(crate) fn run(
-    plan: &Plan,
+    mut plan: Plan,
+    mut more: impl FnMut(&[Trial]) -> anyhow::Result<Vec<PlannedTrial>>,
     executor: &mut impl Executor,
     run_dir: &RunDir,
     progress: &mut Progress,
@@ -33,11 +35,22 @@ pub(crate) fn run(
         phase,
         trial,
     };
-    for planned in &plan.trials {
+    loop {
         if interrupt.is_requested() {
             interrupted = true;
             break;
         }
+        if trials.len() == plan.trials.len() {
+            let mut added = more(&trials)?;
+            if added.is_empty() {
+                break;
+            }
+            plan.estimate_ms += estimate_ms(&added);
+            plan.trials.append(&mut added);
+            run_dir.write_plan(&plan)?;
+            progress.extend(&plan);
+        }
+        let planned = &plan.trials[trials.len()];
         run_dir.write_state(&state(Phase::Running, planned.trial))?;
         progress.begin(planned);
         match executor.execute(planned) {
@@ -72,9 +85,7 @@ mod tests {
 
     use std::collections::VecDeque;
 
-    use hopbench_analysis::record::{
-        Cell, Failure, FailureKind, Load, Outcome, PlannedTrial, Source,
-    };
+    use hopbench_analysis::record::{Cell, Failure, FailureKind, Load, Outcome, Source};
     use tempfile::TempDir;
 
     use super::*;
@@ -121,8 +132,8 @@ mod tests {
         }))
     }
 
-    fn plan(trials: u32) -> Plan {
-        let planned = |trial| PlannedTrial {
+    fn planned(trial: u32) -> PlannedTrial {
+        PlannedTrial {
             trial,
             block: 1,
             cell: Cell {
@@ -135,15 +146,13 @@ mod tests {
             twin: 0,
             duration_ms: 1,
             warm_up_ms: 0,
-        };
-        Plan {
-            estimate_ms: 0,
-            trials: (1..=trials).map(planned).collect(),
         }
     }
 
+    /// Plans four trials and `added` more.
     fn execute(
         outcomes: impl IntoIterator<Item = Result<Outcome, Interrupted>>,
+        added: u32,
     ) -> (Ended, Script, TempDir) {
         let root = TempDir::new().expect("a directory");
         let run_dir = RunDir::create(root.path(), "run").expect("fresh");
@@ -153,10 +162,20 @@ mod tests {
             executed: Vec::new(),
             run_dir: run_dir.clone(),
         };
-        let plan = plan(4);
+        let plan = Plan {
+            estimate_ms: 0,
+            trials: (1..=4).map(planned).collect(),
+        };
+        let more = |done: &[Trial]| {
+            let done = u32::try_from(done.len()).expect("a few");
+            Ok((done < 4 + added)
+                .then(|| planned(done + 1))
+                .into_iter()
+                .collect())
+        };
         let interrupt = Interrupt::catch().expect("signals can be caught");
         let mut progress = Progress::new(&plan, true);
-        let ended = run(&plan, &mut script, &run_dir, &mut progress, &interrupt);
+        let ended = run(plan, more, &mut script, &run_dir, &mut progress, &interrupt);
         (ended.expect("the directory is writable"), script, root)
     }
 
@@ -168,7 +187,7 @@ mod tests {
             failed(FailureKind::Hang),
             Ok(Outcome::Ok),
         ];
-        let (ended, script, _root) = execute(outcomes);
+        let (ended, script, _root) = execute(outcomes, 0);
         assert!(!ended.interrupted);
         assert_eq!(script.executed, [1, 2, 3, 4]);
         let kept = script.run_dir.trials().expect("readable");
@@ -186,8 +205,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_added_is_planned_and_run() {
+        let (ended, script, _root) = execute((0..6).map(|_| Ok(Outcome::Ok)), 2);
+        assert!(!ended.interrupted);
+        assert_eq!(script.executed, [1, 2, 3, 4, 5, 6]);
+        let plan = script.run_dir.plan().expect("readable");
+        assert_eq!(plan.trials.len(), 6);
+    }
+
+    #[test]
     fn an_interruption_keeps_what_was_done() {
-        let (ended, script, _root) = execute([Ok(Outcome::Ok), Ok(Outcome::Ok)]);
+        let (ended, script, _root) = execute([Ok(Outcome::Ok), Ok(Outcome::Ok)], 0);
         assert!(ended.interrupted);
         assert_eq!(ended.trials.len(), 2);
         assert_eq!(script.run_dir.trials().expect("readable").len(), 2);

@@ -5,6 +5,7 @@
 
 mod fill;
 mod stage;
+mod validity;
 
 use std::{
     collections::BTreeMap,
@@ -190,7 +191,7 @@ impl<'a> Live<'a> {
         stage.add_usage_since(&usage, trial)?;
         trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
         trial.counters = stage.counters_since(&counters, self)?;
-        trial.warnings = warnings(&trial.planned, &load, &trial.disturbance);
+        trial.warnings = validity::warnings(trial, &load);
         let judgement = judge(&load, self.request_timeout);
         let body_bytes = load.body_bytes;
         trial.load = Some(load);
@@ -422,61 +423,6 @@ fn unaccounted(cause: String) -> Trouble {
     })
 }
 
-/// Rules of validity that the trial breaks.
-fn warnings(planned: &PlannedTrial, load: &Load, disturbance: &Disturbance) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    let failed = load.failed();
-    if failed > 0 {
-        warnings.push(Warning::Errors {
-            failed,
-            requests: load.requests,
-        });
-    }
-    // Little 1961: requests in flight = rate × time each is in flight.
-    let concurrency = planned.cell.concurrency;
-    if let Some(mean_us) = load.latency.mean_us
-        && failed == 0
-    {
-        let in_flight = load.good as f64 * mean_us / load.elapsed_us;
-        if (in_flight / f64::from(concurrency) - 1.0).abs() > LITTLE_TOLERANCE {
-            warnings.push(Warning::LittlesLaw {
-                concurrency,
-                in_flight,
-            });
-        }
-    }
-    let asked_us = planned.duration_ms as f64 * 1e3;
-    if load.elapsed_us > OVERRUN_FACTOR * asked_us {
-        warnings.push(Warning::Overrun {
-            asked_ms: planned.duration_ms,
-            took_ms: load.elapsed_us / 1e3,
-        });
-    }
-    let machine_us = load.elapsed_us
-        * std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
-    let share = disturbance.steal_us as f64 / machine_us;
-    if share > STEAL_SHARE_MAX {
-        warnings.push(Warning::Steal { share });
-    }
-    if load.good < TAIL_ANSWERS_MIN {
-        warnings.push(Warning::ShortTail { good: load.good });
-    }
-    warnings
-}
-
-/// How far rate × latency may be off before the generator was not always asking.
-const LITTLE_TOLERANCE: f64 = 0.15;
-
-/// A load that takes this much longer than asked waited for single requests most of the time.
-const OVERRUN_FACTOR: f64 = 2.0;
-
-/// More than this of the machine's time taken by the hypervisor is more than the differences that
-/// are looked for.
-const STEAL_SHARE_MAX: f64 = 0.05;
-
-/// With fewer answers, fewer than 20 lie above the 99th percentile.
-const TAIL_ANSWERS_MIN: u64 = 2_000;
-
 /// A failure that is not the path's.
 fn harness(error: anyhow::Error) -> Trouble {
     let (source, kind) = (Source::Harness, FailureKind::Unable);
@@ -500,47 +446,5 @@ impl Lap {
         let now = Instant::now();
         let elapsed = now - std::mem::replace(&mut self.0, now);
         elapsed.as_secs_f64() * 1e3
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use hopbench_analysis::record::Cell;
-
-    use super::*;
-
-    /// What is said of 5,000 answers, asked for in 250 ms by 8 connections, that took this long.
-    fn warnings_after(elapsed_us: f64) -> Vec<Warning> {
-        let planned = PlannedTrial {
-            trial: 1,
-            block: 1,
-            cell: Cell {
-                scenario: String::new(),
-                endpoint: String::new(),
-                path: String::new(),
-                concurrency: 8,
-                keep_alive: true,
-            },
-            twin: 0,
-            duration_ms: 250,
-            warm_up_ms: 0,
-        };
-        let load = Load {
-            elapsed_us,
-            requests: 5_000,
-            good: 5_000,
-            ..Load::default()
-        };
-        warnings(&planned, &load, &Disturbance::default())
-    }
-
-    #[test]
-    fn a_load_that_stood_still_is_told_from_one_that_ended_late() {
-        assert_eq!(warnings_after(260e3), []);
-        let overrun = Warning::Overrun {
-            asked_ms: 250,
-            took_ms: 3_016.0,
-        };
-        assert_eq!(warnings_after(3_016e3), [overrun]);
     }
 }

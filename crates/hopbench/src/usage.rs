@@ -42,7 +42,8 @@ pub(crate) struct Snapshot {
 /// The state of the machine.
 #[derive(Debug)]
 pub(crate) struct MachineSnapshot {
-    steal_us: u64,
+    /// Busy, idle and stolen.
+    machine_us: Option<[u64; 3]>,
     cpu_pressure_us: Option<u64>,
 }
 
@@ -164,15 +165,21 @@ impl Snapshot {
 impl MachineSnapshot {
     pub(crate) fn take() -> Self {
         Self {
-            steal_us: steal_us().unwrap_or_default(),
+            machine_us: machine_us(),
             cpu_pressure_us: cpu_pressure_us(),
         }
     }
 
     pub(crate) fn since(&self, before: &Self) -> Disturbance {
         let pressure = |now: u64| Some(now.saturating_sub(before.cpu_pressure_us?));
+        let since = |index: usize| {
+            let (now, before) = (self.machine_us?[index], before.machine_us?[index]);
+            Some(now.saturating_sub(before))
+        };
         Disturbance {
-            steal_us: self.steal_us.saturating_sub(before.steal_us),
+            busy_us: since(0),
+            idle_us: since(1),
+            steal_us: since(2).unwrap_or_default(),
             cpu_pressure_us: self.cpu_pressure_us.and_then(pressure),
         }
     }
@@ -232,12 +239,18 @@ impl Status {
     }
 }
 
-/// Time the hypervisor gave to others, over all cores.
-fn steal_us() -> Option<u64> {
+/// Of the kernel's count of what all cores did: busy, idle, and given to others by the hypervisor.
+fn machine_us() -> Option<[u64; 3]> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
-    let cpu = stat.lines().find(|line| line.starts_with("cpu "))?;
-    let ticks: u64 = cpu.split_whitespace().nth(8)?.parse().ok()?;
-    Some(ticks * TICK_US)
+    let cpu = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks = cpu.split_whitespace().map(|field| field.parse::<u64>());
+    let ticks: Vec<u64> = ticks.collect::<Result<_, _>>().ok()?;
+    // Guests are in `user` and `nice` already.
+    let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = ticks[..] else {
+        return None;
+    };
+    let busy = user + nice + system + irq + softirq;
+    Some([busy, idle + iowait, steal].map(|ticks| ticks * TICK_US))
 }
 
 fn cpu_pressure_us() -> Option<u64> {

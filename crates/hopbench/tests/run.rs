@@ -549,3 +549,37 @@ fn a_server_that_hangs_is_recorded_and_one_that_does_not_stop_is_killed() {
         .any(|trial| trial["warnings"][0]["unstoppable"]["process"] == "server");
     assert!(warned, "{trials:?}");
 }
+
+#[test]
+fn blocks_are_added_until_intervals_are_narrow_or_time_is_up() {
+    let run = |until: &[&str]| {
+        let bench = Bench::new();
+        let cell = [
+            "run",
+            "http-tunnel",
+            "--path=ring-in-process",
+            "--endpoint=/small",
+        ];
+        let done = bench.run(&[&cell, &SHORT[..], until].concat());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let blocks = bench
+            .trials()
+            .into_iter()
+            .map(|trial| trial["block"].as_u64());
+        let blocks = blocks.max().flatten().expect("a trial");
+        let read = |name| fs::read_to_string(bench.run_dir().join(name)).expect("written");
+        let plan: Value = serde_json::from_str(&read("plan.json")).expect("JSON");
+        let planned = plan["trials"].as_array().expect("a list").len();
+        assert_eq!(planned, bench.trials().len());
+        (blocks, read("REPORT.md"))
+    };
+    // Fewer than six blocks have no interval of 95 %.
+    let (blocks, report) = run(&["--until=100%", "--max-time=5m"]);
+    assert!(blocks >= 6, "{blocks} blocks");
+    assert!(!report.contains("was not reached"), "{report}");
+    let (blocks, report) = run(&["--until=0.1%", "--max-time=1s"]);
+    assert_eq!(blocks, 1);
+    let missed = "> **Warning:** --until 0.1 % was not reached in 1 s (--max-time): the interval \
+                  of http-tunnel ring-in-process /small c=2 is not whole after 1 block(s)";
+    assert!(report.contains(missed), "{report}");
+}

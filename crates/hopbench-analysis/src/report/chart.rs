@@ -45,7 +45,7 @@ pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
          as a share of '{}', over {} blocks (whiskers: interval; grey: A/A control)</text>\n",
         escape(&scenario.info.question),
         escape(&scenario.info.reference),
-        scenario.info.blocks,
+        scenario.blocks,
     );
     for (index, path) in paths.iter().enumerate() {
         let x = LEFT + (index % LEGEND_COLUMNS) as f64 * (WIDTH - LEFT) / LEGEND_COLUMNS as f64;

@@ -16,6 +16,7 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     let mut out = String::from("# What does a hop cost?\n\n");
     out += &environment(summary.manifest);
     out += &progress(trials, planned);
+    out += &doubts(trials);
     for warning in &summary.manifest.warnings {
         out += &format!("\n> **Warning:** {warning}\n");
     }
@@ -184,6 +185,25 @@ pub fn progress(trials: &[Trial], planned: usize) -> String {
     out
 }
 
+/// How many trials break which rules of validity; empty if none does.
+pub fn doubts(trials: &[Trial]) -> String {
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for warning in trials.iter().flat_map(|trial| &trial.warnings) {
+        *kinds.entry(warning.kind()).or_default() += 1;
+    }
+    if kinds.is_empty() {
+        return String::new();
+    }
+    let kinds = kinds.iter().map(|(kind, count)| format!("{kind} ×{count}"));
+    let kinds: Vec<String> = kinds.collect();
+    let marked = trials.iter().filter(|trial| !trial.warnings.is_empty());
+    format!(
+        "\n{} trials have warnings of validity: {}. Each is under *Warnings*, with what to do.\n",
+        marked.count(),
+        kinds.join(", ")
+    )
+}
+
 fn scenario_heading(scenario: &ScenarioSummary<'_>) -> String {
     let info = scenario.info;
     let mut out = format!("\n## {}\n\n**{}**\n", info.name, info.question.trim());
@@ -193,7 +213,7 @@ fn scenario_heading(scenario: &ScenarioSummary<'_>) -> String {
     out += &format!(
         "\nMedians over {} block(s), with the lowest and highest in brackets. RPS counts right \
          answers only.\n",
-        info.blocks
+        scenario.blocks
     );
     out += &explanation(scenario);
     out

@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use super::{Context, columns};
-use crate::{cli, plan, progress::seconds};
+use crate::{cli, plan::Planner, progress::seconds};
 
 pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<ExitCode> {
     let selection = context.select(&options.choice)?;
-    let plan = plan::plan(&selection, options.seed);
+    let mut planner = Planner::new(&selection, options.seed);
+    let plan = planner.plan();
     let mut rows = vec![
         [
             "trial",
@@ -42,6 +43,9 @@ pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<Exit
         seconds(plan.estimate_ms as f64 / 1e3),
         options.seed
     );
+    if let Some(goal) = options.until.goal() {
+        text += &planner.prospect(goal);
+    }
     for path in &selection.paths {
         if let Some(reason) = &path.skipped {
             text += &format!("skipped: {}: {reason}\n", path.definition.name);

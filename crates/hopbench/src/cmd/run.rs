@@ -19,13 +19,14 @@ use crate::{
     catalog::Target,
     cli::{self, Format},
     exit, machine,
-    plan::plan,
+    plan::Planner,
     process::{EXIT_INTERRUPTED, Interrupt, Interrupted},
     progress::{Progress, say},
     run_dir::RunDir,
     runner,
     selection::{Selection, receipts},
     trial::Live,
+    until::Until,
 };
 
 pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitCode> {
@@ -43,13 +44,14 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
     let _lock = lock(&options.out)?;
 
     let seed = options.seed.unwrap_or_else(seed_from_clock);
-    let plan = plan(&selection, seed);
+    let mut planner = Planner::new(&selection, seed);
+    let plan = planner.plan();
     let git = machine::git(context.toolbox.bin_dir());
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
     let revision = git.revision.get(..8).unwrap_or("unversioned");
     RunDir::check_space(&options.out, plan.trials.len())?;
     let run_dir = RunDir::create(&options.out, &format!("{stamp}-{revision}"))?;
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         git,
         ..manifest(context, &selection, seed, run_dir.path())?
     };
@@ -58,13 +60,32 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
     let silent = context.format != Format::Human;
     if !silent {
         announce(&manifest, &plan, &run_dir);
+        if let Some(goal) = options.until.goal() {
+            say(planner.prospect(goal).trim_end());
+        }
     }
 
     let mut live = Live::new(&context.toolbox, &selection, &interrupt, run_dir.raw())?;
     live.load_threads = options.load_threads.map(usize::from);
     live.request_timeout = Duration::from_millis(options.request_timeout_ms);
     let mut progress = Progress::new(&plan, silent);
-    let ended = runner::run(&plan, &mut live, &run_dir, &mut progress, &interrupt)?;
+    let mut until = options
+        .until
+        .goal()
+        .map(|goal| Until::new(goal, planner, &manifest, silent));
+    let more = |trials: &[Trial]| match &mut until {
+        Some(until) => until.more(trials),
+        None => Ok(Vec::new()),
+    };
+    let ended = runner::run(plan, more, &mut live, &run_dir, &mut progress, &interrupt)?;
+    let missed = until.and_then(|until| until.missed);
+    if let Some(missed) = missed {
+        if !silent {
+            say(&format!("warning: {missed}"));
+        }
+        manifest.warnings.push(missed);
+        run_dir.write_manifest(&manifest)?;
+    }
     if ended.interrupted && !silent {
         say("interrupted; what is finished is kept");
     }

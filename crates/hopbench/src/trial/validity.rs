@@ -1,0 +1,239 @@
+//! Rules of validity: what makes a trial's figures say something else than they seem to.
+
+use hopbench_analysis::record::{Load, Trial, Warning};
+
+/// How far rate × latency may be off before the generator was not always asking.
+const LITTLE_TOLERANCE: f64 = 0.15;
+
+/// A load that takes this much longer than asked waited for single requests most of the time.
+const OVERRUN_FACTOR: f64 = 2.0;
+
+/// More than this of the machine's time taken by the hypervisor is more than the differences that
+/// are looked for.
+const STEAL_SHARE_MAX: f64 = 0.05;
+
+/// The same of others on this machine, beyond what starting the generator and hopbench itself take.
+const OTHER_SHARE_MAX: f64 = 0.1;
+const OTHER_US_MAX: f64 = 100e3;
+
+/// A generator that uses this much of what it could can't ask for more.
+const GENERATOR_SHARE_MAX: f64 = 0.95;
+
+/// With so many connections for each core there is always something to do, unless something other
+/// than CPU time is what is short.
+const CONNECTIONS_PER_CORE: f64 = 4.0;
+const IDLE_SHARE_MAX: f64 = 0.5;
+
+/// With fewer answers, fewer than 20 lie above the 99th percentile.
+const TAIL_ANSWERS_MIN: u64 = 2_000;
+
+/// Those that the trial breaks under its load.
+pub(super) fn warnings(trial: &Trial, load: &Load) -> Vec<Warning> {
+    let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    [
+        errors(load),
+        littles_law(trial, load),
+        mean_above_p99(load),
+        overrun(trial, load),
+        steal(trial, load, cores),
+        other_load(trial),
+        generator(load, cores),
+        idle(trial, cores),
+        short_tail(load),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn errors(load: &Load) -> Option<Warning> {
+    let (failed, requests) = (load.failed(), load.requests);
+    (failed > 0).then_some(Warning::Errors { failed, requests })
+}
+
+/// Little 1961: requests in flight = rate × time each is in flight.
+fn littles_law(trial: &Trial, load: &Load) -> Option<Warning> {
+    let concurrency = trial.planned.cell.concurrency;
+    let in_flight = load.good as f64 * load.latency.mean_us? / load.elapsed_us;
+    let is_off = (in_flight / f64::from(concurrency) - 1.0).abs() > LITTLE_TOLERANCE;
+    (is_off && load.failed() == 0).then_some(Warning::LittlesLaw {
+        concurrency,
+        in_flight,
+    })
+}
+
+fn mean_above_p99(load: &Load) -> Option<Warning> {
+    let (mean_us, p99_us) = (load.latency.mean_us?, load.latency.p99_us?);
+    (mean_us > p99_us).then_some(Warning::MeanAboveP99 { mean_us, p99_us })
+}
+
+fn overrun(trial: &Trial, load: &Load) -> Option<Warning> {
+    let asked_ms = trial.planned.duration_ms;
+    let took_ms = load.elapsed_us / 1e3;
+    (took_ms > OVERRUN_FACTOR * asked_ms as f64).then_some(Warning::Overrun { asked_ms, took_ms })
+}
+
+fn steal(trial: &Trial, load: &Load, cores: f64) -> Option<Warning> {
+    let share = trial.disturbance.steal_us as f64 / (load.elapsed_us * cores);
+    (share > STEAL_SHARE_MAX).then_some(Warning::Steal { share })
+}
+
+/// The kernel's count of busy time, less that of the path and the generator.
+fn other_load(trial: &Trial) -> Option<Warning> {
+    let ours_us: f64 = trial.cpu_us.values().sum();
+    let other_us = trial.disturbance.busy_us? as f64 - ours_us - OTHER_US_MAX;
+    let share = other_us / machine_us(trial)?;
+    (share > OTHER_SHARE_MAX).then_some(Warning::OtherLoad { share })
+}
+
+fn generator(load: &Load, cores: f64) -> Option<Warning> {
+    let cores_used = load.cpu_us / load.elapsed_us;
+    let cores_max = cores.min(load.threads as f64);
+    let is_bound = cores_max > 0.0 && cores_used > GENERATOR_SHARE_MAX * cores_max;
+    is_bound.then_some(Warning::GeneratorBound {
+        cores_used,
+        cores_max,
+    })
+}
+
+fn idle(trial: &Trial, cores: f64) -> Option<Warning> {
+    let share = trial.disturbance.idle_us? as f64 / machine_us(trial)?;
+    let is_loaded = f64::from(trial.planned.cell.concurrency) >= CONNECTIONS_PER_CORE * cores;
+    (is_loaded && share > IDLE_SHARE_MAX).then_some(Warning::Idle { share })
+}
+
+fn short_tail(load: &Load) -> Option<Warning> {
+    let good = load.good;
+    (good < TAIL_ANSWERS_MIN).then_some(Warning::ShortTail { good })
+}
+
+/// The time of all cores together between the two looks at the machine.
+fn machine_us(trial: &Trial) -> Option<f64> {
+    let disturbance = &trial.disturbance;
+    let all_us = disturbance.busy_us? + disturbance.idle_us? + disturbance.steal_us;
+    (all_us > 0).then_some(all_us as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use hopbench_analysis::record::{Cell, Disturbance, Latency, Outcome, PlannedTrial};
+
+    use super::*;
+
+    /// 5,000 answers in 250 ms to 8 connections, on a machine of one busy core.
+    fn trial() -> (Trial, Load) {
+        let planned = PlannedTrial {
+            trial: 1,
+            block: 1,
+            cell: Cell {
+                scenario: String::new(),
+                endpoint: String::new(),
+                path: String::new(),
+                concurrency: 8,
+                keep_alive: true,
+            },
+            twin: 0,
+            duration_ms: 250,
+            warm_up_ms: 0,
+        };
+        let trial = Trial {
+            planned,
+            started: String::new(),
+            outcome: Outcome::Ok,
+            timing: Default::default(),
+            load: None,
+            processes: Vec::new(),
+            cpu_us: [("client", 100e3), ("origin", 100e3)]
+                .map(|(role, cpu_us)| (role.to_owned(), cpu_us))
+                .into(),
+            counters: Default::default(),
+            disturbance: Disturbance {
+                busy_us: Some(210_000),
+                idle_us: Some(40_000),
+                ..Disturbance::default()
+            },
+            warnings: Vec::new(),
+        };
+        let load = Load {
+            elapsed_us: 260e3,
+            requests: 5_000,
+            good: 5_000,
+            latency: Latency {
+                mean_us: Some(400.0),
+                p99_us: Some(900.0),
+                ..Latency::default()
+            },
+            cpu_us: 100e3,
+            threads: 1,
+            ..Load::default()
+        };
+        (trial, load)
+    }
+
+    fn with(change: impl FnOnce(&mut Trial, &mut Load)) -> Vec<Warning> {
+        let (mut trial, mut load) = trial();
+        change(&mut trial, &mut load);
+        warnings(&trial, &load)
+    }
+
+    #[test]
+    fn a_quiet_trial_breaks_no_rule() {
+        assert_eq!(with(|_, _| {}), []);
+        // Nor does one of a machine that says nothing of itself.
+        assert_eq!(
+            with(|trial, _| trial.disturbance = Disturbance::default()),
+            []
+        );
+    }
+
+    #[test]
+    fn each_rule_is_broken_by_what_it_is_about() {
+        let (failed, requests) = (1, 5_001);
+        let errors = with(|_, load| load.requests += 1);
+        assert_eq!(errors, [Warning::Errors { failed, requests }]);
+        let overrun = with(|trial, load| {
+            load.elapsed_us = 3_016e3;
+            trial.planned.cell.concurrency = 1;
+            load.latency.mean_us = None;
+        });
+        let (asked_ms, took_ms) = (250, 3_016.0);
+        assert_eq!(overrun, [Warning::Overrun { asked_ms, took_ms }]);
+        let asleep = with(|_, load| load.latency.mean_us = Some(200.0));
+        assert!(matches!(
+            asleep[..],
+            [Warning::LittlesLaw { concurrency: 8, .. }]
+        ));
+        let stuck = with(|_, load| load.latency.p99_us = Some(300.0));
+        assert!(matches!(stuck[..], [Warning::MeanAboveP99 { .. }]));
+        let bound = with(|_, load| load.cpu_us = 255e3);
+        assert!(matches!(bound[..], [Warning::GeneratorBound { .. }]));
+        let short = with(|_, load| {
+            (load.good, load.requests) = (1_999, 1_999);
+            load.latency.mean_us = Some(1_000.0);
+            load.latency.p99_us = Some(2_000.0);
+        });
+        assert_eq!(short, [Warning::ShortTail { good: 1_999 }]);
+    }
+
+    #[test]
+    fn what_others_use_is_what_is_left_of_the_machine() {
+        let other = with(|trial, _| trial.disturbance.busy_us = Some(360_000));
+        assert_eq!(other, [Warning::OtherLoad { share: 0.15 }]);
+        let idle = with(|trial, _| {
+            trial.planned.cell.concurrency = 4096;
+            trial.disturbance.idle_us = Some(300_000);
+        });
+        assert!(
+            idle.contains(&Warning::Idle {
+                share: 300.0 / 510.0
+            }),
+            "{idle:?}"
+        );
+        let stolen = with(|trial, _| trial.disturbance.steal_us = 1_000_000);
+        assert!(
+            stolen
+                .iter()
+                .any(|one| matches!(one, Warning::Steal { .. }))
+        );
+    }
+}
