@@ -316,7 +316,7 @@ impl Loop {
         Ok(())
     }
 
-    /// Of lanes that have a lot to write, lends those whose sockets' other ends are on other cores.
+    /// Of lanes that have a lot to write, lends those whose sockets last received on other cores.
     fn lend(&mut self, ready: &mut Vec<usize>) -> Result<(), LinkError> {
         // One connection alone is served at once: waking a helper would only delay it.
         if self.helpers.is_empty() || ready.len() < 2 && self.answers_due < 2 {
@@ -370,14 +370,14 @@ impl Loop {
     /// Goes on with what the helpers have done.
     fn take_back(&mut self) -> Result<(), LinkError> {
         while self.lent > 0
-            && let Some(done) = self.returns.take()?
+            && let Some(done) = self.returns.take()
         {
             self.lent -= 1;
             let Done {
                 lane,
                 connection,
                 progress,
-            } = done;
+            } = done?;
             let before = std::mem::replace(&mut self.lanes[lane], Use::Open(connection));
             self.after(lane, progress?);
             if let Use::Lent(missed) = before {

@@ -207,18 +207,12 @@ impl Returns {
         }
     }
 
-    /// What has come back.
-    ///
-    /// # Errors
-    /// If a helper has panicked.
-    pub(super) fn take(&self) -> Result<Option<Done>, LinkError> {
+    /// What has come back, or the news that it never will.
+    pub(super) fn take(&self) -> Option<Result<Done, LinkError>> {
         let mut queue = self.lock();
         queue.loop_sleeps = false;
-        match queue.done.pop_front() {
-            None => Ok(None),
-            Some(None) => Err(LinkError::Panicked),
-            Some(done) => Ok(done),
-        }
+        let done = queue.done.pop_front()?;
+        Some(done.ok_or(LinkError::Panicked))
     }
 
     /// Whether anything has come back. If not, the event loop is woken when it has.
@@ -254,7 +248,7 @@ mod tests {
             returns: returns.clone(),
             is_done: false,
         };
-        assert!(matches!(returns.take(), Ok(None)));
+        assert!(returns.take().is_none());
         for _ in 0..2 {
             let held = ticket();
             let panicking = thread::spawn(move || {
@@ -264,7 +258,7 @@ mod tests {
             assert!(panicking.join().is_err());
         }
         assert!(returns.is_some());
-        assert!(matches!(returns.take(), Err(LinkError::Panicked)));
+        assert!(matches!(returns.take(), Some(Err(LinkError::Panicked))));
         assert!(returns.wait().is_none());
         assert!(!returns.is_some());
     }
