@@ -52,7 +52,7 @@ pub struct Side<'a> {
 
 impl<'a> Comparison<'a> {
     /// # Errors
-    /// If the runs were made under different conditions, or have no cell in common.
+    /// If the runs were made under different conditions, or have no cell in common but references.
     pub fn new(base: Side<'a>, head: Side<'a>) -> Result<Self, Incomparable> {
         let mut differences = environment(base.summary.manifest, head.summary.manifest);
         differences.extend(loads(base.trials, head.trials));
@@ -72,7 +72,9 @@ impl<'a> Comparison<'a> {
             only_base: missing(&of_head, &of_base),
             only_head: missing(&of_base, &of_head),
         };
-        if comparison.cells.is_empty() {
+        let has_more = !comparison.only_base.is_empty() || !comparison.only_head.is_empty();
+        let mut cells = comparison.cells.iter();
+        if comparison.cells.is_empty() || has_more && cells.all(|cell| cell.head.is_reference) {
             return Err(Incomparable(vec![Difference {
                 key: "cells".to_owned(),
                 base: list(&comparison.only_base),

@@ -15,8 +15,8 @@ use crate::statistics::median_of_sorted;
 /// How often an interval shall cover the true ratio, if there are enough blocks for that.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// With less, nothing is said about whether two things differ: fewer than three blocks.
-pub const CONFIDENCE_MIN: f64 = 0.75;
+/// With fewer blocks, of either side, nothing is said about whether two things differ.
+pub const BLOCKS_MIN: usize = 3;
 
 /// Only the first so many blocks count: the exact distribution of more would take too long.
 const BLOCKS_MAX: usize = 200;
@@ -107,7 +107,7 @@ impl Estimate {
     pub fn is_difference(&self, floor: f64) -> Option<bool> {
         let distance = self.ratio.max(1.0 / self.ratio);
         let is_difference = distance > floor && !(self.low..=self.high).contains(&1.0);
-        (self.confidence >= CONFIDENCE_MIN).then_some(is_difference)
+        (self.blocks >= BLOCKS_MIN).then_some(is_difference)
     }
 }
 
@@ -308,6 +308,10 @@ mod tests {
         assert!((apart.p - 0.1).abs() < 1e-12 && (apart.confidence - 0.9).abs() < 1e-12);
         assert_eq!(apart.is_difference(1.5), Some(true));
         assert_eq!(apart.is_difference(2.0), Some(false));
+        // One block has no control that could tell how much it means.
+        let nineteen: Vec<f64> = (1..20).map(f64::from).collect();
+        let lonely = Estimate::between(&nineteen, &[100.0]).expect("both");
+        assert_eq!((lonely.blocks, lonely.is_difference(1.0)), (1, None));
     }
 
     /// The same numbers each time.

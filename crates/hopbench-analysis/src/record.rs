@@ -423,7 +423,8 @@ impl fmt::Display for Warning {
             } => write!(
                 f,
                 "rate × latency says {in_flight:.1} requests in flight, not {concurrency}: the \
-                 load generator was not always asking"
+                 load generator was not always asking; use a longer --duration-ms or more \
+                 --load-threads"
             ),
             Self::MeanAboveP99 { mean_us, p99_us } => write!(
                 f,

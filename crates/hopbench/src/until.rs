@@ -15,6 +15,7 @@ use hopbench_analysis::{
 use crate::{
     plan::{Planner, estimate_ms},
     progress::{say, seconds},
+    runner::Ended,
 };
 
 /// When to stop adding blocks.
@@ -34,7 +35,7 @@ pub(crate) struct Until<'a> {
     started: Instant,
     silent: bool,
     /// Why the goal was not reached.
-    pub(crate) missed: Option<String>,
+    missed: Option<String>,
 }
 
 /// The cell with the widest interval, and how far that reaches to either side; without end where
@@ -85,10 +86,29 @@ impl<'a> Until<'a> {
                     }
                     added.extend(block);
                 }
-                None => self.missed = Some(self.shortfall(&widest, in_time)),
+                None if in_time => {
+                    let limit = "as many blocks as there may be";
+                    self.missed = Some(self.shortfall(&widest, limit));
+                }
+                None => {
+                    let time = seconds(self.goal.time_max.as_secs_f64());
+                    self.missed = Some(self.shortfall(&widest, &format!("{time} (--max-time)")));
+                }
             }
         }
         Ok(added)
+    }
+
+    /// Why the goal was not reached, if it was not.
+    pub(crate) fn missed(self, ended: &Ended) -> anyhow::Result<Option<String>> {
+        if !ended.interrupted {
+            return Ok(self.missed);
+        }
+        let summary = Summary::new(self.manifest, &ended.trials)?;
+        let widest = summary.scenarios.iter().filter_map(widest);
+        let wide = widest.filter(|widest| widest.reach_percent > self.goal.reach_percent);
+        let widest = wide.max_by(|one, other| one.reach_percent.total_cmp(&other.reach_percent));
+        Ok(widest.map(|widest| self.shortfall(&widest, "the time before the interruption")))
     }
 
     fn progress(&self, widest: &Widest<'_>, block_ms: u64) -> String {
@@ -99,30 +119,26 @@ impl<'a> Until<'a> {
             blocks,
         } = widest;
         if reach_percent.is_infinite() {
-            return format!("{cell}: {blocks} block(s) are too few for a whole interval; one more");
+            return format!("{cell}: {blocks} block(s) are too few for an interval; one more");
         }
         // The width falls with the square root of the number of blocks.
         let needed = (*blocks as f64 * (reach_percent / goal).powi(2)).ceil();
         let more = (needed - *blocks as f64).max(1.0);
         format!(
-            "{cell}: ±{reach_percent:.1} % after {blocks} blocks, ±{goal} % is the goal: about \
+            "{cell}: ±{reach_percent:.2} % after {blocks} blocks, ±{goal} % is the goal: about \
              {more:.0} more, {}",
             seconds(more * block_ms as f64 / 1e3)
         )
     }
 
-    fn shortfall(&self, widest: &Widest<'_>, in_time: bool) -> String {
-        let limit = match in_time {
-            true => "as many blocks as there may be".to_owned(),
-            false => format!("{} (--max-time)", seconds(self.goal.time_max.as_secs_f64())),
-        };
+    fn shortfall(&self, widest: &Widest<'_>, limit: &str) -> String {
         format!(
             "--until {} % was not reached in {limit}: the interval of {} is {} after {} block(s)",
             self.goal.reach_percent,
             widest.cell.full_name(),
             match widest.reach_percent.is_infinite() {
-                true => "not whole".to_owned(),
-                false => format!("±{:.1} %", widest.reach_percent),
+                true => "of too few blocks".to_owned(),
+                false => format!("±{:.2} %", widest.reach_percent),
             },
             widest.blocks
         )

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
-    estimate::{self, Estimate},
+    estimate::{self, BLOCKS_MIN, Estimate},
     figures::Figure,
     pathology,
-    record::{Cell, FailureKind, Manifest, PathInfo, Trial},
+    record::{Cell, FailureKind, Manifest, PathInfo, Trial, Warning},
     statistics::Spread,
     summary::{CellSummary, ScenarioSummary, Summary, Table},
 };
@@ -198,7 +198,7 @@ pub fn doubts(trials: &[Trial]) -> String {
     let kinds: Vec<String> = kinds.collect();
     let marked = trials.iter().filter(|trial| !trial.warnings.is_empty());
     format!(
-        "\n{} trials have warnings of validity: {}. Each is under *Warnings*, with what to do.\n",
+        "\n{} trial(s) with warnings of validity: {}. Each is under *Warnings*, with what to do.\n",
         marked.count(),
         kinds.join(", ")
     )
@@ -223,11 +223,17 @@ fn scenario_heading(scenario: &ScenarioSummary<'_>) -> String {
 pub fn explanation(scenario: &ScenarioSummary<'_>) -> String {
     let rows = scenario.tables.iter().flat_map(|table| &table.rows);
     let shown = rows.flat_map(|row| [Figure::Rps, Figure::Cpu].map(|figure| row.ratios[figure]));
-    let least = shown
-        .flatten()
-        .min_by(|one, other| one.confidence.total_cmp(&other.confidence));
-    let Some(least) = least else {
+    let shown: Vec<Estimate> = shown.flatten().collect();
+    if shown.is_empty() {
         return String::new();
+    }
+    let enough = shown.iter().filter(|ratio| ratio.blocks >= BLOCKS_MIN);
+    let least = enough.min_by(|one, other| one.confidence.total_cmp(&other.confidence));
+    let Some(least) = least else {
+        return format!(
+            "\nA ratio is formed within a block. With fewer than {BLOCKS_MIN} blocks nothing is \
+             told apart: ?.\n"
+        );
     };
     format!(
         "\nA ratio is formed within a block; over {} or more of them it is the Hodges-Lehmann \
@@ -446,8 +452,16 @@ fn cell_line(cell: &Cell, figures: [String; 5]) -> String {
 fn warnings(scenario: &ScenarioSummary<'_>) -> String {
     let mut out = String::new();
     for row in scenario.tables.iter().flat_map(|table| &table.rows) {
+        let mut kinds: BTreeMap<&str, (usize, &Warning)> = BTreeMap::new();
         for warning in &row.warnings {
-            out += &format!("- {}: {warning}\n", row.cell);
+            kinds.entry(warning.kind()).or_insert((0, *warning)).0 += 1;
+        }
+        for (count, first) in kinds.into_values() {
+            let of = match count {
+                1 => String::new(),
+                _ => format!(" (the first of {count} trials)"),
+            };
+            out += &format!("- {}: {first}{of}\n", row.cell);
         }
     }
     if out.is_empty() {

@@ -78,8 +78,9 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
         None => Ok(Vec::new()),
     };
     let ended = runner::run(plan, more, &mut live, &run_dir, &mut progress, &interrupt)?;
-    let missed = until.and_then(|until| until.missed);
-    if let Some(missed) = missed {
+    if let Some(until) = until
+        && let Some(missed) = until.missed(&ended)?
+    {
         if !silent {
             say(&format!("warning: {missed}"));
         }

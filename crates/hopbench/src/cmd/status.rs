@@ -21,7 +21,8 @@ pub(super) fn run(context: &Context, options: &cli::Status) -> anyhow::Result<Ex
     let state = run_dir.state().ok();
     let alive = |pid: u32| Path::new("/proc").join(pid.to_string()).exists();
     let phase = match &state {
-        None => "not started",
+        None if trials.is_empty() => "not started",
+        None => "in an unknown state ('state.json' can't be read)",
         Some(state) => match state.phase {
             Phase::Finished => "finished",
             Phase::Interrupted => "interrupted",
