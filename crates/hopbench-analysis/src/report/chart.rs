@@ -86,7 +86,6 @@ fn panel(table: &Table<'_>, paths: &[&str], top: f64) -> String {
         escape(&table.endpoint),
         connection(table.keep_alive)
     );
-    out += &axis.draw();
     let mut concurrency: Vec<u32> = table.rows.iter().map(|row| row.cell.concurrency).collect();
     concurrency.sort_unstable();
     concurrency.dedup();
@@ -99,6 +98,10 @@ fn panel(table: &Table<'_>, paths: &[&str], top: f64) -> String {
         if let Some(floor) = of_group.find_map(|row| row.floor(Figure::Rps)) {
             out += &axis.band(floor, left, 0.9 * group_width);
         }
+    }
+    out += &axis.draw();
+    for (group, concurrency) in concurrency.iter().enumerate() {
+        let left = LEFT + (group as f64 + 0.05) * group_width;
         for (index, path) in paths.iter().enumerate() {
             let row = table
                 .rows
