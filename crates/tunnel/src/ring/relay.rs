@@ -15,8 +15,8 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
+use nix::sched::sched_getcpu;
 use origin::server::Address;
-use rustix::thread::sched_getcpu;
 use shm_ring::Side;
 
 pub(in crate::ring) use self::helpers::Helpers;
@@ -322,7 +322,7 @@ impl Loop {
         if self.helpers.is_empty() || ready.len() < 2 && self.answers_due < 2 {
             return Ok(());
         }
-        let own_core = sched_getcpu();
+        let own_core = sched_getcpu().map_err(io::Error::from)?;
         let mut failed = None;
         ready.retain(|index| {
             let is_long = match &mut self.lanes[*index] {

@@ -15,7 +15,10 @@ use std::{
 };
 
 use mio::Waker;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 
 use super::{
     BURST_BYTES,
@@ -67,14 +70,16 @@ struct Queue {
     loop_sleeps: bool,
 }
 
+const THIS_THREAD: Pid = Pid::from_raw(0);
+
 impl Helpers {
     /// One each on so many of the cores that this process may use.
     ///
     /// # Errors
     /// If no thread can be started.
     pub(in crate::ring) fn start(count: usize) -> io::Result<Self> {
-        let allowed = sched_getaffinity(None)?;
-        let cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+        let allowed = sched_getaffinity(THIS_THREAD)?;
+        let cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true));
         cores
             .take(count)
             .map(Helper::start)
@@ -121,9 +126,10 @@ impl Helper {
             .name("relay-helper".to_owned())
             .spawn(move || {
                 let mut only = CpuSet::new();
-                only.set(core);
+                let kept = only.set(core);
+                let kept = kept.and_then(|()| sched_setaffinity(THIS_THREAD, &only));
                 // It works wherever it is, then, which is right and not as fast.
-                if let Err(error) = sched_setaffinity(None, &only) {
+                if let Err(error) = kept {
                     tracing::warn!(core, %error, "could not keep a helper on its core");
                 }
                 work(&received);
@@ -265,11 +271,12 @@ mod tests {
 
     #[test]
     fn helpers_are_on_cores_that_may_be_used_and_end_with_their_owner() {
-        let allowed = sched_getaffinity(None).expect("known");
-        let helpers = Helpers::start(CpuSet::MAX_CPU).expect("threads");
+        let allowed = sched_getaffinity(THIS_THREAD).expect("known");
+        let helpers = Helpers::start(CpuSet::count()).expect("threads");
         let cores: Vec<usize> = helpers.0.iter().map(|helper| helper.core).collect();
-        assert_eq!(cores.len(), allowed.count() as usize);
-        assert!(cores.iter().all(|core| allowed.is_set(*core)));
+        let is_allowed = |core: &usize| allowed.is_set(*core) == Ok(true);
+        assert_eq!(cores.len(), (0..CpuSet::count()).filter(is_allowed).count());
+        assert!(cores.iter().all(is_allowed));
         assert!(Helpers::start(0).expect("none").is_empty());
     }
 }
