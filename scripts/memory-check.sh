@@ -29,7 +29,7 @@ for line in sys.stdin:
 
 memcheck() {
     for crate in shm-ring tunnel; do
-        HOPBENCH_HOSTILE_ROUNDS=3 PROPTEST_CASES=8 valgrind --quiet --error-exitcode=9 \
+        HOPBENCH_HOSTILE_ROUNDS=20 PROPTEST_CASES=8 valgrind --quiet --error-exitcode=9 \
             --leak-check=full --show-leak-kinds=definite \
             --errors-for-leak-kinds=definite "$(program "$crate")"
     done
