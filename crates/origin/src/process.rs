@@ -7,6 +7,7 @@ use std::{
     thread,
 };
 
+use rustix::io::Errno;
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
@@ -116,13 +117,27 @@ pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
 /// Beyond what any machine has use for.
 const THREADS_MAX: usize = 1024;
 
+/// An error with its causes, and what to do where there are too few open files.
+pub fn with_remedy(error: &anyhow::Error) -> String {
+    let files_max = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    let is_exhausted = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| files_max.contains(&error.raw_os_error()));
+    let remedy = match is_exhausted {
+        true => "; raise the limit of open files with 'ulimit -n'",
+        false => "",
+    };
+    format!("{error:#}{remedy}")
+}
+
 /// Prints an error with its causes on one line, and gives the exit code.
 pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Without a stderr, the exit code has to do.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {}", with_remedy(&error));
             ExitCode::from(EXIT_ENVIRONMENT)
         }
     }

@@ -198,7 +198,7 @@ fn listen_error(address: SocketAddr, error: io::Error) -> anyhow::Error {
         io::ErrorKind::AddrInUse => "; stop what listens there, or choose another --listen",
         _ => "",
     };
-    anyhow::anyhow!("could not listen on '{address}': {error}{hint}")
+    anyhow::Error::new(error).context(format!("could not listen on '{address}'{hint}"))
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {

@@ -63,7 +63,7 @@ pub enum SegmentError {
         found: u64,
         expected: u64,
     },
-    #[error("could not map the segment: {0}")]
+    #[error("could not map the segment")]
     Io(#[from] io::Error),
     #[error("{0}")]
     Refused(String),

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::anyhow;
-use origin::server::{Address, Listener};
+use origin::{
+    process,
+    server::{Address, Listener},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
@@ -15,7 +18,7 @@ use crate::{
     counters::Counters,
     framed::{LocalSocket, Role, Session},
     local,
-    rendezvous::{self, Bounds, Newcomer, Peer, PeerListener},
+    rendezvous::{Bounds, Newcomer, Peer, PeerListener},
     ring::{self, RelayOptions, RelaySocket, Relays},
     transport::TransportOptions,
 };
@@ -151,7 +154,7 @@ impl Host {
             match self.attach(newcomer).await {
                 Ok(waiting) => next = waiting,
                 Err(error) => {
-                    let cause = rendezvous::with_remedy(&error);
+                    let cause = process::with_remedy(&error);
                     tracing::warn!("a plugin could not attach: {cause}");
                     failed = Some(cause);
                     tokio::time::sleep(FAILED_PAUSE).await;
@@ -206,7 +209,7 @@ impl Host {
         match ended {
             Ok(()) => tracing::info!("plugin left"),
             Err(error) => {
-                let cause = rendezvous::with_remedy(&error);
+                let cause = process::with_remedy(&error);
                 tracing::warn!("the session with the plugin failed: {cause}");
                 tokio::time::sleep(FAILED_PAUSE).await;
             }

@@ -2,7 +2,10 @@
 
 use std::{io, time::Duration};
 
-use origin::server::{Address, Listener};
+use origin::{
+    process,
+    server::{Address, Listener},
+};
 use tokio::{
     net::{TcpStream, UnixStream},
     time::timeout,
@@ -35,4 +38,10 @@ pub(crate) async fn connect(address: &Address, at_most: Duration) -> io::Result<
         }
     })
     .await?
+}
+
+/// Says why a client's connection goes nowhere.
+pub(crate) fn warn_unreachable(address: &Address, error: io::Error) {
+    let cause = process::with_remedy(&error.into());
+    tracing::warn!(%address, "could not connect to the upstream: {cause}");
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use axum::Router;
-use origin::{Memory, server::Address};
+use origin::{Memory, process, server::Address};
 use shm_ring::Arena;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -139,7 +139,7 @@ impl Plugin {
             match ended {
                 Ok(()) => tracing::info!("the host left"),
                 Err(error) => {
-                    let cause = rendezvous::with_remedy(&error);
+                    let cause = process::with_remedy(&error);
                     tracing::warn!("the session with the host failed: {cause}");
                     if !has_worked && started.elapsed() >= options.peer_timeout() {
                         bail!(
@@ -232,7 +232,7 @@ impl Plugin {
                     match local::connect(&address, at_most).await {
                         Ok(socket) => tunnel.relay(socket).await,
                         Err(error) => {
-                            tracing::warn!(%address, %error, "could not connect to the upstream");
+                            local::warn_unreachable(&address, error);
                             tunnel.abort();
                         }
                     }

@@ -22,8 +22,10 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use origin::server::{SocketFile, bind_unix};
-use rustix::io::Errno;
+use origin::{
+    process,
+    server::{SocketFile, bind_unix},
+};
 use serde::{Deserialize, Serialize};
 use shm_ring::Arena;
 use tokio::{
@@ -284,7 +286,7 @@ pub(crate) async fn attach(
         let (cause, pause) = match trouble {
             Trouble::Absent(error) => (error.to_string(), RETRY_INTERVAL),
             Trouble::Failed(error) => {
-                let cause = with_remedy(&error);
+                let cause = process::with_remedy(&error);
                 tracing::warn!("could not attach to the host at '{}': {cause}", address());
                 failed = Some(cause.clone());
                 (cause, FAILED_PAUSE)
@@ -345,20 +347,6 @@ async fn connect(address: &PeerAddress) -> io::Result<Newcomer> {
             Ok(Newcomer::Tcp(socket))
         }
     }
-}
-
-/// What went wrong between the two, and what to do where it is not the peer's doing.
-pub(crate) fn with_remedy(error: &anyhow::Error) -> String {
-    let files_max = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
-    let is_exhausted = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| files_max.contains(&error.raw_os_error()));
-    let remedy = match is_exhausted {
-        true => "; raise the limit of open files with 'ulimit -n'",
-        false => "",
-    };
-    format!("{error:#}{remedy}")
 }
 
 /// One attempt; the inner error is the host's refusal.

@@ -64,6 +64,8 @@ pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
     errors: Receiver<String>,
+    /// Lines of stderr that were looked at and are still to be returned by [`Self::wait`].
+    seen: Vec<String>,
 }
 
 impl Running {
@@ -80,6 +82,7 @@ impl Running {
             child,
             lines,
             errors,
+            seen: Vec::new(),
         }
     }
 
@@ -136,6 +139,17 @@ impl Running {
         drop(self.child.stdin.take());
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("ours").is_some()
+    }
+
+    /// Whether a line on stderr so far contains all of these.
+    pub(crate) fn has_logged(&mut self, parts: &[&str]) -> bool {
+        self.seen.extend(self.errors.try_iter());
+        let mut seen = self.seen.iter();
+        seen.any(|line| parts.iter().all(|part| line.contains(part)))
+    }
+
     /// Waits for the end; with what is left of stdout and stderr.
     pub(crate) fn wait(mut self) -> (ExitStatus, String, String) {
         let deadline = Instant::now() + WATCHDOG;
@@ -148,7 +162,8 @@ impl Running {
         };
         // To their ends: what was printed last may still be on its way here.
         let rest: Vec<String> = self.lines.iter().collect();
-        let errors: Vec<String> = self.errors.iter().collect();
+        let mut errors = std::mem::take(&mut self.seen);
+        errors.extend(self.errors.iter());
         (status, rest.join("\n"), errors.join("\n"))
     }
 

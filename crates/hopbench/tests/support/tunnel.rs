@@ -49,12 +49,21 @@ impl Tunnel {
     }
 
     /// With so many files that the two may have open.
-    pub(crate) fn start_with_open_files(transport: &str, [of_host, of_plugin]: [u32; 2]) -> Self {
+    pub(crate) fn start_with_open_files(
+        transport: &str,
+        [of_host, of_plugin]: [u32; 2],
+        origin: &str,
+    ) -> Self {
         let directory = TempDir::new().expect("a directory");
         let options = [LOG, "--peer-timeout-ms=1000"];
-        let of_host = with_open_files(&host(transport, directory.path(), &options), of_host);
-        let of_plugin = with_open_files(&plugin(transport, directory.path(), &options), of_plugin);
-        Self::start_commands(directory, of_host, of_plugin)
+        let host = host(transport, directory.path(), &options);
+        let plugin = plugin(
+            transport,
+            directory.path(),
+            &[&options[..], &[origin]].concat(),
+        );
+        let host = with_open_files(&host, of_host);
+        Self::start_commands(directory, host, with_open_files(&plugin, of_plugin))
     }
 
     /// What the program says of itself; nothing while it is starting.

@@ -50,11 +50,11 @@ pub(super) struct Incoming {
 /// Why a link ended, other than by its peer's leaving.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
-    #[error("the peer broke the protocol: {0}")]
+    #[error("the peer broke the protocol")]
     Violation(#[from] Violation),
     #[error("rapace: {0}")]
     Transport(TransportError),
-    #[error("the socket to the peer failed: {0}")]
+    #[error("the socket to the peer failed")]
     Io(#[from] io::Error),
 }
 

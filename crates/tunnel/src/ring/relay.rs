@@ -30,7 +30,7 @@ use super::{
     socket::RelaySocket,
     spin::Spin,
 };
-use crate::transport::SpinLimit;
+use crate::{local, transport::SpinLimit};
 
 /// Something that stands for a connection as long as it lasts, and does its work when dropped.
 pub(crate) type Guard = Box<dyn Send>;
@@ -505,8 +505,7 @@ impl Loop {
             }
             (_, _, socket) => {
                 if let Err(error) = socket {
-                    let address = &upstream.address;
-                    tracing::warn!(%address, %error, "could not connect to the upstream");
+                    local::warn_unreachable(&upstream.address, error);
                     self.link.counters.tunnels_failed.add(1);
                 }
                 refuse(lane);

@@ -8,10 +8,13 @@ use rustix::net::sockopt::socket_incoming_cpu;
 use shm_ring::Violation;
 
 use super::Guard;
-use crate::ring::{
-    lane::{Lane, Read, State, Written},
-    link::LinkError,
-    socket::RelaySocket,
+use crate::{
+    local,
+    ring::{
+        lane::{Lane, Read, State, Written},
+        link::LinkError,
+        socket::RelaySocket,
+    },
 };
 
 pub(super) struct Connection {
@@ -164,8 +167,9 @@ impl Connection {
                 Ok(false) => return Ok(Progress::Goes),
                 Ok(true) => self.connected = true,
                 Err(error) => {
-                    let address = self.upstream.as_deref().map(Address::to_string);
-                    tracing::warn!(address, %error, "could not connect to the upstream");
+                    if let Some(address) = &self.upstream {
+                        local::warn_unreachable(address, error);
+                    }
                     return Ok(Progress::Failed);
                 }
             }
