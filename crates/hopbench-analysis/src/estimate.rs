@@ -395,6 +395,29 @@ mod tests {
         }
     }
 
+    /// Stopping as soon as the interval is narrow favours blocks that happen to agree.
+    #[test]
+    fn stopping_when_narrow_costs_little_coverage() {
+        const RUNS: u32 = 1_000;
+        for (noise, reach) in [(0.03, 1.015_f64), (0.05, 1.02)] {
+            let mut numbers = Numbers(1);
+            let covered = (0..RUNS).filter(|_| {
+                let mut ratios = Vec::new();
+                loop {
+                    ratios.push((noise * numbers.normal()).exp());
+                    let estimate = Estimate::of(ratios.iter().copied()).expect("blocks");
+                    let width = estimate.high / estimate.low;
+                    let whole = estimate.confidence >= CONFIDENCE;
+                    if whole && width <= reach * reach || ratios.len() == BLOCKS_MAX {
+                        break (estimate.low..=estimate.high).contains(&1.0);
+                    }
+                }
+            });
+            let share = covered.count() as f64 / f64::from(RUNS);
+            assert!((0.90..0.97).contains(&share), "{noise}: {share}");
+        }
+    }
+
     #[test]
     fn intervals_between_two_cover_as_often_as_they_say() {
         for (base, head) in [(2, 3), (3, 3), (5, 5), (7, 7), (10, 8)] {

@@ -148,7 +148,11 @@ impl Until {
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let number = text.trim_end_matches('%').trim_end().parse::<f64>();
+    let number = text
+        .strip_suffix('%')
+        .unwrap_or(text)
+        .trim_end()
+        .parse::<f64>();
     match number {
         Ok(percent) if (0.1..=100.0).contains(&percent) => Ok(percent),
         _ => Err("expected a percentage from 0.1% to 100%, such as '3%'".to_owned()),

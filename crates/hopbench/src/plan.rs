@@ -58,6 +58,12 @@ impl<'a> Planner<'a> {
         (self.blocks[index] < ESTIMATE_BLOCKS_MAX).then(|| self.next_block(index))
     }
 
+    /// Whether a scenario has as many blocks as there may be.
+    pub(crate) fn is_full(&self, scenario: &str) -> bool {
+        let index = self.index(scenario);
+        index.is_none_or(|index| self.blocks[index] >= ESTIMATE_BLOCKS_MAX)
+    }
+
     /// How long a block of a scenario takes, about.
     pub(crate) fn block_ms(&self, scenario: &str) -> u64 {
         self.index(scenario).map_or(0, |index| {

@@ -1,7 +1,8 @@
 //! `--until`: more blocks until every interval is narrow.
 //!
 //! What is looked at is how wide the intervals are, never what they say, so that looking again and
-//! again doesn't make differences of noise.
+//! again makes no differences of noise. It does favour blocks that happen to agree, a little:
+//! `docs/METHODOLOGY.md` says how much.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +35,6 @@ pub(crate) struct Until<'a> {
     manifest: &'a Manifest,
     started: Instant,
     silent: bool,
-    /// Why the goal was not reached.
-    missed: Option<String>,
 }
 
 /// The cell with the widest interval, and how far that reaches to either side; without end where
@@ -59,7 +58,6 @@ impl<'a> Until<'a> {
             manifest,
             started: Instant::now(),
             silent,
-            missed: None,
         }
     }
 
@@ -70,45 +68,48 @@ impl<'a> Until<'a> {
         let mut added = Vec::new();
         for scenario in &summary.scenarios {
             let name = scenario.info.name.as_str();
-            let Some(widest) =
-                widest(scenario).filter(|widest| widest.reach_percent > self.goal.reach_percent)
-            else {
+            let Some(widest) = self.too_wide(scenario) else {
                 continue;
             };
-            let block_ms = self.planner.block_ms(name) + estimate_ms(&added);
-            let in_time =
-                self.started.elapsed() + Duration::from_millis(block_ms) <= self.goal.time_max;
-            let block = self.planner.block(name).filter(|_| in_time);
-            match block {
-                Some(block) => {
-                    if !self.silent {
-                        say(&self.progress(&widest, self.planner.block_ms(name)));
-                    }
-                    added.extend(block);
+            if self.has_time_for(name, estimate_ms(&added))
+                && let Some(block) = self.planner.block(name)
+            {
+                if !self.silent {
+                    say(&self.progress(&widest, self.planner.block_ms(name)));
                 }
-                None if in_time => {
-                    let limit = "as many blocks as there may be";
-                    self.missed = Some(self.shortfall(&widest, limit));
-                }
-                None => {
-                    let time = seconds(self.goal.time_max.as_secs_f64());
-                    self.missed = Some(self.shortfall(&widest, &format!("{time} (--max-time)")));
-                }
+                added.extend(block);
             }
         }
         Ok(added)
     }
 
-    /// Why the goal was not reached, if it was not.
-    pub(crate) fn missed(self, ended: &Ended) -> anyhow::Result<Option<String>> {
-        if !ended.interrupted {
-            return Ok(self.missed);
-        }
+    /// In which scenarios the goal was not reached, and why.
+    pub(crate) fn missed(self, ended: &Ended) -> anyhow::Result<Vec<String>> {
         let summary = Summary::new(self.manifest, &ended.trials)?;
-        let widest = summary.scenarios.iter().filter_map(widest);
-        let wide = widest.filter(|widest| widest.reach_percent > self.goal.reach_percent);
-        let widest = wide.max_by(|one, other| one.reach_percent.total_cmp(&other.reach_percent));
-        Ok(widest.map(|widest| self.shortfall(&widest, "the time before the interruption")))
+        let missed = summary.scenarios.iter().filter_map(|scenario| {
+            let widest = self.too_wide(scenario)?;
+            let limit = match ended.interrupted {
+                true => "the time before the interruption".to_owned(),
+                false if self.planner.is_full(&scenario.info.name) => {
+                    "as many blocks as there may be".to_owned()
+                }
+                false => {
+                    let time = seconds(self.goal.time_max.as_secs_f64());
+                    format!("{time} (--max-time)")
+                }
+            };
+            Some(self.shortfall(&widest, &limit))
+        });
+        Ok(missed.collect())
+    }
+
+    fn too_wide<'b>(&self, scenario: &'b ScenarioSummary<'_>) -> Option<Widest<'b>> {
+        widest(scenario).filter(|widest| widest.reach_percent > self.goal.reach_percent)
+    }
+
+    fn has_time_for(&self, scenario: &str, before_ms: u64) -> bool {
+        let needed_ms = self.planner.block_ms(scenario) + before_ms;
+        self.started.elapsed() + Duration::from_millis(needed_ms) <= self.goal.time_max
     }
 
     fn progress(&self, widest: &Widest<'_>, block_ms: u64) -> String {

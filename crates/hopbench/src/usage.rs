@@ -246,10 +246,12 @@ fn machine_us() -> Option<[u64; 3]> {
     let ticks = cpu.split_whitespace().map(|field| field.parse::<u64>());
     let ticks: Vec<u64> = ticks.collect::<Result<_, _>>().ok()?;
     // Guests are in `user` and `nice` already.
-    let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = ticks[..] else {
+    // Time in interrupts is left out: some kernels count it for no process, and it would seem to be
+    // the work of others.
+    let [user, nice, system, idle, iowait, _irq, _softirq, steal, ..] = ticks[..] else {
         return None;
     };
-    let busy = user + nice + system + irq + softirq;
+    let busy = user + nice + system;
     Some([busy, idle + iowait, steal].map(|ticks| ticks * TICK_US))
 }
 

@@ -26,7 +26,8 @@ struct Options {
     /// [default: a Unix socket beside --addr]
     #[arg(long, value_name = "ADDR")]
     admin: Option<AdminAddress>,
-    /// Threads that relay [default: 1; on ring one per core]
+    /// Threads that relay; on ring, cores to use: an event loop for every two of them, and from two
+    /// on a helper for long answers on each [default: 1; on ring all cores]
     #[arg(long, value_name = "N", value_parser = process::threads)]
     threads: Option<NonZeroUsize>,
     /// Stop when stdin reaches its end

@@ -23,6 +23,7 @@ pub mod io;
 mod mapping;
 mod ready;
 mod ring;
+mod schedule;
 mod segment;
 mod spans;
 mod sync;
@@ -33,6 +34,7 @@ pub use self::{
     bell::{Bell, Parking},
     ready::ReadySet,
     ring::{Descriptor, Receiver, RingLayout, Sender, Violation},
+    schedule::run_in_batches,
     segment::{Geometry, Segment, SegmentError, Side, StateWord},
     spans::{Span, Spans},
     words::{HeapWords, MappedWords, Words},

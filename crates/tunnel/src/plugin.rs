@@ -118,7 +118,8 @@ impl Plugin {
 
     async fn serve(&self) -> anyhow::Result<()> {
         let mut stopped = self.stopped.subscribe();
-        let started = Instant::now();
+        // Since when sessions have begun, and none has worked.
+        let mut trying_since = None;
         let mut has_worked = false;
         loop {
             let options = &self.options.transport;
@@ -136,18 +137,21 @@ impl Plugin {
             };
             let is_short = attached.elapsed() < LASTING;
             has_worked |= !is_short || self.counters.tunnels_opened.get() > 0;
-            match ended {
-                Ok(()) => tracing::info!("the host left"),
+            let cause = match ended {
+                Ok(()) => {
+                    tracing::info!("the host left");
+                    "it leaves at once".to_owned()
+                }
                 Err(error) => {
                     let cause = process::with_remedy(&error);
                     tracing::warn!("the session with the host failed: {cause}");
-                    if !has_worked && started.elapsed() >= options.peer_timeout() {
-                        bail!(
-                            "no session with the host at '{}' lasts: {cause}",
-                            options.addr
-                        );
-                    }
+                    cause
                 }
+            };
+            let trying_since = trying_since.get_or_insert(attached);
+            if !has_worked && trying_since.elapsed() >= options.peer_timeout() {
+                let address = &options.addr;
+                bail!("no session with the host at '{address}' lasts: {cause}");
             }
             if is_short {
                 tokio::time::sleep(RETRY_PAUSE).await;

@@ -56,7 +56,7 @@ pub(crate) async fn run_relays(
     stopped: watch::Receiver<bool>,
     started: impl FnOnce(Relays),
 ) -> Result<(), LinkError> {
-    let helpers = Arc::new(Helpers::start(options.helpers)?);
+    let helpers = Arc::new(Helpers::start(options.helpers));
     let mut relays = Vec::new();
     let mut threads = JoinSet::new();
     // Ends the threads when this future is dropped, too.

@@ -227,9 +227,12 @@ pub fn explanation(scenario: &ScenarioSummary<'_>) -> String {
     if shown.is_empty() {
         return String::new();
     }
-    let enough = shown.iter().filter(|ratio| ratio.blocks >= BLOCKS_MIN);
-    let least = enough.min_by(|one, other| one.confidence.total_cmp(&other.confidence));
-    let Some(least) = least else {
+    let enough = || shown.iter().filter(|ratio| ratio.blocks >= BLOCKS_MIN);
+    let blocks = || enough().map(|ratio| ratio.blocks);
+    // Confidence does not rise with the blocks: each of the three is of another cell, maybe.
+    let confidence = enough().map(|ratio| ratio.confidence).reduce(f64::min);
+    let (Some(least), Some(most), Some(confidence)) = (blocks().min(), blocks().max(), confidence)
+    else {
         return format!(
             "\nA ratio is formed within a block. With fewer than {BLOCKS_MIN} blocks nothing is \
              told apart: ?.\n"
@@ -241,9 +244,9 @@ pub fn explanation(scenario: &ScenarioSummary<'_>) -> String {
          more; no p is smaller than {}. ≈ marks what is no difference: the interval has 100 % in \
          it, or the reference differs as much from itself, which its row says (A/A). ? marks what \
          too few blocks can't tell.\n",
-        least.blocks,
-        (least.confidence * 100.0).floor(),
-        probability(estimate::p_min(least.blocks), 2)
+        least,
+        (confidence * 100.0).floor(),
+        probability(estimate::p_min(most), 2)
     )
 }
 

@@ -69,22 +69,21 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
     live.load_threads = options.load_threads.map(usize::from);
     live.request_timeout = Duration::from_millis(options.request_timeout_ms);
     let mut progress = Progress::new(&plan, silent);
-    let mut until = options
-        .until
-        .goal()
-        .map(|goal| Until::new(goal, planner, &manifest, silent));
+    let goal = options.until.goal();
+    let mut until = goal.map(|goal| Until::new(goal, planner, &manifest, silent));
     let more = |trials: &[Trial]| match &mut until {
         Some(until) => until.more(trials),
         None => Ok(Vec::new()),
     };
     let ended = runner::run(plan, more, &mut live, &run_dir, &mut progress, &interrupt)?;
-    if let Some(until) = until
-        && let Some(missed) = until.missed(&ended)?
-    {
+    let missed = until.map_or(Ok(Vec::new()), |until| until.missed(&ended))?;
+    if !missed.is_empty() {
         if !silent {
-            say(&format!("warning: {missed}"));
+            missed
+                .iter()
+                .for_each(|one| say(&format!("warning: {one}")));
         }
-        manifest.warnings.push(missed);
+        manifest.warnings.extend(missed);
         run_dir.write_manifest(&manifest)?;
     }
     if ended.interrupted && !silent {

@@ -35,7 +35,7 @@ pub(super) fn warnings(trial: &Trial, load: &Load) -> Vec<Warning> {
         littles_law(trial, load),
         mean_above_p99(load),
         overrun(trial, load),
-        steal(trial, load, cores),
+        steal(trial),
         other_load(trial),
         generator(load, cores),
         idle(trial, cores),
@@ -73,8 +73,8 @@ fn overrun(trial: &Trial, load: &Load) -> Option<Warning> {
     (took_ms > OVERRUN_FACTOR * asked_ms as f64).then_some(Warning::Overrun { asked_ms, took_ms })
 }
 
-fn steal(trial: &Trial, load: &Load, cores: f64) -> Option<Warning> {
-    let share = trial.disturbance.steal_us as f64 / (load.elapsed_us * cores);
+fn steal(trial: &Trial) -> Option<Warning> {
+    let share = trial.disturbance.steal_us as f64 / machine_us(trial)?;
     (share > STEAL_SHARE_MAX).then_some(Warning::Steal { share })
 }
 

@@ -32,7 +32,8 @@ pub(super) struct Lane {
     spans: Spans,
     /// What is in flight, in the order of its descriptors.
     in_flight: VecDeque<InFlight>,
-    lease_bytes: usize,
+    /// Of the arena, by what is in flight.
+    held_bytes: usize,
     receiver: Receiver<MappedWords>,
     /// Of the first descriptor that was not released, what was taken already.
     taken_bytes: usize,
@@ -47,7 +48,7 @@ pub(super) struct Lane {
 
 #[derive(Debug)]
 enum InFlight {
-    Arena(Lease),
+    Arena { _lease: Lease, held_bytes: usize },
     Buffer,
     End,
 }
@@ -85,7 +86,7 @@ pub(super) enum Written {
 }
 
 /// Memory that one lane may have in the arena, so that a few slow readers can't have it all.
-const LEASE_BYTES_MAX: usize = 1 << 20;
+const HELD_BYTES_MAX: usize = 1 << 20;
 
 /// From here on a copy goes to the arena: in a lane's buffer it would take several rounds.
 const COPY_TO_ARENA_BYTES: usize = 4096;
@@ -118,7 +119,7 @@ impl Lane {
             sender: segment.sender(index, side),
             spans: Spans::new(capacity),
             in_flight: VecDeque::new(),
-            lease_bytes: 0,
+            held_bytes: 0,
             receiver: segment.receiver(index, side),
             taken_bytes: 0,
             written_bytes: 0,
@@ -176,7 +177,7 @@ impl Lane {
     fn give_back(&mut self, count: usize) {
         for done in self.in_flight.drain(..count) {
             match done {
-                InFlight::Arena(lease) => self.lease_bytes -= lease.len() as usize,
+                InFlight::Arena { held_bytes, .. } => self.held_bytes -= held_bytes,
                 InFlight::Buffer => {
                     self.spans.give_back();
                 }
@@ -193,8 +194,8 @@ impl Lane {
     /// Whether bytes can be sent. If not, the peer will mark this lane when they can.
     pub(super) fn has_room(&mut self) -> Result<bool, Violation> {
         let free = |lane: &Self| {
-            let [first, second] = lane.spans.free();
-            lane.room() > 0 && first.length + second.length > 0
+            let [first, _] = lane.spans.free();
+            lane.room() > 0 && first.length > 0
         };
         if self.sender.in_flight() > 0 {
             self.reclaim()?;
@@ -226,12 +227,16 @@ impl Lane {
         self.in_flight.push_back(InFlight::Buffer);
     }
 
-    fn push_lease(&mut self, lease: Lease) {
+    /// `held_bytes` of the arena are not free as long as the peer has the lease.
+    fn push_lease(&mut self, lease: Lease, held_bytes: usize) {
         let (offset, length) = (lease.offset(), lease.len());
         let pushed = self.sender.push(Descriptor::Arena { offset, length });
         assert!(pushed.is_ok(), "room was made sure of");
-        self.lease_bytes += length as usize;
-        self.in_flight.push_back(InFlight::Arena(lease));
+        self.held_bytes += held_bytes;
+        self.in_flight.push_back(InFlight::Arena {
+            _lease: lease,
+            held_bytes,
+        });
     }
 
     /// Sends the end. There is always room for it.
@@ -348,16 +353,16 @@ impl Lane {
         let arena = link.arena()?;
         if let Some(lease) = arena.lease(slice) {
             link.counters.zero_copy_bytes.add(slice.len());
-            self.push_lease(lease);
+            self.push_lease(lease, slice.len());
             return Some(slice.len());
         }
         let length = slice.len().min(COPY_BYTES_MAX);
-        if length < COPY_TO_ARENA_BYTES || self.lease_bytes + length > LEASE_BYTES_MAX {
+        if length < COPY_TO_ARENA_BYTES || self.held_bytes + length > HELD_BYTES_MAX {
             return None;
         }
         let mut memory = arena.alloc(length)?;
         copy::into_arena(&link.counters, &slice[..length], &mut memory);
-        self.push_lease(memory.into_lease(length));
+        self.push_lease(memory.into_lease(length), length);
         Some(length)
     }
 
@@ -368,8 +373,7 @@ impl Lane {
         slice: &[u8],
         rest: &mut std::iter::Peekable<impl Iterator<Item = &'a io::IoSlice<'a>>>,
     ) -> usize {
-        let [first, second] = self.spans.free();
-        let span = if first.length == 0 { second } else { first };
+        let [span, _] = self.spans.free();
         let link = self.link.clone();
         let mut space = link.segment.space(self.index, link.side, span);
         let mut length = copy::into_lane(&link.counters, slice, &mut space, 0);

@@ -5,6 +5,8 @@
 
 mod connection;
 mod helpers;
+mod lending;
+mod policy;
 
 use std::{
     collections::VecDeque,
@@ -15,7 +17,6 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
-use nix::sched::sched_getcpu;
 use origin::server::Address;
 use shm_ring::Side;
 
@@ -23,6 +24,7 @@ pub(in crate::ring) use self::helpers::Helpers;
 use self::{
     connection::{Connection, Progress, Readiness},
     helpers::{Done, Returns},
+    policy::Policy,
 };
 use super::{
     lane::{Lane, State},
@@ -112,6 +114,7 @@ struct Loop {
     /// Written since others were last let run.
     burst_bytes: usize,
     spin: Spin,
+    policy: Policy,
     /// Of each lane, whether an answer is due; and how many are.
     awaits: Vec<bool>,
     answers_due: usize,
@@ -169,6 +172,7 @@ impl Relay {
             last_words: None,
             burst_bytes: 0,
             spin: Spin::new(spin, &link.counters),
+            policy: Policy::default(),
             helpers,
             returns: Returns::new(&waker),
             lent: 0,
@@ -205,6 +209,9 @@ impl Loop {
                 self.on_peer(lane)?;
             }
             self.take_back()?;
+            if self.is_over()? {
+                return Ok(());
+            }
             self.link.ring()?;
             self.sleep(&mut events)?;
             for event in &events {
@@ -219,9 +226,6 @@ impl Loop {
                 }
             }
             self.give_up_connecting();
-            if self.is_over()? {
-                return Ok(());
-            }
         }
     }
 
@@ -251,8 +255,10 @@ impl Loop {
         let next_deadline = self.last_words.or(next_deadline);
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let few = self.answers_due <= FEW;
+        self.policy.choose(few);
         let (poll, link) = (&mut self.poll, &self.link);
-        let found = self.answers_due <= FEW
+        let found = few
             && self.spin.look(|| {
                 // An error shows again when it is waited.
                 let polled = poll.poll(events, Some(Duration::ZERO));
@@ -312,82 +318,6 @@ impl Loop {
             Use::Lent(missed) => missed.socket = Some(missed.socket.unwrap_or_default() | now),
             // An event of a connection that has ended since is late.
             Use::Closing(_) | Use::Free => {}
-        }
-        Ok(())
-    }
-
-    /// Of lanes that have a lot to write, lends those whose sockets last received on other cores.
-    fn lend(&mut self, ready: &mut Vec<usize>) -> Result<(), LinkError> {
-        // One connection alone is served at once: waking a helper would only delay it.
-        if self.helpers.is_empty() || ready.len() < 2 && self.answers_due < 2 {
-            return Ok(());
-        }
-        let own_core = sched_getcpu().map_err(io::Error::from)?;
-        let mut failed = None;
-        ready.retain(|index| {
-            let is_long = match &mut self.lanes[*index] {
-                Use::Open(connection) => connection.has_bulk(),
-                Use::Free | Use::Lent(_) | Use::Closing(_) => Ok(false),
-            };
-            match is_long {
-                Ok(is_long) => !(is_long && self.lend_one(*index, own_core)),
-                Err(violation) => {
-                    failed.get_or_insert(violation);
-                    true
-                }
-            }
-        });
-        failed.map_or(Ok(()), |violation| Err(violation.into()))
-    }
-
-    /// Whether it was lent.
-    fn lend_one(&mut self, index: usize, own_core: usize) -> bool {
-        let lent = Use::Lent(Missed::default());
-        let lent = match std::mem::replace(&mut self.lanes[index], lent) {
-            Use::Open(connection) => match connection.core() {
-                Some(core) if core != own_core => {
-                    self.helpers.lend(core, index, connection, &self.returns)
-                }
-                _ => Err(connection),
-            },
-            other => {
-                self.lanes[index] = other;
-                return false;
-            }
-        };
-        match lent {
-            Ok(()) => {
-                self.lent += 1;
-                true
-            }
-            Err(connection) => {
-                self.lanes[index] = Use::Open(connection);
-                false
-            }
-        }
-    }
-
-    /// Goes on with what the helpers have done.
-    fn take_back(&mut self) -> Result<(), LinkError> {
-        while self.lent > 0
-            && let Some(done) = self.returns.take()
-        {
-            self.lent -= 1;
-            let Done {
-                lane,
-                connection,
-                progress,
-            } = done?;
-            let before = std::mem::replace(&mut self.lanes[lane], Use::Open(connection));
-            self.after(lane, progress?);
-            if let Use::Lent(missed) = before {
-                if let Some(readiness) = missed.socket {
-                    self.on_socket(lane, readiness)?;
-                }
-                if missed.peer {
-                    self.on_peer(lane)?;
-                }
-            }
         }
         Ok(())
     }
@@ -538,15 +468,25 @@ impl Loop {
     fn stop(&mut self) {
         for _ in 0..std::mem::take(&mut self.lent) {
             if let Some(Done {
-                lane, connection, ..
+                lane,
+                connection,
+                progress,
             }) = self.returns.wait()
             {
                 self.lanes[lane] = Use::Open(connection);
+                // It may have ended in order.
+                self.after(lane, progress.unwrap_or(Progress::Aborted));
             }
         }
         for index in 0..self.lanes.len() {
-            if matches!(self.lanes[index], Use::Open(_)) {
-                self.after(index, Progress::Aborted);
+            match self.lanes[index] {
+                Use::Open(_) => self.after(index, Progress::Aborted),
+                // A helper that panicked had it.
+                Use::Lent(_) => {
+                    self.link.counters.tunnels_open.subtract(1);
+                    self.link.counters.tunnels_failed.add(1);
+                }
+                Use::Closing(_) | Use::Free => {}
             }
         }
     }

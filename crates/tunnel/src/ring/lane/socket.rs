@@ -1,4 +1,4 @@
-//! A lane and a socket: bytes go between the kernel and shared memory, or stay in the kernel.
+//! A lane and a socket: bytes go between the kernel and shared memory.
 
 use std::{io, os::fd::BorrowedFd};
 
@@ -7,7 +7,7 @@ use shm_ring::{
     io::{PIECES_MAX, Readable, Space},
 };
 
-use super::{LEASE_BYTES_MAX, Lane, Read, Written, narrow};
+use super::{HELD_BYTES_MAX, Lane, Read, Written, narrow};
 use crate::ring::link::LinkError;
 
 /// What is read at once into the arena when there is a lot.
@@ -70,7 +70,7 @@ impl Lane {
 
     /// Reads a lot at once, into the arena. `None` if there is no room.
     fn read_bulk_from(&mut self, source: BorrowedFd<'_>) -> Result<Option<Read>, LinkError> {
-        if self.lease_bytes + BULK_BYTES > LEASE_BYTES_MAX {
+        if self.held_bytes + BULK_BYTES > HELD_BYTES_MAX {
             return Ok(None);
         }
         let arena = self.link.arena();
@@ -83,7 +83,7 @@ impl Lane {
             Some(read) => read,
         };
         self.bulk = read > OUTSIDE_BULK_BYTES;
-        self.push_lease(memory.into_lease(read));
+        self.push_lease(memory.into_lease(read), BULK_BYTES);
         self.count_read(read);
         Ok(Some(if read == BULK_BYTES {
             Read::Full

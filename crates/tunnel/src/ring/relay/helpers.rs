@@ -29,7 +29,7 @@ use crate::ring::link::LinkError;
 /// Shared by the event loops of a session; the threads end with it.
 pub(in crate::ring) struct Helpers(Vec<Helper>);
 
-struct Helper {
+pub(super) struct Helper {
     core: usize,
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -37,15 +37,16 @@ struct Helper {
 
 /// A connection that has a lot to write.
 struct Job {
-    /// Where it goes if the helper panics, too.
-    ticket: Ticket,
+    lane: usize,
     connection: Box<Connection>,
+    /// Also returned if the helper panics.
+    ticket: Ticket,
 }
 
 struct Ticket {
-    lane: usize,
     returns: Arc<Returns>,
-    is_done: bool,
+    /// Nothing as long as it is with a helper.
+    done: Option<Done>,
 }
 
 /// What an event loop gets back.
@@ -64,7 +65,7 @@ pub(super) struct Returns {
 
 #[derive(Default)]
 struct Queue {
-    /// Each with its lane; nothing of a helper that panicked.
+    /// Nothing of a helper that panicked.
     done: VecDeque<Option<Done>>,
     /// The event loop sleeps, and is to be woken.
     loop_sleeps: bool,
@@ -73,49 +74,29 @@ struct Queue {
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
 impl Helpers {
-    /// One each on so many of the cores that this process may use.
-    ///
-    /// # Errors
-    /// If no thread can be started.
-    pub(in crate::ring) fn start(count: usize) -> io::Result<Self> {
-        let allowed = sched_getaffinity(THIS_THREAD)?;
-        let cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true));
-        cores
-            .take(count)
-            .map(Helper::start)
-            .collect::<io::Result<_>>()
-            .map(Self)
+    /// One each on so many of the cores that this process may use; fewer or none if that can't be
+    /// had, which is right and not as fast.
+    pub(in crate::ring) fn start(count: usize) -> Self {
+        let start_all = || -> io::Result<Vec<Helper>> {
+            let allowed = sched_getaffinity(THIS_THREAD)?;
+            let cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true));
+            cores.take(count).map(Helper::start).collect()
+        };
+        match count {
+            0 => Self(Vec::new()),
+            _ => Self(start_all().unwrap_or_else(|error| {
+                tracing::warn!(%error, "could not start helpers, long answers will take longer");
+                Vec::new()
+            })),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Lends a connection to the helper on a core; gives it back if there is none.
-    pub(super) fn lend(
-        &self,
-        core: usize,
-        lane: usize,
-        connection: Box<Connection>,
-        returns: &Arc<Returns>,
-    ) -> Result<(), Box<Connection>> {
-        let helper = self.0.iter().find(|helper| helper.core == core);
-        let Some(jobs) = helper.and_then(|helper| helper.jobs.as_ref()) else {
-            return Err(connection);
-        };
-        let ticket = Ticket {
-            lane,
-            returns: returns.clone(),
-            is_done: false,
-        };
-        jobs.send(Job { ticket, connection }).map_err(|unsent| {
-            let Job {
-                mut ticket,
-                connection,
-            } = unsent.0;
-            ticket.is_done = true;
-            connection
-        })
+    pub(super) fn on(&self, core: usize) -> Option<&Helper> {
+        self.0.iter().find(|helper| helper.core == core)
     }
 }
 
@@ -140,6 +121,23 @@ impl Helper {
             thread: Some(thread),
         })
     }
+
+    /// What it returns says so if it has panicked, also before.
+    pub(super) fn lend(&self, lane: usize, connection: Box<Connection>, returns: &Arc<Returns>) {
+        let ticket = Ticket {
+            returns: returns.clone(),
+            done: None,
+        };
+        let job = Job {
+            lane,
+            connection,
+            ticket,
+        };
+        if let Some(jobs) = &self.jobs {
+            // One that isn't taken is dropped, and so returned as lost.
+            let _ = jobs.send(job);
+        }
+    }
 }
 
 impl Drop for Helper {
@@ -158,19 +156,19 @@ impl Drop for Helper {
 fn work(jobs: &mpsc::Receiver<Job>) {
     let mut burst_bytes = 0;
     while let Ok(Job {
-        mut ticket,
+        lane,
         mut connection,
+        mut ticket,
     }) = jobs.recv()
     {
         let progress = connection.on_peer();
         burst_bytes += connection.take_written();
-        ticket.is_done = true;
-        let done = Done {
-            lane: ticket.lane,
+        ticket.done = Some(Done {
+            lane,
             connection,
             progress,
-        };
-        ticket.returns.put(Some(done));
+        });
+        drop(ticket);
         // The clients read it while it is in the cache.
         if burst_bytes >= BURST_BYTES {
             burst_bytes = 0;
@@ -182,9 +180,7 @@ fn work(jobs: &mpsc::Receiver<Job>) {
 impl Drop for Ticket {
     /// Without this, an event loop would wait forever for what a helper that panicked had.
     fn drop(&mut self) {
-        if !self.is_done {
-            self.returns.put(None);
-        }
+        self.returns.put(self.done.take());
     }
 }
 
@@ -250,9 +246,8 @@ mod tests {
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a descriptor"));
         let returns = Returns::new(&waker);
         let ticket = || Ticket {
-            lane: 0,
             returns: returns.clone(),
-            is_done: false,
+            done: None,
         };
         assert!(returns.take().is_none());
         for _ in 0..2 {
@@ -272,11 +267,11 @@ mod tests {
     #[test]
     fn helpers_are_on_cores_that_may_be_used_and_end_with_their_owner() {
         let allowed = sched_getaffinity(THIS_THREAD).expect("known");
-        let helpers = Helpers::start(CpuSet::count()).expect("threads");
+        let helpers = Helpers::start(CpuSet::count());
         let cores: Vec<usize> = helpers.0.iter().map(|helper| helper.core).collect();
         let is_allowed = |core: &usize| allowed.is_set(*core) == Ok(true);
         assert_eq!(cores.len(), (0..CpuSet::count()).filter(is_allowed).count());
         assert!(cores.iter().all(is_allowed));
-        assert!(Helpers::start(0).expect("none").is_empty());
+        assert!(Helpers::start(0).is_empty());
     }
 }
