@@ -116,26 +116,28 @@ fn find<'a>(cells: &[&'a CellSummary<'a>], cell: &Cell) -> Option<&'a CellSummar
     cells.iter().find(|row| row.cell == *cell).copied()
 }
 
+/// What of machine and build doesn't change from run to run, and changes figures if it does.
+pub(crate) fn conditions(manifest: &Manifest) -> [(&'static str, String); 8] {
+    let machine = &manifest.machine;
+    let cgroup = machine.cgroup.iter();
+    let limits: Vec<String> = cgroup
+        .map(|(name, limit)| format!("{name} {limit}"))
+        .collect();
+    [
+        ("processor", machine.cpu_model.clone()),
+        ("cores", machine.cores.to_string()),
+        ("governor", machine.governor.clone()),
+        ("virtualization", machine.virtualization.clone()),
+        ("kernel", machine.kernel.clone()),
+        ("operating system", machine.operating_system.clone()),
+        ("limits", limits.join(", ")),
+        ("profile", manifest.profile.clone()),
+    ]
+}
+
 /// What must be the same of machine and build for figures to be comparable.
 fn environment(base: &Manifest, head: &Manifest) -> Vec<Difference> {
-    let keys = |manifest: &Manifest| {
-        let machine = &manifest.machine;
-        let cgroup = machine.cgroup.iter();
-        let limits: Vec<String> = cgroup
-            .map(|(name, limit)| format!("{name} {limit}"))
-            .collect();
-        [
-            ("processor", machine.cpu_model.clone()),
-            ("cores", machine.cores.to_string()),
-            ("governor", machine.governor.clone()),
-            ("virtualization", machine.virtualization.clone()),
-            ("kernel", machine.kernel.clone()),
-            ("operating system", machine.operating_system.clone()),
-            ("limits", limits.join(", ")),
-            ("profile", manifest.profile.clone()),
-        ]
-    };
-    let both = keys(base).into_iter().zip(keys(head));
+    let both = conditions(base).into_iter().zip(conditions(head));
     let mut found: Vec<Difference> = both
         .filter(|((_, base), (_, head))| base != head)
         .map(|((key, base), (_, head))| Difference {

@@ -10,6 +10,9 @@
 //! less its confidence. Resampling the blocks instead gives intervals that are too narrow when they
 //! are few: a test below counts how often.
 
+mod ranks;
+
+use self::ranks::{means_of_pairs, rank_sum, signed_ranks};
 use crate::statistics::median_of_sorted;
 
 /// How often an interval shall cover the true ratio, if there are enough blocks for that.
@@ -18,10 +21,17 @@ pub const CONFIDENCE: f64 = 0.95;
 /// With fewer blocks, of either side, nothing is said about whether two things differ.
 pub const BLOCKS_MIN: usize = 3;
 
-/// Only the first so many blocks count: the exact distribution of more would take too long.
-const BLOCKS_MAX: usize = 200;
+/// Fewest blocks with which an interval has [`CONFIDENCE`].
+pub const BLOCKS_WHOLE: usize = 6;
 
-/// The same, of each of two sides.
+/// The same, of each of two sides that share no blocks.
+pub const BLOCKS_WHOLE_BETWEEN: usize = 4;
+
+/// Most blocks of a scenario: the exact distribution of more would take too long, so that only the
+/// first so many count.
+pub const BLOCKS_MAX: usize = 200;
+
+/// The same, of each of two sides that are compared.
 const BLOCKS_MAX_BETWEEN: usize = 50;
 
 /// A ratio over blocks.
@@ -41,14 +51,28 @@ pub struct Estimate {
     pub blocks: usize,
 }
 
+/// A difference over blocks, in the unit of what was measured: for what is added, not multiplied.
+/// A ratio is one between logarithms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shift {
+    pub by: f64,
+    /// From here …
+    pub low: f64,
+    /// … to here with `confidence`.
+    pub high: f64,
+    /// As an [`Estimate`]'s.
+    pub confidence: f64,
+    /// Probability of differences as far from 0 as these or farther, on either side, if the true
+    /// one is 0.
+    pub p: f64,
+    pub blocks: usize,
+}
+
 impl Estimate {
     /// Of the ratios that are there, one per block; those that are not positive and finite are
     /// left out. `None` of none.
     pub fn of(ratios: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let logarithms = logarithms(ratios, BLOCKS_MAX);
-        let ranks: Vec<usize> = (1..=logarithms.len()).collect();
-        let (p, blocks) = (p_paired(&logarithms), logarithms.len());
-        Self::within(&means_of_pairs(&logarithms), &rank_sums(&ranks), p, blocks)
+        Shift::of(logarithms(ratios)).map(Self::of_logarithms)
     }
 
     /// Of `head` over `base`, which have nothing to do with one another but what they measure: the
@@ -56,8 +80,49 @@ impl Estimate {
     /// 1947, *On a test of whether one of two random variables is stochastically larger than the
     /// other*; Hollander, Wolfe and Chicken, sections 4.1 to 4.3). `None` if either has none.
     pub fn between(base: &[f64], head: &[f64]) -> Option<Self> {
+        let [base, head] = [base, head].map(|side| logarithms(side.iter().copied()));
+        Shift::between(&base, &head).map(Self::of_logarithms)
+    }
+
+    fn of_logarithms(shift: Shift) -> Self {
+        Self {
+            ratio: shift.by.exp(),
+            low: shift.low.exp(),
+            high: shift.high.exp(),
+            confidence: shift.confidence,
+            p: shift.p,
+            blocks: shift.blocks,
+        }
+    }
+
+    /// The larger of the distances from 1 to the two ends, as a factor that is at least 1.
+    pub fn reach(&self) -> f64 {
+        self.high.max(1.0 / self.low).max(1.0)
+    }
+
+    /// Whether it is told apart from 1: 1 is not within the interval, and it is more than a factor
+    /// of `floor` from 1. `None` with too few blocks to tell.
+    pub fn is_difference(&self, floor: f64) -> Option<bool> {
+        let distance = self.ratio.max(1.0 / self.ratio);
+        let is_difference = distance > floor && !(self.low..=self.high).contains(&1.0);
+        (self.blocks >= BLOCKS_MIN).then_some(is_difference)
+    }
+}
+
+impl Shift {
+    /// Of the differences that are there, one per block. `None` of none.
+    pub fn of(differences: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let values = finite(differences, BLOCKS_MAX);
+        let ranks: Vec<usize> = (1..=values.len()).collect();
+        let (p, blocks) = (signed_ranks(&values).two_sided(), values.len());
+        Self::within(&means_of_pairs(&values), &ranks::sums(&ranks), p, blocks)
+    }
+
+    /// Of `head` less `base`, which have nothing to do with one another: see
+    /// [`Estimate::between`].
+    pub fn between(base: &[f64], head: &[f64]) -> Option<Self> {
         let [base, head] =
-            [base, head].map(|side| logarithms(side.iter().copied(), BLOCKS_MAX_BETWEEN));
+            [base, head].map(|side| finite(side.iter().copied(), BLOCKS_MAX_BETWEEN));
         let mut differences: Vec<f64> = head
             .iter()
             .flat_map(|head| base.iter().map(move |base| head - base))
@@ -65,9 +130,10 @@ impl Estimate {
         differences.sort_by(f64::total_cmp);
         // The ranks without ties, less what the smallest sum is.
         let ranks: Vec<usize> = (1..=base.len() + head.len()).collect();
-        let below = rank_sums_of(head.len(), &ranks);
+        let below = ranks::sums_of(head.len(), &ranks);
         let least: usize = ranks[..head.len()].iter().sum();
-        let (p, blocks) = (p_between(&base, &head), base.len().min(head.len()));
+        let p = rank_sum(&base, &head).two_sided();
+        let blocks = base.len().min(head.len());
         Self::within(&differences, &below[least..], p, blocks)
     }
 
@@ -88,25 +154,23 @@ impl Estimate {
             (beyond, confidence) = (index, 1.0 - 2.0 * sum);
         }
         Some(Self {
-            ratio: median_of_sorted(ordered).exp(),
-            low: ordered[beyond].exp(),
-            high: ordered[ordered.len() - 1 - beyond].exp(),
+            by: median_of_sorted(ordered),
+            low: ordered[beyond],
+            high: ordered[ordered.len() - 1 - beyond],
             confidence: confidence.max(0.0),
             p,
             blocks,
         })
     }
 
-    /// The larger of the distances from 1 to the two ends, as a factor that is at least 1.
+    /// The larger of the distances from 0 to the two ends.
     pub fn reach(&self) -> f64 {
-        self.high.max(1.0 / self.low).max(1.0)
+        self.high.max(-self.low).max(0.0)
     }
 
-    /// Whether it is told apart from 1: 1 is not within the interval, and it is more than a factor
-    /// of `floor` from 1. `None` with too few blocks to tell.
+    /// As [`Estimate::is_difference`], with 0 for 1.
     pub fn is_difference(&self, floor: f64) -> Option<bool> {
-        let distance = self.ratio.max(1.0 / self.ratio);
-        let is_difference = distance > floor && !(self.low..=self.high).contains(&1.0);
+        let is_difference = self.by.abs() > floor && !(self.low..=self.high).contains(&0.0);
         (self.blocks >= BLOCKS_MIN).then_some(is_difference)
     }
 }
@@ -118,99 +182,37 @@ pub fn p_min(blocks: usize) -> f64 {
         .min(1.0)
 }
 
-fn logarithms(ratios: impl IntoIterator<Item = f64>, most: usize) -> Vec<f64> {
+/// Of one side: the probability of differences as far above 0 as these or farther, if the true one
+/// is 0 (Wilcoxon's signed ranks).
+pub fn p_above(differences: &[f64]) -> f64 {
+    signed_ranks(&finite(differences.iter().copied(), BLOCKS_MAX)).at_least()
+}
+
+/// Of one side: the probability that `head` is as far above `base` as it is or farther, if they
+/// are alike (Mann and Whitney's rank sum).
+pub fn p_above_between(base: &[f64], head: &[f64]) -> f64 {
+    let [base, head] = [base, head].map(|side| finite(side.iter().copied(), BLOCKS_MAX_BETWEEN));
+    rank_sum(&base, &head).at_least()
+}
+
+/// The smallest p of one side that so many blocks of each can reach.
+pub fn p_above_between_min(base: usize, head: usize) -> f64 {
+    let (base, head) = (base.min(BLOCKS_MAX_BETWEEN), head.min(BLOCKS_MAX_BETWEEN));
+    // One over the ways to choose the head's among all.
+    (1..=head)
+        .map(|chosen| chosen as f64 / (base + chosen) as f64)
+        .product()
+}
+
+/// Of those that have one.
+pub(crate) fn logarithms(ratios: impl IntoIterator<Item = f64>) -> Vec<f64> {
     let usable = |ratio: &f64| ratio.is_finite() && *ratio > 0.0;
-    let ratios = ratios.into_iter().filter(usable);
-    ratios.take(most).map(f64::ln).collect()
+    ratios.into_iter().filter(usable).map(f64::ln).collect()
 }
 
-/// Of each with each and with itself, in order: the *Walsh averages*.
-fn means_of_pairs(values: &[f64]) -> Vec<f64> {
-    let mut means: Vec<f64> = (0..values.len())
-        .flat_map(|first| (first..values.len()).map(move |second| (first, second)))
-        .map(|(first, second)| f64::midpoint(values[first], values[second]))
-        .collect();
-    means.sort_by(f64::total_cmp);
-    means
-}
-
-/// Two-sided, of the signed-rank test; exact with ties, too. Zeros are left out, as Wilcoxon did;
-/// the interval has them, so that with zeros the two may say different things.
-fn p_paired(values: &[f64]) -> f64 {
-    let mut values: Vec<f64> = values.iter().copied().filter(|one| *one != 0.0).collect();
-    values.sort_by(|one, other| one.abs().total_cmp(&other.abs()));
-    let magnitudes: Vec<f64> = values.iter().map(|value| value.abs()).collect();
-    let ranks = ranks(&magnitudes);
-    let positive = values.iter().zip(&ranks).filter(|(value, _)| **value > 0.0);
-    let sum = positive.map(|(_, rank)| rank).sum();
-    two_sided(&rank_sums(&ranks), sum)
-}
-
-/// Two-sided, of the rank-sum test; exact with ties, too.
-fn p_between(base: &[f64], head: &[f64]) -> f64 {
-    let mut all: Vec<f64> = base.iter().chain(head).copied().collect();
-    all.sort_by(f64::total_cmp);
-    let ranks = ranks(&all);
-    let rank_of = |value: &f64| ranks[all.partition_point(|other| other < value)];
-    two_sided(
-        &rank_sums_of(head.len(), &ranks),
-        head.iter().map(rank_of).sum(),
-    )
-}
-
-/// Twice the mean rank of those that are alike, so that it is a whole number.
-fn ranks(ordered: &[f64]) -> Vec<usize> {
-    ordered
-        .iter()
-        .map(|value| {
-            let first = ordered.partition_point(|other| other < value);
-            let behind = ordered.partition_point(|other| other <= value);
-            first + 1 + behind
-        })
-        .collect()
-}
-
-fn two_sided(probabilities: &[f64], sum: usize) -> f64 {
-    let at_most: f64 = probabilities[..=sum].iter().sum();
-    let at_least: f64 = probabilities[sum..].iter().sum();
-    (2.0 * at_most.min(at_least)).min(1.0)
-}
-
-/// The probability of each sum of `count` ranks, if each choice is as likely.
-fn rank_sums_of(count: usize, ranks: &[usize]) -> Vec<f64> {
-    let width = ranks.iter().sum::<usize>() + 1;
-    // By how many are chosen so far.
-    let mut ways = vec![vec![0.0; width]; count + 1];
-    ways[0][0] = 1.0;
-    let mut largest = 0;
-    for rank in ranks {
-        largest += rank;
-        for chosen in (1..=count).rev() {
-            for sum in (*rank..=largest).rev() {
-                let with = ways[chosen - 1][sum - rank];
-                ways[chosen][sum] += with;
-            }
-        }
-    }
-    let total: f64 = ways[count].iter().sum();
-    ways[count].iter().map(|ways| ways / total).collect()
-}
-
-/// The probability of each sum of ranks, if each is counted or not with equal chance.
-fn rank_sums(ranks: &[usize]) -> Vec<f64> {
-    let mut probabilities = vec![0.0; ranks.iter().sum::<usize>() + 1];
-    probabilities[0] = 1.0;
-    let mut largest = 0;
-    for rank in ranks {
-        largest += rank;
-        for sum in (0..=largest).rev() {
-            let with = sum
-                .checked_sub(*rank)
-                .map_or(0.0, |rest| probabilities[rest]);
-            probabilities[sum] = f64::midpoint(probabilities[sum], with);
-        }
-    }
-    probabilities
+fn finite(values: impl IntoIterator<Item = f64>, most: usize) -> Vec<f64> {
+    let finite = values.into_iter().filter(|value| value.is_finite());
+    finite.take(most).collect()
 }
 
 #[cfg(test)]
@@ -240,6 +242,48 @@ mod tests {
         close(estimate.confidence, 0.961);
     }
 
+    /// What is added is told apart as what is multiplied is, on its own scale.
+    #[test]
+    fn a_shift_is_an_estimate_of_logarithms() {
+        let values = [-0.3, 0.1, 0.25, 0.4, -0.05, 0.6, 0.2];
+        let shift = Shift::of(values).expect("seven");
+        let estimate = Estimate::of(values.map(f64::exp)).expect("seven");
+        for (shift, ratio) in [
+            (shift.by, estimate.ratio),
+            (shift.low, estimate.low),
+            (shift.high, estimate.high),
+        ] {
+            assert!((shift.exp() - ratio).abs() < 1e-12);
+        }
+        assert_eq!((shift.p, shift.blocks), (estimate.p, 7));
+        assert!((shift.reach() - shift.high).abs() < 1e-12);
+        assert_eq!(shift.is_difference(0.0), Some(false));
+        assert_eq!(Shift::of([f64::NAN]), None);
+    }
+
+    #[test]
+    fn one_side_has_half_the_p_of_two() {
+        let values = [-0.3, 0.1, 0.25, 0.4, -0.05, 0.6, 0.2];
+        let both = Shift::of(values).expect("seven").p;
+        assert!((p_above(&values) - both / 2.0).abs() < 1e-12);
+        assert!(p_above(&values.map(|value| -value)) > 0.9);
+        assert!((p_above(&[1.0; 6]) - p_min(6) / 2.0).abs() < 1e-12);
+        assert_eq!((p_above(&[]), p_above(&[0.0])), (1.0, 1.0));
+        let (base, head) = ([1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0]);
+        let apart = p_above_between(&base, &head);
+        assert!((apart - 1.0 / 35.0).abs() < 1e-12, "{apart}");
+        assert!((p_above_between_min(4, 3) - apart).abs() < 1e-12);
+        assert!((p_above_between(&head, &base) - 1.0).abs() < 1e-12);
+        for (blocks, is_whole) in [
+            (BLOCKS_WHOLE_BETWEEN, true),
+            (BLOCKS_WHOLE_BETWEEN - 1, false),
+        ] {
+            let (base, head) = (vec![1.0; blocks], vec![2.0; blocks]);
+            let shift = Shift::between(&base, &head).expect("both");
+            assert_eq!(shift.confidence >= CONFIDENCE, is_whole, "{blocks}");
+        }
+    }
+
     #[test]
     fn few_blocks_promise_little() {
         let one = Estimate::of([0.5]).expect("one");
@@ -259,7 +303,8 @@ mod tests {
                 (estimate.p - p_min(blocks)).abs() < 1e-12,
                 "{blocks} blocks"
             );
-            assert_eq!(estimate.confidence >= CONFIDENCE, blocks >= 6, "{blocks}");
+            let is_whole = estimate.confidence >= CONFIDENCE;
+            assert_eq!(is_whole, blocks >= BLOCKS_WHOLE, "{blocks}");
         }
         assert_eq!(Estimate::of([]), None);
         assert_eq!(Estimate::of([f64::NAN, 0.0, -1.0, f64::INFINITY]), None);

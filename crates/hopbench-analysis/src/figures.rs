@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    estimate::Estimate,
+    estimate::{Estimate, Shift},
     record::{Load, Trial},
 };
 
@@ -17,6 +17,7 @@ pub const CLIENT: &str = "client";
 pub enum Figure {
     /// Right answers per second.
     Rps,
+    P50,
     P95,
     P99,
     /// CPU time per right answer of everything but the client.
@@ -37,15 +38,30 @@ pub type Series = Figures<Vec<f64>>;
 
 /// What was measured in each block; of several trials in one, their mean.
 #[derive(Clone, Debug, Default)]
-pub struct Blocks(BTreeMap<u32, Figures<Option<f64>>>);
+pub struct Blocks(BTreeMap<u32, Block>);
+
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    figures: Figures<Option<f64>>,
+    /// It can be none at all, so that there is no ratio of it to another.
+    growth_mib: Option<f64>,
+}
 
 impl Figure {
-    pub const ALL: [Self; 5] = [Self::Rps, Self::P95, Self::P99, Self::Cpu, Self::Rss];
+    pub const ALL: [Self; 6] = [
+        Self::Rps,
+        Self::P50,
+        Self::P95,
+        Self::P99,
+        Self::Cpu,
+        Self::Rss,
+    ];
 
     /// For machines.
     pub fn key(self) -> &'static str {
         match self {
             Self::Rps => "rps",
+            Self::P50 => "p50",
             Self::P95 => "p95",
             Self::P99 => "p99",
             Self::Cpu => "cpu",
@@ -57,6 +73,7 @@ impl Figure {
     pub fn title(self) -> &'static str {
         match self {
             Self::Rps => "RPS",
+            Self::P50 => "p50",
             Self::P95 => "p95",
             Self::P99 => "p99",
             Self::Cpu => "server CPU",
@@ -69,6 +86,7 @@ impl Figure {
         let load = trial.measured()?;
         match self {
             Self::Rps => trial.rps(),
+            Self::P50 => load.latency.p50_us,
             Self::P95 => load.latency.p95_us,
             Self::P99 => load.latency.p99_us,
             Self::Cpu => per_request(server_cpu_us(trial), load),
@@ -97,33 +115,56 @@ impl<T> Index<Figure> for Figures<T> {
 impl Blocks {
     pub fn of(trials: &[&Trial]) -> Self {
         let blocks: BTreeSet<u32> = trials.iter().map(|trial| trial.planned.block).collect();
-        let mean = |block: u32, figure: Figure| {
+        let mean = |block: u32, of: &dyn Fn(&Trial) -> Option<f64>| {
             let of_block = trials.iter().filter(|trial| trial.planned.block == block);
-            let values: Vec<f64> = of_block.filter_map(|trial| figure.of(trial)).collect();
+            let values: Vec<f64> = of_block.filter_map(|trial| of(trial)).collect();
             (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
         };
+        let figures = |block| Block {
+            figures: Figures::new(|figure| mean(block, &|trial| figure.of(trial))),
+            growth_mib: mean(block, &growth_mib),
+        };
         let blocks = blocks.into_iter();
-        Self(
-            blocks
-                .map(|block| (block, Figures::new(|figure| mean(block, figure))))
-                .collect(),
-        )
+        Self(blocks.map(|block| (block, figures(block))).collect())
     }
 
     /// Without blocks in which there is none.
     pub fn series(&self) -> Series {
-        Series::new(|figure| self.0.values().filter_map(|block| block[figure]).collect())
+        let of_blocks = |figure| {
+            self.0
+                .values()
+                .filter_map(move |block| block.figures[figure])
+        };
+        Series::new(|figure| of_blocks(figure).collect())
     }
 
     /// What these have over those, of blocks in which both were measured.
     pub fn over(&self, others: &Self) -> Series {
-        let ratio = |(block, ours): (&u32, &Figures<Option<f64>>), figure| {
-            Some(ours[figure]? / others.0.get(block)?[figure]?)
+        let ratio = |(block, ours): (&u32, &Block), figure| {
+            Some(ours.figures[figure]? / others.0.get(block)?.figures[figure]?)
         };
         Series::new(|figure| {
             let blocks = self.0.iter();
             blocks.filter_map(|block| ratio(block, figure)).collect()
         })
+    }
+
+    /// By how much the memory of the path's processes grew under the load, per block.
+    pub fn growth_mib(&self) -> Vec<f64> {
+        let blocks = self.0.values();
+        blocks.filter_map(|block| block.growth_mib).collect()
+    }
+
+    /// By how much more than those', of blocks in which both were measured.
+    pub fn growth_mib_over(&self, others: &Self) -> Vec<f64> {
+        let more = |(block, ours): (&u32, &Block)| {
+            Some(ours.growth_mib? - others.0.get(block)?.growth_mib?)
+        };
+        self.0.iter().filter_map(more).collect()
+    }
+
+    pub fn growth_shift(&self, others: &Self) -> Option<Shift> {
+        Shift::of(self.growth_mib_over(others))
     }
 }
 
@@ -131,6 +172,16 @@ impl Series {
     pub fn estimate(&self) -> Ratios {
         Ratios::new(|figure| Estimate::of(self[figure].iter().copied()))
     }
+}
+
+/// From before the warm-up to the peak: what a load needs only for a while counts, too.
+fn growth_mib(trial: &Trial) -> Option<f64> {
+    trial.measured()?;
+    let growth = trial.processes.iter().map(|process| {
+        let grown = process.rss_peak_kib.saturating_sub(process.rss_before_kib);
+        grown as f64 / 1024.0
+    });
+    Some(growth.sum())
 }
 
 /// CPU time of everything but the client.

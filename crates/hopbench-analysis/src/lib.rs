@@ -1,15 +1,19 @@
 //! Records in; statistics, comparisons and reports out.
 //!
 //! [`record`] is what a run directory holds. [`summary`] turns trials into figures per cell;
-//! [`figures`] are those that are compared, by [`estimate`], and between runs by [`compare`].
+//! [`figures`] are those that are compared, by [`estimate`]: between two builds by [`ab`], between
+//! runs by [`compare`], over many runs by [`history`].
 //! [`pathology`] names what went wrong, [`report`] writes tables. Everything is a function of the
 //! records: nothing here starts a process, opens a socket or reads a clock, so that a report can be
 //! made again, anywhere, from a run directory alone.
 #![forbid(unsafe_code)]
 
+pub mod ab;
 pub mod compare;
 pub mod estimate;
 pub mod figures;
+pub mod gate;
+pub mod history;
 pub mod pathology;
 pub mod record;
 pub mod report;

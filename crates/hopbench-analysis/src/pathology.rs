@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{
     figures::Figure,
-    record::{FailureKind, PathologyRules},
+    record::{Cell, FailureKind, PathologyRules},
     summary::{CellSummary, ScenarioSummary, Table},
 };
 
@@ -106,7 +106,7 @@ fn long_tail(
     reference: &str,
 ) -> Option<Pathology> {
     let limit = rules.p99_over_reference?;
-    let reference = find_row(table, reference, row.cell.concurrency)?;
+    let reference = find_row(table, reference, row)?;
     let (p99_us, reference_p99_us) = (row.p99_us?.median, reference.p99_us?.median);
     (p99_us > limit * reference_p99_us).then(|| Pathology::LongTail {
         cell: CellName::of(row),
@@ -117,11 +117,22 @@ fn long_tail(
 
 fn collapse(rules: &PathologyRules, table: &Table<'_>, row: &CellSummary<'_>) -> Option<Pathology> {
     let limit = rules.rps_collapse?;
+    if table.is_fixed_rate {
+        // There the rate is given.
+        return None;
+    }
     let before = table
         .rows
         .iter()
-        .filter(|other| other.cell.path == row.cell.path)
         .filter(|other| other.cell.concurrency < row.cell.concurrency)
+        .filter(|other| {
+            let concurrency = row.cell.concurrency;
+            row.cell
+                == Cell {
+                    concurrency,
+                    ..other.cell.clone()
+                }
+        })
         .max_by_key(|other| other.cell.concurrency)?;
     let (rps, rps_before) = (row.rps?.median, before.rps?.median);
     (rps < limit * rps_before).then(|| Pathology::Collapse {
@@ -133,12 +144,15 @@ fn collapse(rules: &PathologyRules, table: &Table<'_>, row: &CellSummary<'_>) ->
 }
 
 fn slower(rules: &PathologyRules, table: &Table<'_>, row: &CellSummary<'_>) -> Vec<Pathology> {
+    if table.is_fixed_rate {
+        return Vec::new();
+    }
     let named = rules
         .slower
         .iter()
         .filter(|rule| rule.path == row.cell.path);
     let found = named.filter_map(|rule| {
-        let other = find_row(table, &rule.than, row.cell.concurrency)?;
+        let other = find_row(table, &rule.than, row)?;
         let ratio = row.blocks.over(&other.blocks).estimate()[Figure::Rps]?;
         let is_slower =
             ratio.ratio < 1.0 && ratio.is_difference(row.floor(Figure::Rps).unwrap_or(1.0))?;
@@ -151,15 +165,17 @@ fn slower(rules: &PathologyRules, table: &Table<'_>, row: &CellSummary<'_>) -> V
     found.collect()
 }
 
+/// The same cell as `row`'s, of another path.
 fn find_row<'t, 'a>(
     table: &'t Table<'a>,
     path: &str,
-    concurrency: u32,
+    row: &CellSummary<'_>,
 ) -> Option<&'t CellSummary<'a>> {
-    table
-        .rows
-        .iter()
-        .find(|row| row.cell.path == path && row.cell.concurrency == concurrency)
+    let cell = Cell {
+        path: path.to_owned(),
+        ..row.cell.clone()
+    };
+    table.rows.iter().find(|row| row.cell == cell)
 }
 
 impl fmt::Display for Pathology {

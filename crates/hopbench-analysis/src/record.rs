@@ -3,15 +3,21 @@
 //! These types are the format (`docs/FORMAT.md`). Durations are in microseconds or milliseconds as
 //! named; a missing number is `null`, never a zero.
 
+mod warning;
+
 use std::{collections::BTreeMap, fmt};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Raised when a reader of the old records would misread the new ones.
-pub const SCHEMA: u32 = 1;
+pub use self::warning::Warning;
+
+/// Raised when a reader of the old records would misread the new ones. Since 2, a cell has a rate
+/// and a build; records of 1 have neither, and are read as they were.
+pub const SCHEMA: u32 = 2;
 
 /// `manifest.json`: what was run, where, and with what.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 pub struct Manifest {
     pub schema: u32,
     pub hopbench: String,
@@ -29,17 +35,62 @@ pub struct Manifest {
     pub paths: Vec<PathInfo>,
     /// Conditions that make figures doubtful, known before the first trial.
     pub warnings: Vec<String>,
+    /// What was built twice; empty unless two builds were measured against each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builds: Vec<BuildInfo>,
+    /// What rates the paths hold; empty unless that was looked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub knees: Vec<Knee>,
+}
+
+/// The largest rate that a path holds.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Knee {
+    pub scenario: String,
+    pub endpoint: String,
+    pub path: String,
+    pub concurrency: u32,
+    /// A rate is held if nothing is dropped, nothing fails, and p99 is at most this.
+    pub p99_ms_max: f64,
+    /// `None` if no rate is.
+    pub rate_rps: Option<u32>,
+    /// What a closed loop with as many connections gets through; `None` if it failed.
+    pub closed_loop_rps: Option<f64>,
+    /// The load generator could not ask any faster: the path may hold more.
+    #[serde(default)]
+    pub generator_bound: bool,
+    /// Trials that it took.
+    pub probes: u32,
+}
+
+/// One of two builds of this workspace.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+pub struct BuildInfo {
+    pub build: Build,
+    /// A directory or a revision, as it was asked for.
+    pub asked: String,
+    pub git: Git,
+}
+
+/// Which of two builds: `A` is what is there, `B` what may become of it.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Build {
+    A,
+    B,
 }
 
 /// The revision of the working directory; empty outside of one.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub struct Git {
     pub revision: String,
     pub dirty: bool,
 }
 
 /// The machine. What can't be found out is empty or `None`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub struct Machine {
     pub cpu_model: String,
     pub cores: usize,
@@ -48,6 +99,8 @@ pub struct Machine {
     pub operating_system: String,
     pub virtualization: String,
     pub governor: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub clock_source: String,
     /// cgroup limits of the orchestrator, as the kernel prints them.
     pub cgroup: BTreeMap<String, String>,
     /// File system of the run directory.
@@ -58,7 +111,7 @@ pub struct Machine {
 }
 
 /// A scenario, as far as the report needs it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 pub struct ScenarioInfo {
     pub name: String,
     pub question: String,
@@ -72,7 +125,7 @@ pub struct ScenarioInfo {
 }
 
 /// When a figure is called a pathology.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub struct PathologyRules {
     /// p99 over this many times the reference's.
     pub p99_over_reference: Option<f64>,
@@ -82,14 +135,14 @@ pub struct PathologyRules {
     pub slower: Vec<SlowerRule>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 pub struct SlowerRule {
     pub path: String,
     pub than: String,
 }
 
 /// A path, as far as the report needs it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 pub struct PathInfo {
     pub name: String,
     pub summary: String,
@@ -101,7 +154,7 @@ pub struct PathInfo {
 }
 
 /// `plan.json`: every trial, in the order in which they are run.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub struct Plan {
     /// Estimate for the whole run.
     pub estimate_ms: u64,
@@ -109,31 +162,42 @@ pub struct Plan {
 }
 
 /// One trial to be run.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct PlannedTrial {
     /// Position in the plan, from 1.
     pub trial: u32,
     pub block: u32,
     #[serde(flatten)]
     pub cell: Cell,
-    /// 0, or 1 for the second occurrence of the reference in a block.
+    /// 0, or 1 for the second occurrence of the cell in a block, which the reference has, and
+    /// every cell of build A.
     pub twin: u8,
     pub duration_ms: u64,
     pub warm_up_ms: u64,
 }
 
 /// Path × endpoint × load.
-#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(
+    Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
 pub struct Cell {
     pub scenario: String,
     pub endpoint: String,
     pub path: String,
+    /// Connections.
     pub concurrency: u32,
     pub keep_alive: bool,
+    /// Requests per second, whether or not earlier ones are answered. `None`: a closed loop, in
+    /// which every connection asks again when it has its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_rps: Option<u32>,
+    /// `None` unless two builds are measured against each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
 }
 
 /// A line of `trials.jsonl`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 pub struct Trial {
     #[serde(flatten)]
     pub planned: PlannedTrial,
@@ -152,7 +216,7 @@ pub struct Trial {
     pub warnings: Vec<Warning>,
 }
 
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     Failed(Failure),
@@ -160,7 +224,7 @@ pub enum Outcome {
 }
 
 /// Why a trial yielded no figures.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Failure {
     pub source: Source,
     pub kind: FailureKind,
@@ -170,7 +234,7 @@ pub struct Failure {
 }
 
 /// Whose fault a failure is.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// The measuring program itself, or the machine.
@@ -180,7 +244,9 @@ pub enum Source {
     Subject,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
     /// A process ended by itself.
@@ -200,7 +266,7 @@ pub enum FailureKind {
 }
 
 /// Where the time of a trial went, in milliseconds.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub struct Timing {
     pub start_ms: f64,
     pub verify_ms: f64,
@@ -212,7 +278,7 @@ pub struct Timing {
 }
 
 /// What the load generator reports. Latencies are those of right answers, in microseconds.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Load {
     pub generator: String,
     pub elapsed_us: f64,
@@ -223,14 +289,33 @@ pub struct Load {
     pub errors: BTreeMap<String, u64>,
     pub body_bytes: u64,
     pub connect_us_max: Option<f64>,
+    /// Open in the middle of the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
     pub latency: Latency,
     pub cpu_us: f64,
     pub peak_rss_kib: u64,
     pub context_switches: u64,
     pub threads: usize,
+    /// `None` of a closed loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_loop: Option<OpenLoop>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+/// How a load at a fixed rate kept to its schedule. Its latencies begin at the scheduled instants.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct OpenLoop {
+    /// Requests that were due within the load's duration.
+    pub scheduled: u64,
+    /// Of those, never started: no connection was free for them before the load's end.
+    pub dropped: u64,
+    /// From the scheduled instant to the one at which the request was started.
+    pub late_us_p50: Option<f64>,
+    pub late_us_p99: Option<f64>,
+    pub late_us_max: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Latency {
     pub mean_us: Option<f64>,
     pub min_us: Option<f64>,
@@ -245,13 +330,14 @@ pub struct Latency {
 }
 
 /// One process of a path during the load, with its children.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub struct ProcessUsage {
     pub name: String,
     pub role: String,
     pub cpu_us: f64,
     pub context_switches_voluntary: u64,
     pub context_switches_involuntary: u64,
+    /// Before the warm-up.
     pub rss_before_kib: u64,
     pub rss_after_kib: u64,
     /// Highest since the process started.
@@ -260,9 +346,9 @@ pub struct ProcessUsage {
 }
 
 /// What else the machine did during the load.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub struct Disturbance {
-    /// Time in which cores did something, whoever for, over all cores, in microseconds.
+    /// Time in which cores ran something but interrupts, over all cores, in microseconds.
     pub busy_us: Option<u64>,
     /// The same of doing nothing.
     pub idle_us: Option<u64>,
@@ -270,32 +356,13 @@ pub struct Disturbance {
     pub steal_us: u64,
     /// Time in which a runnable task waited for a core; `None` without pressure information.
     pub cpu_pressure_us: Option<u64>,
-}
-
-/// A rule of validity that a trial breaks. Its figures stand, with this beside them.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Warning {
-    /// Requests failed or were answered wrongly.
-    Errors { failed: u64, requests: u64 },
-    /// The load generator used all the cores that it can use: it is the limit.
-    GeneratorBound { cores_used: f64, cores_max: f64 },
-    /// With many connections the machine did nothing for this share of its time.
-    Idle { share: f64 },
-    /// Concurrency and rate × latency disagree (Little 1961): the generator was not always asking.
-    LittlesLaw { concurrency: u32, in_flight: f64 },
-    /// A few answers took so long that the p99 says nothing of them.
-    MeanAboveP99 { mean_us: f64, p99_us: f64 },
-    /// Neither the path nor the load generator used this share of the machine's time.
-    OtherLoad { share: f64 },
-    /// The load ended long after it should have: some requests were answered very late.
-    Overrun { asked_ms: u64, took_ms: f64 },
-    /// The hypervisor took this share of the machine's time.
-    Steal { share: f64 },
-    /// Too few answers for a p99: fewer than 20 lie above it.
-    ShortTail { good: u64 },
-    /// A process had to be killed at the end.
-    Unstoppable { process: String },
+    /// The slowest core's clock at the load's end, as a share of its fastest; `None` if the machine
+    /// doesn't tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency_share: Option<f64>,
+    /// How often a core was slowed down because it was too hot; `None` if the machine doesn't tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled: Option<u64>,
 }
 
 impl Trial {
@@ -340,7 +407,42 @@ impl Timing {
     }
 }
 
+impl Knee {
+    /// The rate for a table, by `number`.
+    pub fn rate(&self, number: impl FnOnce(f64) -> String) -> String {
+        let at_least = if self.generator_bound { "≥ " } else { "" };
+        match self.rate_rps {
+            Some(rate) => format!("{at_least}{}", number(rate.into())),
+            None => "nothing".to_owned(),
+        }
+    }
+}
+
 impl Cell {
+    /// How it is loaded, in short: connections, and the rate if there is one.
+    pub fn load(&self) -> String {
+        match self.rate_rps {
+            None => self.concurrency.to_string(),
+            Some(rate) => format!("{} at {rate}/s", self.concurrency),
+        }
+    }
+
+    /// The path, and which build of it there is more than one of.
+    pub fn path_and_build(&self) -> String {
+        match self.build {
+            None => self.path.clone(),
+            Some(build) => format!("{} ({build})", self.path),
+        }
+    }
+
+    /// The same of no build in particular.
+    pub fn without_build(&self) -> Self {
+        Self {
+            build: None,
+            ..self.clone()
+        }
+    }
+
     /// For a sentence about more than one scenario.
     pub fn full_name(&self) -> String {
         format!("{} {self}", self.scenario)
@@ -358,10 +460,20 @@ impl fmt::Display for Cell {
         let Self {
             path,
             endpoint,
-            concurrency,
+            build,
             ..
         } = self;
-        write!(f, "{path} {endpoint} c={concurrency}{keep_alive}")
+        let build = build.map_or_else(String::new, |build| format!(" ({build})"));
+        write!(f, "{path} {endpoint} c={}{keep_alive}{build}", self.load())
+    }
+}
+
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::A => "a",
+            Self::B => "b",
+        })
     }
 }
 
@@ -376,87 +488,5 @@ impl fmt::Display for FailureKind {
             Self::Unable => "not done",
             Self::WrongAnswer => "wrong answer",
         })
-    }
-}
-
-impl Warning {
-    /// For a list of how many there are of each.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Errors { .. } => "errors",
-            Self::GeneratorBound { .. } => "generator is the limit",
-            Self::Idle { .. } => "machine idle",
-            Self::LittlesLaw { .. } => "generator not always asking",
-            Self::MeanAboveP99 { .. } => "mean above p99",
-            Self::OtherLoad { .. } => "other load",
-            Self::Overrun { .. } => "overrun",
-            Self::ShortTail { .. } => "too few answers for a p99",
-            Self::Steal { .. } => "stolen time",
-            Self::Unstoppable { .. } => "killed at the end",
-        }
-    }
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Errors { failed, requests } => {
-                write!(f, "{failed} of {requests} requests got no right answer")
-            }
-            Self::GeneratorBound {
-                cores_used,
-                cores_max,
-            } => write!(
-                f,
-                "the load generator used {cores_used:.2} of {cores_max:.0} cores: it is the limit, \
-                 not the path; compare CPU per request, or use more --load-threads"
-            ),
-            Self::Idle { share } => write!(
-                f,
-                "the machine was idle for {:.0} % of the time: what limits this path is not CPU \
-                 time",
-                share * 100.0
-            ),
-            Self::LittlesLaw {
-                concurrency,
-                in_flight,
-            } => write!(
-                f,
-                "rate × latency says {in_flight:.1} requests in flight, not {concurrency}: the \
-                 load generator was not always asking; use a longer --duration-ms or more \
-                 --load-threads"
-            ),
-            Self::MeanAboveP99 { mean_us, p99_us } => write!(
-                f,
-                "the mean ({:.2} ms) is above the p99 ({:.2} ms): a few answers took very long; \
-                 look at the maximum",
-                mean_us / 1e3,
-                p99_us / 1e3
-            ),
-            Self::OtherLoad { share } => write!(
-                f,
-                "others used {:.0} % of the machine; repeat when it is quiet",
-                share * 100.0
-            ),
-            Self::Overrun { asked_ms, took_ms } => write!(
-                f,
-                "the load took {took_ms:.0} ms instead of {asked_ms}: it waited for single \
-                 requests, and its RPS is of a path that stood still; see the path's logs"
-            ),
-            Self::ShortTail { good } => {
-                write!(
-                    f,
-                    "{good} answers are too few for a p99; use a longer --duration-ms"
-                )
-            }
-            Self::Steal { share } => write!(
-                f,
-                "the hypervisor took {:.1} % of the machine; repeat when it is quiet",
-                share * 100.0
-            ),
-            Self::Unstoppable { process } => {
-                write!(f, "'{process}' did not stop when asked and was killed")
-            }
-        }
     }
 }

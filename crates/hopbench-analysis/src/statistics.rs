@@ -25,6 +25,11 @@ impl Spread {
     }
 }
 
+/// Of values in any order; `None` of none.
+pub fn median(values: &[f64]) -> Option<f64> {
+    Some(Spread::of(values.iter().copied())?.median)
+}
+
 /// The middle value, or the mean of the two in the middle.
 ///
 /// # Panics

@@ -12,7 +12,7 @@ use hdrhistogram::{Histogram, serialization::Deserializer};
 
 use crate::{
     figures::{Blocks, CLIENT, Figure, Ratios, Series, per_request, server_cpu_us},
-    record::{Cell, Failure, Load, Manifest, Outcome, ScenarioInfo, Trial, Warning},
+    record::{Build, Cell, Failure, Load, Manifest, Outcome, ScenarioInfo, Trial, Warning},
     statistics::Spread,
 };
 
@@ -33,12 +33,13 @@ pub struct ScenarioSummary<'a> {
     pub tables: Vec<Table<'a>>,
 }
 
-/// The cells of one endpoint and one way of connecting, by concurrency and then in the order of the
-/// paths, the reference first.
+/// The cells of one endpoint, one way of connecting and one kind of load, by concurrency and then
+/// in the order of the paths, the reference first.
 #[derive(Debug)]
 pub struct Table<'a> {
     pub endpoint: String,
     pub keep_alive: bool,
+    pub is_fixed_rate: bool,
     pub rows: Vec<CellSummary<'a>>,
 }
 
@@ -58,7 +59,7 @@ pub struct CellSummary<'a> {
     /// Against the reference; none of the reference itself.
     pub ratios: Ratios,
     /// The reference's second trial in a block against its first, at this concurrency: what is
-    /// found between things that are equal. `None` without a control.
+    /// found between things that are equal. Of build B, that of A. `None` without a control.
     pub control: Option<Ratios>,
     pub p50_us: Option<Spread>,
     pub p90_us: Option<Spread>,
@@ -97,6 +98,10 @@ pub struct Totals {
     pub elapsed_us: f64,
     pub requests: u64,
     pub good: u64,
+    /// Requests that were due at a fixed rate.
+    pub scheduled: u64,
+    /// Of those, never asked.
+    pub dropped: u64,
     pub body_bytes: u64,
     pub zero_copy_bytes: u64,
     pub copied_bytes: u64,
@@ -152,29 +157,26 @@ impl<'a> ScenarioSummary<'a> {
             .collect();
         roles.sort_by_key(|role| role != CLIENT);
 
-        let keys: BTreeSet<(Option<usize>, &String, bool)> = trials()
-            .map(|trial| {
-                let Cell {
-                    endpoint,
-                    keep_alive,
-                    ..
-                } = &trial.planned.cell;
-                let position = info.endpoints.iter().position(|listed| listed == endpoint);
-                (position, endpoint, *keep_alive)
-            })
-            .collect();
+        let key = |trial: &'a Trial| {
+            let cell = &trial.planned.cell;
+            let position = info.endpoints.iter().position(|it| *it == cell.endpoint);
+            let is_fixed_rate = cell.rate_rps.is_some();
+            (position, &cell.endpoint, cell.keep_alive, is_fixed_rate)
+        };
+        let keys: BTreeSet<_> = trials().map(key).collect();
         let tables = keys
             .into_iter()
-            .map(|(_, endpoint, keep_alive)| {
-                let of_table: Vec<&Trial> = trials()
-                    .filter(|trial| {
-                        let cell = &trial.planned.cell;
-                        cell.endpoint == *endpoint && cell.keep_alive == keep_alive
-                    })
-                    .collect();
-                Table::new(manifest, info, endpoint.clone(), keep_alive, &of_table)
+            .map(|wanted| {
+                let of_table: Vec<&Trial> = trials().filter(|trial| key(trial) == wanted).collect();
+                let (_, endpoint, keep_alive, is_fixed_rate) = wanted;
+                Ok(Table {
+                    endpoint: endpoint.clone(),
+                    keep_alive,
+                    is_fixed_rate,
+                    rows: rows(manifest, info, &of_table)?,
+                })
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, HistogramError>>()?;
         let blocks: BTreeSet<u32> = trials().map(|trial| trial.planned.block).collect();
         Ok(Self {
             info,
@@ -185,51 +187,55 @@ impl<'a> ScenarioSummary<'a> {
     }
 }
 
-impl<'a> Table<'a> {
-    fn new(
-        manifest: &Manifest,
-        info: &ScenarioInfo,
-        endpoint: String,
-        keep_alive: bool,
-        trials: &[&'a Trial],
-    ) -> Result<Self, HistogramError> {
-        let position = |path: &str| manifest.paths.iter().position(|info| info.name == path);
-        let mut cells: Vec<&Cell> = trials.iter().map(|trial| &trial.planned.cell).collect();
-        cells.sort_by_key(|cell| {
-            (
-                cell.concurrency,
-                cell.path != info.reference,
-                position(&cell.path),
-                &cell.path,
-            )
-        });
-        cells.dedup();
-        let rows = cells
-            .into_iter()
-            .map(|cell| {
-                let of_cell: Vec<&Trial> = trials
-                    .iter()
-                    .filter(|trial| trial.planned.cell == *cell)
-                    .copied()
-                    .collect();
-                let reference = Cell {
-                    path: info.reference.clone(),
-                    ..cell.clone()
-                };
-                let of_reference: Vec<&Trial> = trials
-                    .iter()
-                    .filter(|trial| trial.planned.cell == reference)
-                    .copied()
-                    .collect();
-                CellSummary::new(cell, *cell == reference, &of_cell, &of_reference)
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            endpoint,
-            keep_alive,
-            rows,
+/// The cells of a table.
+fn rows<'a>(
+    manifest: &Manifest,
+    info: &ScenarioInfo,
+    trials: &[&'a Trial],
+) -> Result<Vec<CellSummary<'a>>, HistogramError> {
+    let position = |path: &str| manifest.paths.iter().position(|info| info.name == path);
+    let mut cells: Vec<&Cell> = trials.iter().map(|trial| &trial.planned.cell).collect();
+    cells.sort_by_key(|cell| {
+        (
+            cell.rate_rps,
+            cell.concurrency,
+            cell.path != info.reference,
+            position(&cell.path),
+            &cell.path,
+            cell.build,
+        )
+    });
+    cells.dedup();
+    cells
+        .into_iter()
+        .map(|cell| {
+            let of_cell: Vec<&Trial> = trials
+                .iter()
+                .filter(|trial| trial.planned.cell == *cell)
+                .copied()
+                .collect();
+            let reference = Cell {
+                path: info.reference.clone(),
+                ..cell.clone()
+            };
+            let of_reference: Vec<&Trial> = trials
+                .iter()
+                .filter(|trial| trial.planned.cell == reference)
+                .copied()
+                .collect();
+            // Only A's trials have twins.
+            let control = Cell {
+                build: cell.build.map(|_| Build::A),
+                ..reference.clone()
+            };
+            let twins = trials
+                .iter()
+                .filter(|trial| trial.planned.cell == control)
+                .copied();
+            let control = control_of(twins);
+            CellSummary::new(cell, *cell == reference, &of_cell, &of_reference, control)
         })
-    }
+        .collect()
 }
 
 impl<'a> CellSummary<'a> {
@@ -238,12 +244,8 @@ impl<'a> CellSummary<'a> {
         is_reference: bool,
         trials: &[&'a Trial],
         of_reference: &[&Trial],
+        control: Option<Ratios>,
     ) -> Result<Self, HistogramError> {
-        let (first, second): (Vec<&Trial>, Vec<&Trial>) = of_reference
-            .iter()
-            .copied()
-            .partition(|trial| trial.planned.twin == 0);
-        let control = || Blocks::of(&second).over(&Blocks::of(&first)).estimate();
         let blocks = Blocks::of(trials);
         let series = match is_reference {
             true => blocks.series(),
@@ -282,7 +284,7 @@ impl<'a> CellSummary<'a> {
             blocks,
             series,
             is_reference,
-            control: (!second.is_empty()).then(control),
+            control,
             p50_us: latency(|load| load.latency.p50_us),
             p90_us: latency(|load| load.latency.p90_us),
             p95_us: latency(|load| load.latency.p95_us),
@@ -328,6 +330,10 @@ impl Totals {
             totals.elapsed_us += load.elapsed_us;
             totals.requests += load.requests;
             totals.good += load.good;
+            if let Some(open) = &load.open_loop {
+                totals.scheduled += open.scheduled;
+                totals.dropped += open.dropped;
+            }
             totals.body_bytes += load.body_bytes;
             totals.zero_copy_bytes += trial.counter("tunnel_zero_copy_bytes");
             totals.copied_bytes += trial.counter("tunnel_copied_bytes");
@@ -338,6 +344,14 @@ impl Totals {
         }
         totals
     }
+}
+
+/// The second trial of a block over the first. `None` if none is a second one.
+fn control_of<'t>(trials: impl Iterator<Item = &'t Trial>) -> Option<Ratios> {
+    let (first, second): (Vec<&Trial>, Vec<&Trial>) =
+        trials.partition(|trial| trial.planned.twin == 0);
+    let control = || Blocks::of(&second).over(&Blocks::of(&first)).estimate();
+    (!second.is_empty()).then(control)
 }
 
 fn failure(trial: &Trial) -> Option<&Failure> {

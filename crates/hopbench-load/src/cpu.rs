@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::Duration,
 };
@@ -22,6 +22,8 @@ pub(crate) struct Usage {
     pub(crate) cpu_us: f64,
     pub(crate) peak_rss_kib: u64,
     pub(crate) context_switches: u64,
+    /// Sockets that were open in the middle of the load; `None` if it ended before.
+    pub(crate) connections: Option<usize>,
 }
 
 /// The thread that runs oha, and so its workers.
@@ -36,7 +38,7 @@ pub(crate) fn measure(
     duration: Duration,
     load: impl FnOnce() -> anyhow::Result<()> + Send,
 ) -> anyhow::Result<Usage> {
-    let before = usage()?;
+    let before = Usage::until_now()?;
     let (finished, finish) = mpsc::channel::<()>();
     let after = thread::scope(|scope| {
         let load = thread::Builder::new()
@@ -46,20 +48,37 @@ pub(crate) fn measure(
                 drop(finished);
                 result
             })?;
+        let connections = connections_after(duration / 2, &finish)?;
         // Ends early only if the load has.
-        let mut ended = finish.recv_timeout(duration);
+        let mut ended = finish.recv_timeout(duration - duration / 2);
         while ended == Err(RecvTimeoutError::Timeout) && workers()? > 0 {
             ended = finish.recv_timeout(LOOK_INTERVAL);
         }
-        let after = usage()?;
+        let after = Usage {
+            connections,
+            ..Usage::until_now()?
+        };
         load.join().map_err(|_| anyhow::anyhow!("oha panicked"))??;
         anyhow::Ok(after)
     })?;
-    Ok(Usage {
-        cpu_us: after.cpu_us - before.cpu_us,
-        peak_rss_kib: after.peak_rss_kib,
-        context_switches: after.context_switches - before.context_switches,
-    })
+    Ok(after.since(before))
+}
+
+/// How many connections are open after that time, unless the load is over by then. This process has
+/// no other sockets.
+pub(crate) fn connections_after(
+    time: Duration,
+    finish: &Receiver<()>,
+) -> anyhow::Result<Option<usize>> {
+    if finish.recv_timeout(time) != Err(RecvTimeoutError::Timeout) {
+        return Ok(None);
+    }
+    let is_socket = |file: &fs::DirEntry| {
+        // A file may be closed while it is looked at.
+        fs::read_link(file.path()).is_ok_and(|link| link.to_string_lossy().starts_with("socket:"))
+    };
+    let files = fs::read_dir("/proc/self/fd")?.filter_map(Result::ok);
+    Ok(Some(files.filter(is_socket).count()))
 }
 
 /// oha's worker threads that are running.
@@ -74,13 +93,26 @@ fn workers() -> io::Result<usize> {
     Ok(threads.saturating_sub(1))
 }
 
-fn usage() -> anyhow::Result<Usage> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    let cpu = usage.user_time() + usage.system_time();
-    let switches = usage.voluntary_context_switches() + usage.involuntary_context_switches();
-    Ok(Usage {
-        cpu_us: cpu.num_microseconds() as f64,
-        peak_rss_kib: usage.max_rss().try_into()?,
-        context_switches: switches.try_into()?,
-    })
+impl Usage {
+    /// Since this process began.
+    pub(crate) fn until_now() -> anyhow::Result<Self> {
+        let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+        let cpu = usage.user_time() + usage.system_time();
+        let switches = usage.voluntary_context_switches() + usage.involuntary_context_switches();
+        Ok(Self {
+            cpu_us: cpu.num_microseconds() as f64,
+            peak_rss_kib: usage.max_rss().try_into()?,
+            context_switches: switches.try_into()?,
+            connections: None,
+        })
+    }
+
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            cpu_us: self.cpu_us - before.cpu_us,
+            peak_rss_kib: self.peak_rss_kib,
+            context_switches: self.context_switches - before.context_switches,
+            connections: self.connections,
+        }
+    }
 }

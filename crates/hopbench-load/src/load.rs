@@ -1,42 +1,16 @@
-//! Runs oha and puts together what it measured.
+//! The closed loop: runs oha and puts together what it measured.
 
 use std::{collections::BTreeMap, fs::File, io::Read, os::fd::AsRawFd, time::Instant};
 
 use anyhow::Context;
 use clap::Parser;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::{
     Options, cpu,
-    records::{Database, Latency, Tally},
+    records::Database,
+    result::{LoadResult, Outcome},
 };
-
-/// The result of one load.
-#[derive(Debug, Serialize)]
-struct LoadResult {
-    generator: &'static str,
-    /// From the first request's start to the last one's end, in microseconds.
-    elapsed_us: f64,
-    /// Answered, rightly or wrongly, or failed.
-    requests: u64,
-    /// Answered with the expected status and length.
-    good: u64,
-    /// Answered otherwise: how, and how often.
-    wrong: BTreeMap<String, u64>,
-    /// Not answered: why, and how often.
-    errors: BTreeMap<String, u64>,
-    /// Bytes of all bodies received.
-    body_bytes: u64,
-    /// Connections that requests had to wait for, as oha reports it: the longest dial-up.
-    connect_us_max: Option<f64>,
-    latency: Latency,
-    /// CPU time of this process while it put on the load, in microseconds.
-    cpu_us: f64,
-    /// Peak memory of this process, in KiB.
-    peak_rss_kib: u64,
-    context_switches: u64,
-    threads: usize,
-}
 
 /// What is read of oha's own output.
 #[derive(Debug, Deserialize)]
@@ -65,8 +39,8 @@ struct DialUp {
     slowest: Option<f64>,
 }
 
-/// Runs the load; the result as JSON.
-pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
+/// Runs the load.
+pub(crate) fn run(options: &Options) -> anyhow::Result<LoadResult> {
     // In memory, as the records are: nothing is left on a disk, however this process ends.
     let output = rustix::fs::memfd_create("oha.json", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut output = File::from(output);
@@ -96,30 +70,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
         .read_to_string(&mut text)
         .context("oha wrote no result")?;
     let output: OhaOutput = serde_json::from_str(&text).context("oha's result has changed")?;
-    let Tally {
-        good,
-        wrong,
-        body_bytes,
-        latency,
-    } = database.tally(options.expect_status, options.expect_length)?;
-    let answered = good + wrong.values().sum::<u64>();
-    let failed: u64 = output.error_distribution.values().sum();
-    let result = LoadResult {
+    LoadResult::of(Outcome {
         generator: "oha 1.16.0",
         elapsed_us: output.summary.total * 1e6,
-        requests: answered + failed,
-        good,
-        wrong,
+        tally: database.tally(options.expected())?,
         errors: output.error_distribution,
-        body_bytes,
         connect_us_max: output.details.dial_up.slowest.map(|seconds| seconds * 1e6),
-        latency,
-        cpu_us: usage.cpu_us,
-        peak_rss_kib: usage.peak_rss_kib,
-        context_switches: usage.context_switches,
+        usage,
         threads,
-    };
-    Ok(serde_json::to_string(&result)?)
+        open_loop: None,
+    })
 }
 
 /// oha takes its options from a command line only.

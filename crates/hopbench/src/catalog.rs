@@ -1,8 +1,9 @@
-//! What can be run: paths and scenarios, each a TOML file.
+//! What can be run, and how it is judged: paths, scenarios and gates, each a TOML file.
 //!
 //! Those in `catalog/` are built into the binary; any other file is named on the command line by
 //! its path. A name is a file's name without its ending.
 
+mod case;
 mod path;
 mod scenario;
 mod template;
@@ -13,11 +14,13 @@ use std::{
     path::Path,
 };
 
+use hopbench_analysis::gate::Policy;
 use include_dir::{Dir, include_dir};
 
 pub(crate) use self::{
+    case::{Case, Expectation},
     path::{PathDefinition, ProcessDefinition},
-    scenario::{CONCURRENCY_MAX, ScenarioDefinition, Target},
+    scenario::{CONCURRENCY_MAX, RATE_RPS_MAX, Rates, ScenarioDefinition, Target},
     template::{Fill, Template},
 };
 
@@ -28,6 +31,8 @@ static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalog");
 pub enum CatalogError {
     #[error("{0}")]
     Endpoint(String),
+    #[error("{0}")]
+    Gate(String),
     #[error(
         "two paths are named '{name}', after their files, and they differ: expected names that \
          differ; rename a file"
@@ -46,11 +51,15 @@ pub enum CatalogError {
     },
 }
 
-/// All paths and scenarios that are built in.
+/// All that is built in.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     pub(crate) paths: Vec<PathDefinition>,
     pub(crate) scenarios: Vec<ScenarioDefinition>,
+    /// The first is what a run is judged by unless something else is asked for.
+    pub(crate) gates: Vec<Policy>,
+    /// Of the self-test.
+    pub(crate) cases: Vec<Case>,
 }
 
 impl Catalog {
@@ -67,6 +76,8 @@ impl Catalog {
         Ok(Self {
             paths,
             scenarios: built_in("scenarios", ScenarioDefinition::parse)?,
+            gates: built_in("gates", policy)?,
+            cases: built_in("cases", Case::parse)?,
         })
     }
 
@@ -74,9 +85,6 @@ impl Catalog {
     pub(crate) fn paths(&self, selector: &str) -> Result<Vec<PathDefinition>, CatalogError> {
         if selector == "*" {
             return Ok(self.paths.clone());
-        }
-        if is_file(selector) {
-            return Ok(vec![from_file(selector, PathDefinition::parse)?]);
         }
         if let Some(tag) = selector.strip_prefix("tag:") {
             let tagged = self
@@ -97,28 +105,67 @@ impl Catalog {
                 false => Ok(tagged),
             };
         }
-        match self.paths.iter().find(|path| path.name == selector) {
-            Some(path) => Ok(vec![path.clone()]),
-            None => {
-                let names = self.paths.iter().map(|path| path.name.as_str());
-                Err(unknown("path", selector, names.collect()))
-            }
-        }
+        let name_of = |path: &PathDefinition| path.name.clone();
+        let path = find(
+            "path",
+            selector,
+            &self.paths,
+            name_of,
+            PathDefinition::parse,
+        )?;
+        Ok(vec![path])
     }
 
     /// The scenario of that name, or in that file.
     pub(crate) fn scenario(&self, name: &str) -> Result<ScenarioDefinition, CatalogError> {
-        if is_file(name) {
-            return from_file(name, ScenarioDefinition::parse);
-        }
-        match self.scenarios.iter().find(|scenario| scenario.name == name) {
-            Some(scenario) => Ok(scenario.clone()),
-            None => {
-                let names = self.scenarios.iter().map(|scenario| scenario.name.as_str());
-                Err(unknown("scenario", name, names.collect()))
-            }
-        }
+        let name_of = |scenario: &ScenarioDefinition| scenario.name.clone();
+        find(
+            "scenario",
+            name,
+            &self.scenarios,
+            name_of,
+            ScenarioDefinition::parse,
+        )
     }
+
+    /// The case of that name, or in that file.
+    pub(crate) fn case(&self, name: &str) -> Result<Case, CatalogError> {
+        find(
+            "case",
+            name,
+            &self.cases,
+            |case| case.name.clone(),
+            Case::parse,
+        )
+    }
+
+    /// The policy of that name, or in that file.
+    pub(crate) fn gate(&self, name: &str) -> Result<Policy, CatalogError> {
+        find("gate", name, &self.gates, |gate| gate.name.clone(), policy)
+    }
+}
+
+/// The definition of that name, or in that file.
+fn find<T: Clone>(
+    kind: &'static str,
+    name: &str,
+    known: &[T],
+    name_of: fn(&T) -> String,
+    parse: fn(&str, &str) -> Result<T, String>,
+) -> Result<T, CatalogError> {
+    if is_file(name) {
+        return from_file(name, parse);
+    }
+    let named = known.iter().find(|one| name_of(one) == name);
+    named.cloned().ok_or_else(|| {
+        let names: Vec<String> = known.iter().map(name_of).collect();
+        unknown(kind, name, names.iter().map(String::as_str).collect())
+    })
+}
+
+fn policy(name: &str, text: &str) -> Result<Policy, String> {
+    let file = toml::from_str(text).map_err(|error| error.to_string())?;
+    Policy::new(name, file)
 }
 
 /// A hint for a misspelt word: the most similar of those known, if one is similar.
@@ -238,6 +285,23 @@ mod tests {
                 catalog.paths(&rule.than).expect(&rule.than);
             }
         }
+    }
+
+    #[test]
+    fn a_run_is_judged_by_the_default() {
+        let catalog = Catalog::built_in().expect("valid");
+        let gate = &catalog.gates[0];
+        let guardrails: Vec<String> = gate.guardrails.iter().map(ToString::to_string).collect();
+        let expected = [
+            "RPS falls by at most 15 %",
+            "p95 rises by at most 20 %",
+            "growth of RSS rises by at most 128 MiB",
+            "errors <= 0",
+        ];
+        assert_eq!(
+            (gate.name.as_str(), guardrails),
+            ("default", expected.map(str::to_owned).into())
+        );
     }
 
     #[test]

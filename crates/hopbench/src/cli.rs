@@ -32,9 +32,9 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// What can be run: paths and scenarios
+    /// What can be run: paths, scenarios and gates
     List,
-    /// Everything about a path, a scenario or an endpoint
+    /// Everything about a path, a scenario, a gate or an endpoint
     Describe(Describe),
     /// Whether this machine can measure, and what is missing
     Doctor,
@@ -44,17 +44,27 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Measure
     Run(Run),
+    /// Measure two builds of this workspace against each other, in the same blocks
+    Ab(Ab),
+    /// Find the largest rate that each path holds
+    Calibrate(Calibrate),
     /// Write the report of a run anew
     Report(Report),
     /// Tell two runs apart, cell by cell
     Compare(Compare),
+    /// Judge a run by a policy of guardrails: passed, regressed or inconclusive
+    Gate(Gate),
+    /// Whether a gate works on this machine: false alarms, and costs that are put in and found
+    SelfTest(SelfTest),
+    /// Follow figures over many runs, and where they changed
+    History(History),
     /// How far a run is, from another terminal
     Status(Status),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Describe {
-    /// Name or file of a path or scenario, or an endpoint such as '/small'
+    /// Name or file of a path, scenario or gate, or an endpoint such as '/small'
     pub(crate) name: String,
 }
 
@@ -81,6 +91,13 @@ pub(crate) struct Run {
     pub(crate) choice: Choice,
     #[command(flatten)]
     pub(crate) until: Until,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+/// How to measure, whatever it is.
+#[derive(Debug, Args)]
+pub(crate) struct How {
     /// Seed of the order [default: from the clock; it is recorded]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
@@ -94,6 +111,39 @@ pub(crate) struct Run {
     #[arg(long, value_name = "MS", default_value_t = 5_000,
         value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub(crate) request_timeout_ms: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ab {
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    /// What is there: a revision, a checkout, or a directory with built programs
+    #[arg(long, value_name = "DIR_OR_REV")]
+    pub(crate) a: String,
+    /// What may become of it: the same
+    #[arg(long, value_name = "DIR_OR_REV")]
+    pub(crate) b: String,
+    /// Judge what was measured, as 'hopbench gate' would
+    #[arg(long)]
+    pub(crate) gate: bool,
+    /// Name or file of the policy [default: the first that 'hopbench list' names]
+    #[arg(long, value_name = "POLICY", requires = "gate")]
+    pub(crate) policy: Option<String>,
+    /// Measure again where something regressed; only what does so both times counts
+    #[arg(long, requires = "gate")]
+    pub(crate) confirm: bool,
+    #[command(flatten)]
+    pub(crate) output: GateOutput,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Calibrate {
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    #[command(flatten)]
+    pub(crate) how: How,
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +167,67 @@ pub(crate) struct Compare {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct History {
+    /// Add this run's figures first
+    #[arg(long, value_name = "RUN")]
+    pub(crate) add: Option<PathBuf>,
+    /// Where the history is, a row per line
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "bench_results/history.jsonl"
+    )]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SelfTest {
+    /// Only these cases, by name or file [default: all]
+    #[arg(long = "case", value_name = "CASE", value_delimiter = ',')]
+    pub(crate) cases: Vec<String>,
+    /// How many gates for each case
+    #[arg(long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) gates: u16,
+    /// How long each gate may measure, such as '90s' or '5m' [default: what the case says]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) time: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+/// Where verdicts go besides stdout.
+#[derive(Debug, Args)]
+pub(crate) struct GateOutput {
+    /// Write the verdicts as JUnit's XML, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Write them as Markdown for a comment, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
+    /// Print them as GitHub's workflow commands, too (with JSON: to stderr)
+    #[arg(long)]
+    pub(crate) annotations: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Gate {
+    /// Directory of the run [default: the latest]
+    pub(crate) run: Option<PathBuf>,
+    /// Name or file of the policy [default: the first that 'hopbench list' names]
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) policy: Option<String>,
+    /// Directory of the run to judge it against, unless it is of two builds
+    #[arg(long, value_name = "RUN")]
+    pub(crate) base: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: GateOutput,
+    /// Where runs are looked for
+    #[arg(long, value_name = "DIR", default_value = "bench_results")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Status {
     /// Directory of the run [default: the latest]
     pub(crate) run: Option<PathBuf>,
@@ -134,7 +245,7 @@ pub(crate) struct Until {
     pub(crate) until: Option<f64>,
     /// Add no block that would not be finished by then, such as '90s', '30m' or '2h'
     #[arg(long, value_name = "TIME", default_value = "1h", requires = "until",
-        value_parser = duration)]
+        value_parser = parse_duration)]
     pub(crate) max_time: Duration,
 }
 
@@ -159,7 +270,8 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// Seconds, minutes or hours.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     const SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
     let units = [("s", 1.0), ("m", 60.0), ("h", 3600.0)];
     let parsed = units.iter().find_map(|(unit, seconds)| {
@@ -200,6 +312,9 @@ pub(crate) struct Choice {
     /// With these many connections instead
     #[arg(long, value_name = "N", value_delimiter = ',')]
     concurrency: Vec<u32>,
+    /// Ask at these rates instead, in requests per second, however long the answers take
+    #[arg(long = "rate", value_name = "RPS", value_delimiter = ',')]
+    rates: Vec<u32>,
     /// Load each cell for this long instead
     #[arg(long, value_name = "MS")]
     duration_ms: Option<u64>,
@@ -220,6 +335,7 @@ impl Choice {
             paths: self.paths.clone(),
             endpoints: self.endpoints.clone(),
             concurrency: self.concurrency.clone(),
+            rates: self.rates.clone(),
             duration_ms: self.duration_ms,
             warm_up_ms: self.warm_up_ms,
             blocks: self.blocks,

@@ -1,12 +1,17 @@
 //! The subcommands, each in a file of its name.
 
+mod ab;
+mod calibrate;
 mod compare;
 mod describe;
 mod doctor;
+mod gate;
+mod history;
 mod list;
 mod plan;
 mod report;
 mod run;
+mod self_test;
 mod status;
 mod verify;
 
@@ -36,13 +41,18 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         format: cli.format,
     };
     match &cli.command {
+        Command::Ab(options) => ab::run(&context, options),
+        Command::Calibrate(options) => calibrate::run(&context, options),
         Command::Compare(options) => compare::run(&context, options),
         Command::Describe(options) => describe::run(&context, options),
         Command::Doctor => doctor::run(&context),
+        Command::Gate(options) => gate::run(&context, options),
+        Command::History(options) => history::run(&context, options),
         Command::List => list::run(&context),
         Command::Plan(options) => plan::run(&context, options),
         Command::Report(options) => report::run(&context, options),
         Command::Run(options) => run::run(&context, options),
+        Command::SelfTest(options) => self_test::run(&context, options),
         Command::Status(options) => status::run(&context, options),
         Command::Verify(options) => verify::run(&context, options),
     }

@@ -3,9 +3,12 @@
 //! | module | what |
 //! |---|---|
 //! | `cli`, `cmd` | the command line; one file per subcommand |
-//! | `catalog` | paths and scenarios: TOML files into checked definitions |
+//! | `catalog` | paths, scenarios and gates: TOML files into checked definitions |
 //! | `selection` | what a command works on: scenarios, their paths, the answers they must give |
 //! | `plan` | the trials, in a seeded random order |
+//! | `knee` | the largest rate that a path holds |
+//! | `builds` | two builds of this workspace, to be measured against each other |
+//! | `measure` | one run, from what was selected to its records |
 //! | `until` | more blocks, until intervals are narrow |
 //! | `runner` | goes through a plan; every record is kept before the next trial |
 //! | `trial` | one trial with real processes and a real load |
@@ -17,11 +20,14 @@
 //! exit codes, and no path or scenario is known here by name.
 #![forbid(unsafe_code)]
 
+mod builds;
 mod catalog;
 mod cli;
 mod cmd;
 mod http;
+mod knee;
 mod machine;
+mod measure;
 mod plan;
 mod process;
 mod progress;
@@ -41,11 +47,11 @@ pub use crate::{catalog::CatalogError, cli::Cli};
 
 /// Exit codes beyond 0 (fine) and the interruption's 130.
 pub(crate) mod exit {
-    /// Trials failed, or requests got no right answer.
+    /// Trials failed, requests got no right answer, or a gate found a regression.
     pub(crate) const FAILED: u8 = 1;
     /// A mistake on the command line or in a file it names.
     pub(crate) const USAGE: u8 = 2;
-    /// There is nothing to say: two runs are not comparable.
+    /// There is nothing to say: two runs are not comparable, or a gate has not enough to go by.
     pub(crate) const INCONCLUSIVE: u8 = 3;
     /// Something about the machine: a program is missing, a directory can't be written.
     pub(crate) const ENVIRONMENT: u8 = 4;

@@ -19,6 +19,7 @@ pub(crate) fn describe(directory: &Path) -> Machine {
         operating_system: operating_system(),
         virtualization: virtualization(),
         governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         cgroup: cgroup_limits(),
         storage: storage(directory),
         network: network(),
@@ -143,6 +144,59 @@ fn cgroup_limits() -> BTreeMap<String, String> {
         }
     }
     limits
+}
+
+/// Clocks that can't be read without the kernel.
+const SLOW_CLOCKS: [&str; 3] = ["acpi_pm", "hpet", "jiffies"];
+
+/// Conditions that make figures doubtful: what was looked at, and what is wrong with it.
+pub(crate) fn doubts() -> [(&'static str, Option<String>); 5] {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let load = load_average_per_core().unwrap_or_default();
+    let Machine {
+        governor,
+        clock_source,
+        ..
+    } = describe(Path::new("."));
+    [
+        (
+            "build",
+            (profile() != "release")
+                .then(|| "built without optimisation: use 'cargo build --release'".to_owned()),
+        ),
+        (
+            "cores",
+            (cores < 2).then(|| "the load generator and the servers share one core".to_owned()),
+        ),
+        (
+            "load average",
+            (load > 0.5).then(|| {
+                format!("{load:.1} per core: something else is running; wait until it is done")
+            }),
+        ),
+        (
+            "clock source",
+            SLOW_CLOCKS.contains(&clock_source.as_str()).then(|| {
+                format!(
+                    "'{clock_source}': reading the time is a system call, which the load \
+                     generator makes twice per request; 'tsc' needs none"
+                )
+            }),
+        ),
+        (
+            "governor",
+            (!governor.is_empty() && governor != "performance").then(|| {
+                format!("'{governor}': the clock changes with the load; 'performance' keeps it")
+            }),
+        ),
+    ]
+}
+
+/// Files that one process of a path holds open at a concurrency: the built-in origin shares the
+/// plugin's, so that a connection takes three there, and a proxy takes two. Without any connection
+/// there are some dozens.
+pub(crate) fn open_files_needed(concurrency: u32) -> u64 {
+    u64::from(concurrency) * 3 + 128
 }
 
 /// The mount that holds `directory`: device and file system.

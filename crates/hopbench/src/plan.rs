@@ -1,7 +1,10 @@
 //! Scenarios into a flat list of trials, in the order in which they are run.
 
 use fastrand::Rng;
-use hopbench_analysis::record::{Cell, Plan, PlannedTrial};
+use hopbench_analysis::{
+    estimate::BLOCKS_MAX,
+    record::{Build, Cell, Plan, PlannedTrial},
+};
 
 use crate::{
     progress::seconds,
@@ -11,16 +14,17 @@ use crate::{
 
 /// What a trial takes besides its load: starting, verifying, evaluating and stopping, in
 /// milliseconds. Only for the estimate.
-const TRIAL_OVERHEAD_MS: u64 = 450;
-
-/// Most blocks to which any are added: estimates look at no more.
-const ESTIMATE_BLOCKS_MAX: u32 = 200;
+pub(crate) const TRIAL_OVERHEAD_MS: u64 = 450;
 
 /// Plans blocks: every cell of a scenario once, in a random order of its own. The same seed gives
 /// the same orders.
 #[derive(Debug)]
 pub(crate) struct Planner<'a> {
     scenarios: &'a [SelectedScenario],
+    /// Whether every cell is measured with two builds.
+    of_builds: bool,
+    /// If there are any, the only cells to plan; they are of no build.
+    only: Option<&'a [Cell]>,
     rng: Rng,
     /// Of each scenario, the blocks planned so far.
     blocks: Vec<u32>,
@@ -29,9 +33,16 @@ pub(crate) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    pub(crate) fn new(selection: &'a Selection, seed: u64) -> Self {
+    pub(crate) fn new(
+        selection: &'a Selection,
+        seed: u64,
+        of_builds: bool,
+        only: Option<&'a [Cell]>,
+    ) -> Self {
         Self {
             scenarios: &selection.scenarios,
+            of_builds,
+            only,
             rng: Rng::with_seed(seed),
             blocks: vec![0; selection.scenarios.len()],
             trials: 0,
@@ -55,20 +66,19 @@ impl<'a> Planner<'a> {
     /// One more block of a scenario; `None` if it has as many as there may be.
     pub(crate) fn block(&mut self, scenario: &str) -> Option<Vec<PlannedTrial>> {
         let index = self.index(scenario)?;
-        (self.blocks[index] < ESTIMATE_BLOCKS_MAX).then(|| self.next_block(index))
+        (!self.is_full(scenario)).then(|| self.next_block(index))
     }
 
     /// Whether a scenario has as many blocks as there may be.
     pub(crate) fn is_full(&self, scenario: &str) -> bool {
         let index = self.index(scenario);
-        index.is_none_or(|index| self.blocks[index] >= ESTIMATE_BLOCKS_MAX)
+        index.is_none_or(|index| self.blocks[index] as usize >= BLOCKS_MAX)
     }
 
     /// How long a block of a scenario takes, about.
     pub(crate) fn block_ms(&self, scenario: &str) -> u64 {
-        self.index(scenario).map_or(0, |index| {
-            estimate_ms(&block_trials(&self.scenarios[index], 0))
-        })
+        self.index(scenario)
+            .map_or(0, |index| estimate_ms(&self.block_trials(index)))
     }
 
     /// What is added to the plan for a goal.
@@ -93,9 +103,28 @@ impl<'a> Planner<'a> {
         names.position(|name| name == scenario)
     }
 
+    /// A block without its number, in no order.
+    fn block_trials(&self, index: usize) -> Vec<PlannedTrial> {
+        let mut trials = block_trials(&self.scenarios[index], self.of_builds);
+        if let Some(only) = self.only {
+            let is_of_them = |cell: &Cell| {
+                let build = None;
+                only.contains(&Cell {
+                    build,
+                    ..cell.clone()
+                })
+            };
+            trials.retain(|trial| is_of_them(&trial.cell));
+        }
+        trials
+    }
+
     fn next_block(&mut self, index: usize) -> Vec<PlannedTrial> {
         self.blocks[index] += 1;
-        let mut block = block_trials(&self.scenarios[index], self.blocks[index]);
+        let mut block = self.block_trials(index);
+        for trial in &mut block {
+            trial.block = self.blocks[index];
+        }
         self.rng.shuffle(&mut block);
         for trial in &mut block {
             self.trials += 1;
@@ -111,23 +140,26 @@ pub(crate) fn estimate_ms(trials: &[PlannedTrial]) -> u64 {
     trials.iter().map(trial_ms).sum()
 }
 
-fn block_trials(scenario: &SelectedScenario, block: u32) -> Vec<PlannedTrial> {
+fn block_trials(scenario: &SelectedScenario, of_builds: bool) -> Vec<PlannedTrial> {
     let definition = &scenario.definition;
     let mut trials = Vec::new();
     for target in &scenario.targets {
         for concurrency in &definition.concurrency {
-            for path in &scenario.paths {
-                let twice = definition.control && *path == scenario.reference;
-                for twin in 0..=u8::from(twice) {
+            let rates = scenario.rates(target, *concurrency);
+            for (path, rate_rps) in product(&scenario.paths, &rates) {
+                let is_reference = *path == scenario.reference;
+                for (build, twin) in occurrences(definition.control && is_reference, of_builds) {
                     trials.push(PlannedTrial {
                         trial: 0,
-                        block,
+                        block: 0,
                         cell: Cell {
                             scenario: definition.name.clone(),
                             endpoint: target.to_string(),
                             path: path.clone(),
                             concurrency: *concurrency,
                             keep_alive: definition.keep_alive,
+                            rate_rps: *rate_rps,
+                            build,
                         },
                         twin,
                         duration_ms: definition.duration_ms,
@@ -138,6 +170,24 @@ fn block_trials(scenario: &SelectedScenario, block: u32) -> Vec<PlannedTrial> {
         }
     }
     trials
+}
+
+fn product<'a, A, B>(ones: &'a [A], others: &'a [B]) -> impl Iterator<Item = (&'a A, &'a B)> {
+    ones.iter()
+        .flat_map(move |one| others.iter().map(move |other| (one, other)))
+}
+
+/// How often a cell is in a block. Of two builds, the first is its own control.
+fn occurrences(twice: bool, of_builds: bool) -> Vec<(Option<Build>, u8)> {
+    match (of_builds, twice) {
+        (false, false) => vec![(None, 0)],
+        (false, true) => vec![(None, 0), (None, 1)],
+        (true, _) => vec![
+            (Some(Build::A), 0),
+            (Some(Build::A), 1),
+            (Some(Build::B), 0),
+        ],
+    }
 }
 
 #[cfg(test)]
@@ -158,6 +208,7 @@ mod tests {
             paths: vec!["direct".to_owned(), "rapace-stream".to_owned()],
             targets,
             definition,
+            knees: BTreeMap::new(),
         };
         Selection {
             scenarios: vec![scenario],
@@ -168,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_block_has_every_cell_once_and_the_reference_twice() {
-        let plan = Planner::new(&selection(), 7).plan();
+        let plan = Planner::new(&selection(), 7, false, None).plan();
         for block in 1..=2 {
             let mut cells: Vec<String> = plan
                 .trials
@@ -194,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_seed_decides_the_order_and_blocks_differ() {
-        let order = |seed| Planner::new(&selection(), seed).plan().trials;
+        let order = |seed| Planner::new(&selection(), seed, false, None).plan().trials;
         assert_eq!(order(7), order(7));
         assert_ne!(order(7), order(8));
         let cells = |trials: &[PlannedTrial]| -> Vec<(Cell, u8)> {
@@ -210,7 +261,7 @@ mod tests {
     #[test]
     fn blocks_that_are_added_go_on_where_the_plan_ends() {
         let selection = selection();
-        let mut planner = Planner::new(&selection, 7);
+        let mut planner = Planner::new(&selection, 7, false, None);
         let planned = planner.plan();
         let block = planner.block("http-tunnel").expect("there may be more");
         assert_eq!(block.len(), 12);
@@ -220,19 +271,19 @@ mod tests {
         assert_eq!(planner.block("absent"), None);
         assert_eq!(planner.block_ms("http-tunnel"), planned.estimate_ms / 2);
         while planner.block("http-tunnel").is_some() {}
-        assert_eq!(planner.blocks, [ESTIMATE_BLOCKS_MAX]);
+        assert_eq!(planner.blocks[0] as usize, BLOCKS_MAX);
 
         // As if they had been planned at once.
         let mut three = self::selection();
         three.scenarios[0].definition.blocks = 3;
-        let at_once = Planner::new(&three, 7).plan().trials;
+        let at_once = Planner::new(&three, 7, false, None).plan().trials;
         assert_eq!(at_once[24..], block);
     }
 
     /// The order is part of a result: another release of the random numbers must not change it.
     #[test]
     fn the_order_of_a_seed_is_what_it_was() {
-        let first: Vec<String> = Planner::new(&selection(), 1).plan().trials[..4]
+        let first: Vec<String> = Planner::new(&selection(), 1, false, None).plan().trials[..4]
             .iter()
             .map(|trial| format!("{} {}", trial.cell.path, trial.cell.endpoint))
             .collect();

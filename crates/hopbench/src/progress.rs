@@ -41,8 +41,15 @@ impl Progress {
         }
     }
 
-    /// The plan has grown.
-    pub(crate) fn extend(&mut self, plan: &Plan) {
+    /// The plan has grown, for these reasons.
+    pub(crate) fn extend(&mut self, plan: &Plan, reasons: &[String]) {
+        for reason in reasons {
+            match &self.view {
+                View::Bar(bar) => bar.println(reason),
+                View::Lines => say(reason),
+                View::Silent => {}
+            }
+        }
         self.planned = plan.trials.len();
         self.blocks = blocks(plan);
         if let View::Bar(bar) = &self.view {
@@ -60,7 +67,7 @@ impl Progress {
 
     pub(crate) fn end(&mut self, trial: &Trial) {
         self.done += 1;
-        let line = || format!("{} {}", cell(&trial.planned), result(trial));
+        let line = || line(trial);
         match &self.view {
             View::Bar(bar) => {
                 bar.inc(1);
@@ -104,11 +111,19 @@ fn bar(trials: usize) -> ProgressBar {
     ProgressBar::new(trials as u64).with_style(style.progress_chars("=> "))
 }
 
+/// What a trial yielded, in short.
+pub(crate) fn line(trial: &Trial) -> String {
+    format!("{} {}", cell(&trial.planned), result(trial))
+}
+
 fn cell(planned: &PlannedTrial) -> String {
     let cell = &planned.cell;
     format!(
         "{} {} {} c={}",
-        cell.scenario, cell.path, cell.endpoint, cell.concurrency
+        cell.scenario,
+        cell.path,
+        cell.endpoint,
+        cell.load()
     )
 }
 

@@ -44,6 +44,7 @@ const MANIFEST: &str = "manifest.json";
 const PLAN: &str = "plan.json";
 const STATE: &str = "state.json";
 const TRIALS: &str = "trials.jsonl";
+const CALIBRATION: &str = "calibration.jsonl";
 
 /// A record with its logs takes about this much, in bytes. For the check before the first trial.
 const TRIAL_BYTES: u64 = 64 * 1024;
@@ -135,10 +136,10 @@ impl RunDir {
 
     pub(crate) fn manifest(&self) -> anyhow::Result<Manifest> {
         let manifest: Manifest = self.read_json(MANIFEST)?;
-        if manifest.schema != SCHEMA {
+        if !(1..=SCHEMA).contains(&manifest.schema) {
             bail!(
-                "'{}' has schema {}, this hopbench reads {SCHEMA}; use the hopbench that wrote it \
-                 ({})",
+                "'{}' has schema {}, this hopbench reads 1 to {SCHEMA}; use the hopbench that \
+                 wrote it ({})",
                 self.path.display(),
                 manifest.schema,
                 manifest.hopbench
@@ -163,8 +164,25 @@ impl RunDir {
         self.read_json(STATE)
     }
 
+    pub(crate) fn write_phase(&self, phase: Phase) -> anyhow::Result<()> {
+        self.write_state(&State {
+            pid: std::process::id(),
+            phase,
+            trial: 0,
+        })
+    }
+
+    /// For the trials that look for knees.
+    pub(crate) fn calibration_writer(&self) -> anyhow::Result<TrialWriter> {
+        self.writer(CALIBRATION)
+    }
+
     pub(crate) fn trial_writer(&self) -> anyhow::Result<TrialWriter> {
-        let path = self.path.join(TRIALS);
+        self.writer(TRIALS)
+    }
+
+    fn writer(&self, name: &str) -> anyhow::Result<TrialWriter> {
+        let path = self.path.join(name);
         let file = OpenOptions::new().create_new(true).append(true).open(&path);
         let file = file.with_context(|| format!("could not create '{}'", path.display()))?;
         Ok(TrialWriter { file, path })

@@ -1,6 +1,6 @@
 //! Goes through a plan, trial by trial, and keeps what each yields.
 
-use hopbench_analysis::record::{Plan, PlannedTrial, Trial};
+use hopbench_analysis::record::{Outcome, Plan, PlannedTrial, Source, Trial, Warning};
 
 use crate::{
     plan::estimate_ms,
@@ -17,11 +17,19 @@ pub(crate) struct Ended {
     pub(crate) interrupted: bool,
 }
 
+/// What is added to a plan.
+#[derive(Debug, Default)]
+pub(crate) struct Added {
+    pub(crate) trials: Vec<PlannedTrial>,
+    /// A line for each block.
+    pub(crate) reasons: Vec<String>,
+}
+
 /// Runs every trial of the plan, and those that `more` adds to it when all are done. Each record is
 /// on disk before the next trial begins, so that whatever happens costs at most one.
 pub(crate) fn run(
     mut plan: Plan,
-    mut more: impl FnMut(&[Trial]) -> anyhow::Result<Vec<PlannedTrial>>,
+    mut more: impl FnMut(&[Trial]) -> anyhow::Result<Added>,
     executor: &mut impl Executor,
     run_dir: &RunDir,
     progress: &mut Progress,
@@ -41,19 +49,19 @@ pub(crate) fn run(
             break;
         }
         if trials.len() == plan.trials.len() {
-            let mut added = more(&trials)?;
-            if added.is_empty() {
+            let added = more(&trials)?;
+            if added.trials.is_empty() {
                 break;
             }
-            plan.estimate_ms += estimate_ms(&added);
-            plan.trials.append(&mut added);
+            plan.estimate_ms += estimate_ms(&added.trials);
+            plan.trials.extend(added.trials);
             run_dir.write_plan(&plan)?;
-            progress.extend(&plan);
+            progress.extend(&plan, &added.reasons);
         }
         let planned = &plan.trials[trials.len()];
         run_dir.write_state(&state(Phase::Running, planned.trial))?;
         progress.begin(planned);
-        match executor.execute(planned) {
+        match attempt(executor, planned) {
             Ok(trial) => {
                 writer.append(&trial)?;
                 progress.end(&trial);
@@ -78,6 +86,21 @@ pub(crate) fn run(
     })
 }
 
+/// Runs a trial, and once more if what failed was not the path: a port that somebody else took says
+/// nothing of it. What the path does wrong is a result, and is not tried again.
+fn attempt(executor: &mut impl Executor, planned: &PlannedTrial) -> Result<Trial, Interrupted> {
+    let trial = executor.execute(planned)?;
+    match &trial.outcome {
+        Outcome::Failed(failure) if failure.source != Source::Subject => {
+            let cause = failure.cause.clone();
+            let mut again = executor.execute(planned)?;
+            again.warnings.push(Warning::Retried { cause });
+            Ok(again)
+        }
+        _ => Ok(trial),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     //! Goal: whatever a trial yields, it is kept, and the next one is run. Method: a script in
@@ -85,7 +108,7 @@ mod tests {
 
     use std::collections::VecDeque;
 
-    use hopbench_analysis::record::{Cell, Failure, FailureKind, Load, Outcome, Source};
+    use hopbench_analysis::record::{Cell, Failure, FailureKind, Load};
     use tempfile::TempDir;
 
     use super::*;
@@ -101,7 +124,10 @@ mod tests {
         fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted> {
             // Everything before is on disk already.
             let kept = self.run_dir.trials().expect("readable");
-            assert_eq!(kept.len(), self.executed.len());
+            let mut executed = self.executed.clone();
+            executed.dedup();
+            executed.retain(|trial| *trial != planned.trial);
+            assert_eq!(kept.len(), executed.len());
             let state = self.run_dir.state().expect("written");
             assert_eq!((state.phase, state.trial), (Phase::Running, planned.trial));
             let outcome = self.outcomes.pop_front().unwrap_or(Err(Interrupted))?;
@@ -122,7 +148,11 @@ mod tests {
     }
 
     fn failed(kind: FailureKind) -> Result<Outcome, Interrupted> {
-        let (source, cause) = (Source::Subject, "so it was written".to_owned());
+        failed_by(Source::Subject, kind)
+    }
+
+    fn failed_by(source: Source, kind: FailureKind) -> Result<Outcome, Interrupted> {
+        let cause = "so it was written".to_owned();
         let log = Vec::new();
         Ok(Outcome::Failed(Failure {
             source,
@@ -142,6 +172,8 @@ mod tests {
                 path: "nowhere".to_owned(),
                 concurrency: 1,
                 keep_alive: true,
+                rate_rps: None,
+                build: None,
             },
             twin: 0,
             duration_ms: 1,
@@ -168,10 +200,11 @@ mod tests {
         };
         let more = |done: &[Trial]| {
             let done = u32::try_from(done.len()).expect("a few");
-            Ok((done < 4 + added)
-                .then(|| planned(done + 1))
-                .into_iter()
-                .collect())
+            let next = (done < 4 + added).then(|| planned(done + 1));
+            Ok(Added {
+                trials: next.into_iter().collect(),
+                ..Added::default()
+            })
         };
         let interrupt = Interrupt::catch().expect("signals can be caught");
         let mut progress = Progress::new(&plan, true);
@@ -202,6 +235,22 @@ mod tests {
             script.run_dir.state().expect("written").phase,
             Phase::Finished
         );
+    }
+
+    #[test]
+    fn what_was_not_the_path_s_fault_is_tried_once_more() {
+        let failed = || failed_by(Source::Harness, FailureKind::Unable);
+        let fine = || Ok(Outcome::Ok);
+        let (ended, script, _root) =
+            execute([failed(), fine(), failed(), failed(), fine(), fine()], 0);
+        assert_eq!(script.executed, [1, 1, 2, 2, 3, 4]);
+        let outcomes = ended.trials.iter().map(|trial| {
+            let retried = matches!(trial.warnings[..], [Warning::Retried { .. }]);
+            (trial.measured().is_some(), retried)
+        });
+        let expected = [(true, true), (false, true), (true, false), (true, false)];
+        assert_eq!(outcomes.collect::<Vec<_>>(), expected);
+        assert_eq!(script.run_dir.trials().expect("readable").len(), 4);
     }
 
     #[test]

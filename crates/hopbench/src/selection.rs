@@ -7,7 +7,10 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 
 use crate::{
-    catalog::{Catalog, CatalogError, Fill, PathDefinition, ScenarioDefinition, Target},
+    catalog::{
+        Catalog, CatalogError, Fill, PathDefinition, RATE_RPS_MAX, Rates, ScenarioDefinition,
+        Target,
+    },
     process::{Command, capture},
     toolbox::Toolbox,
 };
@@ -18,6 +21,7 @@ pub(crate) struct Overrides {
     pub(crate) paths: Vec<String>,
     pub(crate) endpoints: Vec<Target>,
     pub(crate) concurrency: Vec<u32>,
+    pub(crate) rates: Vec<u32>,
     pub(crate) duration_ms: Option<u64>,
     pub(crate) warm_up_ms: Option<u64>,
     pub(crate) blocks: Option<u32>,
@@ -42,6 +46,9 @@ pub(crate) struct SelectedScenario {
     /// Names of the paths that can be run, the reference first.
     pub(crate) paths: Vec<String>,
     pub(crate) targets: Vec<Target>,
+    /// What the slowest path holds, by target and concurrency, in requests per second; once it has
+    /// been found, for a scenario whose rates depend on it.
+    pub(crate) knees: BTreeMap<(String, u32), u32>,
 }
 
 #[derive(Debug)]
@@ -96,6 +103,9 @@ impl Overrides {
         if !self.concurrency.is_empty() {
             scenario.concurrency.clone_from(&self.concurrency);
         }
+        if !self.rates.is_empty() {
+            scenario.rates = Rates::Fixed(self.rates.clone());
+        }
         scenario.duration_ms = self.duration_ms.unwrap_or(scenario.duration_ms);
         scenario.warm_up_ms = self.warm_up_ms.unwrap_or(scenario.warm_up_ms);
         scenario.blocks = self.blocks.unwrap_or(scenario.blocks);
@@ -103,7 +113,55 @@ impl Overrides {
     }
 }
 
+impl SelectedScenario {
+    /// Every target with every concurrency.
+    pub(crate) fn loads(&self) -> Vec<(String, u32)> {
+        let of = |target: &Target| {
+            let concurrency = self.definition.concurrency.iter();
+            let loads = concurrency.map(|concurrency| (target.to_string(), *concurrency));
+            loads.collect::<Vec<_>>()
+        };
+        self.targets.iter().flat_map(of).collect()
+    }
+
+    /// Of the cells with that target and concurrency; `None` is a closed loop. Empty if they depend
+    /// on a knee that has not been found.
+    pub(crate) fn rates(&self, target: &Target, concurrency: u32) -> Vec<Option<u32>> {
+        match &self.definition.rates {
+            Rates::ClosedLoop => vec![None],
+            Rates::Fixed(rates) => rates.iter().copied().map(Some).collect(),
+            Rates::OfKnee { percent, .. } => {
+                let Some(knee) = self.knees.get(&(target.to_string(), concurrency)) else {
+                    return Vec::new();
+                };
+                let rates = percent.iter().map(|percent| share(*knee, *percent));
+                rates.map(Some).collect()
+            }
+        }
+    }
+}
+
+/// A share of a rate, with two digits that count: more would promise what no knee keeps.
+fn share(rate_rps: u32, percent: u32) -> u32 {
+    let exact = f64::from(rate_rps) * f64::from(percent) / 100.0;
+    let unit = 10_f64.powf(exact.max(1.0).log10().floor() - 1.0).max(1.0);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 1 and the largest rate"
+    )]
+    let rounded = ((exact / unit).round() * unit) as u32;
+    rounded.clamp(1, RATE_RPS_MAX)
+}
+
 impl Selection {
+    /// Whether some rates can only be known when the knees are.
+    pub(crate) fn needs_knees(&self) -> bool {
+        let mut scenarios = self.scenarios.iter();
+        scenarios
+            .any(|scenario| scenario.definition.rates.depend_on_knee() && scenario.knees.is_empty())
+    }
+
     /// Finds the scenarios by name or file and everything they need.
     pub(crate) fn new(
         catalog: &Catalog,
@@ -185,6 +243,7 @@ impl Selection {
             reference,
             paths,
             targets,
+            knees: BTreeMap::new(),
         });
         Ok(())
     }

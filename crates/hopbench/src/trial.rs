@@ -22,6 +22,7 @@ use hopbench_analysis::record::{
 
 use self::stage::Stage;
 use crate::{
+    builds::Builds,
     catalog::PathDefinition,
     http::Client,
     process::{Child, Command, Interrupt, Interrupted, Output, Waited, describe_exit, wait},
@@ -40,6 +41,7 @@ pub(crate) trait Executor {
 #[derive(Debug)]
 pub(crate) struct Live<'a> {
     pub(crate) toolbox: &'a Toolbox,
+    pub(crate) builds: Option<&'a Builds>,
     pub(crate) paths: BTreeMap<String, PathDefinition>,
     pub(crate) answers: BTreeMap<String, ExpectedAnswer>,
     pub(crate) interrupt: &'a Interrupt,
@@ -79,6 +81,7 @@ const LOAD_GRACE: Duration = Duration::from_secs(20);
 impl<'a> Live<'a> {
     pub(crate) fn new(
         toolbox: &'a Toolbox,
+        builds: Option<&'a Builds>,
         selection: &Selection,
         interrupt: &'a Interrupt,
         logs: PathBuf,
@@ -86,6 +89,7 @@ impl<'a> Live<'a> {
         let paths = selection.paths.iter().map(|path| &path.definition);
         Ok(Self {
             toolbox,
+            builds,
             paths: paths
                 .map(|path| (path.name.clone(), path.clone()))
                 .collect(),
@@ -105,7 +109,7 @@ impl<'a> Live<'a> {
         targets: &[String],
     ) -> Result<Vec<Verified>, Interrupted> {
         let definition = self.paths[path].clone();
-        let mut stage = match Stage::start(self, &definition, path) {
+        let mut stage = match Stage::start(self, &definition, None, path) {
             Ok(stage) => stage,
             Err(Trouble::Interrupted) => return Err(Interrupted),
             Err(Trouble::Failed(failure)) => {
@@ -139,10 +143,17 @@ impl<'a> Live<'a> {
         let cell = trial.planned.cell.clone();
         let definition = self.paths[&cell.path].clone();
         let answer = self.answers[&cell.endpoint].clone();
-        let label = format!("{:04}-{}", trial.planned.trial, cell.path);
+        let kind = if trial.planned.block == 0 {
+            "knee-"
+        } else {
+            ""
+        };
+        let label = format!("{kind}{:04}-{}", trial.planned.trial, cell.path);
 
         let mut clock = Lap::start();
-        let mut stage = Stage::start(self, &definition, &label)?;
+        let build = cell.build.zip(self.builds);
+        let build = build.map(|(build, builds)| builds.of(build));
+        let mut stage = Stage::start(self, &definition, build, &label)?;
         trial.timing.start_ms = clock.lap_ms();
         let measured = self.measure(trial, &mut stage, &answer, &mut clock);
         // After a failure, what the processes logged says more than the failure does.
@@ -170,6 +181,8 @@ impl<'a> Live<'a> {
         stage.verify(self, answer)?;
         trial.timing.verify_ms = clock.lap_ms();
 
+        // What leaks while the path warms up has leaked, too.
+        let fresh = stage.usage()?;
         if trial.planned.warm_up_ms > 0 {
             let duration = Duration::from_millis(trial.planned.warm_up_ms);
             let load = self.load(&trial.planned, stage, answer, duration)?;
@@ -178,7 +191,10 @@ impl<'a> Live<'a> {
         }
 
         let counters = stage.counters(self)?;
-        let usage = stage.usage()?;
+        let mut usage = stage.usage()?;
+        for (usage, fresh) in usage.iter_mut().zip(&fresh) {
+            usage.remember_memory_of(fresh);
+        }
         let machine = MachineSnapshot::take();
         trial.timing.scrape_ms = clock.lap_ms();
         let duration = Duration::from_millis(trial.planned.duration_ms);
@@ -270,6 +286,9 @@ impl<'a> Live<'a> {
             format!("--expect-length={}", answer.length_bytes),
             "--exit-with-stdin".to_owned(),
         ];
+        if let Some(rate_rps) = planned.cell.rate_rps {
+            arguments.push(format!("--rate={rate_rps}"));
+        }
         if !planned.cell.keep_alive {
             arguments.push("--no-keepalive".to_owned());
         }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use hopbench_analysis::{
     estimate::CONFIDENCE,
     figures::Figure,
-    record::{Cell, Manifest, PlannedTrial, Trial},
+    record::{Cell, Manifest, Trial},
     summary::{ScenarioSummary, Summary},
 };
 
 use crate::{
     plan::{Planner, estimate_ms},
-    progress::{say, seconds},
-    runner::Ended,
+    progress::seconds,
+    runner::{Added, Ended},
 };
 
 /// When to stop adding blocks.
@@ -34,7 +34,6 @@ pub(crate) struct Until<'a> {
     planner: Planner<'a>,
     manifest: &'a Manifest,
     started: Instant,
-    silent: bool,
 }
 
 /// The cell with the widest interval, and how far that reaches to either side; without end where
@@ -46,38 +45,31 @@ struct Widest<'a> {
 }
 
 impl<'a> Until<'a> {
-    pub(crate) fn new(
-        goal: Goal,
-        planner: Planner<'a>,
-        manifest: &'a Manifest,
-        silent: bool,
-    ) -> Self {
+    pub(crate) fn new(goal: Goal, planner: Planner<'a>, manifest: &'a Manifest) -> Self {
         Self {
             goal,
             planner,
             manifest,
             started: Instant::now(),
-            silent,
         }
     }
 
     /// The next blocks, one of each scenario that has an interval which is too wide. Empty if there
     /// is none, or no time for it.
-    pub(crate) fn more(&mut self, trials: &[Trial]) -> anyhow::Result<Vec<PlannedTrial>> {
+    pub(crate) fn more(&mut self, trials: &[Trial]) -> anyhow::Result<Added> {
         let summary = Summary::new(self.manifest, trials)?;
-        let mut added = Vec::new();
+        let mut added = Added::default();
         for scenario in &summary.scenarios {
             let name = scenario.info.name.as_str();
             let Some(widest) = self.too_wide(scenario) else {
                 continue;
             };
-            if self.has_time_for(name, estimate_ms(&added))
+            if self.has_time_for(name, estimate_ms(&added.trials))
                 && let Some(block) = self.planner.block(name)
             {
-                if !self.silent {
-                    say(&self.progress(&widest, self.planner.block_ms(name)));
-                }
-                added.extend(block);
+                let reason = self.progress(&widest, self.planner.block_ms(name));
+                added.reasons.push(reason);
+                added.trials.extend(block);
             }
         }
         Ok(added)

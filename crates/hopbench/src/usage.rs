@@ -4,6 +4,8 @@
 //! of 10 ms. A child stands for its whole process group, so that a server with workers is counted
 //! with them.
 
+mod processor;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
@@ -45,6 +47,8 @@ pub(crate) struct MachineSnapshot {
     /// Busy, idle and stolen.
     machine_us: Option<[u64; 3]>,
     cpu_pressure_us: Option<u64>,
+    frequency_mhz: Option<(f64, f64)>,
+    throttled: Option<u64>,
 }
 
 impl Snapshot {
@@ -109,6 +113,11 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Takes the resident memory of an earlier moment for its own.
+    pub(crate) fn remember_memory_of(&mut self, earlier: &Self) {
+        self.rss_kib = earlier.rss_kib;
+    }
+
     /// What was used since `before`: the process's record, and CPU time by role.
     pub(crate) fn since(
         &self,
@@ -167,6 +176,8 @@ impl MachineSnapshot {
         Self {
             machine_us: machine_us(),
             cpu_pressure_us: cpu_pressure_us(),
+            frequency_mhz: processor::frequency_mhz(Path::new(processor::CPUS)),
+            throttled: processor::throttled(Path::new(processor::CPUS)),
         }
     }
 
@@ -181,6 +192,11 @@ impl MachineSnapshot {
             idle_us: since(1),
             steal_us: since(2).unwrap_or_default(),
             cpu_pressure_us: self.cpu_pressure_us.and_then(pressure),
+            frequency_share: self.frequency_mhz.map(|(now, most)| now / most),
+            throttled: self
+                .throttled
+                .zip(before.throttled)
+                .map(|(now, before)| now.saturating_sub(before)),
         }
     }
 }

@@ -76,7 +76,7 @@ fn list_names_everything_and_says_what_it_is() {
     let json = shell.hopbench(&["list", "--format=json"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!(json["paths"][0]["name"], "direct");
-    assert_eq!(json["scenarios"].as_array().map(Vec::len), Some(5));
+    assert_eq!(json["scenarios"].as_array().map(Vec::len), Some(8));
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn names_that_are_not_there_get_their_neighbours() {
     shell.mistake(
         &["describe", "smokee"],
         2,
-        &["path or scenario 'smokee'", "'smoke'"],
+        &["path, scenario or gate 'smokee'", "'smoke'"],
     );
     shell.mistake(
         &["run", "smoke", "--endpoint", "/smal"],
@@ -162,7 +162,7 @@ fn numbers_out_of_bounds_say_what_was_expected() {
         ),
         ("--concurrency=5000", "expected 1 to 4096"),
         ("--duration-ms=0", "'duration-ms'"),
-        ("--blocks=0", "'blocks': expected 1 to 1000"),
+        ("--blocks=0", "'blocks': expected 1 to 200"),
         ("--endpoint=small", "begins with '/'"),
         ("--endpoint=/echo:x", "body's length"),
         ("--load-threads=0", "--load-threads"),
@@ -318,7 +318,19 @@ fn a_run_is_compared_with_its_like_and_not_with_another_machine_s() {
     assert!(same.status.success(), "{}", text(&same.stderr));
     let tables = text(&same.stdout);
     assert!(tables.contains("\n0 of "), "{tables}");
-    shell.mistake(&["compare", other, other], 4, &["is base and head"]);
+    let itself = shell.hopbench(&["compare", other, other]);
+    assert!(itself.status.success(), "{}", text(&itself.stderr));
+    let tables = text(&itself.stdout);
+    assert!(
+        tables.contains(", the same run\n") && tables.contains("\n0 of "),
+        "{tables}"
+    );
+    let runs = shell.directory.path().to_str().expect("a name");
+    shell.mistake(
+        &["compare", other, "--out", runs],
+        4,
+        &["is the latest run itself"],
+    );
 
     manifest["machine"]["cores"] = 96.into();
     shell.write("other/manifest.json", &manifest.to_string());

@@ -11,7 +11,7 @@ use std::{
 use assert_cmd::cargo::cargo_bin_cmd;
 use hopbench_analysis::{
     record::{Manifest, Trial},
-    report::{chart, markdown},
+    report::{chart, overview},
     summary::Summary,
 };
 
@@ -53,7 +53,7 @@ fn the_table_and_the_picture_are_the_reference_runs() {
     let readme = fs::read_to_string(&file).expect("is there");
     let (before, rest) = readme.split_once(BEGIN).expect("where the table begins");
     let (table, after) = rest.split_once(END).expect("where the table ends");
-    let expected = markdown::overview(scenario);
+    let expected = overview::tables(scenario);
     if std::env::var_os("UPDATE_README").is_some() {
         fs::write(&file, format!("{before}{BEGIN}{expected}{END}{after}")).expect("writable");
     } else {

@@ -3,88 +3,14 @@
 
 mod support;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Output,
-};
+use std::{fs, path::Path};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::Value;
-use support::{Running, bin, command, output, text, until};
-use tempfile::TempDir;
-
-struct Bench {
-    directory: TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let directory = TempDir::new().expect("a directory");
-        fs::create_dir(directory.path().join("tmp")).expect("fresh");
-        Self { directory }
-    }
-
-    fn command(&self, arguments: &[&str]) -> std::process::Command {
-        let mut program = command(bin("hopbench"));
-        program.current_dir(self.directory.path());
-        // So that what a run leaves there is seen.
-        program.env("TMPDIR", self.temporary());
-        program.args(arguments);
-        program
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        output(&mut self.command(arguments))
-    }
-
-    fn temporary(&self) -> PathBuf {
-        self.directory.path().join("tmp")
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        fs::write(self.directory.path().join(name), text).expect("writable");
-        format!("./{name}")
-    }
-
-    /// The directory of the only run.
-    fn run_dir(&self) -> PathBuf {
-        let mut runs = self.runs();
-        assert_eq!(runs.len(), 1, "{runs:?}");
-        runs.remove(0)
-    }
-
-    fn runs(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.directory.path().join("bench_results"));
-        let entries = entries.into_iter().flatten();
-        let paths = entries.map(|entry| entry.expect("listed").path());
-        paths.filter(|path| path.is_dir()).collect()
-    }
-
-    fn trials(&self) -> Vec<Value> {
-        trials(&self.run_dir())
-    }
-
-    fn assert_nothing_left(&self) {
-        until("temporary files are gone", || {
-            fs::read_dir(self.temporary())
-                .expect("ours")
-                .next()
-                .is_none()
-        });
-    }
-}
-
-fn trials(run_dir: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(run_dir.join("trials.jsonl")).unwrap_or_default();
-    let lines = text
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("a record"));
-    lines.collect()
-}
+use support::{Running, bench::Bench, text, until};
 
 /// Processes that hopbench has started, by a part of their command line.
 fn children_of(parent: i32, part: &str) -> Vec<i32> {
@@ -307,7 +233,7 @@ fn a_hop_of_ones_own_is_one_file() {
     assert!(result.status.success(), "{}", text(&result.stderr));
     let csv = fs::read_to_string(bench.run_dir().join("summary.csv")).expect("written");
     assert!(
-        csv.contains("uploads,/echo:262144,my-hop,2,true,1,0,"),
+        csv.contains("uploads,/echo:262144,my-hop,2,true,,,1,0,"),
         "{csv}"
     );
     bench.assert_nothing_left();
@@ -517,7 +443,7 @@ fn a_wrong_answer_never_yields_a_number() {
     );
     let csv = fs::read_to_string(bench.run_dir().join("summary.csv")).expect("written");
     assert!(
-        csv.contains("http-tunnel,/small,wrong,2,true,1,1,0,0,0,,,"),
+        csv.contains("http-tunnel,/small,wrong,2,true,,,1,1,0,0,0,,,"),
         "{csv}"
     );
 }

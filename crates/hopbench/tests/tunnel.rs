@@ -503,7 +503,7 @@ fn plugin_with_open_files(of_plugin: u32, origin: &str) {
     let mut works = false;
     until("it serves, or says why not", || {
         works = get(&tunnel.front, "/small").is_ok_and(|answer| answer.contains("200 OK"));
-        // It would do for a connection if others ended.
+        // With no file left for an upstream there is a session all the same: one may be closed.
         works |= tunnel
             .plugin
             .has_logged(&["could not connect to the upstream", "ulimit -n"]);

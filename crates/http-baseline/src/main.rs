@@ -1,16 +1,16 @@
 //! The origin on a TCP or Unix listener: the direct path.
 #![forbid(unsafe_code)]
 
+mod inject;
+
 use std::{num::NonZeroUsize, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use origin::{process, server};
 
+/// Serves the origin directly: what a hop is compared with
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    about = "Serves the origin directly: what a hop is compared with"
-)]
+#[command(version)]
 struct Options {
     /// Where to listen: HOST:PORT or unix:PATH. Port 0 takes any free one
     #[arg(long, default_value = "127.0.0.1:4000", value_name = "ADDR")]
@@ -30,6 +30,8 @@ struct Options {
     /// Print what the endpoints (or these targets) answer, as JSON, and exit
     #[arg(long, num_args = 0.., value_name = "TARGET")]
     describe: Option<Vec<String>>,
+    #[command(flatten)]
+    inject: inject::Inject,
 }
 
 fn main() -> ExitCode {
@@ -49,7 +51,8 @@ fn run(options: Options) -> anyhow::Result<()> {
         let listener = server::Listener::bind(&options.listen)?;
         process::say(&format!("listening on {}", listener.address()?));
         let drain = Duration::from_millis(options.drain_ms);
-        let accepted = server::serve(listener, origin::router(), stop, drain).await?;
+        let router = options.inject.announced().add_to(origin::router());
+        let accepted = server::serve(listener, router, stop, drain).await?;
         process::say(&format!("{{\"connections_accepted\":{accepted}}}"));
         Ok(())
     })

@@ -42,6 +42,36 @@ fn mistakes_are_named() {
         (vec!["--threads", "0"], 2, "--threads"),
         (vec!["--lisen", "x"], 2, "--listen"),
         (vec!["--log", "a=b=c"], 4, "--log 'a=b=c'"),
+        (
+            vec!["--inject-cpu-percent=1001"],
+            2,
+            "'--inject-cpu-percent <N>': expected a number from 0 to 1000",
+        ),
+        (
+            vec!["--inject-cpu-percent=NaN"],
+            2,
+            "'--inject-cpu-percent <N>': expected a number from 0 to 1000",
+        ),
+        (
+            vec!["--inject-delay-us=10000001"],
+            2,
+            "'--inject-delay-us <N>': 10000001 is not in 0..=10000000",
+        ),
+        (
+            vec!["--inject-leak-bytes=-1"],
+            2,
+            "'--inject-leak-bytes <N>'",
+        ),
+        (
+            vec!["--inject-leak-bytes=1", "--inject-leak-total-mib=0"],
+            2,
+            "'--inject-leak-total-mib <M>'",
+        ),
+        (
+            vec!["--inject-leak-total-mib=5"],
+            2,
+            "--inject-leak-bytes <N>",
+        ),
     ] {
         let output = program().args(&arguments).output().expect("runs");
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -12,11 +12,11 @@ use crate::{
 };
 
 /// Okabe and Ito's palette (2008), which can be told apart with any colour vision.
-const COLOURS: [&str; 8] = [
+pub(super) const COLOURS: [&str; 8] = [
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442", "#666666",
 ];
 
-const WIDTH: f64 = 960.0;
+pub(super) const WIDTH: f64 = 960.0;
 /// Of the axis' labels, left of the bars.
 const LEFT: f64 = 56.0;
 const PANEL_HEIGHT: f64 = 190.0;
@@ -29,24 +29,24 @@ const SHARE_MAX: f64 = 2.0;
 
 /// One panel per table, one group of bars per concurrency. Empty without a path to compare.
 pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
-    let paths = compared_paths(scenario);
+    let tables: Vec<&Table<'_>> = scenario
+        .tables
+        .iter()
+        .filter(|table| !table.is_fixed_rate)
+        .collect();
+    let paths = compared_paths(&tables);
     if paths.is_empty() {
         return String::new();
     }
     let legend_rows = paths.len().div_ceil(LEGEND_COLUMNS) as f64;
     let top = 44.0 + legend_rows * LEGEND_PITCH;
-    let height = top + scenario.tables.len() as f64 * PANEL_PITCH;
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-         width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\" \
-         fill=\"#222\" role=\"img\">\n<title>{}</title>\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"{LEFT}\" y=\"24\" font-size=\"15\" font-weight=\"bold\">Requests per second, \
-         as a share of '{}', over {} blocks (whiskers: interval; grey: A/A control)</text>\n",
-        escape(&scenario.info.question),
-        escape(&scenario.info.reference),
-        scenario.blocks,
+    let height = top + tables.len() as f64 * PANEL_PITCH;
+    let heading = format!(
+        "Requests per second, as a share of '{}', over {} blocks (whiskers: interval; grey: A/A \
+         control)",
+        scenario.info.reference, scenario.blocks,
     );
+    let mut out = begin(&scenario.info.question, &heading, LEFT, height);
     for (index, path) in paths.iter().enumerate() {
         let x = LEFT + (index % LEGEND_COLUMNS) as f64 * (WIDTH - LEFT) / LEGEND_COLUMNS as f64;
         let y = 38.0 + (index / LEGEND_COLUMNS) as f64 * LEGEND_PITCH;
@@ -59,26 +59,39 @@ pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
             escape(path)
         );
     }
-    for (index, table) in scenario.tables.iter().enumerate() {
+    for (index, table) in tables.iter().enumerate() {
         out += &panel(table, &paths, top + index as f64 * PANEL_PITCH);
     }
     out += "</svg>\n";
     out
 }
 
+/// What every picture begins with.
+pub(super) fn begin(title: &str, heading: &str, left: f64, height: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\" \
+         fill=\"#222\" role=\"img\">\n<title>{}</title>\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+         <text x=\"{left}\" y=\"24\" font-size=\"15\" font-weight=\"bold\">{}</text>\n",
+        escape(title),
+        escape(heading)
+    )
+}
+
 /// In the order of the tables, without the reference.
-fn compared_paths<'a>(scenario: &'a ScenarioSummary<'_>) -> Vec<&'a str> {
+fn compared_paths(tables: &[&Table<'_>]) -> Vec<String> {
     let mut paths = Vec::new();
-    for row in scenario.tables.iter().flat_map(|table| &table.rows) {
-        let path = row.cell.path.as_str();
-        if path != scenario.info.reference && !paths.contains(&path) {
+    for row in tables.iter().flat_map(|table| &table.rows) {
+        let path = row.cell.path_and_build();
+        if !row.is_reference && !paths.contains(&path) {
             paths.push(path);
         }
     }
     paths
 }
 
-fn panel(table: &Table<'_>, paths: &[&str], top: f64) -> String {
+fn panel(table: &Table<'_>, paths: &[String], top: f64) -> String {
     let axis = Axis::new(table, top + 30.0);
     let mut out = format!(
         "<text x=\"{LEFT}\" y=\"{:.1}\" font-weight=\"bold\">{}{}</text>\n",
@@ -86,36 +99,36 @@ fn panel(table: &Table<'_>, paths: &[&str], top: f64) -> String {
         escape(&table.endpoint),
         connection(table.keep_alive)
     );
-    let mut concurrency: Vec<u32> = table.rows.iter().map(|row| row.cell.concurrency).collect();
-    concurrency.sort_unstable();
-    concurrency.dedup();
-    let group_width = (WIDTH - LEFT) / concurrency.len() as f64;
+    let load = |row: &CellSummary<'_>| (row.cell.rate_rps, row.cell.concurrency);
+    let mut loads: Vec<_> = table.rows.iter().map(load).collect();
+    loads.sort_unstable();
+    loads.dedup();
+    let group_width = (WIDTH - LEFT) / loads.len() as f64;
     let bar_width = 0.9 * group_width / paths.len() as f64;
-    for (group, concurrency) in concurrency.iter().enumerate() {
+    for (group, of_group) in loads.iter().enumerate() {
         let left = LEFT + (group as f64 + 0.05) * group_width;
-        let rows = table.rows.iter();
-        let mut of_group = rows.filter(|row| row.cell.concurrency == *concurrency);
+        let mut of_group = table.rows.iter().filter(|row| load(row) == *of_group);
         if let Some(floor) = of_group.find_map(|row| row.floor(Figure::Rps)) {
             out += &axis.band(floor, left, 0.9 * group_width);
         }
     }
     out += &axis.draw();
-    for (group, concurrency) in concurrency.iter().enumerate() {
+    for (group, of_group) in loads.iter().enumerate() {
         let left = LEFT + (group as f64 + 0.05) * group_width;
+        let of_group = || table.rows.iter().filter(|row| load(row) == *of_group);
         for (index, path) in paths.iter().enumerate() {
-            let row = table
-                .rows
-                .iter()
-                .find(|row| row.cell.concurrency == *concurrency && row.cell.path == *path);
+            let row = of_group().find(|row| row.cell.path_and_build() == *path);
             let x = left + index as f64 * bar_width;
             if let Some(row) = row {
                 out += &bar(&axis, row, x, bar_width, COLOURS[index % COLOURS.len()]);
             }
         }
+        let label = of_group().next().map(|row| row.cell.load());
         out += &format!(
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">c = {concurrency}</text>\n",
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">c = {}</text>\n",
             left + 0.45 * group_width,
-            axis.bottom + 18.0
+            axis.bottom + 18.0,
+            label.unwrap_or_default(),
         );
     }
     out
@@ -147,8 +160,8 @@ fn bar(axis: &Axis, row: &CellSummary<'_>, x: f64, width: f64, colour: &str) -> 
          paint-order=\"stroke\" stroke=\"#fff\" stroke-width=\"3\">{:.0}</text>\n",
         0.9 * width,
         axis.bottom - y,
-        escape(&row.cell.path),
-        row.cell.concurrency,
+        escape(&row.cell.path_and_build()),
+        row.cell.load(),
         ratio * 100.0,
         low * 100.0,
         high * 100.0,
@@ -212,7 +225,7 @@ impl Axis {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.trim()
         .replace('&', "&amp;")
         .replace('<', "&lt;")

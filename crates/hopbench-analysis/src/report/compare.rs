@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     compare::{Compared, Comparison},
+    estimate::Estimate,
     figures::Figure,
     record::Cell,
 };
@@ -20,21 +21,12 @@ pub fn terminal(comparison: &Comparison<'_>) -> String {
 /// One table per scenario and endpoint.
 pub fn markdown(comparison: &Comparison<'_>) -> String {
     let mut out = String::new();
-    let mut table = None;
+    let mut columns = vec!["Transport", "Concurrency", "RPS vs Baseline, base", "head"];
+    columns.extend(Figure::ALL.map(Figure::title));
+    let mut before = None;
     for compared in &comparison.cells {
-        let Cell {
-            scenario,
-            endpoint,
-            keep_alive,
-            ..
-        } = &compared.head.cell;
-        if table.replace((scenario, endpoint, keep_alive)) != Some((scenario, endpoint, keep_alive))
-        {
-            out += &format!("\n### {scenario} {endpoint}{}\n\n", connection(*keep_alive));
-            out += "| Transport | Concurrency | RPS vs Baseline, base | head |";
-            out.extend(Figure::ALL.map(|figure| format!(" {} |", figure.title())));
-            out += &format!("\n|---|{}\n", "---:|".repeat(3 + Figure::ALL.len()));
-        }
+        let cell = &compared.head.cell;
+        out += &heading(before.replace(cell), cell, &columns);
         out += &row(compared);
     }
     for (which, cells) in [
@@ -51,7 +43,7 @@ pub fn markdown(comparison: &Comparison<'_>) -> String {
 
 fn row(compared: &Compared<'_>) -> String {
     let cell = &compared.head.cell;
-    let mut out = format!("| {} | {} |", cell.path, cell.concurrency);
+    let mut out = format!("| {} | {} |", cell.path_and_build(), cell.load());
     for row in [compared.base, compared.head] {
         let ratio = row.ratios[Figure::Rps].map(|it| percent(it.ratio));
         out += &match ratio {
@@ -92,23 +84,62 @@ fn explanation(comparison: &Comparison<'_>) -> String {
          100 % is within the interval, or a run's reference differs as much from itself.",
         differing + alike + unknown
     );
+    let cells = comparison.cells.iter();
+    let shown = cells.flat_map(|cell| Figure::ALL.map(|figure| cell.changes[figure]));
+    out += &reliance(unknown, shown.flatten(), "comparisons");
+    out
+}
+
+/// How far figures can be relied on: for how many there are too few blocks, and how often intervals
+/// are right.
+pub(super) fn reliance(
+    unknown: usize,
+    shown: impl Iterator<Item = Estimate>,
+    times: &str,
+) -> String {
+    let mut out = String::new();
     if unknown > 0 {
         out += &format!(" ? is too few blocks to tell, which are {unknown} figures.");
     }
-    let shown = comparison
-        .cells
-        .iter()
-        .flat_map(|cell| Figure::ALL.map(|figure| cell.changes[figure]));
-    let least = shown
-        .flatten()
-        .min_by(|one, other| one.confidence.total_cmp(&other.confidence));
-    if let Some(least) = least {
+    if let Some(least) = shown.map(|it| it.confidence).reduce(f64::min) {
         out += &format!(
-            " An interval covers the true ratio in at least {:.0} of 100 comparisons.",
-            (least.confidence * 100.0).floor()
+            " An interval covers the true ratio in at least {:.0} of 100 {times}.",
+            (least * 100.0).floor()
         );
     }
     out + "\n"
+}
+
+/// A change, for machines.
+pub(super) fn estimate_json(estimate: &Estimate, differs: Option<bool>) -> Value {
+    json!({
+        "ratio": estimate.ratio, "low": estimate.low, "high": estimate.high,
+        "confidence": estimate.confidence, "p": estimate.p, "blocks": estimate.blocks,
+        "differs": differs,
+    })
+}
+
+/// The heading of a cell's table, if the one before was in another: scenario, endpoint and what
+/// `columns` there are, of which the first are names.
+pub(super) fn heading(before: Option<&Cell>, cell: &Cell, columns: &[&str]) -> String {
+    let table = |cell: &Cell| {
+        (
+            cell.scenario.clone(),
+            cell.endpoint.clone(),
+            cell.keep_alive,
+        )
+    };
+    if before.is_some_and(|before| table(before) == table(cell)) {
+        return String::new();
+    }
+    let connection = connection(cell.keep_alive);
+    format!(
+        "\n### {} {}{connection}\n\n| {} |\n|---|{}\n",
+        cell.scenario,
+        cell.endpoint,
+        columns.join(" | "),
+        "---:|".repeat(columns.len() - 1)
+    )
 }
 
 /// The cells as JSON objects; missing figures are null.
@@ -126,22 +157,15 @@ fn cell(compared: &Compared<'_>) -> Value {
         ("path".to_owned(), json!(cell.path)),
         ("concurrency".to_owned(), json!(cell.concurrency)),
         ("keep_alive".to_owned(), json!(cell.keep_alive)),
+        ("rate_rps".to_owned(), json!(cell.rate_rps)),
+        ("build".to_owned(), json!(cell.build)),
         ("is_reference".to_owned(), json!(compared.head.is_reference)),
         ("base_rps_ratio".to_owned(), json!(base)),
         ("head_rps_ratio".to_owned(), json!(head)),
     ]);
     for figure in Figure::ALL {
-        let change = compared.changes[figure].map(|estimate| {
-            json!({
-                "ratio": estimate.ratio,
-                "low": estimate.low,
-                "high": estimate.high,
-                "confidence": estimate.confidence,
-                "p": estimate.p,
-                "blocks": estimate.blocks,
-                "differs": compared.differs(figure),
-            })
-        });
+        let change = compared.changes[figure]
+            .map(|estimate| estimate_json(&estimate, compared.differs(figure)));
         fields.insert(figure.key().to_owned(), json!(change));
     }
     Value::Object(fields)

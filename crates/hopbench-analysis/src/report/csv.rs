@@ -10,12 +10,14 @@ use crate::{
 };
 
 /// Columns that every line has first.
-const CELL_COLUMNS: [&str; 13] = [
+const CELL_COLUMNS: [&str; 15] = [
     "scenario",
     "endpoint",
     "path",
     "concurrency",
     "keep_alive",
+    "rate_rps",
+    "build",
     "trials",
     "failed_trials",
     "requests",
@@ -124,6 +126,10 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
         cell.path.clone(),
         cell.concurrency.to_string(),
         cell.keep_alive.to_string(),
+        cell.rate_rps
+            .map_or_else(String::new, |rate| rate.to_string()),
+        cell.build
+            .map_or_else(String::new, |build| build.to_string()),
         row.trials.to_string(),
         row.failures.len().to_string(),
         totals.requests.to_string(),

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
+use super::{chart, lines, overview, rates};
 use crate::{
+    ab::Duel,
     estimate::{self, BLOCKS_MIN, Estimate},
     figures::Figure,
     pathology,
-    record::{Cell, FailureKind, Manifest, PathInfo, Trial, Warning},
+    record::{Build, Cell, FailureKind, Manifest, PathInfo, Trial, Warning},
     statistics::Spread,
     summary::{CellSummary, ScenarioSummary, Summary, Table},
 };
@@ -20,14 +22,17 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     for warning in &summary.manifest.warnings {
         out += &format!("\n> **Warning:** {warning}\n");
     }
+    if let Some(duel) = Duel::of(summary.manifest, trials) {
+        out += "\n## b over a\n";
+        out += &super::ab::markdown(&duel);
+    }
     for scenario in &summary.scenarios {
         out += &scenario_heading(scenario);
-        out += "\n### At a glance\n\n";
-        out += &overview(scenario);
-        out += &format!(
-            "\n![share of the reference](overview-{}.svg)\n",
-            scenario.info.name
-        );
+        out += &overview::section(scenario);
+        for (kind, alternative, _) in pictures(scenario) {
+            out += &format!("\n![{alternative}]({kind}-{}.svg)\n", scenario.info.name);
+        }
+        out += &rates::knees(&summary.manifest.knees, &scenario.info.name);
         out += &tables(scenario);
         out += &copies(scenario);
         out += &wake_ups(scenario);
@@ -38,53 +43,20 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     out
 }
 
-/// The paths' RPS as a share of the reference's, in one table. Failed cells are named.
-pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
-    let mut columns = Vec::new();
-    let mut shares: BTreeMap<&str, BTreeMap<usize, String>> = BTreeMap::new();
-    let mut paths: Vec<&str> = Vec::new();
-    for table in &scenario.tables {
-        for row in &table.rows {
-            let column = (
-                format!("{}{}", table.endpoint, connection(table.keep_alive)),
-                row.cell.concurrency,
-            );
-            let index = columns.iter().position(|known| *known == column);
-            let index = index.unwrap_or_else(|| {
-                columns.push(column);
-                columns.len() - 1
-            });
-            let path = row.cell.path.as_str();
-            if row.is_reference {
-                continue;
-            }
-            if !paths.contains(&path) {
-                paths.push(path);
-            }
-            let share = match row.ratios[Figure::Rps] {
-                Some(ratio) => mark(row.differs(Figure::Rps)).to_owned() + &percent(ratio.ratio),
-                // Nothing failed, but there is no reference yet.
-                None if row.failures.is_empty() => "–".to_owned(),
-                None => errors(row),
-            };
-            shares.entry(path).or_default().insert(index, share);
-        }
-    }
-    let heading = columns
-        .iter()
-        .map(|(endpoint, concurrency)| format!(" {endpoint} c={concurrency} |"));
-    let mut out = format!("| RPS vs {} |", scenario.info.reference);
-    out.extend(heading);
-    out += &format!("\n|---|{}\n", "---:|".repeat(columns.len()));
-    for path in paths {
-        out += &format!("| {path} |");
-        for index in 0..columns.len() {
-            let share = shares[path].get(&index).map_or("–", String::as_str);
-            out += &format!(" {share} |");
-        }
-        out += "\n";
-    }
-    out
+/// The pictures that a scenario has: kind, what it shows, and itself.
+pub fn pictures(
+    scenario: &ScenarioSummary<'_>,
+) -> impl Iterator<Item = (&'static str, &'static str, String)> {
+    [
+        (
+            "overview",
+            "share of the reference",
+            chart::overview(scenario),
+        ),
+        ("latency", "p99 over rate", lines::latency(scenario)),
+    ]
+    .into_iter()
+    .filter(|(_, _, picture)| !picture.is_empty())
 }
 
 /// One table per endpoint.
@@ -92,7 +64,10 @@ pub fn tables(scenario: &ScenarioSummary<'_>) -> String {
     scenario
         .tables
         .iter()
-        .map(|table| endpoint_table(scenario, table))
+        .map(|table| match table.is_fixed_rate {
+            true => rates::table(scenario, table),
+            false => endpoint_table(scenario, table),
+        })
         .collect()
 }
 
@@ -140,6 +115,7 @@ fn environment(manifest: &Manifest) -> String {
             format!("{} × {}", machine.cores, machine.cpu_model),
         ),
         ("governor", machine.governor.clone()),
+        ("clock source", machine.clock_source.clone()),
         ("memory", format!("{} MiB", machine.memory_kib / 1024)),
         (
             "system",
@@ -274,11 +250,13 @@ fn endpoint_table(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> String {
 
 /// What the reference has over itself, at each concurrency.
 fn control(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> String {
-    let references = table.rows.iter().filter(|row| row.is_reference);
+    // Of two builds, the first is the one that is its own control.
+    let is_control = |row: &&CellSummary<'_>| row.is_reference && row.cell.build != Some(Build::B);
+    let references = table.rows.iter().filter(is_control);
     let reaches: Vec<String> = references
         .filter_map(|row| {
             let reach = percent(row.floor(Figure::Rps)? - 1.0);
-            Some(format!("{reach} at c={}", row.cell.concurrency))
+            Some(format!("{reach} at c={}", row.cell.load()))
         })
         .collect();
     if reaches.is_empty() {
@@ -295,8 +273,8 @@ fn control(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> String {
 fn table_row(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
     let mut out = format!(
         "| {} | {} | {} | {} | {} | {} | {} | {} |",
-        row.cell.path,
-        row.cell.concurrency,
+        row.cell.path_and_build(),
+        row.cell.load(),
         spread(row.rps, thousands),
         spread(row.p50_us, milliseconds),
         spread(row.p99_us, milliseconds),
@@ -320,7 +298,8 @@ fn table_row(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
 
 /// What a path has over the reference, or the reference over itself.
 pub(super) fn share(row: &CellSummary<'_>, figure: Figure) -> String {
-    let control = || row.control.as_ref()?[figure];
+    let is_b = row.cell.build == Some(Build::B);
+    let control = || row.control.as_ref().filter(|_| !is_b)?[figure];
     match (row.is_reference, control(), &row.ratios[figure]) {
         (true, Some(control), _) => format!("A/A {}", with_interval(&control)),
         (true, None, _) => "100 %".to_owned(),
@@ -347,7 +326,7 @@ pub(super) fn mark(differs: Option<bool>) -> &'static str {
 }
 
 /// Requests without a right answer, and trials that failed altogether.
-fn errors(row: &CellSummary<'_>) -> String {
+pub(super) fn errors(row: &CellSummary<'_>) -> String {
     let mut parts = Vec::new();
     if row.totals.requests > 0 || row.failures.is_empty() {
         parts.push(row.failed_requests().to_string());
@@ -445,9 +424,9 @@ fn wake_ups(scenario: &ScenarioSummary<'_>) -> String {
 fn cell_line(cell: &Cell, figures: [String; 5]) -> String {
     format!(
         "| {} | {} | {} | {} |\n",
-        cell.path,
+        cell.path_and_build(),
         cell.endpoint,
-        cell.concurrency,
+        cell.load(),
         figures.join(" | "),
     )
 }
@@ -500,7 +479,7 @@ pub(super) fn connection(keep_alive: bool) -> &'static str {
     }
 }
 
-fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> String {
+pub(super) fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> String {
     let Some(Spread { median, min, max }) = spread else {
         return "–".to_owned();
     };
@@ -516,7 +495,7 @@ fn hundredths(number: f64) -> String {
     format!("{number:.2}")
 }
 
-fn milliseconds(us: f64) -> String {
+pub(super) fn milliseconds(us: f64) -> String {
     let ms = us / 1e3;
     match ms {
         ..10.0 => format!("{ms:.3}"),
@@ -535,17 +514,17 @@ pub(super) fn percent(ratio: f64) -> String {
 }
 
 /// So many digits of a probability, however small it is.
-pub(super) fn probability(probability: f64, digits: usize) -> String {
+pub(crate) fn probability(probability: f64, digits: usize) -> String {
     let rounded = format!("{probability:.*e}", digits - 1).parse::<f64>();
     rounded.expect("a number").to_string()
 }
 
-fn tenths(number: f64) -> String {
+pub(super) fn tenths(number: f64) -> String {
     format!("{number:.1}")
 }
 
 /// A whole number, its digits in groups of three.
-fn thousands(number: f64) -> String {
+pub(super) fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {

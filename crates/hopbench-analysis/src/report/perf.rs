@@ -62,6 +62,9 @@ fn line(row: &CellSummary<'_>) -> String {
         ("keep_alive", cell.keep_alive.to_string()),
         ("failed_trials", row.failures.len().to_string()),
     ];
+    let build = cell.build.map(|build| ("build", build.to_string()));
+    let fields = fields.into_iter().chain(build);
     let fields = fields.map(|(name, value)| format!("{name}={value}"));
+    let fields: Vec<String> = fields.collect();
     format!("perf_result {}\n", fields.join(" "))
 }

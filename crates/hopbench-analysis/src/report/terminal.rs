@@ -1,6 +1,6 @@
 //! The tables as a terminal shows them: the report's, with their columns under one another.
 
-use super::markdown;
+use super::{markdown, overview};
 use crate::summary::Summary;
 
 /// Tables and pathologies of every scenario.
@@ -14,8 +14,7 @@ pub fn render(summary: &Summary<'_>) -> String {
         );
         out += &markdown::explanation(scenario);
         out += &align(&markdown::tables(scenario));
-        out += "\n### At a glance\n\n";
-        out += &align(&markdown::overview(scenario));
+        out += &align(&overview::section(scenario));
         out += &markdown::pathologies(scenario);
     }
     out

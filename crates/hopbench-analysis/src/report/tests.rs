@@ -7,7 +7,7 @@ use hdrhistogram::{
     serialization::{Serializer, V2DeflateSerializer},
 };
 
-use super::{chart, compare, csv, markdown, perf, terminal};
+use super::{chart, compare, csv, markdown, overview, perf, terminal};
 use crate::{
     compare::{Comparison, Difference, Incomparable, Side},
     figures::Figure,
@@ -16,7 +16,7 @@ use crate::{
     summary::Summary,
 };
 
-fn manifest() -> Manifest {
+pub(crate) fn manifest() -> Manifest {
     let path = |name: &str, skipped: Option<&str>| PathInfo {
         name: name.to_owned(),
         summary: format!("what {name} is"),
@@ -65,6 +65,8 @@ fn manifest() -> Manifest {
             path("absent", Some("'absent' is not installed")),
         ],
         warnings: vec!["governor: 'powersave'".to_owned()],
+        builds: Vec::new(),
+        knees: Vec::new(),
     }
 }
 
@@ -80,13 +82,40 @@ fn histogram(us: &[u64]) -> String {
     BASE64_STANDARD.encode(bytes)
 }
 
+/// Of 1 s.
+fn load(rps: u64, p99_us: u64) -> Load {
+    let (p50_us, p99) = (p99_us as f64 / 2.0, p99_us as f64);
+    Load {
+        generator: "script".to_owned(),
+        elapsed_us: 1e6,
+        requests: rps,
+        good: rps,
+        body_bytes: rps * 100,
+        latency: Latency {
+            p50_us: Some(p50_us),
+            p90_us: Some(p99 * 0.9),
+            p95_us: Some(p99 * 0.95),
+            p99_us: Some(p99),
+            histogram: histogram(&[p99_us / 2, p99_us / 2, p99_us]),
+            ..Latency::default()
+        },
+        ..Load::default()
+    }
+}
+
 /// A trial of 1 s at `rps` whose latencies are about `p50_us`, the slowest `p99_us`.
-fn trial(path: &str, concurrency: u32, block: u32, twin: u8, rps: u64, p99_us: u64) -> Trial {
+pub(crate) fn trial(
+    path: &str,
+    concurrency: u32,
+    block: u32,
+    twin: u8,
+    rps: u64,
+    p99_us: u64,
+) -> Trial {
     let counters = [
         ("tunnel_zero_copy_bytes".to_owned(), 0),
         ("tunnel_copied_bytes".to_owned(), rps * 250),
     ];
-    let (p50_us, p99) = (p99_us as f64 / 2.0, p99_us as f64);
     let host = path != "plain";
     Trial {
         planned: PlannedTrial {
@@ -98,6 +127,8 @@ fn trial(path: &str, concurrency: u32, block: u32, twin: u8, rps: u64, p99_us: u
                 path: path.to_owned(),
                 concurrency,
                 keep_alive: true,
+                rate_rps: None,
+                build: None,
             },
             twin,
             duration_ms: 1_000,
@@ -113,22 +144,7 @@ fn trial(path: &str, concurrency: u32, block: u32, twin: u8, rps: u64, p99_us: u
             scrape_ms: 50.0,
             stop_ms: 5.0,
         },
-        load: Some(Load {
-            generator: "script".to_owned(),
-            elapsed_us: 1e6,
-            requests: rps,
-            good: rps,
-            body_bytes: rps * 100,
-            latency: Latency {
-                p50_us: Some(p50_us),
-                p90_us: Some(p99 * 0.9),
-                p95_us: Some(p99 * 0.95),
-                p99_us: Some(p99),
-                histogram: histogram(&[p99_us / 2, p99_us / 2, p99_us]),
-                ..Latency::default()
-            },
-            ..Load::default()
-        }),
+        load: Some(load(rps, p99_us)),
         processes: vec![ProcessUsage {
             name: "server".to_owned(),
             role: "origin".to_owned(),
@@ -352,7 +368,7 @@ fn a_run_does_not_differ_from_itself() {
             assert!(!json.contains("\"differs\":true"), "{json}");
             assert!(json.contains("\"differs\":false"), "{json}");
             let text = compare::terminal(&comparison);
-            assert!(text.contains("\n0 of 15 figures differ."), "{text}");
+            assert!(text.contains("\n0 of 18 figures differ."), "{text}");
         },
     );
 }
@@ -497,6 +513,6 @@ fn a_cell_without_its_reference_has_no_share_and_no_failure() {
     let manifest = manifest();
     let trials = [trial("fast", 1, 1, 0, 1_000, 100)];
     let summary = Summary::new(&manifest, &trials).expect("valid records");
-    let overview = markdown::overview(&summary.scenarios[0]);
+    let overview = overview::tables(&summary.scenarios[0]);
     assert!(overview.contains("| fast | – |"), "{overview}");
 }

@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use hopbench_analysis::record::{PathologyRules, SlowerRule};
+use hopbench_analysis::{
+    estimate::BLOCKS_MAX,
+    record::{PathologyRules, SlowerRule},
+};
 use serde::Deserialize;
 
 /// A scenario, checked. What the command line may override is public to it.
@@ -18,6 +21,7 @@ pub(crate) struct ScenarioDefinition {
     /// `None`: every endpoint that the origin has.
     pub(crate) endpoints: Option<Vec<Target>>,
     pub(crate) concurrency: Vec<u32>,
+    pub(crate) rates: Rates,
     pub(crate) keep_alive: bool,
     pub(crate) duration_ms: u64,
     pub(crate) warm_up_ms: u64,
@@ -25,6 +29,21 @@ pub(crate) struct ScenarioDefinition {
     /// Whether the reference is measured twice in a block.
     pub(crate) control: bool,
     pub(crate) pathologies: PathologyRules,
+}
+
+/// How fast requests come.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Rates {
+    /// As soon as a connection has its answer.
+    ClosedLoop,
+    /// So many per second, however long the answers take.
+    Fixed(Vec<u32>),
+    /// Shares, in per cent, of the rate that the slowest path holds, which is to be found first.
+    OfKnee {
+        percent: Vec<u32>,
+        /// A rate is held only with a p99 of at most this, in milliseconds.
+        p99_ms_max: f64,
+    },
 }
 
 /// What is asked for: a path and query, and for a request with a body `:` and its length in bytes.
@@ -41,11 +60,18 @@ const BODY_BYTES_MAX: u64 = 64 << 20;
 /// Most connections of a load; the origin's and the tunnel's listen backlog.
 pub(crate) const CONCURRENCY_MAX: u32 = 4096;
 
+/// Highest rate, in requests per second; that of the load generator.
+pub(crate) const RATE_RPS_MAX: u32 = 1_000_000;
+
+/// Beyond ten times what a path holds there is nothing to be seen but its queue.
+const KNEE_PERCENT_MAX: u32 = 1_000;
+
+/// What a rate that is held may cost, unless a scenario says otherwise, in milliseconds: far above
+/// what any path here takes when it is not overloaded, far below what a queue that grows does.
+const P99_MS_MAX: f64 = 10.0;
+
 /// Longest load, in milliseconds: an hour.
 const DURATION_MS_MAX: u64 = 3_600_000;
-
-/// Most blocks of a scenario.
-const BLOCKS_MAX: u32 = 1_000;
 
 /// The text of a scenario file.
 #[derive(Debug, Deserialize)]
@@ -59,6 +85,9 @@ struct Wire {
     paths: Vec<String>,
     endpoints: Vec<String>,
     concurrency: Vec<u32>,
+    rates: Option<Vec<u32>>,
+    rates_percent_of_knee: Option<Vec<u32>>,
+    knee_p99_ms: Option<f64>,
     #[serde(default = "yes")]
     keep_alive: bool,
     duration_ms: u64,
@@ -100,6 +129,21 @@ impl ScenarioDefinition {
             ),
         };
         let slower = wire.pathologies.slower.into_iter();
+        let rates = match (wire.rates, wire.rates_percent_of_knee, wire.knee_p99_ms) {
+            (None, None, None) => Rates::ClosedLoop,
+            (Some(rates), None, None) => Rates::Fixed(rates),
+            (None, Some(percent), p99_ms) => Rates::OfKnee {
+                percent,
+                p99_ms_max: p99_ms.unwrap_or(P99_MS_MAX),
+            },
+            _ => {
+                return Err(
+                    "'rates': expected either these, or 'rates-percent-of-knee', to which \
+                     'knee-p99-ms' belongs"
+                        .to_owned(),
+                );
+            }
+        };
         let scenario = Self {
             name: name.to_owned(),
             question: wire.question,
@@ -108,6 +152,7 @@ impl ScenarioDefinition {
             paths: wire.paths,
             endpoints,
             concurrency: wire.concurrency,
+            rates,
             keep_alive: wire.keep_alive,
             duration_ms: wire.duration_ms,
             warm_up_ms: wire.warm_up_ms,
@@ -134,7 +179,7 @@ impl ScenarioDefinition {
         };
         within("duration-ms", self.duration_ms, 1, DURATION_MS_MAX)?;
         within("warm-up-ms", self.warm_up_ms, 0, DURATION_MS_MAX)?;
-        within("blocks", self.blocks.into(), 1, BLOCKS_MAX.into())?;
+        within("blocks", self.blocks.into(), 1, BLOCKS_MAX as u64)?;
         for concurrency in &self.concurrency {
             within(
                 "concurrency",
@@ -143,7 +188,30 @@ impl ScenarioDefinition {
                 CONCURRENCY_MAX.into(),
             )?;
         }
+        match &self.rates {
+            Rates::ClosedLoop => {}
+            Rates::Fixed(rates) => {
+                for rate in rates {
+                    within("rates", (*rate).into(), 1, RATE_RPS_MAX.into())?;
+                }
+            }
+            Rates::OfKnee {
+                percent,
+                p99_ms_max,
+            } => {
+                let max = KNEE_PERCENT_MAX.into();
+                for percent in percent {
+                    within("rates-percent-of-knee", (*percent).into(), 1, max)?;
+                }
+                if !(0.001..=60_000.0).contains(p99_ms_max) {
+                    return Err(format!(
+                        "'knee-p99-ms': expected 0.001 to 60000, found {p99_ms_max}"
+                    ));
+                }
+            }
+        }
         let empty = [
+            ("rates", self.rates.is_empty()),
             ("paths", self.paths.is_empty()),
             ("concurrency", self.concurrency.is_empty()),
             (
@@ -154,6 +222,48 @@ impl ScenarioDefinition {
         match empty.into_iter().find(|(_, empty)| *empty) {
             Some((name, _)) => Err(format!("'{name}': expected at least one")),
             None => Ok(()),
+        }
+    }
+}
+
+impl Rates {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::ClosedLoop => false,
+            Self::Fixed(some) | Self::OfKnee { percent: some, .. } => some.is_empty(),
+        }
+    }
+
+    pub(crate) fn depend_on_knee(&self) -> bool {
+        matches!(self, Self::OfKnee { .. })
+    }
+
+    /// What a rate that is held may cost, in milliseconds.
+    pub(crate) fn p99_ms_max(&self) -> f64 {
+        match self {
+            Self::OfKnee { p99_ms_max, .. } => *p99_ms_max,
+            Self::ClosedLoop | Self::Fixed(_) => P99_MS_MAX,
+        }
+    }
+}
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |numbers: &[u32]| {
+            let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+            numbers.join(", ")
+        };
+        match self {
+            Self::ClosedLoop => f.write_str("closed loop"),
+            Self::Fixed(rates) => write!(f, "{} per second", list(rates)),
+            Self::OfKnee {
+                percent,
+                p99_ms_max,
+            } => write!(
+                f,
+                "{} % of what the slowest path holds with a p99 of {p99_ms_max} ms",
+                list(percent)
+            ),
         }
     }
 }

@@ -19,9 +19,10 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
         Some(path) => RunDir::open(path)?,
         None => RunDir::latest(&options.out)?,
     };
-    if fs::canonicalize(base.path())? == fs::canonicalize(head.path())? {
+    let is_same = fs::canonicalize(base.path())? == fs::canonicalize(head.path())?;
+    if is_same && options.head.is_none() {
         bail!(
-            "'{}' is base and head; name another run as HEAD",
+            "'{}' is the latest run itself; name the run to compare it with as HEAD",
             base.path().display()
         );
     }
@@ -43,9 +44,10 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
         }
     };
     let names = format!(
-        "base {}\nhead {}\n",
+        "base {}\nhead {}{}\n",
         base.path().display(),
-        head.path().display()
+        head.path().display(),
+        if is_same { ", the same run" } else { "" }
     );
     let text = names + &compare::terminal(&comparison);
     context.print(&text, || {

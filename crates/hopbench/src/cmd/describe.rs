@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use hopbench_analysis::gate::Policy;
 use serde_json::json;
 
 use super::{Context, columns};
@@ -17,32 +18,39 @@ pub(super) fn run(context: &Context, options: &cli::Describe) -> anyhow::Result<
     if name.starts_with('/') && !file {
         return endpoint(context, name);
     }
-    // A file is whichever of the two it can be read as; a name can't be both.
-    match (context.catalog.paths(name), context.catalog.scenario(name)) {
-        (Ok(paths), _) => {
+    // A file is whichever of them it can be read as; a name can't be two.
+    let catalog = &context.catalog;
+    match (
+        catalog.paths(name),
+        catalog.scenario(name),
+        catalog.gate(name),
+    ) {
+        (Ok(paths), ..) => {
             for definition in paths {
                 path(context, &definition)?;
             }
         }
-        (Err(_), Ok(definition)) => scenario(context, &definition)?,
-        (Err(error), Err(CatalogError::Unknown { .. })) if !file => {
+        (_, Ok(definition), _) => scenario(context, &definition)?,
+        (.., Ok(policy)) => gate(context, &policy)?,
+        (Err(error), Err(CatalogError::Unknown { .. }), _) if !file => {
             return Err(unknown(context, name, &error).into());
         }
-        (Err(error), Err(other)) => {
-            // What is closer to a scenario has a question.
+        (Err(of_path), Err(of_scenario), Err(of_gate)) => {
+            // What is closer to a gate has limits, and what is closer to a scenario a question.
             let text = std::fs::read_to_string(name).unwrap_or_default();
-            return Err(if text.contains("question") {
-                other
-            } else {
-                error
-            }
-            .into());
+            let has = |word| text.contains(word);
+            let is_gate = ["[[relative]]", "[[absolute]]", "[[invariant]]"].map(has);
+            return Err(match (is_gate.contains(&true), has("question")) {
+                (true, _) => of_gate.into(),
+                (_, true) => of_scenario.into(),
+                _ => of_path.into(),
+            });
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A name that is neither: the hint is for both kinds.
+/// A name that is none of them: the hint is for all kinds.
 fn unknown(context: &Context, name: &str, error: &CatalogError) -> CatalogError {
     if name.starts_with("tag:") {
         return CatalogError::Invalid {
@@ -56,9 +64,10 @@ fn unknown(context: &Context, name: &str, error: &CatalogError) -> CatalogError 
         .scenarios
         .iter()
         .map(|scenario| scenario.name.as_str());
-    let known: Vec<&str> = paths.chain(scenarios).collect();
+    let gates = context.catalog.gates.iter().map(|gate| gate.name.as_str());
+    let known: Vec<&str> = paths.chain(scenarios).chain(gates).collect();
     CatalogError::Unknown {
-        kind: "path or scenario",
+        kind: "path, scenario or gate",
         name: name.to_owned(),
         nearest: crate::catalog::nearest(name, known.iter().copied()),
         known: known.join(", "),
@@ -107,6 +116,7 @@ fn scenario(context: &Context, scenario: &ScenarioDefinition) -> anyhow::Result<
         ("paths", scenario.paths.join(", ")),
         ("endpoints", endpoints.join(", ")),
         ("concurrency", format!("{:?}", scenario.concurrency)),
+        ("rates", scenario.rates.to_string()),
         ("keep-alive", scenario.keep_alive.to_string()),
         ("load", format!("{} ms", scenario.duration_ms)),
         ("warm-up", format!("{} ms", scenario.warm_up_ms)),
@@ -126,9 +136,27 @@ fn scenario(context: &Context, scenario: &ScenarioDefinition) -> anyhow::Result<
             "scenario": scenario.name, "question": scenario.question,
             "analysis": scenario.analysis, "reference": scenario.reference,
             "paths": scenario.paths, "endpoints": endpoints,
-            "concurrency": scenario.concurrency, "keep_alive": scenario.keep_alive,
+            "concurrency": scenario.concurrency,
+            "rates": scenario.rates.to_string(), "keep_alive": scenario.keep_alive,
             "duration_ms": scenario.duration_ms, "warm_up_ms": scenario.warm_up_ms,
             "blocks": scenario.blocks, "control": scenario.control,
+        })
+    })
+}
+
+fn gate(context: &Context, gate: &Policy) -> anyhow::Result<()> {
+    let guardrails = || gate.guardrails.iter().map(ToString::to_string);
+    let lines: Vec<String> = guardrails().map(|line| format!("  {line}\n")).collect();
+    let text = format!(
+        "gate {}\n\n{}\n\n{}",
+        gate.name,
+        gate.question,
+        lines.concat()
+    );
+    context.print(&text, || {
+        json!({
+            "gate": gate.name, "question": gate.question,
+            "guardrails": guardrails().collect::<Vec<_>>(),
         })
     })
 }

@@ -101,7 +101,7 @@ fn conditions() -> Vec<Finding> {
             note,
         });
     };
-    for (what, warning) in doubts() {
+    for (what, warning) in machine::doubts() {
         let state = if warning.is_some() {
             State::Warning
         } else {
@@ -110,7 +110,7 @@ fn conditions() -> Vec<Finding> {
         add(what, state, warning.unwrap_or_default());
     }
     let limit = machine::open_files_max();
-    let needed = open_files_needed(CONCURRENCY_MAX);
+    let needed = machine::open_files_needed(CONCURRENCY_MAX);
     let state = if limit < needed {
         State::Warning
     } else {
@@ -133,43 +133,6 @@ fn conditions() -> Vec<Finding> {
     };
     add("temporary directory", state, note);
     findings
-}
-
-/// Conditions that make figures doubtful: what was looked at, and what is wrong with it.
-pub(super) fn doubts() -> [(&'static str, Option<String>); 4] {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let load = machine::load_average_per_core().unwrap_or_default();
-    let governor = machine::describe(Path::new(".")).governor;
-    [
-        (
-            "build",
-            (machine::profile() != "release")
-                .then(|| "built without optimisation: use 'cargo build --release'".to_owned()),
-        ),
-        (
-            "cores",
-            (cores < 2).then(|| "the load generator and the servers share one core".to_owned()),
-        ),
-        (
-            "load average",
-            (load > 0.5).then(|| {
-                format!("{load:.1} per core: something else is running; wait until it is done")
-            }),
-        ),
-        (
-            "governor",
-            (!governor.is_empty() && governor != "performance").then(|| {
-                format!("'{governor}': the clock changes with the load; 'performance' keeps it")
-            }),
-        ),
-    ]
-}
-
-/// Files that one process of a path holds open at a concurrency: the built-in origin shares the
-/// plugin's, so that a connection takes three there, and a proxy takes two. Without any connection
-/// there are some dozens.
-pub(super) fn open_files_needed(concurrency: u32) -> u64 {
-    u64::from(concurrency) * 3 + 128
 }
 
 fn shared_memory() -> Result<(), String> {

@@ -36,10 +36,15 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
             ]
         })
         .collect();
+    let gates = context.catalog.gates.iter();
+    let gates: Vec<Vec<String>> = gates
+        .map(|gate| vec![format!("  {}", gate.name), gate.question.clone()])
+        .collect();
     let text = format!(
-        "paths\n{}\nscenarios\n{}",
+        "paths\n{}\nscenarios\n{}\ngates\n{}",
         columns(&paths),
-        columns(&scenarios)
+        columns(&scenarios),
+        columns(&gates)
     );
     context.print(&text, || {
         let paths = context.catalog.paths.iter().map(|path| {
@@ -53,9 +58,12 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
             .scenarios
             .iter()
             .map(|scenario| json!({"name": scenario.name, "question": scenario.question}));
+        let gates = context.catalog.gates.iter();
+        let gates = gates.map(|gate| json!({"name": gate.name, "question": gate.question}));
         json!({
             "paths": paths.collect::<Vec<_>>(),
             "scenarios": scenarios.collect::<Vec<_>>(),
+            "gates": gates.collect::<Vec<_>>(),
         })
     })?;
     Ok(ExitCode::SUCCESS)

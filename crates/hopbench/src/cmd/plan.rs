@@ -7,7 +7,7 @@ use crate::{cli, plan::Planner, progress::seconds};
 
 pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<ExitCode> {
     let selection = context.select(&options.choice)?;
-    let mut planner = Planner::new(&selection, options.seed);
+    let mut planner = Planner::new(&selection, options.seed, false, None);
     let plan = planner.plan();
     let mut rows = vec![
         [
@@ -31,7 +31,7 @@ pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<Exit
             trial.cell.scenario.clone(),
             trial.cell.endpoint.clone(),
             format!("{}{twin}", trial.cell.path),
-            trial.cell.concurrency.to_string(),
+            trial.cell.load(),
             format!("{} ms", trial.warm_up_ms),
             format!("{} ms", trial.duration_ms),
         ]

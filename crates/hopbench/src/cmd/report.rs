@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, process::ExitCode};
 
 use anyhow::bail;
 use hopbench_analysis::{
+    ab::Duel,
     record::{Manifest, Plan, Trial},
-    report::{chart, csv, markdown, perf, terminal},
+    report::{ab, csv, markdown, perf, terminal},
     summary::Summary,
 };
 
@@ -59,8 +60,10 @@ pub(super) fn write(run_dir: &RunDir, manifest: &Manifest, trials: &[Trial]) -> 
         markdown::report(&summary, trials, planned).as_bytes(),
     )?;
     for scenario in &summary.scenarios {
-        let name = format!("overview-{}.svg", scenario.info.name);
-        run_dir.write(&name, chart::overview(scenario).as_bytes())?;
+        for (kind, _, picture) in markdown::pictures(scenario) {
+            let name = format!("{kind}-{}.svg", scenario.info.name);
+            run_dir.write(&name, picture.as_bytes())?;
+        }
     }
     run_dir.write("summary.csv", csv::render(&summary).as_bytes())
 }
@@ -76,6 +79,9 @@ pub(super) fn show(
     match context.format {
         Format::Human => {
             print(&terminal::render(&summary))?;
+            if let Some(duel) = Duel::of(manifest, trials) {
+                print(&ab::terminal(&duel))?;
+            }
             print(&markdown::progress(trials, run_dir.plan()?.trials.len()))?;
             print(&format!("\nrun directory: {}\n", run_dir.path().display()))
         }
@@ -86,6 +92,7 @@ pub(super) fn show(
                 "trials": trials.len(),
                 "failed_trials": trials.iter().filter(|trial| trial.measured().is_none()).count(),
                 "cells": csv::cells(&summary),
+                "b_over_a": Duel::of(manifest, trials).map(|duel| ab::cells(&duel)),
             })
         )),
         Format::Perf => print(&perf::render(&summary)),

@@ -17,7 +17,7 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
     let interrupt = Interrupt::catch()?;
     let logs = TempDir::new()?;
     let logs = logs.path().to_owned();
-    let mut live = Live::new(&context.toolbox, &selection, &interrupt, logs)?;
+    let mut live = Live::new(&context.toolbox, None, &selection, &interrupt, logs)?;
     let mut targets: Vec<String> = Vec::new();
     for target in selection
         .scenarios

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::{Live, READY_TIMEOUT, STOP_GRACE, Trouble, fill::TrialFill, harness};
 use crate::{
+    builds::Built,
     catalog::{PathDefinition, ProcessDefinition, Template},
     http::{Answer, Endpoint, Question},
     process::{Child, Command, Interrupt, Output, describe_exit, stop_all},
@@ -31,6 +32,9 @@ struct Running {
     admin: Option<Endpoint>,
 }
 
+/// The role of a process that answers by itself.
+const ORIGIN_ROLE: &str = "origin";
+
 /// Each process's counters by name.
 pub(super) type Counters = BTreeMap<String, BTreeMap<String, u64>>;
 
@@ -45,9 +49,10 @@ impl Stage {
     pub(super) fn start(
         live: &Live<'_>,
         definition: &PathDefinition,
+        build: Option<&Built>,
         label: &str,
     ) -> Result<Self, Trouble> {
-        let mut stage = Self::start_processes(live, definition, label).map_err(harness)?;
+        let mut stage = Self::start_processes(live, definition, build, label).map_err(harness)?;
         stage.wait_until_ready(live, &definition.ready)?;
         Ok(stage)
     }
@@ -55,11 +60,13 @@ impl Stage {
     fn start_processes(
         live: &Live<'_>,
         definition: &PathDefinition,
+        build: Option<&Built>,
         label: &str,
     ) -> anyhow::Result<Self> {
         // Directly below the temporary directory: a socket's path may only have 107 bytes.
         let directory = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
-        let mut fill = TrialFill::new(live.toolbox, directory.path());
+        let toolbox = build.map_or(live.toolbox, |build| &build.toolbox);
+        let mut fill = TrialFill::new(toolbox, directory.path());
         for file in &definition.files {
             std::fs::write(
                 directory.path().join(&file.name),
@@ -77,7 +84,12 @@ impl Stage {
             directory,
         };
         for process in &definition.processes {
-            let command = command(process, &mut fill, stage.directory.path())?;
+            let mut command = command(process, &mut fill, stage.directory.path())?;
+            if let Some(build) = build
+                && process.role == ORIGIN_ROLE
+            {
+                command.arguments.extend(build.injected.iter().cloned());
+            }
             let admin = process
                 .admin
                 .as_ref()

@@ -19,10 +19,22 @@ const OTHER_US_MAX: f64 = 100e3;
 /// A generator that uses this much of what it could can't ask for more.
 const GENERATOR_SHARE_MAX: f64 = 0.95;
 
+/// What waking up takes is some tens of microseconds.
+const LATE_US_MIN: f64 = 1_000.0;
+
 /// With so many connections for each core there is always something to do, unless something other
 /// than CPU time is what is short.
 const CONNECTIONS_PER_CORE: f64 = 4.0;
 const IDLE_SHARE_MAX: f64 = 0.5;
+
+/// What a schedule may lose to its last answers being waited for.
+const ACHIEVED_SHARE_MIN: f64 = 0.99;
+
+/// With more, every other request waits for a core at some time.
+const PRESSURE_SHARE_MAX: f64 = 0.5;
+
+/// Below this a core is not at work, or may not work as it could.
+const CLOCK_SHARE_MIN: f64 = 0.7;
 
 /// With fewer answers, fewer than 20 lie above the 99th percentile.
 const TAIL_ANSWERS_MIN: u64 = 2_000;
@@ -40,6 +52,12 @@ pub(super) fn warnings(trial: &Trial, load: &Load) -> Vec<Warning> {
         generator(load, cores),
         idle(trial, cores),
         short_tail(load),
+        dropped(load),
+        behind(trial, load),
+        cpu_pressure(trial, load),
+        connections(trial, load),
+        slow_clock(trial),
+        throttled(trial),
     ]
     .into_iter()
     .flatten()
@@ -53,6 +71,10 @@ fn errors(load: &Load) -> Option<Warning> {
 
 /// Little 1961: requests in flight = rate × time each is in flight.
 fn littles_law(trial: &Trial, load: &Load) -> Option<Warning> {
+    if load.open_loop.is_some() {
+        // How many are in flight is what it measures.
+        return None;
+    }
     let concurrency = trial.planned.cell.concurrency;
     let in_flight = load.good as f64 * load.latency.mean_us? / load.elapsed_us;
     let is_off = (in_flight / f64::from(concurrency) - 1.0).abs() > LITTLE_TOLERANCE;
@@ -86,7 +108,12 @@ fn other_load(trial: &Trial) -> Option<Warning> {
     (share > OTHER_SHARE_MAX).then_some(Warning::OtherLoad { share })
 }
 
+/// At a fixed rate it is busy waking up in time; there it is the limit only if it doesn't.
 fn generator(load: &Load, cores: f64) -> Option<Warning> {
+    let late_us = load.open_loop.as_ref().map(|open| open.late_us_p50);
+    if late_us.is_some_and(|late_us| late_us.unwrap_or_default() < LATE_US_MIN) {
+        return None;
+    }
     let cores_used = load.cpu_us / load.elapsed_us;
     let cores_max = cores.min(load.threads as f64);
     let is_bound = cores_max > 0.0 && cores_used > GENERATOR_SHARE_MAX * cores_max;
@@ -98,13 +125,55 @@ fn generator(load: &Load, cores: f64) -> Option<Warning> {
 
 fn idle(trial: &Trial, cores: f64) -> Option<Warning> {
     let share = trial.disturbance.idle_us? as f64 / machine_us(trial)?;
-    let is_loaded = f64::from(trial.planned.cell.concurrency) >= CONNECTIONS_PER_CORE * cores;
+    let is_loaded = trial.planned.cell.rate_rps.is_none()
+        && f64::from(trial.planned.cell.concurrency) >= CONNECTIONS_PER_CORE * cores;
     (is_loaded && share > IDLE_SHARE_MAX).then_some(Warning::Idle { share })
 }
 
 fn short_tail(load: &Load) -> Option<Warning> {
     let good = load.good;
     (good < TAIL_ANSWERS_MIN).then_some(Warning::ShortTail { good })
+}
+
+fn dropped(load: &Load) -> Option<Warning> {
+    let open = load.open_loop.as_ref()?;
+    let (dropped, scheduled) = (open.dropped, open.scheduled);
+    (dropped > 0).then_some(Warning::Dropped { dropped, scheduled })
+}
+
+fn behind(trial: &Trial, load: &Load) -> Option<Warning> {
+    let offered_rps = f64::from(trial.planned.cell.rate_rps?);
+    let achieved_rps = load.good as f64 / load.elapsed_us * 1e6;
+    let is_behind = achieved_rps < ACHIEVED_SHARE_MIN * offered_rps;
+    is_behind.then_some(Warning::Behind {
+        offered_rps,
+        achieved_rps,
+    })
+}
+
+/// A closed loop always has something waiting; a rate far below what is held should not.
+fn cpu_pressure(trial: &Trial, load: &Load) -> Option<Warning> {
+    load.open_loop.as_ref()?;
+    let share = trial.disturbance.cpu_pressure_us? as f64 / load.elapsed_us;
+    (share > PRESSURE_SHARE_MAX).then_some(Warning::CpuPressure { share })
+}
+
+/// Each keeps one open, from the beginning to the end.
+fn connections(trial: &Trial, load: &Load) -> Option<Warning> {
+    let cell = &trial.planned.cell;
+    let (open, concurrency) = (load.connections?, cell.concurrency);
+    let is_short = cell.keep_alive && open < u64::from(concurrency);
+    is_short.then_some(Warning::Connections { open, concurrency })
+}
+
+fn slow_clock(trial: &Trial) -> Option<Warning> {
+    let share = trial.disturbance.frequency_share?;
+    (share < CLOCK_SHARE_MIN).then_some(Warning::SlowClock { share })
+}
+
+fn throttled(trial: &Trial) -> Option<Warning> {
+    let times = trial.disturbance.throttled?;
+    (times > 0).then_some(Warning::Throttled { times })
 }
 
 /// The time of all cores together between the two looks at the machine.
@@ -116,7 +185,7 @@ fn machine_us(trial: &Trial) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use hopbench_analysis::record::{Cell, Disturbance, Latency, Outcome, PlannedTrial};
+    use hopbench_analysis::record::{Cell, Disturbance, Latency, OpenLoop, Outcome, PlannedTrial};
 
     use super::*;
 
@@ -131,6 +200,8 @@ mod tests {
                 path: String::new(),
                 concurrency: 8,
                 keep_alive: true,
+                rate_rps: None,
+                build: None,
             },
             twin: 0,
             duration_ms: 250,
@@ -205,6 +276,14 @@ mod tests {
         ));
         let stuck = with(|_, load| load.latency.p99_us = Some(300.0));
         assert!(matches!(stuck[..], [Warning::MeanAboveP99 { .. }]));
+        let few = with(|_, load| load.connections = Some(7));
+        let (open, concurrency) = (7, 8);
+        assert_eq!(few, [Warning::Connections { open, concurrency }]);
+        assert_eq!(with(|_, load| load.connections = Some(8)), []);
+        let slow = with(|trial, _| trial.disturbance.frequency_share = Some(0.5));
+        assert_eq!(slow, [Warning::SlowClock { share: 0.5 }]);
+        let hot = with(|trial, _| trial.disturbance.throttled = Some(3));
+        assert_eq!(hot, [Warning::Throttled { times: 3 }]);
         let bound = with(|_, load| load.cpu_us = 255e3);
         assert!(matches!(bound[..], [Warning::GeneratorBound { .. }]));
         let short = with(|_, load| {
@@ -213,6 +292,59 @@ mod tests {
             load.latency.p99_us = Some(2_000.0);
         });
         assert_eq!(short, [Warning::ShortTail { good: 1_999 }]);
+    }
+
+    #[test]
+    fn a_fixed_rate_has_rules_of_its_own() {
+        let open = |change: fn(&mut Trial, &mut Load)| {
+            with(|trial, load| {
+                trial.planned.cell.rate_rps = Some(20_000);
+                load.elapsed_us = 250e3;
+                // Few are in flight, and the machine idles: that is as it should be.
+                load.latency.mean_us = Some(100.0);
+                trial.disturbance.idle_us = Some(400_000);
+                load.open_loop = Some(OpenLoop {
+                    scheduled: 5_000,
+                    ..OpenLoop::default()
+                });
+                change(trial, load);
+            })
+        };
+        assert_eq!(open(|_, _| {}), []);
+        let dropped = open(|_, load| {
+            let open_loop = load.open_loop.get_or_insert_default();
+            (load.good, load.requests, open_loop.dropped) = (4_900, 4_900, 100);
+        });
+        let (offered_rps, achieved_rps) = (20e3, 19.6e3);
+        assert_eq!(
+            dropped,
+            [
+                Warning::Dropped {
+                    dropped: 100,
+                    scheduled: 5_000
+                },
+                Warning::Behind {
+                    offered_rps,
+                    achieved_rps
+                }
+            ]
+        );
+        // A generator that is busy keeping its schedule is not the limit; one that can't, is.
+        let busy = open(|_, load| load.cpu_us = 250e3);
+        assert_eq!(busy, []);
+        let late = open(|_, load| {
+            load.cpu_us = 250e3;
+            load.open_loop.get_or_insert_default().late_us_p50 = Some(20e3);
+        });
+        assert!(
+            matches!(late[..], [Warning::GeneratorBound { .. }]),
+            "{late:?}"
+        );
+        let pressed = open(|trial, _| trial.disturbance.cpu_pressure_us = Some(200_000));
+        assert_eq!(pressed, [Warning::CpuPressure { share: 0.8 }]);
+        // A closed loop always has something waiting.
+        let closed = with(|trial, _| trial.disturbance.cpu_pressure_us = Some(200_000));
+        assert_eq!(closed, []);
     }
 
     #[test]

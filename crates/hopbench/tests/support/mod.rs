@@ -3,6 +3,7 @@
 // Every test file uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod bench;
 pub(crate) mod tunnel;
 
 use std::{

@@ -72,7 +72,7 @@ enum Bodies {
 /// Why a session ended before its time.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
-    #[error("the system would not go on")]
+    #[error("a system call failed")]
     Io(#[from] io::Error),
     #[error("the relay's thread panicked")]
     Panicked,

@@ -24,7 +24,7 @@ pub(in crate::ring) use self::helpers::Helpers;
 use self::{
     connection::{Connection, Progress, Readiness},
     helpers::{Done, Returns},
-    policy::Policy,
+    policy::{Burst, Policy},
 };
 use super::{
     lane::{Lane, State},
@@ -111,8 +111,7 @@ struct Loop {
     connecting: VecDeque<(Instant, usize, u64)>,
     /// Set when the peer has gone: until when what it sent may be delivered.
     last_words: Option<Instant>,
-    /// Written since others were last let run.
-    burst_bytes: usize,
+    burst: Burst,
     spin: Spin,
     policy: Policy,
     /// Of each lane, whether an answer is due; and how many are.
@@ -133,9 +132,6 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 /// With more answers due than these, there is always something to do; what is found by sleeping
 /// comes in larger batches.
 const FEW: usize = 8;
-
-/// About what fits the cache of a core.
-const BURST_BYTES: usize = 512 * 1024;
 
 /// Events taken at once: with more, those that come first wait for those that come last.
 const EVENTS: usize = 256;
@@ -170,7 +166,7 @@ impl Relay {
             waiting: VecDeque::new(),
             connecting: VecDeque::new(),
             last_words: None,
-            burst_bytes: 0,
+            burst: Burst::default(),
             spin: Spin::new(spin, &link.counters),
             policy: Policy::default(),
             helpers,
@@ -205,7 +201,7 @@ impl Loop {
             self.link.ready.take(&mut ready);
             self.lend(&mut ready)?;
             for lane in ready.drain(..) {
-                self.pause_after_burst();
+                self.burst.pause_if_long();
                 self.on_peer(lane)?;
             }
             self.take_back()?;
@@ -286,7 +282,7 @@ impl Loop {
         match &mut self.lanes[index] {
             Use::Open(connection) => {
                 let progress = connection.on_peer()?;
-                self.burst_bytes += connection.take_written();
+                self.burst.add(connection.take_written());
                 self.after(index, progress);
             }
             Use::Lent(missed) => missed.peer = true,
@@ -297,16 +293,6 @@ impl Loop {
             self.answer(index);
         }
         Ok(())
-    }
-
-    /// Lets others run after a lot was written. What it was written for then reads it while it is
-    /// in the cache: a client that shares this core would otherwise find all that is written in one
-    /// go, long after it has gone to memory.
-    fn pause_after_burst(&mut self) {
-        if self.burst_bytes >= BURST_BYTES {
-            self.burst_bytes = 0;
-            std::thread::yield_now();
-        }
     }
 
     fn on_socket(&mut self, index: usize, now: Readiness) -> Result<(), LinkError> {

@@ -118,8 +118,8 @@ impl Connection {
     /// network card's queue. `None` if there was none, or it is no socket for packets.
     pub(super) fn core(&self) -> Option<usize> {
         let core = socket_incoming_cpu(self.socket.as_fd()).ok()?;
-        // It is -1 if there was none.
-        usize::try_from(core).ok().filter(|_| core != u32::MAX)
+        // The kernel's -1: there was none.
+        (core != u32::MAX).then_some(core as usize)
     }
 
     pub(super) fn awaits_answer(&self) -> bool {

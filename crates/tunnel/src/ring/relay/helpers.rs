@@ -21,8 +21,8 @@ use nix::{
 };
 
 use super::{
-    BURST_BYTES,
     connection::{Connection, Progress},
+    policy::Burst,
 };
 use crate::ring::link::LinkError;
 
@@ -154,7 +154,7 @@ impl Drop for Helper {
 }
 
 fn work(jobs: &mpsc::Receiver<Job>) {
-    let mut burst_bytes = 0;
+    let mut burst = Burst::default();
     while let Ok(Job {
         lane,
         mut connection,
@@ -162,18 +162,14 @@ fn work(jobs: &mpsc::Receiver<Job>) {
     }) = jobs.recv()
     {
         let progress = connection.on_peer();
-        burst_bytes += connection.take_written();
+        burst.add(connection.take_written());
         ticket.done = Some(Done {
             lane,
             connection,
             progress,
         });
         drop(ticket);
-        // The clients read it while it is in the cache.
-        if burst_bytes >= BURST_BYTES {
-            burst_bytes = 0;
-            thread::yield_now();
-        }
+        burst.pause_if_long();
     }
 }
 

@@ -1,0 +1,176 @@
+//! Verdicts, all at once: how probable an alarm must be depends on how many there could be.
+
+use super::{
+    Finding, GateResult, Overall, Verdict,
+    reading::{Position, Reading},
+    survey::{Check, Matter},
+};
+use crate::estimate::{BLOCKS_MAX, CONFIDENCE, p_min};
+
+/// Of all regressions that are told, at most this share is expected to be none.
+pub const FALSE_ALARMS: f64 = 0.05;
+
+/// What is improbable enough among all that is asked.
+struct Alarms {
+    questions: usize,
+    /// How many are.
+    count: usize,
+    /// The largest p of those.
+    p_max: f64,
+}
+
+pub(super) fn findings(cases: Vec<Check>) -> Vec<Finding> {
+    let readings = cases.iter().filter_map(|case| match &case.matter {
+        Matter::Read(reading) => Some(reading.p),
+        Matter::Settled(_) => None,
+    });
+    let alarms = Alarms::among(readings.collect());
+    let finding = |case: Check| {
+        let (verdict, reading) = match case.matter {
+            Matter::Settled(verdict) => (verdict, None),
+            Matter::Read(reading) => (alarms.verdict(&reading), Some(reading)),
+        };
+        Finding {
+            guardrail: case.guardrail,
+            cell: case.cell,
+            partner: case.partner,
+            verdict,
+            reading,
+            note: None,
+        }
+    };
+    cases.into_iter().map(finding).collect()
+}
+
+impl Alarms {
+    /// Benjamini and Hochberg's procedure: of m sorted p the largest k with `p ≤ k / m × q`.
+    fn among(mut p: Vec<f64>) -> Self {
+        p.sort_by(f64::total_cmp);
+        let questions = p.len();
+        let is_enough = |count: usize| p[count - 1] <= allowed(count, questions);
+        let count = (1..=questions).rev().find(|count| is_enough(*count));
+        let count = count.unwrap_or(0);
+        Self {
+            questions,
+            count,
+            p_max: count.checked_sub(1).map_or(0.0, |last| p[last]),
+        }
+    }
+
+    fn verdict(&self, reading: &Reading) -> Verdict {
+        let inconclusive = |why: String| Verdict::Inconclusive { why };
+        let floor = reading.floor_text().unwrap_or_default();
+        if !reading.has_enough_blocks() {
+            return inconclusive(format!(
+                "{} block(s) are too few for an interval of {:.0} %: {} are needed",
+                reading.blocks,
+                CONFIDENCE * 100.0,
+                reading.blocks_needed
+            ));
+        }
+        match reading.position() {
+            Position::Within => Verdict::Passed,
+            Position::Across if reading.is_dead() => inconclusive(format!(
+                "dead gate: equal things differ by up to {floor} here, more than the limit"
+            )),
+            Position::Across => inconclusive("the limit is within the interval".to_owned()),
+            Position::Beyond if !reading.is_above_floor() => inconclusive(format!(
+                "beyond the limit, but equal things differ as much here (up to {floor})"
+            )),
+            // Anything up to the floor may be noise, so that it takes more than the limit to fail.
+            Position::Beyond if reading.is_dead() && !reading.is_wholly_above_floor() => {
+                inconclusive(format!(
+                    "dead gate: beyond the limit, but within what equal things differ by here (up \
+                     to {floor})"
+                ))
+            }
+            Position::Beyond if reading.p > self.p_max => inconclusive(self.improbable(reading)),
+            Position::Beyond => Verdict::Regressed {
+                why: "the whole interval is beyond the limit".to_owned(),
+            },
+        }
+    }
+
+    /// Why an interval beyond the limit is not enough.
+    fn improbable(&self, reading: &Reading) -> String {
+        let needed = allowed(self.count + 1, self.questions);
+        let Self { questions, .. } = self;
+        let text = |p| crate::report::markdown::probability(p, 2);
+        let why = format!(
+            "beyond the limit, but among {questions} questions its p must be at most {}",
+            text(needed)
+        );
+        if reading.p_min <= needed {
+            return format!("{why}, and is {}", text(reading.p));
+        }
+        let enough = (1..=BLOCKS_MAX).find(|blocks| p_min(*blocks) / 2.0 <= needed);
+        let enough = match reading.blocks_needed == crate::estimate::BLOCKS_WHOLE {
+            true => enough.map_or_else(String::new, |blocks| format!("; {blocks} blocks can")),
+            false => "; measure more".to_owned(),
+        };
+        format!(
+            "{why}, which {} blocks can't reach ({}){enough}",
+            reading.blocks,
+            text(reading.p_min)
+        )
+    }
+}
+
+fn allowed(count: usize, questions: usize) -> f64 {
+    count as f64 / questions as f64 * FALSE_ALARMS
+}
+
+/// What is left of `first` after `repeat`, which is of the suspects alone: a regression stands if
+/// the repeat says so of the same guardrail in the same cell. What was only suspect, because too
+/// much was asked at once, is a regression if the repeat says so; else it stays inconclusive.
+pub fn confirm(first: &GateResult, repeat: &GateResult) -> GateResult {
+    let mut confirmed = first.clone();
+    for finding in &mut confirmed.findings {
+        if !finding.is_suspect() {
+            continue;
+        }
+        let mut again = repeat.findings.iter();
+        let again =
+            again.find(|again| again.guardrail == finding.guardrail && again.cell == finding.cell);
+        if !finding.is_regressed() && !again.is_some_and(Finding::is_regressed) {
+            continue;
+        }
+        let first = match &finding.reading {
+            Some(reading) => reading.to_string(),
+            None => finding.verdict.why().to_owned(),
+        };
+        let Some(again) = again else {
+            finding.verdict = Verdict::Inconclusive {
+                why: "the repeat does not confirm it: not measured again".to_owned(),
+            };
+            continue;
+        };
+        // What failed once has failed: that it doesn't always do so is not a pass.
+        let is_fact = finding.reading.is_none();
+        match (again.verdict.kind(), &again.reading) {
+            (Overall::Regressed, _) => {
+                finding.note = Some(format!("at first {first}; confirmed by the repeat"));
+                finding.verdict = again.verdict.clone();
+            }
+            (Overall::Passed, Some(_)) if !is_fact => {
+                finding.note = Some(format!("at first {first}; the repeat passed"));
+                finding.verdict = Verdict::Passed;
+            }
+            _ => {
+                let why = match again.verdict.why() {
+                    "" => "it passed".to_owned(),
+                    why => why.to_owned(),
+                };
+                finding.note = Some(format!("at first: {first}"));
+                finding.verdict = Verdict::Inconclusive {
+                    why: format!("the repeat does not confirm it: {why}"),
+                };
+            }
+        }
+        finding.reading = again.reading.or(finding.reading);
+    }
+    confirmed
+        .notes
+        .extend(repeat.notes.iter().map(|note| format!("repeat: {note}")));
+    confirmed
+}

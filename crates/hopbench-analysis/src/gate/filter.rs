@@ -1,0 +1,110 @@
+//! Which cells a guardrail is for.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::record::Cell;
+
+/// Of every key that is there, one of the values.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Filter {
+    #[serde(default)]
+    pub scenario: Texts,
+    #[serde(default)]
+    pub endpoint: Texts,
+    #[serde(default)]
+    pub path: Texts,
+    #[serde(default)]
+    pub concurrency: Numbers,
+    /// Requests per second of a load at a fixed rate.
+    #[serde(default)]
+    pub rate: Numbers,
+    #[serde(default)]
+    pub keep_alive: Option<bool>,
+}
+
+/// None: whichever.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(from = "OneOrMoreTexts")]
+pub struct Texts(pub Vec<String>);
+
+/// None: whichever.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(from = "OneOrMoreNumbers")]
+pub struct Numbers(pub Vec<u32>);
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
+enum OneOrMoreTexts {
+    One(String),
+    More(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number or a list of numbers")]
+enum OneOrMoreNumbers {
+    One(u32),
+    More(Vec<u32>),
+}
+
+impl Filter {
+    pub fn matches(&self, cell: &Cell) -> bool {
+        let texts = [
+            (&self.scenario, &cell.scenario),
+            (&self.endpoint, &cell.endpoint),
+            (&self.path, &cell.path),
+        ];
+        let is_one_of = |Numbers(numbers): &Numbers, number: Option<u32>| {
+            numbers.is_empty() || number.is_some_and(|number| numbers.contains(&number))
+        };
+        texts
+            .into_iter()
+            .all(|(Texts(texts), text)| texts.is_empty() || texts.contains(text))
+            && is_one_of(&self.concurrency, Some(cell.concurrency))
+            && is_one_of(&self.rate, cell.rate_rps)
+            && self.keep_alive.is_none_or(|is| is == cell.keep_alive)
+    }
+}
+
+impl From<OneOrMoreTexts> for Texts {
+    fn from(wire: OneOrMoreTexts) -> Self {
+        Self(match wire {
+            OneOrMoreTexts::One(one) => vec![one],
+            OneOrMoreTexts::More(more) => more,
+        })
+    }
+}
+
+impl From<OneOrMoreNumbers> for Numbers {
+    fn from(wire: OneOrMoreNumbers) -> Self {
+        Self(match wire {
+            OneOrMoreNumbers::One(one) => vec![one],
+            OneOrMoreNumbers::More(more) => more,
+        })
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers = |Numbers(numbers): &Numbers| {
+            let texts = numbers.iter().map(u32::to_string);
+            texts.collect::<Vec<_>>()
+        };
+        let keys = [
+            ("scenario", self.scenario.0.clone()),
+            ("endpoint", self.endpoint.0.clone()),
+            ("path", self.path.0.clone()),
+            ("concurrency", numbers(&self.concurrency)),
+            ("rate", numbers(&self.rate)),
+            (
+                "keep-alive",
+                self.keep_alive.iter().map(bool::to_string).collect(),
+            ),
+        ];
+        let keys = keys.iter().filter(|(_, values)| !values.is_empty());
+        let parts = keys.map(|(key, values)| format!("{key} = {}", values.join(" or ")));
+        f.write_str(&parts.collect::<Vec<_>>().join(" and "))
+    }
+}

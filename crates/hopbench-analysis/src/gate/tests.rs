@@ -1,0 +1,415 @@
+//! Goal: a verdict says what the records say, and no more. Method: records made by hand, without
+//! processes and clocks; A/A and detection by simulation.
+
+mod kinds;
+mod outputs;
+mod simulation;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    record::{Build, BuildInfo, Failure, FailureKind, Git, Outcome, Source},
+    report::tests,
+};
+
+/// What is measured in one trial.
+#[derive(Clone, Copy)]
+struct Figures {
+    rps: f64,
+    p95_us: f64,
+    growth_mib: u64,
+}
+
+const USUAL: Figures = Figures {
+    rps: 10_000.0,
+    p95_us: 100.0,
+    growth_mib: 10,
+};
+
+/// Blocks of a run of two builds, with the same small spread in each.
+const BLOCKS: u32 = 8;
+
+fn policy(file: Value) -> Policy {
+    let file: PolicyFile = serde_json::from_value(file).expect("valid");
+    Policy::new("test", file).expect("valid")
+}
+
+/// What is shipped.
+fn usual_policy() -> Policy {
+    policy(json!({
+        "question": "slower?",
+        "relative": [
+            {"figure": "rps", "max-fall-percent": 15},
+            {"figure": "p95", "max-rise-percent": 20},
+            {"figure": "rss-growth", "max-rise-mib": 128},
+        ],
+        "absolute": [{"figure": "errors", "max": 0}],
+    }))
+}
+
+fn manifest(has_builds: bool) -> Manifest {
+    let build = |build, asked: &str| BuildInfo {
+        build,
+        asked: asked.to_owned(),
+        git: Git {
+            revision: format!("{asked}0123456789abcdef"),
+            dirty: asked == "head",
+        },
+    };
+    Manifest {
+        builds: match has_builds {
+            true => vec![build(Build::A, "main"), build(Build::B, "head")],
+            false => Vec::new(),
+        },
+        ..tests::manifest()
+    }
+}
+
+fn trial(path: &str, concurrency: u32, block: u32, figures: Figures) -> Trial {
+    let mut trial = tests::trial(path, concurrency, block, 0, 10_000, 100);
+    let load = trial.load.as_mut().expect("loaded");
+    load.elapsed_us = 1e6 * 10_000.0 / figures.rps;
+    load.latency.p95_us = Some(figures.p95_us);
+    trial.processes[0].rss_peak_kib = 1_000 + figures.growth_mib * 1_024;
+    trial
+}
+
+/// A few percent up and down, over blocks and twins.
+fn spread(block: u32, twin: u8) -> f64 {
+    1.0 + 0.01 * f64::from((block + 2 * u32::from(twin)) % 3) - 0.01
+}
+
+/// A run of two builds: each cell twice as A and once as B, in every block.
+fn of_builds(
+    cells: &[(&str, u32)],
+    blocks: u32,
+    mut figures: impl FnMut(&Cell, u32, u8) -> Figures,
+) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for block in 1..=blocks {
+        for (path, concurrency) in cells {
+            for (build, twin) in [(Build::A, 0), (Build::A, 1), (Build::B, 0)] {
+                let mut trial = trial(path, *concurrency, block, USUAL);
+                trial.planned.cell.build = Some(build);
+                trial.planned.twin = twin;
+                let figures = figures(&trial.planned.cell, block, twin);
+                let mut changed = self::trial(path, *concurrency, block, figures);
+                changed.planned = trial.planned;
+                changed.planned.trial = u32::try_from(trials.len()).expect("few") + 1;
+                trials.push(changed);
+            }
+        }
+    }
+    trials
+}
+
+fn is_b(cell: &Cell) -> bool {
+    cell.build == Some(Build::B)
+}
+
+/// With a spread and nothing else.
+fn equal(_: &Cell, block: u32, twin: u8) -> Figures {
+    let spread = spread(block, twin);
+    Figures {
+        rps: USUAL.rps * spread,
+        p95_us: USUAL.p95_us / spread,
+        ..USUAL
+    }
+}
+
+/// B of one path at a share of the RPS.
+fn slower(path: &str, share: f64) -> impl Fn(&Cell, u32, u8) -> Figures {
+    move |cell, block, twin| {
+        let mut figures = equal(cell, block, twin);
+        if is_b(cell) && cell.path == path {
+            figures.rps *= share;
+        }
+        figures
+    }
+}
+
+fn plan(trials: &[Trial]) -> Vec<PlannedTrial> {
+    trials.iter().map(|trial| trial.planned.clone()).collect()
+}
+
+fn judge_builds(policy: &Policy, trials: &[Trial]) -> GateResult {
+    let (manifest, planned) = (manifest(true), plan(trials));
+    let run = Run {
+        manifest: &manifest,
+        trials,
+        planned: &planned,
+    };
+    judge(policy, run, None).expect("two sides")
+}
+
+fn judge_runs(policy: &Policy, base: &[Trial], head: &[Trial]) -> Result<GateResult, Unjudged> {
+    let manifest = manifest(false);
+    let planned = [plan(base), plan(head)];
+    let run = |trials, planned| Run {
+        manifest: &manifest,
+        trials,
+        planned,
+    };
+    judge(policy, run(head, &planned[1]), Some(run(base, &planned[0])))
+}
+
+/// Verdict and reason of the guardrail that begins so, in the cells of a path.
+fn verdict(result: &GateResult, guardrail: &str, path: &str) -> Verdict {
+    let mut findings = result.findings.iter();
+    let found = findings.find(|finding| {
+        let is_path = finding.cell.as_ref().is_none_or(|cell| cell.path == path);
+        is_path && finding.guardrail.starts_with(guardrail)
+    });
+    found.expect("judged").verdict.clone()
+}
+
+fn assert_inconclusive(verdict: &Verdict, reason: &str) {
+    let Verdict::Inconclusive { why } = verdict else {
+        panic!("{verdict:?}, not inconclusive: {reason}");
+    };
+    assert!(why.contains(reason), "{why}");
+}
+
+fn fail(trial: &mut Trial, source: Source) {
+    trial.load = None;
+    trial.outcome = Outcome::Failed(Failure {
+        source,
+        kind: FailureKind::Crash,
+        cause: "'host' killed by SIGSEGV".to_owned(),
+        log: Vec::new(),
+    });
+}
+
+const CELLS: [(&str, u32); 4] = [("plain", 1), ("fast", 1), ("plain", 8), ("fast", 8)];
+
+#[test]
+fn what_is_equal_passes() {
+    let result = judge_builds(&usual_policy(), &of_builds(&CELLS, BLOCKS, equal));
+    assert_eq!(result.overall(), Overall::Passed, "{result:#?}");
+    assert_eq!(result.findings.len(), 16);
+    assert!(result.suspects().is_empty() && result.notes.is_empty());
+}
+
+#[test]
+fn what_is_slower_regresses_where_it_is() {
+    let result = judge_builds(
+        &usual_policy(),
+        &of_builds(&CELLS, BLOCKS, slower("fast", 0.6)),
+    );
+    assert_eq!(result.overall(), Overall::Regressed);
+    assert_eq!(result.count(Overall::Regressed), 2);
+    let suspects: Vec<String> = result.suspects().iter().map(Cell::to_string).collect();
+    assert_eq!(suspects, ["fast /small c=1", "fast /small c=8"]);
+    assert_eq!(verdict(&result, "RPS", "plain"), Verdict::Passed);
+    // A little slower, within what is let pass.
+    let little = of_builds(&CELLS, BLOCKS, slower("fast", 0.93));
+    assert_eq!(
+        judge_builds(&usual_policy(), &little).overall(),
+        Overall::Passed
+    );
+    // As much as the limit.
+    let at_limit = judge_builds(
+        &usual_policy(),
+        &of_builds(&CELLS, BLOCKS, slower("fast", 0.85)),
+    );
+    assert_inconclusive(
+        &verdict(&at_limit, "RPS", "fast"),
+        "limit is within the interval",
+    );
+}
+
+#[test]
+fn too_few_blocks_say_how_many_are_needed() {
+    for blocks in [1, 5] {
+        let result = judge_builds(
+            &usual_policy(),
+            &of_builds(&CELLS, blocks, slower("fast", 0.1)),
+        );
+        assert_eq!(result.overall(), Overall::Inconclusive);
+        let reason = format!("{blocks} block(s) are too few for an interval of 95 %: 6 are needed");
+        assert_inconclusive(&verdict(&result, "RPS", "fast"), &reason);
+        assert_inconclusive(&verdict(&result, "RPS", "plain"), &reason);
+        assert_eq!(verdict(&result, "errors", "fast"), Verdict::Passed);
+    }
+}
+
+#[test]
+fn an_interrupted_run_says_what_it_has() {
+    let all = of_builds(&CELLS, BLOCKS, slower("fast", 0.6));
+    let (manifest, planned) = (manifest(true), plan(&all));
+    for (trials, reason) in [
+        (&all[..5 * 12], "5 block(s) are too few"),
+        (&all[..2], "not measured"),
+        (&all[..0], "not measured"),
+    ] {
+        let run = Run {
+            manifest: &manifest,
+            trials,
+            planned: &planned,
+        };
+        let result = judge(&usual_policy(), run, None).expect("two sides");
+        assert_eq!(result.overall(), Overall::Inconclusive);
+        assert_eq!(result.findings.len(), 16, "{reason}");
+        assert_inconclusive(&verdict(&result, "RPS", "fast"), reason);
+        let note = format!("the run is not complete: {} of 96 trials", trials.len());
+        assert_eq!(result.notes, [note]);
+    }
+}
+
+#[test]
+fn a_cell_of_one_build_alone_is_named() {
+    let mut trials = of_builds(&CELLS, BLOCKS, equal);
+    trials.retain(|trial| {
+        let cell = &trial.planned.cell;
+        !(is_b(cell) && cell.path == "fast" || !is_b(cell) && cell.concurrency == 8)
+    });
+    let result = judge_builds(&usual_policy(), &trials);
+    assert_eq!(result.overall(), Overall::Inconclusive);
+    assert_inconclusive(&verdict(&result, "RPS", "fast"), "b was not measured");
+    assert_inconclusive(&verdict(&result, "errors", "fast"), "b was not measured");
+    let of_a = result.findings.iter().find(|finding| {
+        let cell = finding.cell.as_ref().expect("a cell");
+        (cell.path.as_str(), cell.concurrency) == ("plain", 8)
+    });
+    let of_a = &of_a.expect("judged").verdict;
+    assert_inconclusive(of_a, "there are no figures of a");
+}
+
+#[test]
+fn trials_that_fail_are_regressions_unless_they_did_before() {
+    let of_fast = |build: Build, count: usize, source: Source| {
+        let mut trials = of_builds(&CELLS, BLOCKS, equal);
+        let failing = trials.iter_mut().filter(|trial| {
+            trial.planned.cell.path == "fast" && trial.planned.cell.build == Some(build)
+        });
+        failing.take(count).for_each(|trial| fail(trial, source));
+        trials
+    };
+    let policy = usual_policy();
+    let one = judge_builds(&policy, &of_fast(Build::B, 1, Source::Subject));
+    assert_eq!(
+        verdict(&one, "errors", "fast"),
+        Verdict::Regressed {
+            why: "1 of 8 trials failed: crash, 'host' killed by SIGSEGV".to_owned()
+        }
+    );
+    assert_eq!(verdict(&one, "RPS", "fast"), Verdict::Passed);
+    let all = judge_builds(&policy, &of_fast(Build::B, 16, Source::Subject));
+    for guardrail in ["errors", "RPS", "p95", "growth"] {
+        let Verdict::Regressed { why } = verdict(&all, guardrail, "fast") else {
+            panic!("{guardrail}: {all:#?}");
+        };
+        assert!(why.contains("SIGSEGV"), "{why}");
+    }
+    let harness = judge_builds(&policy, &of_fast(Build::B, 16, Source::Harness));
+    assert_inconclusive(&verdict(&harness, "errors", "fast"), "outside of the path");
+    assert_inconclusive(&verdict(&harness, "RPS", "fast"), "outside of it");
+    let before = judge_builds(&policy, &of_fast(Build::A, 32, Source::Subject));
+    assert_inconclusive(
+        &verdict(&before, "RPS", "fast"),
+        "there are no figures of a",
+    );
+    assert_eq!(verdict(&before, "errors", "fast"), Verdict::Passed);
+
+    let mut both = of_fast(Build::A, 32, Source::Subject);
+    let of_b = both.iter_mut().filter(|trial| is_b(&trial.planned.cell));
+    of_b.for_each(|trial| fail(trial, Source::Subject));
+    let both = judge_builds(&policy, &both);
+    assert_inconclusive(&verdict(&both, "errors", "fast"), "and 16 of a");
+    assert_inconclusive(&verdict(&both, "RPS", "fast"), "no figures of a either");
+    assert!(matches!(
+        verdict(&both, "RPS", "plain"),
+        Verdict::Regressed { .. }
+    ));
+}
+
+#[test]
+fn requests_that_fail_count() {
+    let mut trials = of_builds(&CELLS, BLOCKS, equal);
+    let last = trials.last_mut().expect("some");
+    last.load.as_mut().expect("loaded").requests += 3;
+    let result = judge_builds(&usual_policy(), &trials);
+    let why = "3 requests got no right answer".to_owned();
+    let regressed: Vec<&Finding> = result
+        .findings
+        .iter()
+        .filter(|it| it.is_regressed())
+        .collect();
+    assert_eq!(regressed.len(), 1);
+    assert_eq!(regressed[0].verdict, Verdict::Regressed { why });
+    let lenient = policy(json!({"question": "?", "absolute": [{"figure": "errors", "max": 3}]}));
+    assert_eq!(judge_builds(&lenient, &trials).overall(), Overall::Passed);
+}
+
+/// With the same fall, and A that differs from itself by so much.
+fn with_noise(fall: f64, noise: f64) -> GateResult {
+    let trials = of_builds(&CELLS[..1], BLOCKS, |cell, block, twin| {
+        let mut figures = slower("plain", fall)(cell, block, 0);
+        if twin == 1 {
+            figures.rps *= if block.is_multiple_of(2) {
+                noise
+            } else {
+                1.0 / noise
+            };
+        }
+        figures
+    });
+    judge_builds(&usual_policy(), &trials)
+}
+
+#[test]
+fn a_gate_below_the_floor_is_dead() {
+    let quiet = with_noise(0.6, 1.1);
+    assert!(matches!(
+        verdict(&quiet, "RPS", "plain"),
+        Verdict::Regressed { .. }
+    ));
+    assert_eq!(quiet.dead_gates().count(), 0);
+    // Equal things differ by 30 %, and 15 % shall not pass.
+    let dead = with_noise(0.82, 1.3);
+    assert_eq!(dead.dead_gates().count(), 1);
+    assert_inconclusive(&verdict(&dead, "RPS", "plain"), "");
+    let passed = with_noise(1.1, 1.3);
+    assert_eq!(verdict(&passed, "RPS", "plain"), Verdict::Passed);
+    assert_eq!(passed.dead_gates().count(), 1);
+    // What is far beyond the floor is told all the same.
+    let far = with_noise(0.2, 1.3);
+    assert!(matches!(
+        verdict(&far, "RPS", "plain"),
+        Verdict::Regressed { .. }
+    ));
+}
+
+#[test]
+fn many_questions_need_more_blocks() {
+    let paths: Vec<String> = (0..30).map(|path| format!("path-{path:02}")).collect();
+    let cells: Vec<(&str, u32)> = paths.iter().map(|path| (path.as_str(), 1)).collect();
+    let rps = policy(json!({
+        "question": "?", "relative": [{"figure": "rps", "max-fall-percent": 15}],
+    }));
+    let one_slow = |blocks| judge_builds(&rps, &of_builds(&cells, blocks, slower("path-07", 0.5)));
+    assert_inconclusive(
+        &verdict(&one_slow(6), "RPS", "path-07"),
+        "among 30 questions its p must be at most 0.0017, which 6 blocks can't reach (0.016); 10 \
+         blocks can",
+    );
+    // It is worth a look again, which asks less.
+    let (first, suspects) = (one_slow(6), one_slow(6).suspects());
+    assert_eq!(suspects.len(), 1);
+    let repeat = |share| {
+        let trials = of_builds(&[("path-07", 1)], 6, slower("path-07", share));
+        judge_builds(&rps, &trials)
+    };
+    assert_eq!(confirm(&first, &repeat(0.5)).count(Overall::Regressed), 1);
+    let confirmed = confirm(&first, &repeat(1.0));
+    assert_eq!(confirmed.overall(), Overall::Inconclusive);
+    assert_inconclusive(&verdict(&confirmed, "RPS", "path-07"), "among 30 questions");
+    let enough = one_slow(10);
+    assert_eq!(enough.count(Overall::Regressed), 1);
+    // If all are slower, each of them is improbable enough.
+    let all = of_builds(&cells, 6, |cell, block, twin| {
+        slower(&cell.path, 0.5)(cell, block, twin)
+    });
+    assert_eq!(judge_builds(&rps, &all).count(Overall::Regressed), 30);
+}

@@ -1,0 +1,412 @@
+//! Each kind of guardrail, and each way to have another side.
+
+use super::*;
+
+#[test]
+fn memory_grows_by_a_difference() {
+    let grown = |mib: u64| {
+        let trials = of_builds(&CELLS, BLOCKS, |cell, block, twin| Figures {
+            growth_mib: u64::from(block) + if is_b(cell) { mib } else { 0 },
+            ..equal(cell, block, twin)
+        });
+        let result = judge_builds(&usual_policy(), &trials);
+        let found = result
+            .findings
+            .iter()
+            .find(|it| it.guardrail.starts_with("growth"));
+        let found = found.expect("judged").clone();
+        (found.verdict.kind(), found.reading.expect("read").value)
+    };
+    assert_eq!(grown(0), (Overall::Passed, 0.0));
+    assert_eq!(grown(100), (Overall::Passed, 100.0));
+    assert_eq!(grown(200), (Overall::Regressed, 200.0));
+}
+
+#[test]
+fn a_fixed_rate_has_latency_and_no_throughput() {
+    let mut trials = of_builds(&CELLS, BLOCKS, |cell, block, twin| {
+        let mut figures = slower("fast", 0.5)(cell, block, twin);
+        figures.p95_us *= if is_b(cell) { 1.5 } else { 1.0 };
+        figures
+    });
+    for trial in &mut trials {
+        trial.planned.cell.rate_rps = Some(500);
+    }
+    let result = judge_builds(&usual_policy(), &trials);
+    let mut guardrails = result.findings.iter().map(|finding| &finding.guardrail);
+    assert!(!guardrails.any(|guardrail| guardrail.starts_with("RPS")));
+    assert!(matches!(
+        verdict(&result, "p95", "fast"),
+        Verdict::Regressed { .. }
+    ));
+    let rule = policy(json!({
+        "question": "?",
+        "invariant": [{"rule": "fast.rps >= 1 * plain.rps"}],
+        "absolute": [{"figure": "rps", "min": 1}],
+    }));
+    // Nothing is judged: nothing has passed.
+    let nothing = judge_builds(&rule, &trials);
+    assert_eq!(
+        (nothing.findings.len(), nothing.overall()),
+        (0, Overall::Inconclusive)
+    );
+}
+
+#[test]
+fn a_guardrail_is_for_the_cells_of_its_filter() {
+    let trials = of_builds(&CELLS, BLOCKS, slower("fast", 0.5));
+    let cells = |filter: Value| -> Vec<String> {
+        let policy = policy(json!({
+            "question": "?",
+            "relative": [{"figure": "rps", "max-fall-percent": 15, "where": filter}],
+        }));
+        let result = judge_builds(&policy, &trials);
+        let cells = result.findings.iter();
+        cells
+            .map(|it| it.cell.as_ref().map_or_else(String::new, Cell::to_string))
+            .collect()
+    };
+    assert_eq!(cells(json!({})).len(), 4);
+    assert_eq!(
+        cells(json!({"path": "fast", "concurrency": [1, 8, 64]})),
+        ["fast /small c=1", "fast /small c=8"]
+    );
+    assert_eq!(
+        cells(json!({"endpoint": ["/small"], "keep-alive": true})).len(),
+        4
+    );
+    // For none: an inconclusive finding that says so.
+    for nothing in [
+        json!({"path": "fats"}),
+        json!({"rate": 500}),
+        json!({"keep-alive": false}),
+        json!({"scenario": "other"}),
+    ] {
+        assert_eq!(cells(nothing), [""]);
+    }
+}
+
+#[test]
+fn an_invariant_is_between_two_paths_of_a_block() {
+    // The machine is twice as fast in every other block, for both.
+    let twice = |cell: &Cell, block: u32, twin: u8| {
+        let mut figures = equal(cell, block, twin);
+        figures.rps *= if block.is_multiple_of(2) { 2.0 } else { 1.0 };
+        figures.rps *= if cell.path == "fast" { 1.5 } else { 1.0 };
+        figures
+    };
+    let trials = of_builds(&CELLS, BLOCKS, twice);
+    let verdicts = |rule: &str, trials: &[Trial]| {
+        let policy = policy(json!({"question": "?", "invariant": [{"rule": rule}]}));
+        let result = judge_builds(&policy, trials);
+        let kinds = result.findings.iter().map(|finding| finding.verdict.kind());
+        (
+            kinds.collect::<Vec<_>>(),
+            result.findings[0].verdict.clone(),
+        )
+    };
+    let kinds = |rule: &str| verdicts(rule, &trials).0;
+    assert_eq!(kinds("fast.rps >= 1.4 * plain.rps"), [Overall::Passed; 2]);
+    assert_eq!(kinds("plain.rps <= 0.7 * fast.rps"), [Overall::Passed; 2]);
+    assert_eq!(
+        kinds("fast.rps >= 1.7 * plain.rps"),
+        [Overall::Regressed; 2]
+    );
+    assert_eq!(
+        kinds("fast.rps >= 1.7 * plain.rps where concurrency = 8"),
+        [Overall::Regressed]
+    );
+    assert_eq!(kinds("fast.p95 <= 1.1 * plain.p95"), [Overall::Passed; 2]);
+    // No farther off than equal things are from one another.
+    let close = verdicts("fast.rps >= 1.505 * plain.rps", &trials);
+    assert_eq!(close.0, [Overall::Inconclusive; 2]);
+    let (_, misspelt) = verdicts("fats.rps >= 1 * plain.rps where concurrency = 8", &trials);
+    assert_inconclusive(&misspelt, "there is no 'fats' to judge by");
+    let (_, nowhere) = verdicts("fats.rps >= 1 * slow.rps", &trials);
+    assert_inconclusive(&nowhere, "there is no such cell");
+
+    // A repeat needs what it was judged by, too.
+    let policy = policy(json!({
+        "question": "?",
+        "invariant": [{"rule": "fast.rps >= 1.7 * plain.rps where concurrency = 8"}],
+    }));
+    let first = judge_builds(&policy, &trials);
+    let suspects = first.suspects();
+    assert_eq!(suspects.len(), 2, "{suspects:?}");
+    let is_suspect = |trial: &&Trial| suspects.contains(&trial.planned.cell.without_build());
+    let repeat: Vec<Trial> = trials.iter().filter(is_suspect).cloned().collect();
+    let confirmed = confirm(&first, &judge_builds(&policy, &repeat));
+    assert_eq!(confirmed.count(Overall::Regressed), 1);
+
+    let mut failed = trials.clone();
+    for trial in &mut failed {
+        if trial.planned.cell.path == "fast" {
+            fail(trial, Source::Subject);
+        }
+    }
+    let kinds = |rule: &str| verdicts(rule, &failed).0;
+    assert_eq!(kinds("fast.rps >= 1 * plain.rps"), [Overall::Regressed; 2]);
+    assert_eq!(
+        kinds("plain.rps >= 1 * fast.rps"),
+        [Overall::Inconclusive; 2]
+    );
+}
+
+/// A run of one build, with the reference twice.
+fn of_one(blocks: u32, share: f64) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for block in 1..=blocks {
+        for (path, twin) in [("plain", 0), ("plain", 1), ("fast", 0)] {
+            let mut figures = equal(&trial(path, 1, 1, USUAL).planned.cell, block, twin);
+            figures.rps *= if path == "fast" { share } else { 1.0 };
+            let mut trial = trial(path, 1, block, figures);
+            trial.planned.twin = twin;
+            trials.push(trial);
+        }
+    }
+    trials
+}
+
+#[test]
+fn a_run_by_itself_has_absolute_guardrails_and_invariants() {
+    let trials = of_one(BLOCKS, 0.8);
+    let (manifest, planned) = (manifest(false), plan(&trials));
+    let run = Run {
+        manifest: &manifest,
+        trials: &trials,
+        planned: &planned,
+    };
+    let result = |absolute: Value| {
+        let policy = policy(json!({
+            "question": "?", "absolute": [absolute],
+            "invariant": [{"rule": "fast.rps >= 0.75 * plain.rps"}],
+        }));
+        judge(&policy, run, None).expect("no other side is needed")
+    };
+    for (absolute, plain, fast) in [
+        (
+            json!({"figure": "rps", "min": 7_500}),
+            Overall::Passed,
+            Overall::Passed,
+        ),
+        (
+            json!({"figure": "rps", "min": 9_000}),
+            Overall::Passed,
+            Overall::Regressed,
+        ),
+        (
+            json!({"figure": "rps", "min": 8_000}),
+            Overall::Passed,
+            Overall::Inconclusive,
+        ),
+        (
+            json!({"figure": "p95_ms", "max": 0.05}),
+            Overall::Regressed,
+            Overall::Regressed,
+        ),
+        (
+            json!({"figure": "p95_ms", "max": 0.2}),
+            Overall::Passed,
+            Overall::Passed,
+        ),
+        (
+            json!({"figure": "rss_growth_mib", "max": 9}),
+            Overall::Regressed,
+            Overall::Regressed,
+        ),
+        (
+            json!({"figure": "rss_peak_mib", "max": 11}),
+            Overall::Passed,
+            Overall::Passed,
+        ),
+        (
+            json!({"figure": "cpu_us_per_request", "max": 15}),
+            Overall::Passed,
+            Overall::Regressed,
+        ),
+    ] {
+        let result = result(absolute.clone());
+        let key = absolute["figure"].as_str().expect("named");
+        let kinds = ["plain", "fast"].map(|path| verdict(&result, key, path).kind());
+        assert_eq!(kinds, [plain, fast], "{absolute}");
+        assert_eq!(verdict(&result, "fast", "fast"), Verdict::Passed);
+    }
+    let error = judge(&usual_policy(), run, None).expect_err("one side");
+    assert!(error.to_string().contains("(--base RUN)"), "{error}");
+}
+
+#[test]
+fn a_run_is_judged_against_another() {
+    let judged = |share| {
+        let result = judge_runs(
+            &usual_policy(),
+            &of_one(BLOCKS, 0.8),
+            &of_one(BLOCKS, share),
+        );
+        result.expect("comparable")
+    };
+    let slower = judged(0.5);
+    assert!(matches!(
+        verdict(&slower, "RPS", "fast"),
+        Verdict::Regressed { .. }
+    ));
+    assert_eq!(slower.count(Overall::Regressed), 1);
+    // The reference is what both are measured by.
+    let of_reference = slower.findings.iter().filter(|finding| {
+        finding
+            .cell
+            .as_ref()
+            .is_some_and(|cell| cell.path == "plain")
+    });
+    let guardrails: Vec<&str> = of_reference.map(|it| it.guardrail.as_str()).collect();
+    assert_eq!(guardrails, ["errors <= 0"]);
+    assert_eq!(judged(0.8).overall(), Overall::Passed);
+    let few = judge_runs(&usual_policy(), &of_one(3, 0.8), &of_one(BLOCKS, 0.5));
+    let few = few.expect("comparable");
+    assert!(
+        matches!(verdict(&few, "RPS", "fast"), Verdict::Regressed { .. }),
+        "{few:#?}"
+    );
+    let fewer = judge_runs(&usual_policy(), &of_one(3, 0.8), &of_one(3, 0.5));
+    assert_inconclusive(
+        &verdict(&fewer.expect("comparable"), "RPS", "fast"),
+        "3 block(s) are too few for an interval of 95 %: 4 are needed",
+    );
+}
+
+#[test]
+fn cells_that_are_gone_are_named_and_new_ones_are_not_judged_by_others() {
+    let (before, mut after) = (of_one(BLOCKS, 0.8), of_one(BLOCKS, 0.8));
+    for (index, block) in (1..=BLOCKS).enumerate() {
+        after.push(trial("slow", 1, block, USUAL));
+        if index < 3 {
+            after.push(trial("fast", 8, block, USUAL));
+        }
+    }
+    let gone = judge_runs(&usual_policy(), &after, &before).expect("comparable");
+    assert_inconclusive(&verdict(&gone, "RPS", "slow"), "head was not measured");
+    assert_eq!(gone.overall(), Overall::Inconclusive);
+    let new = judge_runs(&usual_policy(), &before, &after).expect("comparable");
+    assert_eq!(new.overall(), Overall::Passed, "{new:#?}");
+}
+
+#[test]
+fn runs_of_other_conditions_and_of_two_builds_are_refused() {
+    let (before, mut after) = (of_one(BLOCKS, 0.8), of_one(BLOCKS, 0.8));
+    after[0].planned.duration_ms = 1;
+    let error = judge_runs(&usual_policy(), &before, &after).expect_err("another load");
+    assert!(matches!(error, Unjudged::Incomparable(_)), "{error}");
+
+    let (one, two) = (manifest(false), manifest(true));
+    let run = |manifest| Run {
+        manifest,
+        trials: &before,
+        planned: &[],
+    };
+    for (manifests, base) in [((&one, &two), true), ((&two, &one), false)] {
+        let error = judge(&usual_policy(), run(manifests.0), Some(run(manifests.1)));
+        let error = error.expect_err("three sides");
+        assert!(
+            error.to_string().contains("leave --base out"),
+            "{base}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_regression_stands_if_a_repeat_says_so() {
+    let policy = usual_policy();
+    let judged =
+        |share: f64| judge_builds(&policy, &of_builds(&CELLS, BLOCKS, slower("fast", share)));
+    let first = judged(0.5);
+    let again = confirm(&first, &judged(0.6));
+    assert_eq!(again.count(Overall::Regressed), 2);
+    let note = again
+        .findings
+        .iter()
+        .find_map(|finding| finding.note.clone());
+    let note = note.expect("of the repeat");
+    assert!(note.starts_with("at first -") && note.ends_with("confirmed by the repeat"));
+    assert_eq!(confirm(&first, &judged(1.0)).overall(), Overall::Passed);
+    let unsure = confirm(&first, &judged(0.85));
+    assert_inconclusive(
+        &verdict(&unsure, "RPS", "fast"),
+        "the repeat does not confirm it: the limit is within the interval",
+    );
+    let nothing = judge_builds(&policy, &of_builds(&CELLS[..1], BLOCKS, equal));
+    let reason = "the repeat does not confirm it: not measured again";
+    assert_inconclusive(&verdict(&confirm(&first, &nothing), "RPS", "fast"), reason);
+    // What did not regress is not looked at again.
+    assert_eq!(confirm(&judged(1.0), &first).overall(), Overall::Passed);
+
+    // A crash has happened, whether or not it does again.
+    let mut crashed = of_builds(&CELLS, BLOCKS, equal);
+    fail(crashed.last_mut().expect("some"), Source::Subject);
+    let crashed = judge_builds(&policy, &crashed);
+    let confirmed = confirm(&crashed, &judged(1.0));
+    assert_eq!(confirmed.overall(), Overall::Inconclusive);
+    assert_eq!(confirm(&crashed, &crashed).overall(), Overall::Regressed);
+}
+
+#[test]
+fn mistakes_in_a_policy_say_what_was_expected() {
+    let message = |file: Value| {
+        let file = serde_json::from_value::<PolicyFile>(file).map_err(|error| error.to_string());
+        file.and_then(|file| Policy::new("test", file))
+            .expect_err("a mistake")
+    };
+    let relative = |guardrail: Value| message(json!({"question": "?", "relative": [guardrail]}));
+    let absolute = |guardrail: Value| message(json!({"question": "?", "absolute": [guardrail]}));
+    for (message, expected) in [
+        (
+            message(json!({"question": "?"})),
+            "at least one [[relative]], [[absolute]] or",
+        ),
+        (
+            message(json!({"question": "?", "limit": 1})),
+            "unknown field `limit`",
+        ),
+        (
+            relative(json!({"figure": "rsp"})),
+            "figure 'rsp': expected rps, p50, p95, p99, cpu, rss or rss-growth",
+        ),
+        (
+            relative(json!({"figure": "rps"})),
+            "'rps': expected either 'max-fall-percent' or 'max-rise-percent'",
+        ),
+        (
+            relative(json!({"figure": "rps", "max-fall-percent": 100})),
+            "'max-fall-percent': expected 0.1 to 99.9, found 100",
+        ),
+        (
+            relative(json!({"figure": "rss-growth", "max-rise-percent": 1})),
+            "'rss-growth': expected 'max-rise-mib'",
+        ),
+        (
+            relative(json!({"figure": "rps", "max-fall-percent": 1, "where": {"paht": "x"}})),
+            "unknown field `paht`, expected one of `scenario`",
+        ),
+        (
+            relative(json!({"figure": "rps", "max-fall-percent": 1, "where": {"rate": "x"}})),
+            "expected a number or a list of numbers",
+        ),
+        (
+            absolute(json!({"figure": "rps"})),
+            "expected either 'max' or 'min'",
+        ),
+        (
+            absolute(json!({"figure": "errors", "min": 1})),
+            "'errors': expected 'max'",
+        ),
+        (
+            absolute(json!({"figure": "rps", "min": 0})),
+            "'min': expected 0.000001 to",
+        ),
+        (
+            message(json!({"question": "?", "invariant": [{"rule": "a.rps > 1 * b.rps"}]})),
+            "column 7: expected '>=' or '<=', found '>'",
+        ),
+    ] {
+        assert!(message.contains(expected), "{message}");
+    }
+}

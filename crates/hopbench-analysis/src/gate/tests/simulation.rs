@@ -1,0 +1,91 @@
+//! How often a gate is wrong, and how often it finds what there is.
+
+use super::*;
+
+/// The same numbers each time.
+struct Noise(u64);
+
+impl Noise {
+    /// splitmix64, from 0 to 1.
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((bits ^ (bits >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// A factor around 1. One in ten trials is four times as far off: a neighbour that wakes up.
+    fn factor(&mut self, width: f64) -> f64 {
+        let (radius, angle) = (1.0 - self.next(), self.next());
+        let normal = (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos();
+        let outlier = if self.next() < 0.1 { 4.0 } else { 1.0 };
+        (width * outlier * normal).exp()
+    }
+}
+
+/// Judges `runs` runs of two builds with noise of this width. B of one path has this share of the
+/// RPS. Whether it was told, and whether anything else was.
+fn simulate(runs: u64, blocks: u32, noise: f64, share: f64, policy: &Policy) -> (f64, f64) {
+    let manifest = manifest(true);
+    let template = of_builds(&CELLS, blocks, |_, _, _| USUAL);
+    let planned = plan(&template);
+    let (mut found, mut false_alarms) = (0, 0);
+    for seed in 0..runs {
+        let mut numbers = Noise(seed);
+        let mut trials = template.clone();
+        for trial in &mut trials {
+            let cell = &trial.planned.cell;
+            let is_slow = is_b(cell) && cell.path == "fast";
+            let slow = if is_slow { share } else { 1.0 };
+            let load = trial.load.as_mut().expect("loaded");
+            load.elapsed_us /= slow * numbers.factor(noise);
+            load.latency.p95_us = Some(USUAL.p95_us * numbers.factor(noise));
+        }
+        let run = Run {
+            manifest: &manifest,
+            trials: &trials,
+            planned: &planned,
+        };
+        let result = judge(policy, run, None).expect("two sides");
+        let is_true = |finding: &&Finding| {
+            let cell = finding.cell.as_ref().expect("a cell");
+            cell.path == "fast" && finding.guardrail.starts_with("RPS") && share < 1.0
+        };
+        let regressed = result
+            .findings
+            .iter()
+            .filter(|finding| finding.is_regressed());
+        let (right, wrong): (Vec<&Finding>, Vec<&Finding>) = regressed.partition(is_true);
+        found += right.len();
+        false_alarms += usize::from(!wrong.is_empty());
+    }
+    (
+        found as f64 / (2 * runs) as f64,
+        false_alarms as f64 / runs as f64,
+    )
+}
+
+#[test]
+fn equal_builds_are_hardly_ever_told_apart() {
+    // As quiet as a machine of one's own, and as noisy as a shared one.
+    for (noise, blocks) in [(0.03, 6), (0.1, 8)] {
+        let (_, alarms) = simulate(1_000, blocks, noise, 1.0, &usual_policy());
+        assert!(alarms < 0.001, "{noise}: {alarms}");
+    }
+    // With hardly any limit at all, floor and p are what is left.
+    let strict = policy(json!({"question": "?", "relative": [
+        {"figure": "rps", "max-fall-percent": 0.1}, {"figure": "p95", "max-rise-percent": 0.1},
+    ]}));
+    let (_, alarms) = simulate(1_000, 8, 0.05, 1.0, &strict);
+    assert!(alarms < 0.01, "{alarms}");
+}
+
+#[test]
+fn what_is_well_beyond_the_limit_is_found() {
+    for (noise, blocks, share, least) in [(0.02, 8, 0.75, 0.99), (0.05, 10, 0.6, 0.95)] {
+        let (found, alarms) = simulate(200, blocks, noise, share, &usual_policy());
+        assert!(found >= least, "{noise} {blocks} {share}: {found}");
+        assert!(alarms < 0.01, "{noise} {blocks} {share}: {alarms}");
+    }
+}

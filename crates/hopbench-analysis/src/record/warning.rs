@@ -1,0 +1,180 @@
+//! Rules of validity, as values: what was found, and what to do.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A rule of validity that a trial breaks. Its figures stand, with this beside them.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Warning {
+    /// At a fixed rate, fewer requests per second were answered than were to be asked.
+    Behind { offered_rps: f64, achieved_rps: f64 },
+    /// Fewer connections than there should be were open in the middle of the load.
+    Connections { open: u64, concurrency: u32 },
+    /// At a fixed rate, a runnable task waited for a core for this share of the time.
+    CpuPressure { share: f64 },
+    /// At a fixed rate, no connection was free for these before the load's end.
+    Dropped { dropped: u64, scheduled: u64 },
+    /// Requests failed or were answered wrongly.
+    Errors { failed: u64, requests: u64 },
+    /// The load generator used all the cores that it can use: it is the limit.
+    GeneratorBound { cores_used: f64, cores_max: f64 },
+    /// With many connections the machine did nothing for this share of its time.
+    Idle { share: f64 },
+    /// Concurrency and rate × latency disagree (Little 1961): the generator was not always asking.
+    LittlesLaw { concurrency: u32, in_flight: f64 },
+    /// A few answers took so long that the p99 says nothing of them.
+    MeanAboveP99 { mean_us: f64, p99_us: f64 },
+    /// Neither the path nor the load generator used this share of the machine's time.
+    OtherLoad { share: f64 },
+    /// The load ended long after it should have: some requests were answered very late.
+    Overrun { asked_ms: u64, took_ms: f64 },
+    /// The hypervisor took this share of the machine's time.
+    Steal { share: f64 },
+    /// The first attempt failed for a reason outside of the path; this is the second.
+    Retried { cause: String },
+    /// A core's clock was at this share of its fastest.
+    SlowClock { share: f64 },
+    /// Too few answers for a p99: fewer than 20 lie above it.
+    ShortTail { good: u64 },
+    /// Cores were slowed down this often because they were too hot.
+    Throttled { times: u64 },
+    /// A process had to be killed at the end.
+    Unstoppable { process: String },
+}
+
+impl Warning {
+    /// For a list of how many there are of each.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Behind { .. } => "behind the schedule",
+            Self::Connections { .. } => "too few connections",
+            Self::CpuPressure { .. } => "waiting for cores",
+            Self::Dropped { .. } => "requests dropped",
+            Self::Errors { .. } => "errors",
+            Self::GeneratorBound { .. } => "generator is the limit",
+            Self::Idle { .. } => "machine idle",
+            Self::LittlesLaw { .. } => "generator not always asking",
+            Self::MeanAboveP99 { .. } => "mean above p99",
+            Self::OtherLoad { .. } => "other load",
+            Self::Overrun { .. } => "overrun",
+            Self::Retried { .. } => "second attempt",
+            Self::ShortTail { .. } => "too few answers for a p99",
+            Self::SlowClock { .. } => "slow clock",
+            Self::Steal { .. } => "stolen time",
+            Self::Throttled { .. } => "throttled",
+            Self::Unstoppable { .. } => "killed at the end",
+        }
+    }
+    /// What was found.
+    fn facts(&self) -> String {
+        let percent = |share: &f64| share * 100.0;
+        match self {
+            Self::Behind {
+                offered_rps,
+                achieved_rps,
+            } => format!("{achieved_rps:.0} of {offered_rps:.0} requests per second were answered"),
+            Self::Connections { open, concurrency } => {
+                format!("{open} of {concurrency} connections were open in the middle of the load")
+            }
+            Self::CpuPressure { share } => {
+                let percent = percent(share);
+                format!("for {percent:.0} % of the time something waited for a core")
+            }
+            Self::Dropped { dropped, scheduled } => {
+                format!(
+                    "{dropped} of {scheduled} requests were never asked: no connection was free"
+                )
+            }
+            Self::Errors { failed, requests } => {
+                format!("{failed} of {requests} requests got no right answer")
+            }
+            Self::GeneratorBound {
+                cores_used,
+                cores_max,
+            } => format!("the load generator used {cores_used:.2} of {cores_max:.0} cores"),
+            Self::Idle { share } => {
+                format!(
+                    "the machine was idle for {:.0} % of the time",
+                    percent(share)
+                )
+            }
+            Self::LittlesLaw {
+                concurrency,
+                in_flight,
+            } => {
+                format!("rate × latency says {in_flight:.1} requests in flight, not {concurrency}")
+            }
+            Self::MeanAboveP99 { mean_us, p99_us } => {
+                let (mean_ms, p99_ms) = (mean_us / 1e3, p99_us / 1e3);
+                format!("the mean ({mean_ms:.2} ms) is above the p99 ({p99_ms:.2} ms)")
+            }
+            Self::OtherLoad { share } => {
+                format!("others used {:.0} % of the machine", percent(share))
+            }
+            Self::Overrun { asked_ms, took_ms } => {
+                format!("the load took {took_ms:.0} ms instead of {asked_ms}")
+            }
+            Self::Retried { cause } => {
+                format!("the first attempt failed, and not by the path: {cause}")
+            }
+            Self::ShortTail { good } => format!("{good} answers are too few for a p99"),
+            Self::SlowClock { share } => {
+                format!("a core ran at {:.0} % of its fastest clock", percent(share))
+            }
+            Self::Steal { share } => {
+                format!("the hypervisor took {:.1} % of the machine", percent(share))
+            }
+            Self::Throttled { times } => {
+                format!("cores were slowed down {times} times because they were too hot")
+            }
+            Self::Unstoppable { process } => {
+                format!("'{process}' did not stop when asked and was killed")
+            }
+        }
+    }
+
+    /// What it means, and what to do; nothing where the facts say it.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Behind { .. } => {
+                ": the path does not hold this rate; its latencies say how long the load was"
+            }
+            Self::Connections { .. } => {
+                ": it was less than it says; see what refuses or closes them"
+            }
+            Self::CpuPressure { .. } => {
+                ": latencies have the scheduler's share in them; use a lower --rate, or more cores"
+            }
+            Self::Dropped { .. } => "; use a lower --rate, or more connections (--concurrency)",
+            Self::GeneratorBound { .. } => {
+                ": it is the limit, not the path; compare CPU per request, or use more \
+                 --load-threads"
+            }
+            Self::Idle { .. } => ": what limits this path is not CPU time",
+            Self::LittlesLaw { .. } => {
+                ": the load generator was not always asking; use a longer --duration-ms or more \
+                 --load-threads"
+            }
+            Self::MeanAboveP99 { .. } => ": a few answers took very long; look at the maximum",
+            Self::OtherLoad { .. } | Self::Steal { .. } => "; repeat when it is quiet",
+            Self::Overrun { .. } => {
+                ": it waited for single requests, and its RPS is of a path that stood still; see \
+                 the path's logs"
+            }
+            Self::ShortTail { .. } => "; use a longer --duration-ms",
+            Self::SlowClock { .. } => "; set the governor to 'performance'",
+            Self::Throttled { .. } => "; cool the machine",
+            Self::Errors { .. } | Self::Retried { .. } | Self::Unstoppable { .. } => "",
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.facts())?;
+        f.write_str(self.advice())
+    }
+}

@@ -1,0 +1,194 @@
+//! A gate's verdicts: for a terminal, a pull request, CI and programs.
+
+mod annotations;
+mod junit;
+mod markdown;
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+pub use self::{annotations::annotations, junit::junit, markdown::markdown};
+use super::terminal::align;
+use crate::gate::{Finding, GateResult, Overall, Reading, Sides};
+
+/// With fewer changes, how many are for the worse says nothing.
+const SIDES_MIN: usize = 10;
+
+/// The verdict, and what didn't pass.
+pub fn terminal(result: &GateResult) -> String {
+    let mut out = format!("{}\n{}\n", result.question, result.compared);
+    for note in &result.notes {
+        writeln!(out, "{note}").expect("a string grows");
+    }
+    for kind in [Overall::Regressed, Overall::Inconclusive] {
+        let findings: Vec<&Finding> = of_kind(result, kind).collect();
+        if !findings.is_empty() {
+            write!(out, "\n{}\n\n{}", kind.name(), table(&findings, plain))
+                .expect("a string grows");
+        }
+    }
+    if result.dead_gates().next().is_some() {
+        write!(out, "\ndead gates\n\n{}", dead(result, plain)).expect("a string grows");
+    }
+    let sides = sides(&result.sides());
+    write!(out, "\n{sides}{}", verdict(result)).expect("a string grows");
+    align(&out).trim_end().to_owned() + "\n"
+}
+
+/// One line: the verdict, and how many there are of each.
+pub fn verdict(result: &GateResult) -> String {
+    let [regressed, inconclusive, passed] =
+        [Overall::Regressed, Overall::Inconclusive, Overall::Passed].map(|kind| result.count(kind));
+    format!(
+        "gate '{}': {}: {regressed} regressed, {inconclusive} inconclusive, {passed} passed",
+        result.policy,
+        result.overall().name()
+    )
+}
+
+/// For programs; missing figures are null.
+pub fn json(result: &GateResult) -> Value {
+    let sides = result.sides();
+    json!({
+        "policy": result.policy,
+        "question": result.question,
+        "compared": result.compared,
+        "verdict": result.overall().name(),
+        "regressed": result.count(Overall::Regressed),
+        "inconclusive": result.count(Overall::Inconclusive),
+        "passed": result.count(Overall::Passed),
+        "notes": result.notes,
+        "changes": {
+            "worse": sides.worse, "better": sides.better,
+            "worse_told_apart": sides.worse_apart, "better_told_apart": sides.better_apart,
+        },
+        "findings": result.findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
+
+fn finding(finding: &Finding) -> Value {
+    let reading = finding.reading.map(|reading| {
+        json!({
+            "value": reading.value, "low": reading.low, "high": reading.high,
+            "confidence": reading.confidence, "blocks": reading.blocks,
+            "limit": reading.limit.bound(), "p_beyond_limit": reading.p,
+            "floor": reading.floor, "dead_gate": reading.is_dead(),
+        })
+    });
+    json!({
+        "guardrail": finding.guardrail,
+        "cell": finding.cell,
+        "verdict": finding.verdict.kind().name(),
+        "why": finding.verdict.why(),
+        "note": finding.note,
+        "reading": reading,
+    })
+}
+
+fn of_kind(result: &GateResult, kind: Overall) -> impl Iterator<Item = &Finding> {
+    let findings = result.findings.iter();
+    findings.filter(move |finding| finding.verdict.kind() == kind)
+}
+
+fn table(findings: &[&Finding], escape: fn(&str) -> String) -> String {
+    let mut out =
+        String::from("| guardrail | cell | found | A/A | why |\n|---|---|---:|---:|---|\n");
+    for finding in findings {
+        let floor = finding.reading.and_then(|reading| reading.floor_text());
+        let cells = [
+            finding.guardrail.clone(),
+            cell(finding),
+            found(finding),
+            floor.unwrap_or_else(|| "–".to_owned()),
+            why(finding),
+        ];
+        writeln!(out, "| {} |", cells.map(|text| escape(&text)).join(" | "))
+            .expect("a string grows");
+    }
+    out
+}
+
+/// Guardrails that can't fail, with how much they would have to let pass.
+fn dead(result: &GateResult, escape: fn(&str) -> String) -> String {
+    let mut out =
+        String::from("| guardrail | cell | equal things differ by up to |\n|---|---|---:|\n");
+    for finding in result.dead_gates() {
+        let floor = finding.reading.and_then(|reading| reading.floor_text());
+        let cells = [
+            finding.guardrail.clone(),
+            cell(finding),
+            floor.unwrap_or_default(),
+        ];
+        writeln!(out, "| {} |", cells.map(|text| escape(&text)).join(" | "))
+            .expect("a string grows");
+    }
+    out
+}
+
+/// Empty if there are too few.
+fn sides(sides: &Sides) -> String {
+    let Sides {
+        worse,
+        better,
+        worse_apart,
+        better_apart,
+    } = *sides;
+    if worse + better < SIDES_MIN {
+        return String::new();
+    }
+    let mut out = format!(
+        "Of {} changes {worse} are for the worse and {better} for the better; told apart from no \
+         change are {worse_apart} and {better_apart}.",
+        worse + better
+    );
+    if worse_apart >= SIDES_MIN && better_apart == 0 {
+        out += " All on one side: something of the measuring may differ between the two, too.";
+    }
+    out + "\n"
+}
+
+fn cell(finding: &Finding) -> String {
+    match &finding.cell {
+        Some(cell) => cell.full_name(),
+        None => "none".to_owned(),
+    }
+}
+
+fn found(finding: &Finding) -> String {
+    match &finding.reading {
+        Some(reading) => Reading::to_string(reading),
+        None => "–".to_owned(),
+    }
+}
+
+/// With what there is to be said of a repeat.
+fn why(finding: &Finding) -> String {
+    let why = finding.verdict.why();
+    match (&finding.note, why) {
+        (Some(note), "") => note.clone(),
+        (Some(note), why) => format!("{why}; {note}"),
+        (None, why) => why.to_owned(),
+    }
+}
+
+/// In a cell of a table on a terminal.
+fn plain(text: &str) -> String {
+    text.replace('|', "¦").replace(char::is_control, " ")
+}
+
+/// A finding as one sentence.
+fn sentence(finding: &Finding) -> String {
+    let mut out = format!("{}: {}: ", cell(finding), finding.guardrail);
+    if let Some(reading) = &finding.reading {
+        write!(out, "{reading}").expect("a string grows");
+        if let Some(floor) = reading.floor_text() {
+            write!(out, ", A/A {floor}").expect("a string grows");
+        }
+        write!(out, ", {} blocks", reading.blocks).expect("a string grows");
+        if !why(finding).is_empty() {
+            out += "; ";
+        }
+    }
+    out + &why(finding)
+}

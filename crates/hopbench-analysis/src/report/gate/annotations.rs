@@ -1,0 +1,44 @@
+//! Workflow commands, which GitHub shows beside a pull request when they are printed.
+
+use super::{of_kind, sentence, verdict};
+use crate::gate::{GateResult, Overall};
+
+/// GitHub shows ten of a kind per step, of which one says how many more there are.
+const OF_A_KIND_MAX: usize = 9;
+
+/// One command per line; none if everything passed.
+pub fn annotations(result: &GateResult) -> String {
+    let mut out = String::new();
+    for (kind, command) in [
+        (Overall::Regressed, "error"),
+        (Overall::Inconclusive, "warning"),
+    ] {
+        let title = format!("hopbench gate '{}': {}", result.policy, kind.name());
+        let all = result.count(kind);
+        for finding in of_kind(result, kind).take(OF_A_KIND_MAX) {
+            out += &line(command, &title, &sentence(finding));
+        }
+        if all > OF_A_KIND_MAX {
+            let rest = all - OF_A_KIND_MAX;
+            let message = format!("{rest} more are {}. {}", kind.name(), verdict(result));
+            out += &line(command, &title, &message);
+        }
+    }
+    out
+}
+
+fn line(command: &str, title: &str, message: &str) -> String {
+    format!("::{command} title={}::{}\n", property(title), data(message))
+}
+
+/// GitHub's rules for what is after the second `::`.
+fn data(text: &str) -> String {
+    text.replace('%', "%25")
+        .replace('\r', "%0D")
+        .replace('\n', "%0A")
+}
+
+/// And for what is before it.
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}

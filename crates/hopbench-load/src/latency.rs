@@ -1,0 +1,72 @@
+//! Latencies, as both loops report them.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use hdrhistogram::{
+    Histogram,
+    serialization::{Serializer, V2DeflateSerializer},
+};
+use serde::Serialize;
+
+/// Latencies of the right answers, in microseconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Latency {
+    mean_us: Option<f64>,
+    min_us: Option<f64>,
+    p50_us: Option<f64>,
+    p90_us: Option<f64>,
+    p95_us: Option<f64>,
+    p99_us: Option<f64>,
+    p999_us: Option<f64>,
+    pub(crate) max_us: Option<f64>,
+    /// HdrHistogram of nanoseconds, three significant digits, V2 compressed, in base64.
+    pub(crate) histogram: String,
+}
+
+/// Durations in nanoseconds. Three digits: a percentile is off by at most a thousandth.
+pub(crate) type Durations = Histogram<u64>;
+
+const DIGITS: u8 = 3;
+
+/// None yet.
+pub(crate) fn no_durations() -> anyhow::Result<Durations> {
+    Ok(Histogram::new(DIGITS)?)
+}
+
+/// In microseconds, if there are any.
+pub(crate) fn quantile_us(durations: &Durations, quantile: f64) -> Option<f64> {
+    let ns = durations.value_at_quantile(quantile);
+    (!durations.is_empty()).then_some(ns as f64 / 1e3)
+}
+
+impl Latency {
+    pub(crate) fn of(latencies: &Durations) -> anyhow::Result<Self> {
+        let known = |ns: f64| (!latencies.is_empty()).then_some(ns / 1e3);
+        let at = |quantile| quantile_us(latencies, quantile);
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(latencies, &mut bytes)
+            .map_err(|error| anyhow::anyhow!("could not write the histogram: {error:?}"))?;
+        Ok(Self {
+            mean_us: known(latencies.mean()),
+            min_us: known(latencies.min() as f64),
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p95_us: at(0.95),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: known(latencies.max() as f64),
+            histogram: BASE64_STANDARD.encode(bytes),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_answers_have_no_latency() {
+        let latency = Latency::of(&no_durations().expect("valid")).expect("writable");
+        assert_eq!((latency.p50_us, latency.mean_us), (None, None));
+    }
+}

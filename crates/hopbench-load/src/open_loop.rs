@@ -1,0 +1,181 @@
+//! The open loop: requests at a fixed rate, whether or not earlier ones are answered.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`schedule`] | which request starts when and on which connection; no clock, no I/O |
+//! | [`worker`] | one thread: a timer, and a task per connection |
+//! | [`connection`] | one connection and the request under way on it, in one task |
+//! | [`pacer`], [`lead`], [`deadline`] | clock and timers |
+//! | [`own_wakes`] | keeps a task from waking itself |
+//! | [`target`] | what is asked for |
+//!
+//! A latency begins when its request was due. Whatever keeps it from being started then, be it that
+//! all connections are busy or that this program is late, is part of it, so a stall can't hide the
+//! requests that it held up (coordinated omission).
+
+mod connection;
+mod deadline;
+mod lead;
+mod own_wakes;
+mod pacer;
+mod schedule;
+mod target;
+mod worker;
+
+use std::{
+    num::NonZeroU64,
+    sync::mpsc::{self, Receiver, SyncSender},
+    thread,
+    time::Duration,
+};
+
+use tokio::runtime::{Builder, LocalOptions};
+
+use crate::{
+    Options,
+    cpu::{Usage, connections_after},
+    latency::quantile_us,
+    result::{LoadResult, OpenLoop, Outcome},
+};
+use schedule::Share;
+use target::Target;
+use worker::{Record, Worker};
+
+/// From the order to start until the first request is due: time enough for every thread to be
+/// there.
+const LEAD: Duration = Duration::from_millis(10);
+
+/// To one address there are no more than that, for want of local ports.
+const CONNECTIONS_MAX: usize = 65_535;
+
+/// How a thread keeps in step with the others.
+struct Signals {
+    /// Its connections are open.
+    ready: SyncSender<()>,
+    /// When to start.
+    start: Receiver<u64>,
+    /// Its last request has ended.
+    done: SyncSender<()>,
+}
+
+/// Runs the load.
+pub(crate) fn run(options: &Options, rate_rps: u32) -> anyhow::Result<LoadResult> {
+    let scheduled = schedule::arrivals(rate_rps, options.duration_ms);
+    anyhow::ensure!(
+        scheduled > 0,
+        "'--rate={rate_rps}' is less than one request in '--duration-ms={}'; raise one of them",
+        options.duration_ms
+    );
+    let connections = options.concurrency.get();
+    anyhow::ensure!(
+        connections <= CONNECTIONS_MAX,
+        "'--concurrency={connections}' is more than the {CONNECTIONS_MAX} connections that one \
+         address can have"
+    );
+    let target = Target::of(options)?;
+    let threads = options
+        .threads
+        .map_or(1, |threads| threads.get().min(connections));
+    let (records, usage) = run_threads(options, rate_rps, &target, threads)?;
+    let mut all = Record::new()?;
+    for record in records {
+        all.add(record)?;
+    }
+    let duration_us = options.duration_ms as f64 * 1e3;
+    LoadResult::of(Outcome {
+        generator: concat!("hopbench-load ", env!("CARGO_PKG_VERSION"), ", open loop"),
+        elapsed_us: duration_us.max(all.end_ns as f64 / 1e3),
+        tally: all.tally,
+        errors: all.errors,
+        connect_us_max: all.connect_ns_max.map(|ns| ns as f64 / 1e3),
+        usage,
+        threads,
+        open_loop: Some(OpenLoop {
+            scheduled,
+            dropped: all.dropped,
+            late_us_p50: quantile_us(&all.late, 0.5),
+            late_us_p99: quantile_us(&all.late, 0.99),
+            late_us_max: quantile_us(&all.late, 1.0),
+        }),
+    })
+}
+
+/// What each thread has measured, and what the process spent from the start to the last answer.
+fn run_threads(
+    options: &Options,
+    rate_rps: u32,
+    target: &Target,
+    threads: usize,
+) -> anyhow::Result<(Vec<Record>, Usage)> {
+    thread::scope(|scope| {
+        let (ready_in, ready) = mpsc::sync_channel(threads);
+        let (done_in, done) = mpsc::sync_channel(threads);
+        let (mut starts, mut running) = (Vec::new(), Vec::new());
+        for thread in 0..threads {
+            let (start_in, start) = mpsc::sync_channel(1);
+            let signals = Signals {
+                ready: ready_in.clone(),
+                start,
+                done: done_in.clone(),
+            };
+            let share = Share { thread, threads };
+            let work = move || run_thread(options, rate_rps, target.clone(), share, signals);
+            let named = thread::Builder::new().name("load".to_owned());
+            running.push(named.spawn_scoped(scope, work)?);
+            starts.push(start_in);
+        }
+        // From here on, a thread that ends early is noticed.
+        drop((ready_in, done_in));
+        let all_ready = (0..threads).all(|_| ready.recv().is_ok());
+        let before = Usage::until_now()?;
+        let mut connections = None;
+        if all_ready {
+            let lead_ns = u64::try_from(LEAD.as_nanos())?;
+            let start_ns = pacer::now_ns() + lead_ns;
+            for start in &starts {
+                // If its thread has failed, joining tells.
+                start.send(start_ns).ok();
+            }
+            connections = connections_after(LEAD + options.duration() / 2, &done)?;
+            while done.recv().is_ok() {}
+        }
+        let usage = Usage {
+            connections,
+            ..Usage::until_now()?.since(before)
+        };
+        drop(starts);
+        let mut records = Vec::new();
+        for thread in running {
+            let record = thread.join();
+            let record = record.map_err(|_| anyhow::anyhow!("a load thread panicked"))??;
+            records.extend(record);
+        }
+        Ok((records, usage))
+    })
+}
+
+/// `None` if the load was called off because another thread has failed.
+fn run_thread(
+    options: &Options,
+    rate_rps: u32,
+    target: Target,
+    share: Share,
+    signals: Signals,
+) -> anyhow::Result<Option<Record>> {
+    let Signals { ready, start, done } = signals;
+    // The least there is. It applies to time-outs; the schedule's timer has no slack.
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    let worker = runtime.block_on(Worker::open(options, rate_rps, target, share))?;
+    ready.send(())?;
+    drop(ready);
+    let Ok(start_ns) = start.recv() else {
+        return Ok(None);
+    };
+    let record = worker.run(&runtime, start_ns)?;
+    drop(done);
+    // Connections are closed after the usage has been read.
+    Ok(Some(record))
+}

@@ -1,0 +1,257 @@
+//! One thread's part of the load: a timer, and a task per connection.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::runtime::LocalRuntime;
+
+use super::{
+    connection::{Answer, CONNECT_MAX, Connection, TIMEOUT},
+    deadline::Deadline,
+    pacer::{Timer, now_ns},
+    schedule::{Schedule, Share},
+    target::Target,
+};
+use crate::{
+    Options,
+    latency::{Durations, no_durations},
+    tally::{Expected, Tally, add_counts},
+};
+
+/// The connections of a thread, before the load.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    connections: Vec<Connection>,
+    connect_ns_max: Rc<Cell<Option<u64>>>,
+    shared: Shared,
+}
+
+/// What its tasks share.
+#[derive(Debug)]
+struct Shared {
+    /// When the load starts, by the pacer's clock.
+    start_ns: u64,
+    timeout: Duration,
+    expected: Expected,
+    timer: Timer,
+    schedule: RefCell<Schedule>,
+    seats: RefCell<Vec<Seat>>,
+    /// The one who sets the timer.
+    pacer: RefCell<Waker>,
+    record: RefCell<Record>,
+}
+
+/// What a connection's task is told.
+#[derive(Clone, Debug)]
+struct Seat {
+    /// A request to start, due at this instant of the load.
+    due_ns: Option<u64>,
+    task: Waker,
+}
+
+/// What a thread has measured.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) tally: Tally,
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) dropped: u64,
+    /// From when requests were due to when they were started.
+    pub(crate) late: Durations,
+    /// When the last request ended, from the load's start.
+    pub(crate) end_ns: u64,
+    pub(crate) connect_ns_max: Option<u64>,
+}
+
+impl Worker {
+    /// Opens the connections. One that can't be opened is tried again when it is needed, and what
+    /// becomes of that is counted.
+    pub(crate) async fn open(
+        options: &Options,
+        rate_rps: u32,
+        target: Target,
+        share: Share,
+    ) -> anyhow::Result<Self> {
+        let (all, threads) = (options.concurrency.get(), share.threads);
+        let count = all / threads + usize::from(share.thread < all % threads);
+        let target = Rc::new(target);
+        let connect_ns_max = Rc::default();
+        let connection = || {
+            let connect_ns_max = Rc::clone(&connect_ns_max);
+            Connection::new(Rc::clone(&target), !options.no_keepalive, connect_ns_max)
+        };
+        let mut connections: Vec<Connection> =
+            std::iter::repeat_with(connection).take(count).collect();
+        if !options.no_keepalive {
+            let open = open_all(&mut connections);
+            // Late ones are opened by their first request.
+            let limit = options.timeout().min(CONNECT_MAX);
+            drop(tokio::time::timeout(limit, open).await);
+        }
+        let schedule = Schedule::new(rate_rps, options.duration_ms, share, count);
+        let shared = Shared {
+            start_ns: 0,
+            timeout: options.timeout(),
+            expected: options.expected(),
+            timer: Timer::new(schedule.interval_ns())?,
+            schedule: schedule.into(),
+            seats: vec![Seat::empty(); count].into(),
+            pacer: Waker::noop().clone().into(),
+            record: Record::new()?.into(),
+        };
+        Ok(Self {
+            connections,
+            connect_ns_max,
+            shared,
+        })
+    }
+
+    /// Puts on the load, from `start_ns` on.
+    pub(crate) fn run(mut self, runtime: &LocalRuntime, start_ns: u64) -> anyhow::Result<Record> {
+        self.shared.start_ns = start_ns;
+        let shared = Rc::new(self.shared);
+        for (index, connection) in self.connections.into_iter().enumerate() {
+            runtime.spawn_local(serve(Rc::clone(&shared), index, connection));
+        }
+        runtime.block_on(poll_fn(|context| shared.poll_pace(context)))?;
+        let mut record = shared.record.replace(Record::new()?);
+        record.dropped = shared.schedule.borrow().left();
+        record.connect_ns_max = self.connect_ns_max.get();
+        Ok(record)
+    }
+}
+
+/// One after the other, so that no server's backlog of connections runs over.
+async fn open_all(connections: &mut [Connection]) {
+    for connection in connections {
+        drop(connection.open().await);
+    }
+}
+
+/// Does what a connection is given to do, until the runtime ends.
+async fn serve(shared: Rc<Shared>, index: usize, mut connection: Connection) {
+    let mut deadline = Deadline::new(shared.timeout);
+    // Only its `OwnWakes` wakes this task, and it keeps to the task's one waker.
+    let task = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+    shared.seats.borrow_mut()[index].task = task;
+    loop {
+        let due_ns = connection.wait(|| shared.poll_seat(index)).await;
+        let started_ns = now_ns();
+        let outcome = deadline.hold(started_ns, connection.ask()).await;
+        let ended_ns = now_ns();
+        let outcome = outcome.unwrap_or_else(|| {
+            connection.close();
+            Err(TIMEOUT.to_owned())
+        });
+        shared.count(due_ns, started_ns, ended_ns, outcome);
+        shared.release(index);
+    }
+}
+
+impl Shared {
+    /// Starts what is due and sets the timer, until the load is over.
+    fn poll_pace(&self, context: &mut Context<'_>) -> Poll<anyhow::Result<()>> {
+        self.pacer.borrow_mut().clone_from(context.waker());
+        while let Poll::Ready(fired) = self.timer.poll(context) {
+            fired?;
+        }
+        let Some(now_ns) = now_ns().checked_sub(self.start_ns) else {
+            self.timer.set(self.start_ns)?;
+            return Poll::Pending;
+        };
+        self.start_due(now_ns);
+        let schedule = self.schedule.borrow();
+        if let Some(at_ns) = schedule.wake_ns(now_ns) {
+            self.timer.set(self.start_ns + at_ns)?;
+        }
+        match schedule.is_over(now_ns) {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+
+    fn start_due(&self, now_ns: u64) {
+        let mut schedule = self.schedule.borrow_mut();
+        while let Some(start) = schedule.start(now_ns) {
+            let seat = &mut self.seats.borrow_mut()[start.connection];
+            seat.due_ns = Some(start.due_ns);
+            seat.task.wake_by_ref();
+        }
+    }
+
+    /// The request that a connection is given.
+    fn poll_seat(&self, index: usize) -> Poll<u64> {
+        match self.seats.borrow_mut()[index].due_ns.take() {
+            Some(due_ns) => Poll::Ready(due_ns),
+            None => Poll::Pending,
+        }
+    }
+
+    /// A connection is free again: what waits is started at once.
+    fn release(&self, index: usize) {
+        let now_ns = now_ns() - self.start_ns;
+        self.schedule.borrow_mut().release(index, now_ns);
+        self.start_due(now_ns);
+        let schedule = self.schedule.borrow();
+        let set = |at_ns| self.timer.is_set_to(self.start_ns + at_ns);
+        if !schedule.wake_ns(now_ns).is_some_and(set) {
+            self.pacer.borrow().wake_by_ref();
+        }
+    }
+
+    fn count(&self, due_ns: u64, started_ns: u64, ended_ns: u64, outcome: Result<Answer, String>) {
+        let due_ns = self.start_ns + due_ns;
+        let record = &mut *self.record.borrow_mut();
+        record.end_ns = record.end_ns.max(ended_ns - self.start_ns);
+        // Its histogram grows to hold any value.
+        record.late.record(started_ns - due_ns).ok();
+        let error = match outcome {
+            Ok(Answer { status, length }) => record
+                .tally
+                .answer(self.expected, status, length, ended_ns - due_ns)
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = error {
+            *record.errors.entry(error).or_insert(0) += 1;
+        }
+    }
+}
+
+impl Seat {
+    fn empty() -> Self {
+        Self {
+            due_ns: None,
+            task: Waker::noop().clone(),
+        }
+    }
+}
+
+impl Record {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            tally: Tally::new()?,
+            errors: BTreeMap::new(),
+            dropped: 0,
+            late: no_durations()?,
+            end_ns: 0,
+            connect_ns_max: None,
+        })
+    }
+
+    /// Adds what another thread has measured.
+    pub(crate) fn add(&mut self, other: Self) -> anyhow::Result<()> {
+        self.tally.add(other.tally)?;
+        add_counts(&mut self.errors, other.errors);
+        self.dropped += other.dropped;
+        self.late.add(other.late)?;
+        self.end_ns = self.end_ns.max(other.end_ns);
+        self.connect_ns_max = self.connect_ns_max.max(other.connect_ns_max);
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! What a load came to: the output of this program, the same for both loops.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{cpu::Usage, latency::Latency, tally::Tally};
+
+/// The result of one load.
+#[derive(Debug, Serialize)]
+pub(crate) struct LoadResult {
+    generator: &'static str,
+    /// From the first request's start to the last one's end, in microseconds.
+    elapsed_us: f64,
+    /// Answered, rightly or wrongly, or failed.
+    requests: u64,
+    /// Answered with the expected status and length.
+    good: u64,
+    /// Answered otherwise: how, and how often.
+    wrong: BTreeMap<String, u64>,
+    /// Not answered: why, and how often.
+    errors: BTreeMap<String, u64>,
+    /// Bytes of all bodies received.
+    body_bytes: u64,
+    /// The longest that opening a connection took.
+    connect_us_max: Option<f64>,
+    /// Connections that were open in the middle of the load; `null` if it ended before.
+    connections: Option<usize>,
+    latency: Latency,
+    /// CPU time of this process while it put on the load, in microseconds.
+    cpu_us: f64,
+    /// Peak memory of this process, in KiB.
+    peak_rss_kib: u64,
+    context_switches: u64,
+    threads: usize,
+    /// Absent of a closed loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_loop: Option<OpenLoop>,
+}
+
+/// How an open loop kept to its schedule.
+#[derive(Debug, Serialize)]
+pub(crate) struct OpenLoop {
+    /// Requests that were due within the load's duration.
+    pub(crate) scheduled: u64,
+    /// Of those, never started: no connection was free for them before the load's end.
+    pub(crate) dropped: u64,
+    /// From the scheduled instant to the one at which the request was started.
+    pub(crate) late_us_p50: Option<f64>,
+    pub(crate) late_us_p99: Option<f64>,
+    pub(crate) late_us_max: Option<f64>,
+}
+
+/// What is known when a load is over.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) generator: &'static str,
+    pub(crate) elapsed_us: f64,
+    pub(crate) tally: Tally,
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) connect_us_max: Option<f64>,
+    pub(crate) usage: Usage,
+    pub(crate) threads: usize,
+    pub(crate) open_loop: Option<OpenLoop>,
+}
+
+impl LoadResult {
+    pub(crate) fn of(outcome: Outcome) -> anyhow::Result<Self> {
+        let Outcome { tally, usage, .. } = outcome;
+        Ok(Self {
+            generator: outcome.generator,
+            elapsed_us: outcome.elapsed_us,
+            requests: tally.answered() + outcome.errors.values().sum::<u64>(),
+            good: tally.good,
+            latency: Latency::of(&tally.latencies)?,
+            wrong: tally.wrong,
+            errors: outcome.errors,
+            body_bytes: tally.body_bytes,
+            connect_us_max: outcome.connect_us_max,
+            connections: usage.connections,
+            cpu_us: usage.cpu_us,
+            peak_rss_kib: usage.peak_rss_kib,
+            context_switches: usage.context_switches,
+            threads: outcome.threads,
+            open_loop: outcome.open_loop,
+        })
+    }
+}

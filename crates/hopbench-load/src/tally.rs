@@ -1,0 +1,74 @@
+//! Which answers are right, and how many were.
+
+use std::collections::BTreeMap;
+
+use crate::latency::{Durations, no_durations};
+
+/// What a right answer has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    pub(crate) status: u16,
+    pub(crate) length: Option<u64>,
+}
+
+/// What the answers add up to.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) good: u64,
+    /// How answers were wrong, and how often.
+    pub(crate) wrong: BTreeMap<String, u64>,
+    /// Bytes of all bodies, right or wrong.
+    pub(crate) body_bytes: u64,
+    /// Of the right answers.
+    pub(crate) latencies: Durations,
+}
+
+impl Tally {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            good: 0,
+            wrong: BTreeMap::new(),
+            body_bytes: 0,
+            latencies: no_durations()?,
+        })
+    }
+
+    /// Counts an answer of this status and length, that took `latency_ns`.
+    pub(crate) fn answer(
+        &mut self,
+        expected: Expected,
+        status: u16,
+        length: u64,
+        latency_ns: u64,
+    ) -> anyhow::Result<()> {
+        self.body_bytes += length;
+        if status != expected.status {
+            *self.wrong.entry(format!("status {status}")).or_insert(0) += 1;
+        } else if expected.length.is_some_and(|expected| length != expected) {
+            *self.wrong.entry(format!("{length} bytes")).or_insert(0) += 1;
+        } else {
+            self.good += 1;
+            self.latencies.record(latency_ns)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn answered(&self) -> u64 {
+        self.good + self.wrong.values().sum::<u64>()
+    }
+
+    /// Adds what another thread has counted.
+    pub(crate) fn add(&mut self, other: Self) -> anyhow::Result<()> {
+        self.good += other.good;
+        add_counts(&mut self.wrong, other.wrong);
+        self.body_bytes += other.body_bytes;
+        self.latencies.add(other.latencies)?;
+        Ok(())
+    }
+}
+
+pub(crate) fn add_counts(counts: &mut BTreeMap<String, u64>, others: BTreeMap<String, u64>) {
+    for (what, count) in others {
+        *counts.entry(what).or_insert(0) += count;
+    }
+}

@@ -1,0 +1,39 @@
+//! Programs that an example starts, and what they spent.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::Context;
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike,
+};
+use serde_json::Value;
+
+/// What a child printed, and the CPU time of its whole life, in microseconds.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "hopbench::process is of another crate; this waits for the child, which ends by itself"
+)]
+pub(crate) fn run(program: &Path, arguments: &[String]) -> anyhow::Result<(Value, f64)> {
+    let before_us = children_cpu_us()?;
+    let child = Command::new(program)
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output();
+    let output = child.with_context(|| format!("could not run '{}'", program.display()))?;
+    let name = program.display();
+    anyhow::ensure!(output.status.success(), "'{name}': {}", output.status);
+    let printed = serde_json::from_slice(&output.stdout);
+    let printed = printed.with_context(|| format!("'{name}' printed something else than JSON"))?;
+    Ok((printed, children_cpu_us()? - before_us))
+}
+
+/// Of children that have been waited for.
+fn children_cpu_us() -> anyhow::Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let cpu = usage.user_time() + usage.system_time();
+    Ok(cpu.num_microseconds() as f64)
+}

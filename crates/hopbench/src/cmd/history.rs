@@ -1,0 +1,80 @@
+//! `hopbench history`
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use hopbench_analysis::{history::Row, report::history, summary::Summary};
+
+use super::{Context, report::read};
+use crate::{cli, run_dir::RunDir};
+
+pub(super) fn run(context: &Context, options: &cli::History) -> anyhow::Result<ExitCode> {
+    if let Some(run) = &options.add {
+        append(&options.file, &row(run)?)?;
+    }
+    let rows = rows(&options.file)?;
+    context.print(&history::terminal(&rows), || history::json(&rows))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a run adds to a history.
+fn row(run: &Path) -> anyhow::Result<Row> {
+    let run_dir = RunDir::open(run)?;
+    let (manifest, trials) = read(&run_dir)?;
+    if !manifest.builds.is_empty() {
+        bail!(
+            "'{}' is of two builds: expected a run of one; add one of 'hopbench run'",
+            run.display()
+        );
+    }
+    if trials.len() < run_dir.plan()?.trials.len() {
+        bail!(
+            "'{}' is not complete: expected a run with all of its trials",
+            run.display()
+        );
+    }
+    Ok(Row::new(&Summary::new(&manifest, &trials)?))
+}
+
+/// Adds a row at the end, whole; one that is there already is not added again.
+fn append(file: &Path, row: &Row) -> anyhow::Result<()> {
+    let describe = || format!("could not write '{}'", file.display());
+    let known = match file.exists() {
+        true => rows(file)?,
+        false => Vec::new(),
+    };
+    if known.iter().any(|other| other.started == row.started) {
+        bail!(
+            "the run of {} is in '{}' already",
+            row.started,
+            file.display()
+        );
+    }
+    let mut line = serde_json::to_vec(row)?;
+    line.push(b'\n');
+    let opened = OpenOptions::new().create(true).append(true).open(file);
+    let mut file = opened.with_context(describe)?;
+    file.write_all(&line).with_context(describe)
+}
+
+fn rows(file: &Path) -> anyhow::Result<Vec<Row>> {
+    let text = match fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
+            "there is no history in '{}' yet; begin one with --add and a run's directory",
+            file.display()
+        ),
+        other => other.with_context(|| format!("could not read '{}'", file.display()))?,
+    };
+    let lines = text.lines().enumerate();
+    lines
+        .map(|(index, line)| {
+            let row = serde_json::from_str(line);
+            row.with_context(|| format!("'{}', line {}", file.display(), index + 1))
+        })
+        .collect()
+}

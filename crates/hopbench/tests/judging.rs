@@ -1,0 +1,165 @@
+//! Goal: what is measured can be judged: at fixed rates, of two builds, by a gate, and the gate by
+//! itself. Method: real runs of a few short trials; verdicts only where no machine could give
+//! another.
+
+mod support;
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+use support::{
+    bench::{Bench, trials},
+    bin, text,
+};
+
+/// Little of the reference alone.
+fn scenario(bench: &Bench, name: &str, rest: &str) -> String {
+    let text = format!(
+        "question = 'Is it judged?'\npaths = ['tag:reference']\nendpoints = ['/small']\n\
+         concurrency = [2]\nduration-ms = 60\nblocks = 6\n{rest}\n"
+    );
+    bench.write(name, &text)
+}
+
+fn programs() -> String {
+    let directory = bin("hopbench");
+    let directory = directory.parent().expect("a file");
+    directory.display().to_string()
+}
+
+fn json(file: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(file).expect("written")).expect("JSON")
+}
+
+#[test]
+fn two_builds_are_measured_in_the_same_blocks() {
+    let bench = Bench::new();
+    let scenario = scenario(&bench, "twice.toml", "");
+    let (a, b) = (format!("--a={}", programs()), format!("--b={}", programs()));
+    let policy = bench.write(
+        "lenient.toml",
+        "question = 'Is anything wrong?'\n[[absolute]]\nfigure = 'errors'\nmax = 0\n",
+    );
+    let output = bench.run(&[
+        "ab",
+        &scenario,
+        &a,
+        &b,
+        "--gate",
+        "--confirm",
+        &format!("--policy={policy}"),
+        "--junit=gate.xml",
+        "--markdown=gate.md",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains("passed"), "{output:?}");
+
+    let run_dir = bench.run_dir();
+    let trials = trials(&run_dir);
+    for block in 1..=6 {
+        let of_block = trials.iter().filter(|trial| trial["block"] == block);
+        let mut builds: Vec<(&str, u64)> = of_block
+            .map(|trial| {
+                let build = trial["build"].as_str().expect("of a build");
+                (build, trial["twin"].as_u64().expect("a number"))
+            })
+            .collect();
+        builds.sort_unstable();
+        assert_eq!(builds, [("a", 0), ("a", 1), ("b", 0)]);
+    }
+    let manifest = json(&run_dir.join("manifest.json"));
+    assert_eq!(manifest["builds"][1]["build"], "b");
+    let report = fs::read_to_string(run_dir.join("REPORT.md")).expect("written");
+    assert!(report.contains("(a)") && report.contains("(b)"), "{report}");
+    for file in ["gate.xml", "gate.md"] {
+        let file = bench.directory.path().join(file);
+        assert!(fs::metadata(file).expect("written").len() > 0);
+    }
+    // The gate says the same of the run again.
+    let again = bench.run(&["gate", &format!("--policy={policy}")]);
+    assert_eq!(again.status.code(), Some(0), "{again:?}");
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn what_is_no_build_is_named() {
+    let bench = Bench::new();
+    let (scenario, programs) = (scenario(&bench, "twice.toml", ""), programs());
+    let a = format!("--a={programs}");
+    let neither = bench.run(&["ab", &scenario, &a, "--b=no-such-revision"]);
+    assert!(
+        text(&neither.stderr).contains("no-such-revision"),
+        "{neither:?}"
+    );
+    let empty = bench.run(&["ab", &scenario, &a, "--b=tmp"]);
+    assert_eq!(empty.status.code(), Some(4), "{empty:?}");
+    assert!(text(&empty.stderr).contains("build b"), "{empty:?}");
+    assert!(bench.runs().is_empty());
+}
+
+#[test]
+fn rates_are_shares_of_a_knee_that_is_found_first() {
+    let bench = Bench::new();
+    // Any machine answers a hundred times more slowly than it could.
+    let rates = "rates-percent-of-knee = [1]\nknee-p99-ms = 5000.0\ncontrol = false";
+    let scenario = scenario(&bench, "rates.toml", rates);
+    let output = bench.run(&["run", &scenario, "--blocks=1"]);
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+    let run_dir = bench.run_dir();
+    let manifest = json(&run_dir.join("manifest.json"));
+    let knee = manifest["knees"][0]["rate_rps"].as_u64();
+    let probes = fs::read_to_string(run_dir.join("calibration.jsonl")).expect("written");
+    let count = manifest["knees"][0]["probes"].as_u64().expect("a number");
+    assert_eq!(probes.lines().count() as u64, count);
+    let Some(knee) = knee else {
+        panic!("no rate is held: {output:?}");
+    };
+    let trials = trials(&run_dir);
+    assert_eq!(trials.len(), 1);
+    let rate = trials[0]["rate_rps"].as_u64().expect("a fixed rate");
+    assert!(
+        rate * 100 <= knee * 11 / 10 + 100 && rate >= 1,
+        "{rate} {knee}"
+    );
+    let open = &trials[0]["load"]["open_loop"];
+    let count = |name: &str| open[name].as_u64().expect("a number");
+    assert!((1..=1 + rate * 60 / 1_000).contains(&count("scheduled")));
+    assert!(run_dir.join("latency-rates.svg").is_file());
+    let report = fs::read_to_string(run_dir.join("REPORT.md")).expect("written");
+    assert!(report.contains("at fixed rates") && report.contains("### Knees"));
+}
+
+#[test]
+fn a_gate_is_tested_by_what_is_put_in() {
+    let bench = Bench::new();
+    let scenario = scenario(&bench, "little.toml", "");
+    bench.write(
+        "memory.toml",
+        "question = 'Does memory grow?'\n[[relative]]\nfigure = 'rss-growth'\n\
+         max-rise-mib = 8\n",
+    );
+    let case = |name: &str, inject: &str, expect: &str| {
+        let text = format!(
+            "question = 'Is it found?'\nscenario = '{scenario}'\npolicy = './memory.toml'\n\
+             {inject}\ntime = '15s'\nexpect = '{expect}'\nright-percent-min = 100\n"
+        );
+        format!("--case={}", bench.write(name, &text))
+    };
+    // So many mebibytes come with the first few requests.
+    let leak = "inject = ['--inject-leak-bytes=16777216', '--inject-leak-total-mib=64']";
+    let leaking = case("leaking.toml", leak, "alarm");
+    let same = case("same.toml", "", "no-alarm");
+    let output = bench.run(&["self-test", "--gates=1", &leaking, &same]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let told = text(&output.stdout);
+    assert!(told.contains("leaking") && told.contains("same"), "{told}");
+    // By what it was put in for, not by a server that didn't start.
+    assert!(text(&output.stderr).contains("growth of RSS"), "{output:?}");
+
+    // Where nothing is put in, an alarm that is expected doesn't come.
+    let nothing = case("nothing.toml", "", "alarm");
+    let output = bench.run(&["self-test", "--gates=1", &nothing]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let hurried = bench.run(&["self-test", "--time=1s", &nothing]);
+    assert!(text(&hurried.stderr).contains("use --time"), "{hurried:?}");
+}
