@@ -172,21 +172,24 @@ fn after_a_time_out_the_connection_is_opened_anew() {
     assert!(number(&result["latency"]["max_us"]) >= 480e3, "{result}");
 }
 
+/// At the lower rate connections are idle when they end, at the higher the next request is due.
 #[test]
 fn a_connection_that_is_closed_is_opened_anew() {
     for answer in [
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok",
         "HTTP/1.1 200 OK\r\n\r\nends with the connection",
     ] {
-        let url = server(move |mut client| {
-            request(&mut client);
-            drop(client.write_all(answer.as_bytes()));
-        });
-        let options = ["--rate=200", "--concurrency=3", "--duration-ms=300"];
-        let result = load(&url, &options);
-        assert_complete(&result, 60);
-        assert_eq!(result["errors"], json!({}));
-        assert!(count(&result, "good") > 0, "{result}");
+        for rate_rps in [200, 20_000] {
+            let url = server(move |mut client| {
+                request(&mut client);
+                drop(client.write_all(answer.as_bytes()));
+            });
+            let rate = format!("--rate={rate_rps}");
+            let result = load(&url, &[&rate, "--concurrency=3", "--duration-ms=300"]);
+            assert_complete(&result, rate_rps * 3 / 10);
+            assert_eq!(result["errors"], json!({}), "{rate_rps}");
+            assert!(count(&result, "good") > 0, "{result}");
+        }
     }
 }
 

@@ -100,8 +100,8 @@ fn what_is_no_build_is_named() {
 #[test]
 fn rates_are_shares_of_a_knee_that_is_found_first() {
     let bench = Bench::new();
-    // Any machine answers a hundred times more slowly than it could.
-    let rates = "rates-percent-of-knee = [1]\nknee-p99-ms = 5000.0\ncontrol = false";
+    // On a machine that is busy with other things, a smaller share may be no request at all.
+    let rates = "rates-percent-of-knee = [50]\nknee-p99-ms = 5000.0\ncontrol = false";
     let scenario = scenario(&bench, "rates.toml", rates);
     let output = bench.run(&["run", &scenario, "--blocks=1"]);
     assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
@@ -117,10 +117,7 @@ fn rates_are_shares_of_a_knee_that_is_found_first() {
     let trials = trials(&run_dir);
     assert_eq!(trials.len(), 1);
     let rate = trials[0]["rate_rps"].as_u64().expect("a fixed rate");
-    assert!(
-        rate * 100 <= knee * 11 / 10 + 100 && rate >= 1,
-        "{rate} {knee}"
-    );
+    assert!(rate * 2 <= knee * 11 / 10 + 2 && rate >= 1, "{rate} {knee}");
     let open = &trials[0]["load"]["open_loop"];
     let count = |name: &str| open[name].as_u64().expect("a number");
     assert!((1..=1 + rate * 60 / 1_000).contains(&count("scheduled")));

@@ -50,13 +50,10 @@ struct Link {
     wire: Wire,
 }
 
-/// The half that does the I/O.
+/// The half that does the I/O. None when it has ended: only by being dropped does it tell the other
+/// half, which would wait for it for ever.
 #[derive(Debug)]
-struct Wire {
-    connection: http1::Connection<TokioIo<TcpStream>, Full<Bytes>>,
-    /// It must not be polled any more.
-    ended: bool,
-}
+struct Wire(Option<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer {
@@ -162,8 +159,7 @@ impl Link {
         stream.set_nodelay(true).map_err(text)?;
         let handshake = http1::handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|error| describe(&error))?;
-        let ended = false;
-        let wire = Wire { connection, ended };
+        let wire = Wire(Some(connection));
         Ok(Self { sender, wire })
     }
 }
@@ -171,8 +167,9 @@ impl Link {
 impl Wire {
     /// Goes on; whether the connection has ended.
     fn poll_ended(&mut self, context: &mut Context<'_>) -> bool {
-        self.ended = self.ended || pin!(&mut self.connection).poll(context).is_ready();
-        self.ended
+        self.0
+            .take_if(|connection| pin!(connection).poll(context).is_ready());
+        self.0.is_none()
     }
 }
 
