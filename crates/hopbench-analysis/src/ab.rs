@@ -4,10 +4,10 @@
 //! a while slows both, so that B is told from A by their ratio within a block; and what A's second
 //! trial has over its first is what is found between equal things, in that very cell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    estimate::{Estimate, Shift},
+    estimate::{BLOCKS_WHOLE, Estimate, Shift},
     figures::{Blocks, Figure, Ratios, Series},
     record::{Build, Cell, Failure, Manifest, Outcome, Trial},
 };
@@ -35,6 +35,14 @@ pub struct Pair<'a> {
     /// A's second trial in a block over its first.
     pub control: Ratios,
     pub growth_control: Option<Shift>,
+    pub disturbed: Disturbed,
+}
+
+/// Blocks in which something outside used the machine, of one cell.
+#[derive(Debug)]
+pub struct Disturbed {
+    pub blocks: BTreeSet<u32>,
+    pub of_blocks: usize,
 }
 
 /// All trials of one cell.
@@ -62,6 +70,20 @@ impl<'a> Duel<'a> {
         Some(Self { manifest, cells })
     }
 
+    /// One line: how many blocks of cells don't count; `None` if all do.
+    pub fn left_out(&self) -> Option<String> {
+        let cells = || self.cells.iter().map(|pair| &pair.disturbed);
+        let out = cells().filter(|disturbed| disturbed.is_left_out());
+        let out: usize = out.map(|disturbed| disturbed.blocks.len()).sum();
+        let all: usize = cells().map(|disturbed| disturbed.of_blocks).sum();
+        (out > 0).then(|| {
+            format!(
+                "{out} of {all} block(s) of cells don't count: something outside used the machine \
+                 meanwhile"
+            )
+        })
+    }
+
     /// One line: what `a` and `b` are.
     pub fn builds(&self) -> String {
         let builds = self.manifest.builds.iter().map(|info| {
@@ -79,10 +101,14 @@ impl<'a> Duel<'a> {
 
 impl<'a> Pair<'a> {
     fn new(cell: Cell, a: Vec<&'a Trial>, b: Vec<&'a Trial>) -> Self {
+        let disturbed = Disturbed::of([&a[..], &b[..]].concat());
         let (first, second): (Vec<&Trial>, Vec<&Trial>) =
             a.iter().copied().partition(|trial| trial.planned.twin == 0);
-        let [first, second] = [first, second].map(|trials| Blocks::of(&trials));
-        let [a, b] = [a, b].map(Trials::of);
+        let [first, second] = [first, second].map(|trials| disturbed.others(&trials));
+        let [a, b] = [a, b].map(|all| Trials {
+            blocks: disturbed.others(&all),
+            all,
+        });
         let series = b.blocks.over(&a.blocks);
         Self {
             cell,
@@ -91,6 +117,7 @@ impl<'a> Pair<'a> {
             growth: b.blocks.growth_shift(&a.blocks),
             control: second.over(&first).estimate(),
             growth_control: second.growth_shift(&first),
+            disturbed,
             a,
             b,
         }
@@ -117,6 +144,31 @@ impl<'a> Pair<'a> {
     pub fn of_a(&self, figure: Figure) -> Option<f64> {
         let series = self.a.blocks.series();
         Some(Estimate::of(series[figure].iter().copied())?.ratio)
+    }
+}
+
+impl Disturbed {
+    fn of(trials: Vec<&Trial>) -> Self {
+        let number = |trial: &&Trial| trial.planned.block;
+        let all: BTreeSet<u32> = trials.iter().map(number).collect();
+        let disturbed = trials.iter().filter(|trial| trial.is_disturbed());
+        Self {
+            blocks: disturbed.map(number).collect(),
+            of_blocks: all.len(),
+        }
+    }
+
+    /// Whether these blocks are left out, all trials of both builds: not if too few would remain,
+    /// nor if they are most, since then they are what the machine is like.
+    pub fn is_left_out(&self) -> bool {
+        let others = self.of_blocks - self.blocks.len();
+        !self.blocks.is_empty() && others >= BLOCKS_WHOLE.max(self.blocks.len())
+    }
+
+    fn others(&self, trials: &[&Trial]) -> Blocks {
+        let mut trials = trials.to_vec();
+        trials.retain(|it| !self.is_left_out() || !self.blocks.contains(&it.planned.block));
+        Blocks::of(&trials)
     }
 }
 

@@ -125,11 +125,13 @@ pub enum Unjudged {
 /// If the policy asks for another side and there is none, or if two runs are not comparable.
 pub fn judge(policy: &Policy, run: Run<'_>, base: Option<Run<'_>>) -> Result<GateResult, Unjudged> {
     let of_builds = |run: Run<'_>| !run.manifest.builds.is_empty();
+    let mut notes = Vec::new();
     let (subjects, names, compared) = match (Duel::of(run.manifest, run.trials), base) {
         (Some(_), Some(_)) => return Err(Unjudged::ThreeSides),
         (None, Some(base)) if of_builds(base) => return Err(Unjudged::ThreeSides),
         (Some(duel), None) => {
             let compared = duel.builds();
+            notes.extend(duel.left_out());
             (subject::of_builds(run, duel), ["b", "a"], compared)
         }
         (None, Some(base)) => {
@@ -154,7 +156,6 @@ pub fn judge(policy: &Policy, run: Run<'_>, base: Option<Run<'_>>) -> Result<Gat
             (subject::alone(run), ["it", "the other"], compared)
         }
     };
-    let mut notes = Vec::new();
     for (name, run) in [("", Some(run)), (" of the base", base)] {
         let Some(Run {
             trials, planned, ..

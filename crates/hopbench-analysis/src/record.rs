@@ -372,6 +372,12 @@ impl Trial {
         Some(load.good as f64 / load.elapsed_us * 1e6)
     }
 
+    /// Whether its warnings say that something outside used the machine meanwhile.
+    pub fn is_disturbed(&self) -> bool {
+        let mut warnings = self.warnings.iter();
+        warnings.any(|it| matches!(it, Warning::OtherLoad { .. } | Warning::Steal { .. }))
+    }
+
     /// The load, if the trial has figures.
     pub fn measured(&self) -> Option<&Load> {
         match self.outcome {

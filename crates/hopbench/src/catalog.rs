@@ -20,7 +20,7 @@ use include_dir::{Dir, include_dir};
 pub(crate) use self::{
     case::{Case, Expectation},
     path::{PathDefinition, ProcessDefinition},
-    scenario::{CONCURRENCY_MAX, RATE_RPS_MAX, Rates, ScenarioDefinition, Target},
+    scenario::{CONCURRENCY_MAX, RATE_RPS_MAX, Rates, ScenarioDefinition, Target, rate_min},
     template::{Fill, Template},
 };
 

@@ -310,19 +310,29 @@ pub(crate) struct Choice {
     )]
     endpoints: Vec<Target>,
     /// With these many connections instead
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
     concurrency: Vec<u32>,
     /// Ask at these rates instead, in requests per second, however long the answers take
-    #[arg(long = "rate", value_name = "RPS", value_delimiter = ',')]
+    #[arg(
+        long = "rate",
+        value_name = "RPS",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
     rates: Vec<u32>,
     /// Load each cell for this long instead
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     duration_ms: Option<u64>,
     /// Warm each path up for this long instead
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     warm_up_ms: Option<u64>,
     /// Measure every cell this often instead
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     blocks: Option<u32>,
     /// Everything once and briefly: under a minute for the tunnel's matrix. Not for comparing
     #[arg(long)]

@@ -1,7 +1,13 @@
 //! One run: from what is to be measured to its records.
 
 use std::{
+    env,
     fs::{self, File},
+    io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener},
+    },
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -213,7 +219,7 @@ fn find_knees(
     run_dir: &RunDir,
     settings: &Settings<'_>,
 ) -> anyhow::Result<Option<Vec<Knee>>> {
-    let estimate = knee::estimate(selection, settings.only_knees);
+    let estimate = knee::estimate(selection, !settings.only_knees);
     let mut writer = run_dir.calibration_writer()?;
     if !settings.silent {
         say(&format!(
@@ -257,7 +263,7 @@ fn check_open_files(selection: &Selection) -> anyhow::Result<()> {
 
 /// Every trial has its sockets there.
 fn check_temporary_directory() -> anyhow::Result<()> {
-    let directory = std::env::temp_dir();
+    let directory = env::temp_dir();
     let describe = || {
         format!(
             "could not use the temporary directory '{}'; set TMPDIR to another",
@@ -277,9 +283,9 @@ fn check_temporary_directory() -> anyhow::Result<()> {
 /// What `sun_path` holds, without the final zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Keeps two runs from measuring each other. Released when the file is closed, however that
-/// happens.
-fn lock(root: &Path) -> anyhow::Result<File> {
+/// Keeps two runs from measuring each other, wherever they write. Released when both are closed,
+/// however that happens.
+fn lock(root: &Path) -> anyhow::Result<(File, UnixListener)> {
     let describe = || {
         format!(
             "could not write results below '{}'; use --out with another directory",
@@ -289,13 +295,31 @@ fn lock(root: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(root).with_context(describe)?;
     let file = File::create(root.join(".lock")).with_context(describe)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok((file, lock_machine()?)),
         Err(fs::TryLockError::WouldBlock) => bail!(
             "another run writes below '{}': two at a time would measure each other; wait for it \
              ('hopbench status')",
             root.display()
         ),
         Err(fs::TryLockError::Error(error)) => Err(error).with_context(describe),
+    }
+}
+
+/// An abstract socket, of which there can be one of a name, and which leaves no file. Runs with
+/// another temporary directory have another.
+fn lock_machine() -> anyhow::Result<UnixListener> {
+    let temporary = env::temp_dir();
+    let name = format!("hopbench {}", temporary.display());
+    // What its name may have, with the zero that makes it abstract.
+    let name = &name.as_bytes()[..name.len().min(SOCKET_PATH_BYTES_MAX - 1)];
+    let address = SocketAddr::from_abstract_name(name)?;
+    match UnixListener::bind_addr(&address) {
+        Ok(lock) => Ok(lock),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
+            "another run is under way on this machine: two at a time would measure each other; \
+             wait for it"
+        ),
+        Err(error) => Err(error).context("could not look for other runs"),
     }
 }
 
@@ -360,7 +384,7 @@ fn manifest(
 
 /// As typed, without the directories of this machine.
 fn command_line() -> Vec<String> {
-    let mut words: Vec<String> = std::env::args_os()
+    let mut words: Vec<String> = env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
     if let Some(program) = words.first_mut() {

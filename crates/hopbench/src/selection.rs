@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::{
     catalog::{
         Catalog, CatalogError, Fill, PathDefinition, RATE_RPS_MAX, Rates, ScenarioDefinition,
-        Target,
+        Target, rate_min,
     },
     process::{Command, capture},
     toolbox::Toolbox,
@@ -134,8 +134,15 @@ impl SelectedScenario {
                 let Some(knee) = self.knees.get(&(target.to_string(), concurrency)) else {
                     return Vec::new();
                 };
-                let rates = percent.iter().map(|percent| share(*knee, *percent));
-                rates.map(Some).collect()
+                let least = rate_min(self.definition.duration_ms);
+                let rates = percent
+                    .iter()
+                    .map(|percent| share(*knee, *percent).max(least));
+                let mut rates: Vec<Option<u32>> = rates.map(Some).collect();
+                // Of a low knee, several shares may be the same rate.
+                rates.sort_unstable();
+                rates.dedup();
+                rates
             }
         }
     }

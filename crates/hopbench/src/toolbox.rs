@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::catalog::PathDefinition;
+use crate::catalog::{PathDefinition, nearest};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Toolbox {
@@ -52,12 +52,28 @@ impl Toolbox {
     pub(crate) fn bin(&self, name: &str) -> anyhow::Result<PathBuf> {
         let file = self.bin_directory.join(name);
         if !is_program(&file) {
+            let known = self.programs();
+            let hint = match nearest(name, known.iter().map(String::as_str)) {
+                none if none.is_empty() => {
+                    "; build it with 'cargo build --release --locked'".to_owned()
+                }
+                hint => hint,
+            };
             bail!(
-                "'{name}' is not in '{}'; build it with 'cargo build --release --locked'",
+                "'{name}' is not in '{}'{hint}",
                 self.bin_directory.display()
             );
         }
         Ok(file)
+    }
+
+    /// The names of those that are there.
+    fn programs(&self) -> Vec<String> {
+        // Only for a hint: without one the message is the same.
+        let entries = fs::read_dir(&self.bin_directory).into_iter().flatten();
+        let programs = entries.flatten().filter(|entry| is_program(&entry.path()));
+        let names = programs.map(|program| program.file_name().into_string());
+        names.flatten().collect()
     }
 
     /// An installed program.

@@ -153,6 +153,20 @@ fn names_that_are_not_there_get_their_neighbours() {
 }
 
 #[test]
+fn a_plan_says_what_it_cannot_plan_yet() {
+    let shell = Shell::new();
+    let result = shell.hopbench(&["plan", "latency-vs-rate", "--path=ring", "--blocks=1"]);
+    assert!(result.status.success(), "{}", text(&result.stderr));
+    let plan = text(&result.stdout);
+    // Seven shares of the control's two and the path's one.
+    let expected = "'latency-vs-rate': first the rates that are held are looked for";
+    assert!(
+        plan.contains(expected) && plan.contains("up to 21 trials"),
+        "{plan}"
+    );
+}
+
+#[test]
 fn numbers_out_of_bounds_say_what_was_expected() {
     let shell = Shell::new();
     for (option, expected) in [
@@ -166,9 +180,20 @@ fn numbers_out_of_bounds_say_what_was_expected() {
         ("--endpoint=small", "begins with '/'"),
         ("--endpoint=/echo:x", "body's length"),
         ("--load-threads=0", "--load-threads"),
+        ("--concurrency=8,1,8", "'concurrency': '8' is there twice"),
+        (
+            "--endpoint=/small,/small",
+            "'endpoints': '/small' is there twice",
+        ),
+        ("--rate=500,500", "'rates': '500' is there twice"),
+        (
+            "--rate=1",
+            "'rates': 1 per second is less than one request in 200 ms ('duration-ms'); expected 5",
+        ),
     ] {
         shell.mistake(&["run", "smoke", option], 2, &[expected]);
     }
+    shell.mistake(&["run", "smoke", "--rate", "-5"], 2, &["'-5'", "--rate"]);
     shell.mistake(
         &["run", "smoke", "--endpoint=/small:7"],
         2,

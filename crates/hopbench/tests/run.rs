@@ -372,6 +372,14 @@ fn two_runs_do_not_measure_each_other() {
         "{}",
         text(&second.stderr)
     );
+    // Wherever it writes.
+    let elsewhere = bench.run(&["run", &scenario, "--out=elsewhere"]);
+    assert_eq!(elsewhere.status.code(), Some(4));
+    assert!(
+        text(&elsewhere.stderr).contains("another run is under way on this machine"),
+        "{}",
+        text(&elsewhere.stderr)
+    );
     running.signal(Signal::SIGINT);
     running.wait();
 }

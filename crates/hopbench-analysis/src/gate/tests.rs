@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    record::{Build, BuildInfo, Failure, FailureKind, Git, Outcome, Source},
+    record::{Build, BuildInfo, Failure, FailureKind, Git, Outcome, Source, Warning},
     report::tests,
 };
 
@@ -340,6 +340,33 @@ fn requests_that_fail_count() {
     assert_eq!(regressed[0].verdict, Verdict::Regressed { why });
     let lenient = policy(json!({"question": "?", "absolute": [{"figure": "errors", "max": 3}]}));
     assert_eq!(judge_builds(&lenient, &trials).overall(), Overall::Passed);
+}
+
+/// In so many of twelve blocks something outside takes half of the machine from B, and is noticed.
+fn with_disturbed_blocks(count: u32) -> GateResult {
+    let mut trials = of_builds(&CELLS[..1], 12, |cell, block, twin| {
+        let mut figures = equal(cell, block, twin);
+        if block <= count && is_b(cell) {
+            figures.rps /= 2.0;
+        }
+        figures
+    });
+    let disturbed = trials.iter_mut().filter(|it| it.planned.block <= count);
+    for trial in disturbed.filter(|it| is_b(&it.planned.cell)) {
+        trial.warnings.push(Warning::Steal { share: 0.5 });
+    }
+    judge_builds(&usual_policy(), &trials)
+}
+
+#[test]
+fn blocks_in_which_something_else_used_the_machine_do_not_count() {
+    let few = with_disturbed_blocks(6);
+    assert_eq!(verdict(&few, "RPS", "plain"), Verdict::Passed);
+    assert!(few.notes[0].starts_with("6 of 12 block(s)"), "{few:?}");
+    // Most are what the machine is like.
+    let most = with_disturbed_blocks(7);
+    assert_inconclusive(&verdict(&most, "RPS", "plain"), "");
+    assert_eq!(most.notes, Vec::<String>::new());
 }
 
 /// With the same fall, and A that differs from itself by so much.

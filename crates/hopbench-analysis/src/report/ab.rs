@@ -86,6 +86,7 @@ fn explanation(duel: &Duel<'_>) -> String {
         count(Some(true)),
         known.len()
     );
+    out.extend(duel.left_out().map(|left_out| format!(" {left_out}.")));
     let shown = known.iter().map(|(estimate, _)| *estimate);
     out += &reliance(count(None), shown, "runs");
     out

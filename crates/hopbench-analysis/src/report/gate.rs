@@ -40,8 +40,12 @@ pub fn terminal(result: &GateResult) -> String {
 pub fn verdict(result: &GateResult) -> String {
     let [regressed, inconclusive, passed] =
         [Overall::Regressed, Overall::Inconclusive, Overall::Passed].map(|kind| result.count(kind));
+    let dead = match result.dead_gates().count() {
+        0 => String::new(),
+        dead => format!("; {dead} dead gate(s): equal things differ by more than the limit"),
+    };
     format!(
-        "gate '{}': {}: {regressed} regressed, {inconclusive} inconclusive, {passed} passed",
+        "gate '{}': {}: {regressed} regressed, {inconclusive} inconclusive, {passed} passed{dead}",
         result.policy,
         result.overall().name()
     )

@@ -71,12 +71,17 @@ pub fn tables(scenario: &ScenarioSummary<'_>) -> String {
         .collect()
 }
 
-/// What went wrong, as a section; empty if there was nothing to run.
+/// What went wrong, as a section.
 pub fn pathologies(scenario: &ScenarioSummary<'_>) -> String {
     let mut out = String::from("\n### Pathologies\n\n");
     let found = pathology::find(scenario);
+    let is_measured = scenario.tables.iter().any(|table| !table.rows.is_empty());
     if found.is_empty() {
-        out += "None found.\n";
+        out += if is_measured {
+            "None found.\n"
+        } else {
+            "Nothing measured.\n"
+        };
     }
     for pathology in found {
         out += &format!("- {pathology}\n");

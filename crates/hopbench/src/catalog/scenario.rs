@@ -188,12 +188,23 @@ impl ScenarioDefinition {
                 CONCURRENCY_MAX.into(),
             )?;
         }
+        each_once("concurrency", &self.concurrency)?;
+        each_once("endpoints", self.endpoints.as_deref().unwrap_or_default())?;
         match &self.rates {
             Rates::ClosedLoop => {}
             Rates::Fixed(rates) => {
                 for rate in rates {
                     within("rates", (*rate).into(), 1, RATE_RPS_MAX.into())?;
+                    let least = rate_min(self.duration_ms);
+                    if *rate < least {
+                        return Err(format!(
+                            "'rates': {rate} per second is less than one request in {} ms \
+                             ('duration-ms'); expected {least} or more, or a longer load",
+                            self.duration_ms
+                        ));
+                    }
                 }
+                each_once("rates", rates)?;
             }
             Rates::OfKnee {
                 percent,
@@ -203,6 +214,7 @@ impl ScenarioDefinition {
                 for percent in percent {
                     within("rates-percent-of-knee", (*percent).into(), 1, max)?;
                 }
+                each_once("rates-percent-of-knee", percent)?;
                 if !(0.001..=60_000.0).contains(p99_ms_max) {
                     return Err(format!(
                         "'knee-p99-ms': expected 0.001 to 60000, found {p99_ms_max}"
@@ -224,6 +236,21 @@ impl ScenarioDefinition {
             None => Ok(()),
         }
     }
+}
+
+/// A cell is measured once in a block.
+fn each_once<T: fmt::Display + PartialEq>(name: &str, values: &[T]) -> Result<(), String> {
+    let twice = (1..values.len()).find(|index| values[..*index].contains(&values[*index]));
+    match twice {
+        Some(index) => Err(format!("'{name}': '{}' is there twice", values[index])),
+        None => Ok(()),
+    }
+}
+
+/// The lowest rate at which a load has a request at all.
+pub(crate) fn rate_min(duration_ms: u64) -> u32 {
+    let rate = 1_000_u64.div_ceil(duration_ms.max(1));
+    u32::try_from(rate).unwrap_or(RATE_RPS_MAX)
 }
 
 impl Rates {

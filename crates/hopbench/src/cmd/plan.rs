@@ -3,12 +3,18 @@
 use std::process::ExitCode;
 
 use super::{Context, columns};
-use crate::{cli, plan::Planner, progress::seconds};
+use crate::{
+    catalog::RATE_RPS_MAX,
+    cli, knee,
+    plan::{self, Planner},
+    progress::seconds,
+    selection::Selection,
+};
 
 pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<ExitCode> {
-    let selection = context.select(&options.choice)?;
+    let mut selection = context.select(&options.choice)?;
     let mut planner = Planner::new(&selection, options.seed, false, None);
-    let plan = planner.plan();
+    let planned = planner.plan();
     let mut rows = vec![
         [
             "trial",
@@ -23,7 +29,7 @@ pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<Exit
         .map(str::to_owned)
         .to_vec(),
     ];
-    rows.extend(plan.trials.iter().map(|trial| {
+    rows.extend(planned.trials.iter().map(|trial| {
         let twin = if trial.twin == 0 { "" } else { " (control)" };
         vec![
             trial.trial.to_string(),
@@ -39,18 +45,45 @@ pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<Exit
     let mut text = columns(&rows);
     text += &format!(
         "\n{} trials, about {}, seed {}\n",
-        plan.trials.len(),
-        seconds(plan.estimate_ms as f64 / 1e3),
+        planned.trials.len(),
+        seconds(planned.estimate_ms as f64 / 1e3),
         options.seed
     );
     if let Some(goal) = options.until.goal() {
         text += &planner.prospect(goal);
+    }
+    if selection.needs_knees() {
+        text += &after_knees(&mut selection, options.seed);
     }
     for path in &selection.paths {
         if let Some(reason) = &path.skipped {
             text += &format!("skipped: {}: {reason}\n", path.definition.name);
         }
     }
-    context.print(&text, || serde_json::json!(plan))?;
+    context.print(&text, || serde_json::json!(planned))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What can't be planned yet, since its rates are shares of what is to be found first.
+fn after_knees(selection: &mut Selection, seed: u64) -> String {
+    /// Any: how many rates there are doesn't depend on it.
+    const STAND_IN_RPS: u32 = RATE_RPS_MAX / 10;
+    let search = knee::estimate(selection, true);
+    let scenarios = selection.scenarios.iter_mut();
+    let mut names = Vec::new();
+    for scenario in scenarios.filter(|one| one.definition.rates.depend_on_knee()) {
+        let loads = scenario.loads().into_iter();
+        scenario.knees = loads.map(|load| (load, STAND_IN_RPS)).collect();
+        names.push(scenario.definition.name.clone());
+    }
+    let mut trials = Planner::new(selection, seed, false, None).plan().trials;
+    trials.retain(|trial| names.contains(&trial.cell.scenario));
+    format!(
+        "'{}': first the rates that are held are looked for, about {}; then up to {} trials at \
+         shares of them, about {}\n",
+        names.join("', '"),
+        seconds(search.as_secs_f64()),
+        trials.len(),
+        seconds(plan::estimate_ms(&trials) as f64 / 1e3)
+    )
 }

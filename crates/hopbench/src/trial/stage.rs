@@ -273,7 +273,7 @@ impl Stage {
         let log = self.last_lines();
         let ended = self.processes.iter_mut().find_map(|running| {
             let status = running.child.exit_status().ok().flatten()?;
-            let said = running.child.last_lines().pop();
+            let said = decisive(&running.child.last_lines());
             Some(format!(
                 "'{}' {} {when}{}",
                 running.child.name(),
@@ -329,6 +329,14 @@ impl Stage {
     }
 }
 
+/// What a process said of its end: the last line that calls itself an error, since many programs
+/// end with a hint; else the last.
+fn decisive(lines: &[String]) -> Option<String> {
+    let is_error = |line: &&String| line.to_lowercase().contains("error");
+    let last_error = lines.iter().rev().find(is_error);
+    last_error.or_else(|| lines.last()).cloned()
+}
+
 fn command(
     process: &ProcessDefinition,
     fill: &mut TrialFill<'_>,
@@ -364,4 +372,23 @@ fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<String> {
         ));
     }
     (answer.sha256 != expected.sha256).then(|| "other bytes than expected".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_process_said_its_error_counts() {
+        let decisive = |lines: &[&str]| {
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            decisive(&lines)
+        };
+        assert_eq!(decisive(&[]), None);
+        assert_eq!(decisive(&["starting", "gone"]).as_deref(), Some("gone"));
+        let lines = ["error: no flag '--x'", "Usage: y", "try '--help'"];
+        assert_eq!(decisive(&lines).as_deref(), Some(lines[0]));
+        let lines = ["Error: one", "ERROR two", "bye"];
+        assert_eq!(decisive(&lines).as_deref(), Some(lines[1]));
+    }
 }
