@@ -6,7 +6,10 @@ use std::{
     io,
     os::{
         linux::net::SocketAddrExt,
-        unix::net::{SocketAddr, UnixListener},
+        unix::{
+            fs::MetadataExt,
+            net::{SocketAddr, UnixListener},
+        },
     },
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -305,13 +308,11 @@ fn lock(root: &Path) -> anyhow::Result<(File, UnixListener)> {
     }
 }
 
-/// An abstract socket, of which there can be one of a name, and which leaves no file. Runs with
-/// another temporary directory have another.
+/// An abstract socket, of which there can be one of a name, and which leaves no file. Who sets
+/// another temporary directory has another, so that tests can run side by side.
 fn lock_machine() -> anyhow::Result<UnixListener> {
-    let temporary = env::temp_dir();
-    let name = format!("hopbench {}", temporary.display());
-    // What its name may have, with the zero that makes it abstract.
-    let name = &name.as_bytes()[..name.len().min(SOCKET_PATH_BYTES_MAX - 1)];
+    let temporary = fs::metadata(env::temp_dir()).context("no temporary directory")?;
+    let name = format!("hopbench {}:{}", temporary.dev(), temporary.ino());
     let address = SocketAddr::from_abstract_name(name)?;
     match UnixListener::bind_addr(&address) {
         Ok(lock) => Ok(lock),

@@ -53,14 +53,9 @@ impl Toolbox {
         let file = self.bin_directory.join(name);
         if !is_program(&file) {
             let known = self.programs();
-            let hint = match nearest(name, known.iter().map(String::as_str)) {
-                none if none.is_empty() => {
-                    "; build it with 'cargo build --release --locked'".to_owned()
-                }
-                hint => hint,
-            };
+            let nearest = nearest(name, known.iter().map(String::as_str));
             bail!(
-                "'{name}' is not in '{}'{hint}",
+                "'{name}' is not in '{}'{nearest}; build it with 'cargo build --release --locked'",
                 self.bin_directory.display()
             );
         }

@@ -1,9 +1,9 @@
 //! Two builds side by side, as tables and as JSON.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
-    compare::{estimate_json, heading, reliance},
+    compare::{estimate_json, heading, identity, reliance},
     markdown::{mark, thousands, with_interval},
     terminal::align,
 };
@@ -99,14 +99,7 @@ pub fn cells(duel: &Duel<'_>) -> Vec<Value> {
 
 fn cell(pair: &Pair<'_>) -> Value {
     let cell = &pair.cell;
-    let mut fields = Map::from_iter([
-        ("scenario".to_owned(), json!(cell.scenario)),
-        ("endpoint".to_owned(), json!(cell.endpoint)),
-        ("path".to_owned(), json!(cell.path)),
-        ("concurrency".to_owned(), json!(cell.concurrency)),
-        ("keep_alive".to_owned(), json!(cell.keep_alive)),
-        ("rate_rps".to_owned(), json!(cell.rate_rps)),
-    ]);
+    let mut fields = identity(cell);
     for figure in Figure::ALL {
         let change = pair.changes[figure].map(|estimate| {
             let mut json = estimate_json(&estimate, pair.differs(figure));

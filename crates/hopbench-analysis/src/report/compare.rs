@@ -142,6 +142,18 @@ pub(super) fn heading(before: Option<&Cell>, cell: &Cell, columns: &[&str]) -> S
     )
 }
 
+/// What a cell's JSON object begins with.
+pub(super) fn identity(cell: &Cell) -> Map<String, Value> {
+    Map::from_iter([
+        ("scenario".to_owned(), json!(cell.scenario)),
+        ("endpoint".to_owned(), json!(cell.endpoint)),
+        ("path".to_owned(), json!(cell.path)),
+        ("concurrency".to_owned(), json!(cell.concurrency)),
+        ("keep_alive".to_owned(), json!(cell.keep_alive)),
+        ("rate_rps".to_owned(), json!(cell.rate_rps)),
+    ])
+}
+
 /// The cells as JSON objects; missing figures are null.
 pub fn cells(comparison: &Comparison<'_>) -> Vec<Value> {
     comparison.cells.iter().map(cell).collect()
@@ -151,13 +163,8 @@ fn cell(compared: &Compared<'_>) -> Value {
     let cell = &compared.head.cell;
     let [base, head] =
         [compared.base, compared.head].map(|row| row.ratios[Figure::Rps].map(|it| it.ratio));
-    let mut fields = Map::from_iter([
-        ("scenario".to_owned(), json!(cell.scenario)),
-        ("endpoint".to_owned(), json!(cell.endpoint)),
-        ("path".to_owned(), json!(cell.path)),
-        ("concurrency".to_owned(), json!(cell.concurrency)),
-        ("keep_alive".to_owned(), json!(cell.keep_alive)),
-        ("rate_rps".to_owned(), json!(cell.rate_rps)),
+    let mut fields = identity(cell);
+    fields.extend([
         ("build".to_owned(), json!(cell.build)),
         ("is_reference".to_owned(), json!(compared.head.is_reference)),
         ("base_rps_ratio".to_owned(), json!(base)),

@@ -18,7 +18,7 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     let mut out = String::from("# What does a hop cost?\n\n");
     out += &environment(summary.manifest);
     out += &progress(trials, planned);
-    out += &doubts(trials);
+    out += &doubts(trials, "*Warnings*");
     for warning in &summary.manifest.warnings {
         out += &format!("\n> **Warning:** {warning}\n");
     }
@@ -166,8 +166,8 @@ pub fn progress(trials: &[Trial], planned: usize) -> String {
     out
 }
 
-/// How many trials break which rules of validity; empty if none does.
-pub fn doubts(trials: &[Trial]) -> String {
+/// How many trials break which rules of validity, and where each is told; empty if none does.
+pub fn doubts(trials: &[Trial], place: &str) -> String {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for warning in trials.iter().flat_map(|trial| &trial.warnings) {
         *kinds.entry(warning.kind()).or_default() += 1;
@@ -179,7 +179,7 @@ pub fn doubts(trials: &[Trial]) -> String {
     let kinds: Vec<String> = kinds.collect();
     let marked = trials.iter().filter(|trial| !trial.warnings.is_empty());
     format!(
-        "\n{} trial(s) with warnings of validity: {}. Each is under *Warnings*, with what to do.\n",
+        "\n{} trial(s) with warnings of validity: {}. Each is under {place}, with what to do.\n",
         marked.count(),
         kinds.join(", ")
     )

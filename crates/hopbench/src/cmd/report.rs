@@ -83,7 +83,7 @@ pub(super) fn show(
                 print(&ab::terminal(&duel))?;
             }
             print(&markdown::progress(trials, run_dir.plan()?.trials.len()))?;
-            print(&markdown::doubts(trials).replace("*Warnings*", "'Warnings' in REPORT.md"))?;
+            print(&markdown::doubts(trials, "'Warnings' in REPORT.md"))?;
             print(&format!("\nrun directory: {}\n", run_dir.path().display()))
         }
         Format::Json => print(&format!(
