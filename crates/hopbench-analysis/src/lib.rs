@@ -10,6 +10,7 @@
 
 pub mod ab;
 pub mod compare;
+pub mod deal;
 pub mod estimate;
 pub mod figures;
 pub mod gate;

@@ -3,6 +3,7 @@
 //! These types are the format (`docs/FORMAT.md`). Durations are in microseconds or milliseconds as
 //! named; a missing number is `null`, never a zero.
 
+mod profile;
 mod warning;
 
 use std::{collections::BTreeMap, fmt};
@@ -10,7 +11,10 @@ use std::{collections::BTreeMap, fmt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::warning::Warning;
+pub use self::{
+    profile::{Profile, RoleProfile},
+    warning::Warning,
+};
 
 /// Raised when a reader of the old records would misread the new ones. Since 2, a cell has a rate
 /// and a build; records of 1 have neither, and are read as they were.

@@ -6,12 +6,18 @@ pub mod compare;
 pub mod csv;
 pub mod gate;
 pub mod history;
+pub mod html;
 pub mod lines;
 pub mod markdown;
 pub mod overview;
 pub mod perf;
+pub mod profile;
 pub mod rates;
+mod sheet;
+mod tables;
 pub mod terminal;
+pub(crate) mod text;
+pub mod words;
 
 #[cfg(test)]
 pub(crate) mod tests;

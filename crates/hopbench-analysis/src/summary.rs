@@ -67,6 +67,8 @@ pub struct CellSummary<'a> {
     pub p99_us: Option<Spread>,
     /// Percentiles of all blocks' latencies put together.
     pub merged: Option<Merged>,
+    /// The same as a curve, as far as there are samples enough; empty if `merged` is `None`.
+    pub curve: Vec<Quantile>,
     /// CPU time per right answer, by role, in microseconds.
     pub cpu_us_per_request: BTreeMap<String, Spread>,
     /// The same, of everything but the client.
@@ -92,6 +94,19 @@ pub struct Merged {
     pub p999_us: f64,
     pub max_us: f64,
 }
+
+/// A point of a latency distribution: this share of all answers took at most so long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantile {
+    pub quantile: f64,
+    pub latency_us: f64,
+}
+
+/// Fewer samples above a percentile make it one of chance.
+pub const TAIL_SAMPLES_MIN: f64 = 20.0;
+
+/// Points of a [`CellSummary::curve`] for each further nine.
+const CURVE_POINTS_PER_NINE: f64 = 8.0;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
@@ -247,6 +262,7 @@ impl<'a> CellSummary<'a> {
         control: Option<Ratios>,
     ) -> Result<Self, HistogramError> {
         let blocks = Blocks::of(trials);
+        let latencies = merge(trials)?;
         let series = match is_reference {
             true => blocks.series(),
             false => blocks.over(&Blocks::of(of_reference)),
@@ -289,7 +305,8 @@ impl<'a> CellSummary<'a> {
             p90_us: latency(|load| load.latency.p90_us),
             p95_us: latency(|load| load.latency.p95_us),
             p99_us: latency(|load| load.latency.p99_us),
-            merged: merge(trials)?,
+            merged: latencies.as_ref().map(Merged::of),
+            curve: latencies.as_ref().map(curve).unwrap_or_default(),
             cpu_us_per_request,
             cpu_us_per_request_server: over(&|trial, load| per_request(server_cpu_us(trial), load)),
             context_switches_per_request: over(&|trial, load| {
@@ -362,7 +379,8 @@ fn failure(trial: &Trial) -> Option<&Failure> {
 }
 
 /// Puts the blocks' latencies together: percentiles are read from the whole, never averaged.
-fn merge(trials: &[&Trial]) -> Result<Option<Merged>, HistogramError> {
+/// `None` without any.
+fn merge(trials: &[&Trial]) -> Result<Option<Histogram<u64>>, HistogramError> {
     // Grows to whatever range it is given.
     let mut all = Histogram::<u64>::new(3).expect("three digits are valid");
     for trial in trials {
@@ -382,16 +400,40 @@ fn merge(trials: &[&Trial]) -> Result<Option<Merged>, HistogramError> {
         all.add(histogram)
             .map_err(|error| broken(format!("{error:?}")))?;
     }
-    Ok((!all.is_empty()).then(|| {
-        let at = |quantile| all.value_at_quantile(quantile) as f64 / 1e3;
-        Merged {
-            count: all.len(),
-            mean_us: all.mean() / 1e3,
+    Ok((!all.is_empty()).then_some(all))
+}
+
+fn at_quantile(latencies: &Histogram<u64>, quantile: f64) -> f64 {
+    latencies.value_at_quantile(quantile) as f64 / 1e3
+}
+
+impl Merged {
+    fn of(latencies: &Histogram<u64>) -> Self {
+        let at = |quantile| at_quantile(latencies, quantile);
+        Self {
+            count: latencies.len(),
+            mean_us: latencies.mean() / 1e3,
             p50_us: at(0.5),
             p95_us: at(0.95),
             p99_us: at(0.99),
             p999_us: at(0.999),
-            max_us: all.max() as f64 / 1e3,
+            max_us: latencies.max() as f64 / 1e3,
         }
-    }))
+    }
+}
+
+/// From the median on, below which there is little to see; then equally far apart in the logarithm
+/// of what lies beyond, as HdrHistogram's plots have it.
+fn curve(latencies: &Histogram<u64>) -> Vec<Quantile> {
+    let beyond = (0_u32..).map(|step| 10_f64.powf(-f64::from(step) / CURVE_POINTS_PER_NINE));
+    let beyond = beyond.skip_while(|beyond| *beyond >= 0.5);
+    [0.5]
+        .into_iter()
+        .chain(beyond)
+        .take_while(|beyond| beyond * latencies.len() as f64 >= TAIL_SAMPLES_MIN)
+        .map(|beyond| Quantile {
+            quantile: 1.0 - beyond,
+            latency_us: at_quantile(latencies, 1.0 - beyond),
+        })
+        .collect()
 }

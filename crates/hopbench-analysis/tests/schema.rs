@@ -9,7 +9,8 @@ use std::{
 };
 
 use hopbench_analysis::record::{
-    Build, Failure, FailureKind, Manifest, OpenLoop, Outcome, Plan, SCHEMA, Source, Trial, Warning,
+    Build, Failure, FailureKind, Manifest, OpenLoop, Outcome, Plan, Profile, SCHEMA, Source, Trial,
+    Warning,
 };
 use jsonschema::Validator;
 use schemars::{JsonSchema, generate::SchemaSettings};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 /// What it describes, and the file of the schema.
 const MANIFEST: (&str, &str) = ("manifest.json", "manifest.schema.json");
 const PLAN: (&str, &str) = ("plan.json", "plan.schema.json");
+const PROFILES: (&str, &str) = ("profiles.json", "profiles.schema.json");
 const TRIAL: (&str, &str) = ("a line of trials.jsonl", "trial.schema.json");
 
 fn root() -> PathBuf {
@@ -88,6 +90,7 @@ fn the_committed_schemas_are_those_of_the_types() {
     for (which, generated) in [
         (MANIFEST, generate::<Manifest>(MANIFEST)),
         (PLAN, generate::<Plan>(PLAN)),
+        (PROFILES, generate::<Vec<Profile>>(PROFILES)),
         (TRIAL, generate::<Trial>(TRIAL)),
     ] {
         let path = committed(which);

@@ -204,8 +204,7 @@ fn from_file<T>(file: &str, parse: fn(&str, &str) -> Result<T, String>) -> Resul
         .file_stem()
         .unwrap_or_default()
         .to_string_lossy();
-    let is_plain = |letter: char| letter.is_alphanumeric() || "-_.+ ".contains(letter);
-    let parsed = match name.chars().all(is_plain) {
+    let parsed = match is_plain_name(&name) {
         true => parse(&name, &text),
         false => Err(
             "its name is that of what it defines: expected letters, digits, spaces, '-', '_', '.' \
@@ -219,10 +218,17 @@ fn from_file<T>(file: &str, parse: fn(&str, &str) -> Result<T, String>) -> Resul
     })
 }
 
+/// Whether it is one that stands in tables and file names as it is.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_.+ ".contains(letter);
+    !name.is_empty() && name.chars().all(is_plain)
+}
+
 /// Definitions are a page or two.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-fn read_text(file: &Path) -> io::Result<String> {
+/// Of a file that is one, and not too long.
+pub(crate) fn read_text(file: &Path) -> io::Result<String> {
     // Opening anything else may wait, and reading it may never end.
     if !fs::metadata(file)?.is_file() {
         return Err(io::Error::other("expected a regular file"));

@@ -2,9 +2,16 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use crate::{catalog::Target, selection::Overrides, until::Goal};
+
+/// Commands as they are typed, below a command's help.
+macro_rules! examples {
+    ($($line:literal),+ $(,)?) => {
+        concat!("Examples:", $("\n  ", $line),+)
+    };
+}
 
 /// Measures what a hop costs: anything between an HTTP client and the program that answers it.
 #[derive(Debug, Parser)]
@@ -28,38 +35,149 @@ pub(crate) enum Format {
     Json,
     /// One line of key=value per cell; only for 'run' and 'report'
     Perf,
+    /// The page; only for 'report'
+    Html,
+    /// The page as Markdown; only for 'report'
+    Md,
+    /// One row per cell; only for 'report'
+    Csv,
+}
+
+impl Cli {
+    /// What each argument allows by itself, but not together.
+    pub(crate) fn mistake(&self) -> Option<clap::Error> {
+        let is_report = matches!(self.command, Command::Report(_));
+        let (is_known, only) = match self.format {
+            Format::Human | Format::Json => return None,
+            Format::Perf => (
+                is_report || matches!(self.command, Command::Run(_)),
+                "'run' and 'report'",
+            ),
+            Format::Html | Format::Md | Format::Csv => (is_report, "'report'"),
+        };
+        let name = self.format.to_possible_value();
+        let name = name.as_ref().map_or("", |value| value.get_name());
+        (!is_known).then(|| {
+            Self::command().error(
+                ErrorKind::ArgumentConflict,
+                format!("'--format {name}' is only for {only}; use 'human' or 'json' here"),
+            )
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// What can be run: paths, scenarios and gates
     List,
+    /// Write a commented file to begin with: a path, a scenario or a gate
+    #[command(after_help = examples!(
+        "hopbench new path my-proxy",
+    ))]
+    New(New),
     /// Everything about a path, a scenario, a gate or an endpoint
     Describe(Describe),
     /// Whether this machine can measure, and what is missing
     Doctor,
     /// The trials that a run would do, without doing any
+    #[command(after_help = examples!(
+        "hopbench plan http-tunnel --path ring --until 3%",
+    ))]
     Plan(Plan),
-    /// Whether paths answer endpoints rightly, without timing anything
+    /// Whether paths answer endpoints rightly, without timing anything; of a path, all endpoints
+    #[command(after_help = examples!(
+        "hopbench verify my-proxy.toml",
+        "hopbench verify http-tunnel --path ring,./my-proxy.toml",
+    ))]
     Verify(Verify),
     /// Measure
+    #[command(after_help = examples!(
+        "hopbench run http-tunnel --quick",
+        "hopbench run quick-look --paths direct,./my-proxy.toml",
+        "hopbench run http-tunnel --path ring --endpoint /small --concurrency 1,64 --until 3%",
+        "hopbench run http-tunnel --path ring --rate 5000 --format json",
+    ))]
     Run(Run),
     /// Measure two builds of this workspace against each other, in the same blocks
+    #[command(after_help = examples!(
+        "hopbench ab http-tunnel --path ring --a main --b . --blocks 20 --gate --confirm",
+        "hopbench ab http-tunnel --a v1.0 --b ../other-checkout --quick",
+    ))]
     Ab(Ab),
     /// Find the largest rate that each path holds
+    #[command(after_help = examples!(
+        "hopbench calibrate latency-vs-rate --path ring",
+    ))]
     Calibrate(Calibrate),
+    /// Measure a path once, and look where its processes spend their time (perf, strace)
+    #[command(after_help = examples!(
+        "hopbench profile ring",
+        "hopbench profile ./my-proxy.toml --endpoint /large --concurrency 8",
+    ))]
+    Profile(Profile),
     /// Write the report of a run anew
+    #[command(after_help = examples!(
+        "hopbench report --open",
+        "hopbench report bench_results/RUN --format md",
+    ))]
     Report(Report),
     /// Tell two runs apart, cell by cell
+    #[command(after_help = examples!(
+        "hopbench compare bench_results/BEFORE bench_results/AFTER",
+        "hopbench compare bench_results/BEFORE --html change.html",
+    ))]
     Compare(Compare),
     /// Judge a run by a policy of guardrails: passed, regressed or inconclusive
+    #[command(after_help = examples!(
+        "hopbench gate bench_results/RUN --markdown comment.md --junit gate.xml --annotations",
+        "hopbench gate bench_results/AFTER --base bench_results/BEFORE --policy ./strict.toml",
+    ))]
     Gate(Gate),
     /// Whether a gate works on this machine: false alarms, and costs that are put in and found
+    #[command(after_help = examples!(
+        "hopbench self-test --case 2-cpu-10 --gates 20",
+        "hopbench self-test --of bench_results/RUN --gates 100",
+    ))]
     SelfTest(SelfTest),
     /// Follow figures over many runs, and where they changed
+    #[command(after_help = examples!(
+        "hopbench history --add bench_results/RUN",
+    ))]
     History(History),
     /// How far a run is, from another terminal
     Status(Status),
+    /// What a shell needs to complete this program's words
+    #[command(after_help = examples!(
+        "hopbench completions bash > ~/.local/share/bash-completion/completions/hopbench",
+    ))]
+    Completions(Completions),
+    /// This program's manual, for 'man -l'
+    #[command(after_help = examples!(
+        "hopbench man > hopbench.1 && man -l hopbench.1",
+    ))]
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct New {
+    pub(crate) kind: Kind,
+    /// Its name, which is that of the file
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Kind {
+    /// A way from the client to the origin, with a hop of your own
+    Path,
+    /// What is asked, of whom and how
+    Scenario,
+    /// Guardrails
+    Gate,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    pub(crate) shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]
@@ -147,9 +265,33 @@ pub(crate) struct Calibrate {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Profile {
+    /// Name or file of a path
+    pub(crate) path: String,
+    /// What to ask for
+    #[arg(long, value_name = "TARGET", default_value = "/small")]
+    pub(crate) endpoint: Target,
+    /// With so many connections
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) concurrency: u32,
+    /// At this rate, in requests per second; as fast as they are answered if not given
+    #[arg(long, value_name = "RPS")]
+    pub(crate) rate: Option<u32>,
+    /// For so long
+    #[arg(long, value_name = "MS", default_value_t = 3_000,
+        value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub(crate) duration_ms: u64,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Report {
     /// Directory of the run [default: the latest]
     pub(crate) run: Option<PathBuf>,
+    /// Show the page in a browser
+    #[arg(long)]
+    pub(crate) open: bool,
     /// Where runs are looked for
     #[arg(long, value_name = "DIR", default_value = "bench_results")]
     pub(crate) out: PathBuf,
@@ -161,6 +303,9 @@ pub(crate) struct Compare {
     pub(crate) base: PathBuf,
     /// Directory of the run to be told from it [default: the latest]
     pub(crate) head: Option<PathBuf>,
+    /// Write the comparison as a page, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Where runs are looked for
     #[arg(long, value_name = "DIR", default_value = "bench_results")]
     pub(crate) out: PathBuf,
@@ -185,10 +330,16 @@ pub(crate) struct SelfTest {
     /// Only these cases, by name or file [default: all]
     #[arg(long = "case", value_name = "CASE", value_delimiter = ',')]
     pub(crate) cases: Vec<String>,
-    /// How many gates for each case
-    #[arg(long, value_name = "N", default_value_t = 3,
-        value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub(crate) gates: u16,
+    /// Measure nothing: deal out the trials of this run of a build against itself again and again,
+    /// and count how often the gate finds something
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["cases", "time", "load_threads"])]
+    pub(crate) of: Option<PathBuf>,
+    /// Name or file of the policy [default: the first that 'hopbench list' names]
+    #[arg(long, value_name = "POLICY", requires = "of")]
+    pub(crate) policy: Option<String>,
+    /// How many gates for each case [default: 3, with --of 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) gates: Option<u16>,
     /// How long each gate may measure, such as '90s' or '5m' [default: what the case says]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) time: Option<Duration>,
@@ -220,6 +371,10 @@ pub(crate) struct Gate {
     /// Directory of the run to judge it against, unless it is of two builds
     #[arg(long, value_name = "RUN")]
     pub(crate) base: Option<PathBuf>,
+    /// Measure again where something regressed; only what does so both times counts. Of a run of
+    /// two builds, in the directory where it was made
+    #[arg(long, conflicts_with = "base")]
+    pub(crate) confirm: bool,
     #[command(flatten)]
     pub(crate) output: GateOutput,
     /// Where runs are looked for
@@ -289,7 +444,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Scenarios, and what is changed of them.
 #[derive(Debug, Args)]
 pub(crate) struct Choice {
-    /// Names or files of scenarios
+    /// Names or files of scenarios; for 'verify' also of paths
     #[arg(required = true, value_name = "SCENARIO")]
     pub(crate) scenarios: Vec<String>,
     /// Measure these paths instead: a name, 'tag:' and a tag, '*', or a TOML file.

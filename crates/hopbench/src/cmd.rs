@@ -3,12 +3,16 @@
 mod ab;
 mod calibrate;
 mod compare;
+mod completions;
+mod deal;
 mod describe;
 mod doctor;
 mod gate;
 mod history;
 mod list;
+mod new;
 mod plan;
+mod profile;
 mod report;
 mod run;
 mod self_test;
@@ -44,12 +48,16 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Ab(options) => ab::run(&context, options),
         Command::Calibrate(options) => calibrate::run(&context, options),
         Command::Compare(options) => compare::run(&context, options),
+        Command::Completions(options) => completions::run(options),
         Command::Describe(options) => describe::run(&context, options),
         Command::Doctor => doctor::run(&context),
         Command::Gate(options) => gate::run(&context, options),
         Command::History(options) => history::run(&context, options),
         Command::List => list::run(&context),
+        Command::Man => completions::man(),
+        Command::New(options) => new::run(&context, options),
         Command::Plan(options) => plan::run(&context, options),
+        Command::Profile(options) => profile::run(&context, options),
         Command::Report(options) => report::run(&context, options),
         Command::Run(options) => run::run(&context, options),
         Command::SelfTest(options) => self_test::run(&context, options),
@@ -68,11 +76,19 @@ impl Context {
         )
     }
 
+    /// The built-in scenario that asks for every endpoint, for commands about a single path.
+    fn scenario_of_everything(&self) -> Option<String> {
+        let mut scenarios = self.catalog.scenarios.iter();
+        let found = scenarios.find(|scenario| scenario.endpoints.is_none());
+        found.map(|scenario| scenario.name.clone())
+    }
+
     /// Prints a result: text for people, or JSON.
     fn print(&self, text: &str, json: impl FnOnce() -> serde_json::Value) -> anyhow::Result<()> {
         match self.format {
-            Format::Human | Format::Perf => print(text),
             Format::Json => print(&format!("{:#}\n", json())),
+            // The others are for commands that print by themselves.
+            _ => print(text),
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | `until` | more blocks, until intervals are narrow |
 //! | `runner` | goes through a plan; every record is kept before the next trial |
 //! | `trial` | one trial with real processes and a real load |
+//! | `profile` | where a path's processes spend their time |
 //! | `process` | child processes, and nobody else's |
 //! | `usage`, `machine` | what the kernel knows |
 //! | `run_dir` | what is written |
@@ -30,6 +31,7 @@ mod machine;
 mod measure;
 mod plan;
 mod process;
+mod profile;
 mod progress;
 mod run_dir;
 mod runner;
@@ -68,7 +70,11 @@ pub fn main() -> ExitCode {
         progress::say(&format!("error: {error:#}"));
         return ExitCode::from(exit::ENVIRONMENT);
     }
-    match cmd::run(&Cli::parse()) {
+    let cli = Cli::parse();
+    if let Some(mistake) = cli.mistake() {
+        mistake.exit();
+    }
+    match cmd::run(&cli) {
         Ok(code) => code,
         Err(error) => {
             progress::say(&format!("error: {error:#}"));

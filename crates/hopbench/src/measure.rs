@@ -288,7 +288,7 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Keeps two runs from measuring each other, wherever they write. Released when both are closed,
 /// however that happens.
-fn lock(root: &Path) -> anyhow::Result<(File, UnixListener)> {
+pub(crate) fn lock(root: &Path) -> anyhow::Result<(File, UnixListener)> {
     let describe = || {
         format!(
             "could not write results below '{}'; use --out with another directory",
@@ -324,7 +324,7 @@ fn lock_machine() -> anyhow::Result<UnixListener> {
     }
 }
 
-fn seed_from_clock() -> u64 {
+pub(crate) fn seed_from_clock() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -168,13 +168,22 @@ impl Child {
 
     /// How the child ended, if it has.
     pub(crate) fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
-        if self.exit.is_none() {
-            self.exit = self.process.try_wait()?;
-            if self.exit.is_some() {
-                self.finish_log();
-            }
+        if self.exit.is_none() && self.has_ended()? {
+            // Whatever it has left behind goes with it, as long as the number is still its own.
+            self.kill_group();
+            self.exit = Some(self.process.wait()?);
+            self.finish_log();
         }
         Ok(self.exit)
+    }
+
+    /// Whether it is there to be reaped.
+    fn has_ended(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        match poll(&mut fds, Some(&Timespec::default())) {
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            polled => Ok(polled? > 0),
+        }
     }
 
     /// The last lines that the child has logged.
@@ -201,6 +210,8 @@ impl Child {
 
     /// The output of a child that has ended.
     pub(crate) fn take_output(&mut self) -> anyhow::Result<(ExitStatus, String)> {
+        // Nobody else holds on to its output.
+        self.kill_group();
         let status = self.process.wait()?;
         self.exit = Some(status);
         let output = self.output.take().context("the output was not kept")?;

@@ -1,4 +1,7 @@
-//! How far a run is: a bar on a terminal, plain lines elsewhere. On stderr; stdout is for results.
+//! How far a run is: a table and a bar on a terminal, plain lines elsewhere. On stderr; stdout is
+//! for results.
+
+mod live;
 
 use std::{
     io::{IsTerminal, Write},
@@ -6,7 +9,8 @@ use std::{
 };
 
 use hopbench_analysis::record::{Outcome, Plan, PlannedTrial, Trial};
-use indicatif::{ProgressBar, ProgressStyle};
+
+use self::live::Live;
 
 /// Follows one run.
 #[derive(Debug)]
@@ -20,7 +24,7 @@ pub(crate) struct Progress {
 
 #[derive(Debug)]
 enum View {
-    Bar(ProgressBar),
+    Live(Live),
     Lines,
     Silent,
 }
@@ -29,7 +33,7 @@ impl Progress {
     pub(crate) fn new(plan: &Plan, silent: bool) -> Self {
         let view = match (silent, std::io::stderr().is_terminal()) {
             (true, _) => View::Silent,
-            (false, true) => View::Bar(bar(plan.trials.len())),
+            (false, true) => View::Live(Live::new(plan.trials.len())),
             (false, false) => View::Lines,
         };
         Self {
@@ -45,36 +49,28 @@ impl Progress {
     pub(crate) fn extend(&mut self, plan: &Plan, reasons: &[String]) {
         for reason in reasons {
             match &self.view {
-                View::Bar(bar) => bar.println(reason),
+                View::Live(live) => live.bar.println(reason),
                 View::Lines => say(reason),
                 View::Silent => {}
             }
         }
         self.planned = plan.trials.len();
         self.blocks = blocks(plan);
-        if let View::Bar(bar) = &self.view {
-            bar.set_length(plan.trials.len() as u64);
+        if let View::Live(live) = &self.view {
+            live.bar.set_length(plan.trials.len() as u64);
         }
     }
 
     pub(crate) fn begin(&self, planned: &PlannedTrial) {
-        if let View::Bar(bar) = &self.view {
-            bar.set_prefix(format!("block {}/{}", planned.block, self.blocks));
-            bar.set_message(cell(planned));
-            bar.tick();
+        if let View::Live(live) = &self.view {
+            live.begin(planned, self.blocks);
         }
     }
 
     pub(crate) fn end(&mut self, trial: &Trial) {
         self.done += 1;
-        let line = || line(trial);
-        match &self.view {
-            View::Bar(bar) => {
-                bar.inc(1);
-                if matches!(trial.outcome, Outcome::Failed(_)) {
-                    bar.println(line());
-                }
-            }
+        match &mut self.view {
+            View::Live(live) => live.end(trial),
             View::Lines => say(&format!(
                 "[{}/{}] block {}/{}, {} left: {}",
                 self.done,
@@ -82,15 +78,15 @@ impl Progress {
                 trial.planned.block,
                 self.blocks,
                 time_left(self.started, self.done, self.planned),
-                line()
+                line(trial)
             )),
             View::Silent => {}
         }
     }
 
     pub(crate) fn finish(&self) {
-        if let View::Bar(bar) = &self.view {
-            bar.finish_and_clear();
+        if let View::Live(live) = &self.view {
+            live.bar.finish_and_clear();
         }
     }
 }
@@ -103,12 +99,6 @@ pub(crate) fn say(line: &str) {
 fn blocks(plan: &Plan) -> u32 {
     let blocks = plan.trials.iter().map(|trial| trial.block);
     blocks.max().unwrap_or_default()
-}
-
-fn bar(trials: usize) -> ProgressBar {
-    let style = "{prefix} [{bar:30}] {pos}/{len}, {eta} left: {msg}";
-    let style = ProgressStyle::with_template(style).expect("a valid template");
-    ProgressBar::new(trials as u64).with_style(style.progress_chars("=> "))
 }
 
 /// What a trial yielded, in short.

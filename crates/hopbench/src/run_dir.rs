@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use hopbench_analysis::record::{Manifest, Plan, SCHEMA, Trial};
+use hopbench_analysis::record::{Manifest, Plan, Profile, SCHEMA, Trial};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Where a run's records are.
@@ -44,6 +44,7 @@ const MANIFEST: &str = "manifest.json";
 const PLAN: &str = "plan.json";
 const STATE: &str = "state.json";
 const TRIALS: &str = "trials.jsonl";
+const PROFILES: &str = "profiles.json";
 const CALIBRATION: &str = "calibration.jsonl";
 
 /// A record with its logs takes about this much, in bytes. For the check before the first trial.
@@ -156,6 +157,18 @@ impl RunDir {
         self.read_json(PLAN)
     }
 
+    pub(crate) fn write_profiles(&self, profiles: &[Profile]) -> anyhow::Result<()> {
+        self.write_json(PROFILES, &profiles)
+    }
+
+    /// Where time went; nothing unless somebody looked.
+    pub(crate) fn profiles(&self) -> anyhow::Result<Vec<Profile>> {
+        match self.path.join(PROFILES).exists() {
+            true => self.read_json(PROFILES),
+            false => Ok(Vec::new()),
+        }
+    }
+
     pub(crate) fn write_state(&self, state: &State) -> anyhow::Result<()> {
         self.write(STATE, &serde_json::to_vec(state)?)
     }
@@ -239,9 +252,13 @@ impl TrialWriter {
     pub(crate) fn append(&mut self, trial: &Trial) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(trial)?;
         line.push(b'\n');
-        self.file
-            .write_all(&line)
-            .and_then(|()| self.file.flush())
-            .with_context(|| format!("could not write '{}'", self.path.display()))
+        let describe = || format!("could not write '{}'", self.path.display());
+        let before = self.file.metadata().with_context(describe)?.len();
+        let written = self.file.write_all(&line).and_then(|()| self.file.flush());
+        if written.is_err() {
+            // Half a line is no record; the error is told in any case.
+            let _ = self.file.set_len(before);
+        }
+        written.with_context(describe)
     }
 }

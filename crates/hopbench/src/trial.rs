@@ -4,6 +4,7 @@
 //! that everything around trials can be tested without a socket or a clock.
 
 mod fill;
+mod profile;
 mod stage;
 mod validity;
 
@@ -206,12 +207,15 @@ impl<'a> Live<'a> {
         trial.disturbance = MachineSnapshot::take().since(&machine);
         stage.add_usage_since(&usage, trial)?;
         trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
-        trial.counters = stage.counters_since(&counters, self)?;
         trial.warnings = validity::warnings(trial, &load);
         let judgement = judge(&load, self.request_timeout);
         let body_bytes = load.body_bytes;
         trial.load = Some(load);
+        // A path that has stopped answering doesn't give its counters either: that is not what is
+        // wrong with it.
+        let counters = stage.counters_since(&counters, self);
         judgement?;
+        trial.counters = counters?;
         conserve(trial, body_bytes)?;
         trial.timing.scrape_ms += clock.lap_ms();
         stage.verify(self, answer)?;

@@ -208,6 +208,22 @@ fn difference(now: &HashMap<u32, f64>, before: &HashMap<u32, f64>) -> f64 {
         .sum()
 }
 
+/// A process and those of its group; itself alone if they can't be listed.
+pub(crate) fn group(leader: u32) -> Vec<u32> {
+    let members = group_members(leader).unwrap_or_default();
+    let pids = members.into_iter().map(|(pid, _)| pid);
+    // One that has ended and was not waited for can't be looked at.
+    let is_alive = |pid: &u32| {
+        let status = Status::read(&Path::new("/proc").join(pid.to_string()));
+        status.is_ok_and(|status| !status.text("State").unwrap_or_default().starts_with('Z'))
+    };
+    let mut pids: Vec<u32> = pids.filter(is_alive).collect();
+    if !pids.contains(&leader) {
+        pids.insert(0, leader);
+    }
+    pids
+}
+
 /// The processes whose process group `leader` leads, each with the CPU time of the children that it
 /// has waited for, in microseconds.
 fn group_members(leader: u32) -> io::Result<Vec<(u32, f64)>> {

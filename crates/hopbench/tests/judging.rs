@@ -75,10 +75,63 @@ fn two_builds_are_measured_in_the_same_blocks() {
         let file = bench.directory.path().join(file);
         assert!(fs::metadata(file).expect("written").len() > 0);
     }
-    // The gate says the same of the run again.
-    let again = bench.run(&["gate", &format!("--policy={policy}")]);
+    // The gate says the same of the run again, and has nothing to repeat.
+    let again = bench.run(&["gate", &format!("--policy={policy}"), "--confirm"]);
     assert_eq!(again.status.code(), Some(0), "{again:?}");
+    // A build against itself may be dealt anew.
+    let dealt = bench.run(&[
+        "self-test",
+        "--gates=20",
+        "--of",
+        &run_dir.display().to_string(),
+        &format!("--policy={policy}"),
+        "--format=json",
+    ]);
+    assert_eq!(dealt.status.code(), Some(0), "{dealt:?}");
+    let dealt: Value = serde_json::from_slice(&dealt.stdout).expect("JSON");
+    assert_eq!(
+        (&dealt["gates"], &dealt["passed"]),
+        (&20.into(), &20.into())
+    );
+
+    // What is beyond a limit on any machine is so when it is measured again.
+    let policy = bench.write(
+        "impossible.toml",
+        "question = 'Is it slow enough?'\n[[absolute]]\nfigure = 'rps'\nmax = 0.001\n",
+    );
+    let confirmed = bench.run(&[
+        "gate",
+        &format!("--policy={policy}"),
+        "--confirm",
+        "--format=json",
+    ]);
+    assert_eq!(confirmed.status.code(), Some(1), "{confirmed:?}");
+    let confirmed: Value = serde_json::from_slice(&confirmed.stdout).expect("JSON");
+    let repeat = confirmed["repeat"].as_str().expect("a directory");
+    assert!(bench.directory.path().join(repeat).is_dir(), "{repeat}");
+    assert_eq!(bench.runs().len(), 2);
     bench.assert_nothing_left();
+}
+
+#[test]
+fn only_equal_builds_are_dealt_and_only_two_are_repeated() {
+    let bench = Bench::new();
+    let scenario = scenario(&bench, "once.toml", "control = false");
+    let run = bench.run(&["run", &scenario, "--blocks=1"]);
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let run_dir = bench.run_dir().display().to_string();
+    let dealt = bench.run(&["self-test", "--of", &run_dir]);
+    assert_eq!(dealt.status.code(), Some(2), "{dealt:?}");
+    assert!(
+        text(&dealt.stderr).contains("a run of two builds"),
+        "{dealt:?}"
+    );
+    let policy = bench.write(
+        "lenient.toml",
+        "question = '?'\n[[absolute]]\nfigure = 'errors'\nmax = 0\n",
+    );
+    let repeated = bench.run(&["gate", &format!("--policy={policy}"), "--confirm"]);
+    assert_eq!(repeated.status.code(), Some(2), "{repeated:?}");
 }
 
 #[test]

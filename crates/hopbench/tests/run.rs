@@ -10,51 +10,11 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use support::{Running, bench::Bench, text, until};
-
-/// Processes that hopbench has started, by a part of their command line.
-fn children_of(parent: i32, part: &str) -> Vec<i32> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").expect("Linux") {
-        let path = entry.expect("listed").path();
-        let Ok(stat) = fs::read_to_string(path.join("stat")) else {
-            continue;
-        };
-        let Some((_, fields)) = stat.rsplit_once(')') else {
-            continue;
-        };
-        let mut fields = fields.split_whitespace();
-        let (state, its_parent) = (fields.next(), fields.next());
-        let arguments = fs::read_to_string(path.join("cmdline")).unwrap_or_default();
-        let ours = its_parent == Some(&parent.to_string()) && state != Some("Z");
-        if ours && arguments.contains(part) {
-            let name = path
-                .file_name()
-                .expect("named")
-                .to_string_lossy()
-                .into_owned();
-            found.push(name.parse().expect("a process number"));
-        }
-    }
-    found
-}
-
-const SHORT: [&str; 4] = [
-    "--concurrency=2",
-    "--duration-ms=100",
-    "--warm-up-ms=50",
-    "--blocks=1",
-];
-
-/// A scenario that takes a while: for what happens in the middle.
-fn long(bench: &Bench) -> String {
-    bench.write(
-        "long.toml",
-        "question = 'Does it go on?'\npaths = ['direct', 'rapace-stream']\n\
-         endpoints = ['/small']\nconcurrency = [2]\nduration-ms = 1000\nblocks = 2\n\
-         control = false\n",
-    )
-}
+use support::{
+    Running,
+    bench::{Bench, SHORT, children_of, failure, long, shell_path},
+    text, until,
+};
 
 #[test]
 fn every_path_answers_every_endpoint() {
@@ -384,32 +344,6 @@ fn two_runs_do_not_measure_each_other() {
     running.wait();
 }
 
-/// A path whose server is `sh -c script`, for whatever may go wrong with one.
-fn shell_path(bench: &Bench, name: &str, script: &str) -> String {
-    let script = script.replace('"', "\\\"");
-    bench.write(
-        name,
-        &format!(
-            "summary = 'x'\nfront = '127.0.0.1:{{{{port:front}}}}'\n\
-             [[process]]\nname = 'server'\nrole = 'origin'\n\
-             command = ['{{{{program:sh}}}}', '-c', \"{script}\"]\n\
-             version = ['{{{{program:sh}}}}', '-c', 'echo 1']\n"
-        ),
-    )
-}
-
-fn failure(bench: &Bench, path: &str) -> Value {
-    let mut arguments = vec!["run", "http-tunnel", "--endpoint=/small", "--path", path];
-    arguments.extend(SHORT);
-    arguments.push("--request-timeout-ms=300");
-    let result = bench.run(&arguments);
-    assert_eq!(result.status.code(), Some(1), "{}", text(&result.stderr));
-    let trials = bench.trials();
-    let failed = trials.into_iter().find(|trial| trial["path"] != "direct");
-    bench.assert_nothing_left();
-    failed.expect("a record of the path")["outcome"]["failed"].clone()
-}
-
 #[test]
 fn a_server_that_does_not_start_is_recorded_with_its_last_words() {
     let bench = Bench::new();
@@ -513,7 +447,7 @@ fn blocks_are_added_until_intervals_are_narrow_or_time_is_up() {
     assert!(!report.contains("was not reached"), "{report}");
     let (blocks, report) = run(&["--until=0.1%", "--max-time=1s"]);
     assert_eq!(blocks, 1);
-    let missed = "> **Warning:** --until 0.1 % was not reached in 1 s (--max-time): the interval \
+    let missed = "- --until 0.1 % was not reached in 1 s (--max-time): the interval \
                   of http-tunnel ring-in-process /small c=2 is of too few blocks after 1 block(s)";
     assert!(report.contains(missed), "{report}");
 }

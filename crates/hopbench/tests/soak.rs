@@ -1,4 +1,5 @@
-//! Goal: ring loses and leaks nothing: bytes, connections, lanes, descriptors, memory.
+//! Goal: no transport loses or leaks bytes, connections, lanes or descriptors; what memory the two
+//! processes have before and after is printed.
 //! Method: real processes; bodies of random sizes both ways, some given up half-way, every one
 //! compared; many connections at once and many one after another. Short here; `scripts/soak.sh` has
 //! the long forms.
@@ -13,7 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{Running, WATCHDOG, get, tunnel::Tunnel, until};
+use support::{
+    Running, WATCHDOG, get,
+    tunnel::{TRANSPORTS, Tunnel},
+    until,
+};
 
 /// A bound, or what the environment says instead.
 fn bound(name: &str, short: u64) -> u64 {
@@ -21,8 +26,9 @@ fn bound(name: &str, short: u64) -> u64 {
     text.map_or(short, |text| text.parse().expect(name))
 }
 
-fn start(origin: &[&str]) -> Tunnel {
-    let tunnel = Tunnel::start_with("ring", &["--max-connections=4200", "--threads=4"], origin);
+fn start(transport: &str, origin: &[&str]) -> Tunnel {
+    let host = ["--max-connections=4200", "--threads=4"];
+    let tunnel = Tunnel::start_with(transport, &host, origin);
     assert!(
         get(&tunnel.front, "/small")
             .expect("answered")
@@ -99,11 +105,17 @@ fn answer(socket: &mut TcpStream) -> Vec<u8> {
     body
 }
 
-/// Echoes bodies over one connection after the other until the deadline; how many came back right.
-fn echo_until(front: &str, seed: u64, deadline: Instant) -> u64 {
+/// Bodies that came back as they were sent, and their bytes.
+#[derive(Debug, Default)]
+struct Echoed {
+    bodies: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// Echoes bodies over one connection after the other while `goes_on`.
+fn echo_while(front: &str, seed: u64, echoed: &Echoed, goes_on: impl Fn() -> bool) {
     let mut random = Random(seed);
-    let mut right = 0;
-    while Instant::now() < deadline {
+    while goes_on() {
         let mut socket = connect(front);
         for _ in 0..random.below(20) {
             let body: Vec<u8> = (0..random.size())
@@ -132,39 +144,49 @@ fn echo_until(front: &str, seed: u64, deadline: Instant) -> u64 {
                 "seed {seed}: {} bytes came back otherwise",
                 body.len()
             );
-            right += 1;
+            echoed.bodies.fetch_add(1, Relaxed);
+            echoed.bytes.fetch_add(body.len() as u64, Relaxed);
         }
     }
-    right
 }
 
 #[test]
 fn bodies_come_back_as_they_were_sent_and_nothing_is_left() {
-    let length = Duration::from_secs(bound("HOPBENCH_SOAK_SECONDS", 3));
-    for origin in [&["--origin=in-process"][..], &["--origin-port=0"]] {
-        let tunnel = start(origin);
-        let right = AtomicU64::new(0);
-        let round = |length: Duration, seed: u64| {
-            let deadline = Instant::now() + length;
-            thread::scope(|scope| {
-                for client in 1..=8 {
-                    let (front, right) = (&tunnel.front, &right);
-                    scope.spawn(move || {
-                        right.fetch_add(echo_until(front, seed + client, deadline), Relaxed);
-                    });
-                }
-            });
-            rest(&tunnel)
-        };
-        let before = round(length / 5, 1000);
-        let after = round(length, 2000);
-        eprintln!(
-            "{origin:?}: {} bodies right; descriptors and private KiB of host and plugin: \
-             {before:?} before, {after:?} after",
-            right.load(Relaxed)
-        );
-        assert!(right.load(Relaxed) > 0);
-        assert_eq!(before.map(|(open, _)| open), after.map(|(open, _)| open));
+    let length = Duration::from_secs(bound("HOPBENCH_SOAK_SECONDS", 1));
+    let least = bound("HOPBENCH_SOAK_BODIES", 0);
+    for transport in TRANSPORTS {
+        for origin in ["--origin=in-process", "--origin-port=0"] {
+            echo_through(transport, origin, length, least);
+        }
+    }
+}
+
+/// For so long, and at least so many bodies.
+fn echo_through(transport: &str, origin: &str, length: Duration, least: u64) {
+    let tunnel = start(transport, &[origin]);
+    let round = |length: Duration, least: u64, seed: u64| {
+        let echoed = Echoed::default();
+        let deadline = Instant::now() + length;
+        let goes_on = || Instant::now() < deadline || echoed.bodies.load(Relaxed) < least;
+        thread::scope(|scope| {
+            for client in 1..=8 {
+                let (front, echoed) = (&tunnel.front, &echoed);
+                scope.spawn(move || echo_while(front, seed + client, echoed, goes_on));
+            }
+        });
+        (echoed, rest(&tunnel))
+    };
+    let (_, before) = round(length / 5, 0, 1000);
+    let (echoed, after) = round(length, least, 2000);
+    let (bodies, bytes) = (echoed.bodies.into_inner(), echoed.bytes.into_inner());
+    eprintln!(
+        "{transport} {origin}: {bodies} bodies right, {:.2} GB each way; descriptors and private \
+         KiB of host and plugin: {before:?} before, {after:?} after",
+        bytes as f64 / 1e9
+    );
+    assert!(bodies > 0);
+    assert_eq!(before.map(|(open, _)| open), after.map(|(open, _)| open));
+    if transport == "ring" {
         assert_eq!(tunnel.counter("host", "tunnel_copied_bytes"), 0);
     }
 }
@@ -173,7 +195,13 @@ fn bodies_come_back_as_they_were_sent_and_nothing_is_left() {
 fn many_connections_at_once_and_one_after_another_leave_nothing() {
     let at_once = bound("HOPBENCH_SOAK_CONNECTIONS", 400);
     let one_by_one = bound("HOPBENCH_SOAK_CHURN", 2000);
-    let tunnel = start(&["--origin=in-process"]);
+    for transport in TRANSPORTS {
+        connect_through(transport, at_once, one_by_one);
+    }
+}
+
+fn connect_through(transport: &str, at_once: u64, one_by_one: u64) {
+    let tunnel = start(transport, &["--origin=in-process"]);
     let request = b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n";
     let all_at_once = || {
         let mut sockets: Vec<TcpStream> = (0..at_once).map(|_| connect(&tunnel.front)).collect();
@@ -200,8 +228,8 @@ fn many_connections_at_once_and_one_after_another_leave_nothing() {
     one_after_another();
     let after = rest(&tunnel);
     eprintln!(
-        "{at_once} at once, {one_by_one} one after another; descriptors and private KiB of host \
-         and plugin: {before:?} before, {after:?} after"
+        "{transport}: {at_once} at once, {one_by_one} one after another; descriptors and private \
+         KiB of host and plugin: {before:?} before, {after:?} after"
     );
     assert_eq!(before.map(|(open, _)| open), after.map(|(open, _)| open));
     for program in ["host", "plugin"] {

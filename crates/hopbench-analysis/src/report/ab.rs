@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    compare::{estimate_json, heading, identity, reliance},
-    markdown::{mark, thousands, with_interval},
-    terminal::align,
+    compare::{by_endpoint, estimate_json, identity, reliance},
+    sheet::{Entry, Medium, Tone},
+    tables::Section,
+    text::{thousands, with_interval},
 };
 use crate::{
     ab::{Duel, Pair},
@@ -15,50 +16,58 @@ use crate::{
 
 /// Tables for people, with their columns under one another.
 pub fn terminal(duel: &Duel<'_>) -> String {
-    align(&markdown(duel))
+    text(duel, Medium::Terminal)
 }
 
 /// Who they are, and one table per scenario and endpoint.
 pub fn markdown(duel: &Duel<'_>) -> String {
+    text(duel, Medium::Markdown)
+}
+
+fn text(duel: &Duel<'_>, medium: Medium) -> String {
     let mut out = format!("\n{}\n", duel.builds());
+    out.extend(sections(duel).iter().map(|section| section.text(medium)));
+    out + &format!("\n{}\n", explanation(duel))
+}
+
+/// The tables alone.
+pub(super) fn sections(duel: &Duel<'_>) -> Vec<Section> {
     let mut columns = vec!["Transport", "Concurrency", "RPS of a"];
     columns.extend(Figure::ALL.map(Figure::title));
     columns.extend(["growth of RSS", "A/A of RPS", "Trials failed, a, b"]);
-    let mut before = None;
-    for pair in &duel.cells {
-        out += &heading(before.replace(&pair.cell), &pair.cell, &columns);
-        out += &row(pair);
-    }
-    out + &explanation(duel)
+    let rows = duel.cells.iter().map(|pair| (&pair.cell, row(pair)));
+    by_endpoint(&columns, rows)
 }
 
-fn row(pair: &Pair<'_>) -> String {
+fn row(pair: &Pair<'_>) -> Vec<Entry> {
+    let unknown = || Entry::from("–");
     let rps = pair.of_a(Figure::Rps).map(thousands);
-    let mut out = format!(
-        "| {} | {} | {} |",
-        pair.cell.path,
-        pair.cell.load(),
-        rps.unwrap_or_else(|| "–".to_owned())
-    );
-    out.extend(Figure::ALL.map(|figure| format!(" {} |", change(pair, figure))));
-    let growth = pair.growth.map(|growth| {
-        let mark = mark(pair.growth_differs());
-        format!("{mark}{}", mebibytes(&growth))
-    });
-    let [of_a, of_b] = [&pair.a, &pair.b].map(|trials| trials.failures().count());
+    let mut row = vec![
+        pair.cell.path.clone().into(),
+        pair.cell.load().into(),
+        rps.map_or_else(unknown, Entry::from),
+    ];
+    row.extend(Figure::ALL.map(|figure| change(pair, figure)));
+    let growth = pair.growth;
+    let growth = growth.map(|it| Entry::told(&mebibytes(&it), pair.growth_differs()));
     let control = pair.control[Figure::Rps].map(|control| with_interval(&control));
-    out += &format!(
-        " {} | {} | {of_a}, {of_b} |\n",
-        growth.unwrap_or_else(|| "–".to_owned()),
-        control.unwrap_or_else(|| "–".to_owned()),
-    );
-    out
+    let [of_a, of_b] = [&pair.a, &pair.b].map(|trials| trials.failures().count());
+    let tone = match of_a + of_b {
+        0 => Tone::Plain,
+        _ => Tone::Bad,
+    };
+    row.extend([
+        growth.unwrap_or_else(unknown),
+        control.map_or_else(unknown, Entry::from),
+        Entry::new(format!("{of_a}, {of_b}"), tone),
+    ]);
+    row
 }
 
-fn change(pair: &Pair<'_>, figure: Figure) -> String {
+fn change(pair: &Pair<'_>, figure: Figure) -> Entry {
     match &pair.changes[figure] {
-        None => "–".to_owned(),
-        Some(estimate) => format!("{}{}", mark(pair.differs(figure)), with_interval(estimate)),
+        None => "–".into(),
+        Some(estimate) => Entry::told(&with_interval(estimate), pair.differs(figure)),
     }
 }
 
@@ -70,7 +79,8 @@ fn mebibytes(shift: &Shift) -> String {
     }
 }
 
-fn explanation(duel: &Duel<'_>) -> String {
+/// What is compared, and what the marks say.
+pub(super) fn explanation(duel: &Duel<'_>) -> String {
     let estimates = duel.cells.iter().flat_map(|pair| {
         let all = Figure::ALL.map(|figure| (pair.changes[figure], pair.differs(figure)));
         all.into_iter()
@@ -80,7 +90,7 @@ fn explanation(duel: &Duel<'_>) -> String {
         .collect();
     let count = |is| known.iter().filter(|(_, differs)| *differs == is).count();
     let mut out = format!(
-        "\n{} of {} figures differ. A ratio is b over a within a block, where a was measured \
+        "{} of {} figures differ. A ratio is b over a within a block, where a was measured \
          twice; of the growth of memory under load it is the difference. ≈ is no difference: the \
          interval has 100 % in it, or a differs as much from itself (A/A).",
         count(Some(true)),

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::markdown::{connection, percent};
+use super::text::{connection, percent};
 use crate::{
     estimate::Estimate,
     figures::Figure,

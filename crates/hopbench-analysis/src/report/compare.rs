@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    markdown::{connection, mark, percent, share, with_interval},
-    terminal::align,
+    sheet::{Entry, Medium, Sheet},
+    tables::{Section, share},
+    text::{connection, percent, with_interval},
 };
 use crate::{
     compare::{Compared, Comparison},
@@ -15,58 +16,65 @@ use crate::{
 
 /// Tables for people, with their columns under one another.
 pub fn terminal(comparison: &Comparison<'_>) -> String {
-    align(&markdown(comparison))
+    text(comparison, Medium::Terminal)
 }
 
 /// One table per scenario and endpoint.
 pub fn markdown(comparison: &Comparison<'_>) -> String {
-    let mut out = String::new();
+    text(comparison, Medium::Markdown)
+}
+
+fn text(comparison: &Comparison<'_>, medium: Medium) -> String {
+    let sections = sections(comparison).into_iter();
+    let mut out: String = sections.map(|section| section.text(medium)).collect();
+    out.extend(alone(comparison).iter().map(|line| format!("\n{line}\n")));
+    out + &format!("\n{}\n", explanation(comparison))
+}
+
+/// The same as tables.
+pub(super) fn sections(comparison: &Comparison<'_>) -> Vec<Section> {
     let mut columns = vec!["Transport", "Concurrency", "RPS vs Baseline, base", "head"];
     columns.extend(Figure::ALL.map(Figure::title));
-    let mut before = None;
-    for compared in &comparison.cells {
-        let cell = &compared.head.cell;
-        out += &heading(before.replace(cell), cell, &columns);
-        out += &row(compared);
-    }
-    for (which, cells) in [
+    let rows = comparison.cells.iter();
+    let rows = rows.map(|compared| (&compared.head.cell, row(compared)));
+    by_endpoint(&columns, rows)
+}
+
+/// Cells that only one of the runs has.
+pub(super) fn alone(comparison: &Comparison<'_>) -> Vec<String> {
+    let sides = [
         ("base", &comparison.only_base),
         ("head", &comparison.only_head),
-    ] {
-        if !cells.is_empty() {
+    ];
+    let alone = sides.into_iter().filter(|(_, cells)| !cells.is_empty());
+    alone
+        .map(|(which, cells)| {
             let names: Vec<String> = cells.iter().map(|cell| cell.full_name()).collect();
-            out += &format!("\nOnly in {which}: {}\n", names.join(", "));
-        }
-    }
-    out + &explanation(comparison)
+            format!("Only in {which}: {}", names.join(", "))
+        })
+        .collect()
 }
 
-fn row(compared: &Compared<'_>) -> String {
+fn row(compared: &Compared<'_>) -> Vec<Entry> {
     let cell = &compared.head.cell;
-    let mut out = format!("| {} | {} |", cell.path_and_build(), cell.load());
-    for row in [compared.base, compared.head] {
-        let ratio = row.ratios[Figure::Rps].map(|it| percent(it.ratio));
-        out += &match ratio {
-            Some(ratio) => format!(" {ratio} |"),
-            None => format!(" {} |", share(row, Figure::Rps)),
-        };
+    let mut row = vec![cell.path_and_build().into(), cell.load().into()];
+    for side in [compared.base, compared.head] {
+        let ratio = side.ratios[Figure::Rps].map(|it| percent(it.ratio));
+        row.push(ratio.map_or_else(|| share(side, Figure::Rps), Entry::from));
     }
-    out.extend(Figure::ALL.map(|figure| format!(" {} |", change(compared, figure))));
-    out + "\n"
+    row.extend(Figure::ALL.map(|figure| change(compared, figure)));
+    row
 }
 
-fn change(compared: &Compared<'_>, figure: Figure) -> String {
+fn change(compared: &Compared<'_>, figure: Figure) -> Entry {
     match &compared.changes[figure] {
-        None => "–".to_owned(),
-        Some(estimate) => format!(
-            "{}{}",
-            mark(compared.differs(figure)),
-            with_interval(estimate)
-        ),
+        None => "–".into(),
+        Some(estimate) => Entry::told(&with_interval(estimate), compared.differs(figure)),
     }
 }
 
-fn explanation(comparison: &Comparison<'_>) -> String {
+/// What is compared, and what the marks say.
+pub(super) fn explanation(comparison: &Comparison<'_>) -> String {
     let cells = || {
         let all = comparison.cells.iter();
         all.filter(|cell| !cell.head.is_reference)
@@ -79,7 +87,7 @@ fn explanation(comparison: &Comparison<'_>) -> String {
     };
     let [differing, alike, unknown] = [Some(true), Some(false), None].map(count);
     let mut out = format!(
-        "\n{differing} of {} figures differ. What is compared is each run's ratio to its own \
+        "{differing} of {} figures differ. What is compared is each run's ratio to its own \
          reference, head over base; of the reference, its figures as they are. ≈ is no difference: \
          100 % is within the interval, or a run's reference differs as much from itself.",
         differing + alike + unknown
@@ -107,7 +115,7 @@ pub(super) fn reliance(
             (least * 100.0).floor()
         );
     }
-    out + "\n"
+    out
 }
 
 /// A change, for machines.
@@ -119,27 +127,27 @@ pub(super) fn estimate_json(estimate: &Estimate, differs: Option<bool>) -> Value
     })
 }
 
-/// The heading of a cell's table, if the one before was in another: scenario, endpoint and what
-/// `columns` there are, of which the first are names.
-pub(super) fn heading(before: Option<&Cell>, cell: &Cell, columns: &[&str]) -> String {
-    let table = |cell: &Cell| {
-        (
-            cell.scenario.clone(),
-            cell.endpoint.clone(),
-            cell.keep_alive,
-        )
-    };
-    if before.is_some_and(|before| table(before) == table(cell)) {
-        return String::new();
+/// Rows of cells in a table for each scenario and endpoint, in their order. The first column is
+/// names.
+pub(super) fn by_endpoint<'a>(
+    columns: &[&str],
+    rows: impl Iterator<Item = (&'a Cell, Vec<Entry>)>,
+) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    for (cell, row) in rows {
+        let connection = connection(cell.keep_alive);
+        let heading = format!("{} {}{connection}", cell.scenario, cell.endpoint);
+        if sections.last().is_none_or(|last| last.heading != heading) {
+            sections.push(Section {
+                heading,
+                text: None,
+                sheet: Sheet::new(1, columns.iter().copied()),
+            });
+        }
+        let section = sections.last_mut().expect("there is one");
+        section.sheet.push(row);
     }
-    let connection = connection(cell.keep_alive);
-    format!(
-        "\n### {} {}{connection}\n\n| {} |\n|---|{}\n",
-        cell.scenario,
-        cell.endpoint,
-        columns.join(" | "),
-        "---:|".repeat(columns.len() - 1)
-    )
+    sections
 }
 
 /// What a cell's JSON object begins with.

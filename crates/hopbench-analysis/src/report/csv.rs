@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::markdown::probability;
+use super::text::probability;
 use crate::{
     figures::Figure,
     statistics::Spread,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     chart::{COLOURS, WIDTH, begin, escape},
-    markdown::connection,
+    text::connection,
 };
 use crate::summary::{CellSummary, ScenarioSummary, Table};
 

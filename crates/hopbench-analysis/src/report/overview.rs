@@ -2,36 +2,54 @@
 
 use std::collections::BTreeMap;
 
-use super::markdown::{connection, errors, mark, percent};
+use super::{
+    sheet::{Entry, Medium, Sheet, Tone},
+    text::{connection, percent},
+    words::errors,
+};
 use crate::{figures::Figure, summary::ScenarioSummary};
 
 /// The overview as a section; empty if there is nothing to compare.
-pub fn section(scenario: &ScenarioSummary<'_>) -> String {
-    match tables(scenario) {
+pub(super) fn section(scenario: &ScenarioSummary<'_>, medium: Medium) -> String {
+    match text(scenario, medium) {
         none if none.is_empty() => none,
         tables => format!("\n### At a glance\n\n{tables}"),
     }
 }
 
 /// What the paths have over the reference, in a table for each kind of load: RPS, and at fixed
-/// rates p99. Failed cells are named.
+/// rates p99. Failed cells are named. In Markdown.
 pub fn tables(scenario: &ScenarioSummary<'_>) -> String {
-    let tables = [(false, Figure::Rps), (true, Figure::P99)]
-        .map(|(is_fixed_rate, figure)| of_kind(scenario, is_fixed_rate, figure));
-    let tables: Vec<String> = tables.into_iter().filter(|it| !it.is_empty()).collect();
-    tables.join("\n")
+    text(scenario, Medium::Markdown)
 }
 
-/// Empty without a path to compare.
-fn of_kind(scenario: &ScenarioSummary<'_>, is_fixed_rate: bool, figure: Figure) -> String {
+fn text(scenario: &ScenarioSummary<'_>, medium: Medium) -> String {
+    let sheets: Vec<String> = sheets(scenario)
+        .map(|(_, sheet)| sheet.text(medium))
+        .collect();
+    sheets.join("\n")
+}
+
+/// Each with what it shows.
+pub(super) fn sheets(scenario: &ScenarioSummary<'_>) -> impl Iterator<Item = (String, Sheet)> {
+    let kinds = [(false, Figure::Rps), (true, Figure::P99)];
+    kinds.into_iter().filter_map(|(is_fixed_rate, figure)| {
+        let sheet = of_kind(scenario, is_fixed_rate, figure)?;
+        let title = format!("{} vs {}", figure.title(), scenario.info.reference);
+        Some((title, sheet))
+    })
+}
+
+/// `None` without a path to compare.
+fn of_kind(scenario: &ScenarioSummary<'_>, is_fixed_rate: bool, figure: Figure) -> Option<Sheet> {
     let tables = scenario.tables.iter();
     let alike = tables.filter(|table| table.is_fixed_rate == is_fixed_rate);
-    let mut columns = Vec::new();
-    let mut shares: BTreeMap<String, BTreeMap<usize, String>> = BTreeMap::new();
+    let mut columns = vec![format!("{} vs {}", figure.title(), scenario.info.reference)];
+    let mut shares: BTreeMap<String, BTreeMap<usize, Entry>> = BTreeMap::new();
     let mut paths: Vec<String> = Vec::new();
     for row in alike.flat_map(|table| &table.rows) {
-        let endpoint = format!("{}{}", row.cell.endpoint, connection(row.cell.keep_alive));
-        let column = (endpoint, row.cell.load());
+        let connection = connection(row.cell.keep_alive);
+        let column = format!("{}{connection} c={}", row.cell.endpoint, row.cell.load());
         let index = columns.iter().position(|known| *known == column);
         let index = index.unwrap_or_else(|| {
             columns.push(column);
@@ -45,29 +63,22 @@ fn of_kind(scenario: &ScenarioSummary<'_>, is_fixed_rate: bool, figure: Figure) 
             paths.push(path.clone());
         }
         let share = match row.ratios[figure] {
-            Some(ratio) => mark(row.differs(figure)).to_owned() + &percent(ratio.ratio),
+            Some(ratio) => Entry::told(&percent(ratio.ratio), row.differs(figure)),
             // Nothing failed, but there is no reference yet.
-            None if row.failures.is_empty() => "–".to_owned(),
-            None => errors(row),
+            None if row.failures.is_empty() => "–".into(),
+            None => Entry::new(errors(row), Tone::Bad),
         };
         shares.entry(path).or_default().insert(index, share);
     }
-    if paths.is_empty() {
-        return String::new();
-    }
-    let heading = columns
-        .iter()
-        .map(|(endpoint, load)| format!(" {endpoint} c={load} |"));
-    let mut out = format!("| {} vs {} |", figure.title(), scenario.info.reference);
-    out.extend(heading);
-    out += &format!("\n|---|{}\n", "---:|".repeat(columns.len()));
+    let count = columns.len();
+    let mut sheet = Sheet::new(1, columns);
     for path in paths {
-        out += &format!("| {path} |");
-        for index in 0..columns.len() {
-            let share = shares[&path].get(&index).map_or("–", String::as_str);
-            out += &format!(" {share} |");
-        }
-        out += "\n";
+        let mut of_path = shares.remove(&path).unwrap_or_default();
+        let figures = (1..count).map(|index| of_path.remove(&index).unwrap_or_else(|| "–".into()));
+        let figures: Vec<Entry> = figures.collect();
+        let mut row = vec![path.into()];
+        row.extend(figures);
+        sheet.push(row);
     }
-    out
+    (!sheet.is_empty()).then_some(sheet)
 }

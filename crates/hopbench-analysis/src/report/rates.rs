@@ -1,69 +1,62 @@
 //! Tables of loads at a fixed rate: there latency is what is measured, and the rate is given.
 
-use super::markdown::{
-    connection, errors, milliseconds, percent, share, spread, tenths, thousands,
+use super::{
+    sheet::{Entry, Medium, Sheet, Tone},
+    tables::{self, Section},
+    text::{milliseconds, percent, spread, thousands},
 };
 use crate::{
     figures::Figure,
     record::Knee,
-    summary::{CellSummary, ScenarioSummary, Table},
+    summary::{CellSummary, ScenarioSummary, TAIL_SAMPLES_MIN, Table},
 };
 
-/// Fewer samples above a percentile make it one of chance.
-const TAIL_SAMPLES_MIN: f64 = 20.0;
-
 /// One row per path and rate.
-pub(super) fn table(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> String {
-    let mut out = format!(
-        "\n### {}{}, at fixed rates\n\nLatencies begin when a request was to be asked, not when a \
-         connection was free for it.\n\n",
-        table.endpoint,
-        connection(table.keep_alive)
-    );
-    out += "| Transport | Connections | Rate (1/s) | answered (1/s) | p50 (ms) | p99 (ms) \
-            | p99.9 (ms) | p50 vs Baseline | p99 vs Baseline | Dropped | Errors |";
-    for role in &scenario.roles {
-        out += &format!(" {role} CPU (µs/req) |");
-    }
-    out += " server CPU (µs/req) | server CPU vs Baseline |\n";
-    out += &format!("|---|{}\n", "---:|".repeat(12 + scenario.roles.len()));
+pub(super) fn sheet(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Sheet {
+    let figures = [
+        "Transport",
+        "Connections",
+        "Rate (1/s)",
+        "answered (1/s)",
+        "p50 (ms)",
+        "p99 (ms)",
+        "p99.9 (ms)",
+        "p50 vs Baseline",
+        "p99 vs Baseline",
+        "Dropped",
+        "Errors",
+    ];
+    let columns = figures.map(str::to_owned).into_iter();
+    let mut sheet = Sheet::new(1, columns.chain(tables::cpu_columns(scenario)));
     for row in &table.rows {
-        out += &line(scenario, row);
+        let mut entries: Vec<Entry> = vec![
+            row.cell.path_and_build().into(),
+            row.cell.concurrency.to_string().into(),
+            thousands(f64::from(row.cell.rate_rps.unwrap_or_default())).into(),
+            spread(row.rps, thousands).into(),
+            spread(row.p50_us, milliseconds).into(),
+            spread(row.p99_us, milliseconds).into(),
+            p999(row).into(),
+            tables::share(row, Figure::P50),
+            tables::share(row, Figure::P99),
+            dropped(row).into(),
+            tables::failed(row),
+        ];
+        entries.extend(tables::cpu(scenario, row));
+        sheet.push(entries);
     }
-    out
+    sheet
 }
 
-fn line(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
-    let p999 = row.merged.map_or_else(
-        || "–".to_owned(),
-        |merged| match merged.count as f64 * 0.001 < TAIL_SAMPLES_MIN {
-            true => "n/a".to_owned(),
-            false => milliseconds(merged.p999_us),
-        },
-    );
-    let mut out = format!(
-        "| {} | {} | {} | {} | {} | {} | {p999} | {} | {} | {} | {} |",
-        row.cell.path_and_build(),
-        row.cell.concurrency,
-        thousands(f64::from(row.cell.rate_rps.unwrap_or_default())),
-        spread(row.rps, thousands),
-        spread(row.p50_us, milliseconds),
-        spread(row.p99_us, milliseconds),
-        share(row, Figure::P50),
-        share(row, Figure::P99),
-        dropped(row),
-        errors(row),
-    );
-    for role in &scenario.roles {
-        let cpu = row.cpu_us_per_request.get(role).copied();
-        out += &format!(" {} |", spread(cpu, tenths));
+/// Of all blocks together.
+fn p999(row: &CellSummary<'_>) -> String {
+    let Some(merged) = row.merged else {
+        return "–".to_owned();
+    };
+    match merged.count as f64 * 0.001 < TAIL_SAMPLES_MIN {
+        true => "n/a".to_owned(),
+        false => milliseconds(merged.p999_us),
     }
-    out += &format!(
-        " {} | {} |\n",
-        spread(row.cpu_us_per_request_server, tenths),
-        share(row, Figure::Cpu)
-    );
-    out
 }
 
 /// Requests that were never asked, as a share of those that were to be.
@@ -74,36 +67,54 @@ fn dropped(row: &CellSummary<'_>) -> String {
     }
 }
 
-/// What rates the paths of a scenario hold; empty if that was not looked for.
+/// What rates the paths of a scenario hold, as a section; empty if that was not looked for.
 pub fn knees(knees: &[Knee], scenario: &str) -> String {
-    let of_scenario: Vec<&Knee> = knees
-        .iter()
-        .filter(|knee| knee.scenario == scenario)
-        .collect();
-    let Some(first) = of_scenario.first() else {
-        return String::new();
-    };
-    let mut out = format!(
-        "\n### Knees\n\nThe largest rate that a path holds: nothing dropped, nothing failed, p99 \
-         at most {} ms, in two of at most three probes; ≥ where the load generator could \
-         ask no faster. Beside it, what a closed loop gets through.\n\n\
-         | Transport | Endpoint | Connections | holds (1/s) | closed loop (1/s) | probes |\n\
-         |---|---|---:|---:|---:|---:|\n",
+    match knees_section(knees, scenario) {
+        Some(section) => section.text(Medium::Markdown),
+        None => String::new(),
+    }
+}
+
+/// `None` if no knees were looked for.
+pub(super) fn knees_section(knees: &[Knee], scenario: &str) -> Option<Section> {
+    let of_scenario = || knees.iter().filter(|knee| knee.scenario == scenario);
+    let first = of_scenario().next()?;
+    let mut sheet = Sheet::new(
+        2,
+        [
+            "Transport",
+            "Endpoint",
+            "Connections",
+            "holds (1/s)",
+            "closed loop (1/s)",
+            "probes",
+        ],
+    );
+    for knee in of_scenario() {
+        let closed_loop = knee.closed_loop_rps.map(thousands);
+        sheet.push(vec![
+            knee.path.clone().into(),
+            knee.endpoint.clone().into(),
+            knee.concurrency.to_string().into(),
+            knee.rate(thousands).into(),
+            match closed_loop {
+                Some(rps) => rps.into(),
+                None => Entry::new("failed", Tone::Bad),
+            },
+            knee.probes.to_string().into(),
+        ]);
+    }
+    let text = format!(
+        "The largest rate that a path holds: nothing dropped, nothing failed, p99 at most {} ms, \
+         in two of at most three probes; ≥ where the load generator could ask no faster. Beside \
+         it, what a closed loop gets through.",
         first.p99_ms_max
     );
-    for knee in of_scenario {
-        out += &format!(
-            "| {} | {} | {} | {} | {} | {} |\n",
-            knee.path,
-            knee.endpoint,
-            knee.concurrency,
-            knee.rate(thousands),
-            knee.closed_loop_rps
-                .map_or_else(|| "failed".to_owned(), thousands),
-            knee.probes
-        );
-    }
-    out
+    Some(Section {
+        heading: "Knees".to_owned(),
+        text: Some(text),
+        sheet,
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The tables as a terminal shows them: the report's, with their columns under one another.
 
-use super::{markdown, overview};
+use super::{markdown, overview, sheet::Medium, tables, words};
 use crate::summary::Summary;
 
 /// Tables and pathologies of every scenario.
@@ -12,9 +12,9 @@ pub fn render(summary: &Summary<'_>) -> String {
             scenario.info.name,
             scenario.info.question.trim()
         );
-        out += &markdown::explanation(scenario);
-        out += &align(&markdown::tables(scenario));
-        out += &align(&overview::section(scenario));
+        out.extend(words::explanation(scenario).map(|text| format!("\n{text}\n")));
+        out += &tables::all(scenario, Medium::Terminal);
+        out += &overview::section(scenario, Medium::Terminal);
         out += &markdown::pathologies(scenario);
     }
     out

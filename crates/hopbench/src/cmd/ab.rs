@@ -1,9 +1,13 @@
 //! `hopbench ab`
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use hopbench_analysis::gate::{self, GateResult, Policy};
+use clap::Parser;
+use hopbench_analysis::{
+    gate::{self, GateResult, Policy},
+    record::{BuildInfo, Manifest},
+};
 use serde_json::json;
 
 use super::{
@@ -13,9 +17,10 @@ use super::{
 };
 use crate::{
     builds::Builds,
+    catalog::CatalogError,
     cli, exit,
     measure::{Measured, Settings, measure},
-    process::{EXIT_INTERRUPTED, Interrupt},
+    process::{EXIT_INTERRUPTED, Interrupt, Interrupted},
     progress::say,
 };
 
@@ -48,32 +53,79 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
     };
 
     let mut result = judge(&policy, &measured)?;
-    let suspects = result.suspects();
     let mut repeat = None;
-    if options.confirm && !suspects.is_empty() {
-        if !settings.silent {
-            say(&format!("measuring {} suspect(s) again", suspects.len()));
-        }
-        let again = Settings {
-            only_cells: Some(&suspects),
-            // The same order of what is left would be the same again.
-            seed: None,
-            ..settings
-        };
-        let measured = measure(&again)?;
-        report::write(
-            &measured.run_dir,
-            &measured.manifest,
-            &measured.ended.trials,
-        )?;
-        if measured.ended.interrupted {
-            return Ok(ExitCode::from(EXIT_INTERRUPTED));
-        }
-        result = gate::confirm(&result, &judge(&policy, &measured)?);
-        repeat = Some(measured.run_dir.path().to_owned());
+    if options.confirm {
+        repeat = confirm(&policy, &mut result, &settings, measure)?;
     }
     let repeat = ("repeat", json!(repeat));
     show(context, &options.output, &result, &measured.run_dir, repeat)
+}
+
+/// Measures what is suspect in an earlier run again, by the command that made it. The directory of
+/// the repeat, if there was need of one.
+pub(super) fn repeat(
+    context: &Context,
+    manifest: &Manifest,
+    policy: &Policy,
+    result: &mut GateResult,
+) -> anyhow::Result<Option<PathBuf>> {
+    let cli = cli::Cli::try_parse_from(&manifest.command_line)
+        .context("--confirm: the command that made the run is not understood any more")?;
+    let cli::Command::Ab(options) = cli.command else {
+        let message = "--confirm: only a run of two builds can be repeated; make one with \
+                       'hopbench ab'";
+        return Err(CatalogError::Gate(message.to_owned()).into());
+    };
+    if result.suspects().is_empty() {
+        return Ok(None);
+    }
+    let interrupt = Interrupt::catch().context("could not catch signals")?;
+    let mut selection = runs::select(context, &options.choice, &interrupt)?;
+    let settings = runs::settings(context, &options.how);
+    let builds = Builds::prepare(&options.a, &options.b, settings.silent, &interrupt)?;
+    builds.check(&selection)?;
+    let of = |infos: &[BuildInfo]| -> Vec<(String, bool)> {
+        let gits = infos.iter().map(|info| &info.git);
+        gits.map(|git| (git.revision.clone(), git.dirty)).collect()
+    };
+    if of(&builds.infos()) != of(&manifest.builds) {
+        let message = "--confirm: the builds are no longer those that were measured; check out \
+                       what they were made of";
+        return Err(CatalogError::Gate(message.to_owned()).into());
+    }
+    let toolbox = &context.toolbox;
+    confirm(policy, result, &settings, |settings| {
+        measure(toolbox, &mut selection, Some(&builds), settings, &interrupt)
+    })
+}
+
+/// Lets stand only what regresses again. The directory of the repeat, if there was need of one.
+fn confirm(
+    policy: &Policy,
+    result: &mut GateResult,
+    settings: &Settings<'_>,
+    mut measure: impl FnMut(&Settings<'_>) -> anyhow::Result<Measured>,
+) -> anyhow::Result<Option<PathBuf>> {
+    let suspects = result.suspects();
+    if suspects.is_empty() {
+        return Ok(None);
+    }
+    if !settings.silent {
+        say(&format!("measuring {} suspect(s) again", suspects.len()));
+    }
+    let measured = measure(&Settings {
+        only_cells: Some(&suspects),
+        // The same order of what is left would be the same again.
+        seed: None,
+        ..*settings
+    })?;
+    let trials = &measured.ended.trials;
+    report::write(&measured.run_dir, &measured.manifest, trials)?;
+    if measured.ended.interrupted {
+        return Err(Interrupted.into());
+    }
+    *result = gate::confirm(result, &judge(policy, &measured)?);
+    Ok(Some(measured.run_dir.path().to_owned()))
 }
 
 /// What a policy says of a run that was just made.

@@ -2,10 +2,10 @@
 
 use std::{fs, process::ExitCode};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use hopbench_analysis::{
     compare::{Comparison, Side},
-    report::compare,
+    report::{compare, html},
     summary::Summary,
 };
 use serde_json::json;
@@ -43,6 +43,13 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
             return Ok(ExitCode::from(exit::INCONCLUSIVE));
         }
     };
+    if let Some(file) = &options.html {
+        let names = [&base, &head].map(|it| it.path().display().to_string());
+        let names = names.each_ref().map(String::as_str);
+        let page = html::comparison(names, [&of_base.0, &of_head.0], &comparison);
+        let describe = || format!("could not write '{}'", file.display());
+        fs::write(file, page).with_context(describe)?;
+    }
     let names = format!(
         "base {}\nhead {}{}\n",
         base.path().display(),

@@ -15,7 +15,7 @@ use hopbench_analysis::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, print, report::read};
+use super::{Context, ab, print, report::read};
 use crate::{
     catalog::CatalogError,
     cli::{self, Format},
@@ -41,15 +41,16 @@ pub(super) fn run(context: &Context, options: &cli::Gate) -> anyhow::Result<Exit
     if let Some(base) = &base_dir
         && fs::canonicalize(base.path())? == fs::canonicalize(run_dir.path())?
     {
-        bail!(
+        let message = format!(
             "'{}' is the run and its base; name another run with --base",
             base.path().display()
         );
+        return Err(CatalogError::Gate(message).into());
     }
     let records = Records::read(&run_dir)?;
     let base = base_dir.as_ref().map(Records::read).transpose()?;
     let result = gate::judge(&policy, records.run(), base.as_ref().map(Records::run));
-    let result = match result {
+    let mut result = match result {
         Ok(result) => result,
         Err(Unjudged::Incomparable(incomparable)) => {
             say(&incomparable.to_string());
@@ -60,8 +61,14 @@ pub(super) fn run(context: &Context, options: &cli::Gate) -> anyhow::Result<Exit
         }
         Err(error @ Unjudged::Histogram(_)) => return Err(error.into()),
     };
-    let other = json!(base_dir.as_ref().map(RunDir::path));
-    show(context, &options.output, &result, &run_dir, ("base", other))
+    let other = match options.confirm {
+        true => {
+            let repeat = ab::repeat(context, &records.manifest, &policy, &mut result)?;
+            ("repeat", json!(repeat))
+        }
+        false => ("base", json!(base_dir.as_ref().map(RunDir::path))),
+    };
+    show(context, &options.output, &result, &run_dir, other)
 }
 
 /// Prints a verdict and writes what was asked for; the exit code that it means.
@@ -89,7 +96,7 @@ pub(super) fn show(
         match context.format {
             // One document is all that there may be on stdout; GitHub looks at stderr, too.
             Format::Json => say(annotations.trim_end()),
-            Format::Human | Format::Perf => print(&annotations)?,
+            _ => print(&annotations)?,
         }
     }
     Ok(ExitCode::from(match result.overall() {

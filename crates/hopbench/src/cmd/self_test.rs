@@ -3,19 +3,22 @@
 //! Gates judge this build against itself, with and without a cost that is put into B's origin, and
 //! are counted: false alarms where nothing was put in, detections where something was.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use hopbench_analysis::{
     estimate::{BLOCKS_MAX, BLOCKS_WHOLE},
     gate::{GateResult, Overall},
 };
 use serde_json::json;
 
-use super::{Context, ab::judge, columns, report, run as runs};
+use super::{Context, ab::judge, columns, deal, report, run as runs};
 use crate::{
     builds::{Builds, Built},
-    catalog::{Case, Expectation},
+    catalog::{Case, CatalogError, Expectation},
     cli, exit,
     measure::{Measured, Settings, measure},
     plan::Planner,
@@ -35,11 +38,17 @@ struct Tally<'a> {
     passed: usize,
 }
 
+/// Gates of a case: a look; a proof takes twenty or forty.
+const GATES: u16 = 3;
+
 /// Blocks from which the p50 is known that a delay is a share of: one of few is too easily off by a
 /// fifth itself.
 const PROBE_BLOCKS: u32 = 15;
 
 pub(super) fn run(context: &Context, options: &cli::SelfTest) -> anyhow::Result<ExitCode> {
+    if let Some(run) = &options.of {
+        return deal::run(context, run, options);
+    }
     let interrupt = Interrupt::catch().context("could not catch signals")?;
     let cases = cases(context, &options.cases)?;
     let bench = Bench {
@@ -50,9 +59,9 @@ pub(super) fn run(context: &Context, options: &cli::SelfTest) -> anyhow::Result<
     let time: Duration = cases.iter().map(|case| bench.time(case)).sum();
     say(&format!(
         "{} gate(s) for each of {} case(s), about {}",
-        options.gates,
+        bench.gates(),
         cases.len(),
-        seconds(time.as_secs_f64() * f64::from(options.gates))
+        seconds(time.as_secs_f64() * f64::from(bench.gates()))
     ));
     let mut tallies = Vec::new();
     for case in &cases {
@@ -99,7 +108,7 @@ impl Bench<'_> {
             a: own.with(case.inject_a.clone()),
             b: own.with(words.clone()),
         };
-        let blocks = self.blocks(case)?;
+        let mut blocks = self.blocks(case)?;
         let mut tally = Tally {
             case,
             injected: words.join(" "),
@@ -108,8 +117,13 @@ impl Bench<'_> {
             inconclusive: 0,
             passed: 0,
         };
-        for gate in 1..=self.options.gates {
+        for gate in 1..=self.gates() {
+            let started = Instant::now();
             let measured = self.measure(case, &builds, blocks)?;
+            tally.blocks = blocks;
+            // What was estimated before is cautious.
+            let block_ms = started.elapsed().as_millis() / u128::from(blocks);
+            blocks = fitting(self.time(case), block_ms).0;
             let result = judge(&policy, &measured)?;
             match result.overall() {
                 Overall::Regressed => tally.regressed += 1,
@@ -119,11 +133,15 @@ impl Bench<'_> {
             say(&format!(
                 "{} {gate}/{}: {}",
                 case.name,
-                self.options.gates,
+                self.gates(),
                 sentence(&result)
             ));
         }
         Ok(tally)
+    }
+
+    fn gates(&self) -> u16 {
+        self.options.gates.unwrap_or(GATES)
     }
 
     /// As many as fit into a gate's time.
@@ -131,17 +149,17 @@ impl Bench<'_> {
         let selection = self.select(case, 1)?;
         let block_ms = Planner::new(&selection, 0, true, None).plan().estimate_ms;
         let time = self.time(case);
-        let fitting = time.as_millis() / u128::from(block_ms.max(1));
-        let [least, most] = [BLOCKS_WHOLE, BLOCKS_MAX].map(|blocks| blocks as u128);
-        let blocks = u32::try_from(fitting.min(most))?;
-        if fitting < least {
-            bail!(
-                "case '{}': {} are enough for {blocks} block(s), a gate needs {least}; use \
-                 --time with at least {}",
-                case.name,
+        let (blocks, is_enough) = fitting(time, block_ms.into());
+        if !is_enough {
+            let least = BLOCKS_WHOLE;
+            let message = format!(
+                "{} are not enough for {least} blocks, which a gate needs; use --time with at \
+                 least {}",
                 seconds(time.as_secs_f64()),
                 seconds(BLOCKS_WHOLE as f64 * block_ms as f64 / 1e3)
             );
+            let file = format!("case '{}'", case.name);
+            return Err(CatalogError::Invalid { file, message }.into());
         }
         Ok(blocks)
     }
@@ -197,6 +215,14 @@ impl Bench<'_> {
         let median = all.get(all.len() / 2).copied();
         median.with_context(|| format!("case '{}': nothing could be measured", case.name))
     }
+}
+
+/// How many blocks a time has room for, within what a gate can judge; and whether that is enough.
+fn fitting(time: Duration, block_ms: u128) -> (u32, bool) {
+    let [least, most] = [BLOCKS_WHOLE, BLOCKS_MAX].map(|blocks| blocks as u128);
+    let room = time.as_millis() / block_ms.max(1);
+    let blocks = u32::try_from(room.clamp(least, most)).unwrap_or(u32::MAX);
+    (blocks, room >= least)
 }
 
 impl Tally<'_> {

@@ -1,19 +1,20 @@
 //! `hopbench verify`
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::{Context, columns};
 use crate::{
-    cli, exit,
+    catalog, cli, exit,
     process::Interrupt,
+    selection::Selection,
     trial::{Live, Verified},
 };
 
 pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<ExitCode> {
-    let selection = context.select(&options.choice)?;
+    let selection = select(context, &options.choice)?;
     let interrupt = Interrupt::catch()?;
     let logs = TempDir::new()?;
     let logs = logs.path().to_owned();
@@ -53,4 +54,29 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
     }
     context.print(&columns(&rows), || json!(results))?;
     Ok(ExitCode::from(if failed { exit::FAILED } else { 0 }))
+}
+
+/// A path may stand where scenarios do. It is then asked for everything.
+fn select(context: &Context, choice: &cli::Choice) -> anyhow::Result<Selection> {
+    let known = &context.catalog;
+    let mut overrides = choice.overrides();
+    let mut scenarios = Vec::new();
+    for name in &choice.scenarios {
+        match (known.scenario(name), known.paths(name)) {
+            (Ok(_), _) => scenarios.push(name.clone()),
+            (Err(_), Ok(_)) => overrides.paths.push(name.clone()),
+            (Err(of_scenario), Err(of_path)) => {
+                // Of a file that is neither, what a scenario can't do without decides.
+                let text = catalog::read_text(Path::new(name)).unwrap_or_default();
+                return Err(match text.is_empty() || text.contains("question") {
+                    true => of_scenario.into(),
+                    false => of_path.into(),
+                });
+            }
+        }
+    }
+    if scenarios.is_empty() {
+        scenarios.extend(context.scenario_of_everything());
+    }
+    Selection::new(known, &context.toolbox, &scenarios, &overrides)
 }

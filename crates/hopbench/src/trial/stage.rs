@@ -12,8 +12,9 @@ use crate::{
     catalog::{PathDefinition, ProcessDefinition, Template},
     http::{Answer, Endpoint, Question},
     process::{Child, Command, Interrupt, Output, describe_exit, stop_all},
+    profile,
     selection::{ExpectedAnswer, request_body},
-    usage::Snapshot,
+    usage::{self, Snapshot},
 };
 
 /// A started path. Dropping it kills what runs and removes the directory.
@@ -303,6 +304,19 @@ impl Stage {
 
     pub(super) fn children(&self) -> impl Iterator<Item = &Child> {
         self.processes.iter().map(|running| &running.child)
+    }
+
+    /// The path's processes with all that they have started, to be looked at.
+    pub(super) fn targets(&self) -> Vec<profile::Target> {
+        let processes = self.processes.iter();
+        processes
+            .map(|running| profile::Target {
+                name: running.definition.name.clone(),
+                pids: usage::group(running.child.pid()),
+                role: running.definition.role.clone(),
+                thread_roles: running.definition.thread_roles.clone(),
+            })
+            .collect()
     }
 
     pub(super) fn front(&self) -> &Endpoint {

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{bin, command, output, until};
+use super::{bin, command, output, text, until};
 
 /// A working directory with runs below it.
 #[derive(Debug)]
@@ -80,4 +80,75 @@ pub(crate) fn trials(run_dir: &Path) -> Vec<Value> {
         .lines()
         .map(|line| serde_json::from_str(line).expect("a record"));
     lines.collect()
+}
+
+/// Processes that hopbench has started, by a part of their command line.
+pub(crate) fn children_of(parent: i32, part: &str) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").expect("Linux") {
+        let path = entry.expect("listed").path();
+        let Ok(stat) = fs::read_to_string(path.join("stat")) else {
+            continue;
+        };
+        let Some((_, fields)) = stat.rsplit_once(')') else {
+            continue;
+        };
+        let mut fields = fields.split_whitespace();
+        let (state, its_parent) = (fields.next(), fields.next());
+        let arguments = fs::read_to_string(path.join("cmdline")).unwrap_or_default();
+        let ours = its_parent == Some(&parent.to_string()) && state != Some("Z");
+        if ours && arguments.contains(part) {
+            let name = path
+                .file_name()
+                .expect("named")
+                .to_string_lossy()
+                .into_owned();
+            found.push(name.parse().expect("a process number"));
+        }
+    }
+    found
+}
+
+pub(crate) const SHORT: [&str; 4] = [
+    "--concurrency=2",
+    "--duration-ms=100",
+    "--warm-up-ms=50",
+    "--blocks=1",
+];
+
+/// A scenario that takes a while: for what happens in the middle.
+pub(crate) fn long(bench: &Bench) -> String {
+    bench.write(
+        "long.toml",
+        "question = 'Does it go on?'\npaths = ['direct', 'rapace-stream']\n\
+         endpoints = ['/small']\nconcurrency = [2]\nduration-ms = 1000\nblocks = 2\n\
+         control = false\n",
+    )
+}
+
+/// A path whose server is `sh -c script`, for whatever may go wrong with one.
+pub(crate) fn shell_path(bench: &Bench, name: &str, script: &str) -> String {
+    let script = script.replace('"', "\\\"");
+    bench.write(
+        name,
+        &format!(
+            "summary = 'x'\nfront = '127.0.0.1:{{{{port:front}}}}'\n\
+             [[process]]\nname = 'server'\nrole = 'origin'\n\
+             command = ['{{{{program:sh}}}}', '-c', \"{script}\"]\n\
+             version = ['{{{{program:sh}}}}', '-c', 'echo 1']\n"
+        ),
+    )
+}
+
+/// What became of the path, in a run in which it fails.
+pub(crate) fn failure(bench: &Bench, path: &str) -> Value {
+    let mut arguments = vec!["run", "http-tunnel", "--endpoint=/small", "--path", path];
+    arguments.extend(SHORT);
+    arguments.push("--request-timeout-ms=300");
+    let result = bench.run(&arguments);
+    assert_eq!(result.status.code(), Some(1), "{}", text(&result.stderr));
+    let trials = bench.trials();
+    let failed = trials.into_iter().find(|trial| trial["path"] != "direct");
+    bench.assert_nothing_left();
+    failed.expect("a record of the path")["outcome"]["failed"].clone()
 }

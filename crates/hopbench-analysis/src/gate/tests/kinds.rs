@@ -368,7 +368,7 @@ fn mistakes_in_a_policy_say_what_was_expected() {
         ),
         (
             relative(json!({"figure": "rsp"})),
-            "figure 'rsp': expected rps, p50, p95, p99, cpu, rss or rss-growth",
+            "figure 'rsp': expected rps, p50, p95, p99, cpu, cpu_over_client, rss or rss-growth",
         ),
         (
             relative(json!({"figure": "rps"})),

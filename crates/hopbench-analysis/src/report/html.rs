@@ -1,0 +1,476 @@
+//! `report.html`: one file without script, in which everything from outside is escaped by
+//! construction.
+
+mod charts;
+mod flame;
+mod legend;
+mod plot;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use self::legend::Legend;
+use super::{
+    ab, compare, overview, rates,
+    sheet::{Entry, Sheet, Tone},
+    tables::{self, Section},
+    text::{hundredths, milliseconds, thousands},
+    words,
+};
+use crate::{
+    ab::Duel,
+    compare::Comparison,
+    figures::{per_request, server_cpu_us},
+    record::{Manifest, Outcome, PathInfo, Profile, Trial},
+    summary::{ScenarioSummary, Summary},
+};
+
+const STYLE: &str = include_str!("html/style.css");
+
+/// Every trial is listed up to so many; beyond, they are in `trials.jsonl` only.
+const TRIALS_MAX: usize = 5_000;
+
+/// What the words of the page mean.
+const DEFINITIONS: [(&str, &str); 13] = [
+    (
+        "path, Transport",
+        "one way from the client to the origin, all of whose processes are started anew for \
+         every trial",
+    ),
+    (
+        "reference, Baseline",
+        "the path that all others are compared with",
+    ),
+    (
+        "trial",
+        "one load on one path, after a warm-up that isn't counted",
+    ),
+    (
+        "block",
+        "every path with every load, in random order, the reference twice; ratios are formed only \
+         within a block",
+    ),
+    (
+        "c, Concurrency",
+        "connections that the client has open at the same time; each asks again when it has its \
+         answer, or all together at a given rate ('64 at 5000/s')",
+    ),
+    (
+        "RPS",
+        "right answers per second: status and length are what they must be, and before and after \
+         the load the content was, too",
+    ),
+    (
+        "p99",
+        "of 100 answers, 99 took no longer; in tables the median of the blocks' own",
+    ),
+    (
+        "server CPU",
+        "CPU time of all processes but the client's, per right answer",
+    ),
+    (
+        "server over client CPU",
+        "the same over the client's own CPU time: what slows the machine for a moment slows both",
+    ),
+    (
+        "interval",
+        "from six blocks on it covers the true ratio in at least 95 of 100 runs; with fewer less \
+         often",
+    ),
+    (
+        "≈ and ?",
+        "no difference, since the interval has 100 % in it or the reference differs as much from \
+         itself; and too few blocks to tell",
+    ),
+    (
+        "A/A",
+        "the reference against itself, measured twice in each block: what is found between \
+         things that are equal",
+    ),
+    (
+        "zero-copy",
+        "bytes that a tunnel handed to its other side without copying them in user space",
+    ),
+];
+
+/// The whole page.
+pub fn report(
+    summary: &Summary<'_>,
+    trials: &[Trial],
+    planned: usize,
+    profiles: &[Profile],
+) -> String {
+    let legend = Legend::new(summary);
+    let manifest = summary.manifest;
+    let names = summary.scenarios.iter().map(|it| it.info.name.as_str());
+    let title = format!("hopbench: {}", names.collect::<Vec<_>>().join(", "));
+    let duel = Duel::of(manifest, trials);
+    let body = html! {
+        (head(summary, trials, planned))
+        @if let Some(duel) = &duel {
+            section {
+                h2 { "b over a" }
+                p { (duel.builds()) }
+                @for section in ab::sections(duel) { (table(&section)) }
+                p { (ab::explanation(duel)) }
+            }
+        }
+        (legend.boxes())
+        @for (index, scenario) in summary.scenarios.iter().enumerate() {
+            (self::scenario(index, scenario, manifest, &legend))
+        }
+        @for profile in profiles { (self::profile(profile)) }
+        (paths(&manifest.paths))
+        (trial_rows(summary, trials))
+        (colophon(manifest))
+        (definitions())
+    };
+    page(&title, &legend.style(), &body)
+}
+
+/// Two runs side by side.
+pub fn comparison(
+    names: [&str; 2],
+    manifests: [&Manifest; 2],
+    comparison: &Comparison<'_>,
+) -> String {
+    let sides = ["base", "head"];
+    let body = html! {
+        header {
+            h1 { "What changed?" }
+            @for (side, name) in sides.iter().zip(names) {
+                p { (side) ": " code { (name) } }
+            }
+        }
+        section {
+            p { (compare::explanation(comparison)) }
+            p {
+                "The large mark is the estimate, the bar its interval; coloured is what differs, \
+                 grey what doesn't."
+            }
+            (grid(charts::changes(comparison).iter().map(plot::Rows::draw)))
+            @for section in compare::sections(comparison) { (table(&section)) }
+            @for line in compare::alone(comparison) { p { (line) } }
+        }
+        @for (side, manifest) in sides.iter().zip(manifests) {
+            section {
+                h2 { (side) }
+                ul { @for warning in &manifest.warnings { li { (warning) } } }
+                (environment(manifest))
+            }
+        }
+        (definitions())
+    };
+    page("hopbench: two runs", "", &body)
+}
+
+/// With rules of its own besides the style sheet.
+fn page(title: &str, rules: &str, body: &Markup) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                // Nothing is loaded from anywhere, whatever a name may say.
+                meta http-equiv="Content-Security-Policy"
+                    content="default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+                title { (title) }
+                link rel="icon" href="data:,";
+                style { (PreEscaped(STYLE)) (PreEscaped(rules)) }
+            }
+            body { main { (body) } }
+        }
+    };
+    page.into_string() + "\n"
+}
+
+/// What to know before anything else.
+fn head(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Markup {
+    let manifest = summary.manifest;
+    let doubts = words::doubts(summary, trials, planned);
+    html! {
+        header {
+            h1 { "What does a hop cost?" }
+            p.lead {
+                (words::started(manifest)) " · " (words::processor(manifest)) " · "
+                (words::progress(trials, planned))
+            }
+            @if !doubts.is_empty() {
+                div.first {
+                    h2 { "What to know first" }
+                    ul { @for doubt in &doubts { li { (doubt) } } }
+                }
+            }
+            @if summary.scenarios.len() > 1 {
+                nav aria-label="Scenarios" {
+                    @for (index, scenario) in summary.scenarios.iter().enumerate() {
+                        a href={ "#scenario-" (index) } { (scenario.info.name) } " "
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn scenario(
+    index: usize,
+    scenario: &ScenarioSummary<'_>,
+    manifest: &Manifest,
+    legend: &Legend,
+) -> Markup {
+    let info = scenario.info;
+    let knees = rates::knees_section(&manifest.knees, &info.name);
+    let more = [knees, tables::copies(scenario), tables::wake_ups(scenario)];
+    let warnings = words::warnings(scenario);
+    html! {
+        section id={ "scenario-" (index) } {
+            h2 { (info.name) }
+            p.question { (info.question.trim()) }
+            @if !info.analysis.trim().is_empty() { p { (info.analysis.trim()) } }
+            h3 { "Pathologies" }
+            ul { @for line in words::pathologies(scenario) { li { (line) } } }
+            @for (title, sheet) in overview::sheets(scenario) {
+                h3 { (title) }
+                (sheet.html(&title))
+            }
+            @if scenario.blocks > 0 { p { (words::medians(scenario)) } }
+            @if let Some(text) = words::explanation(scenario) { p { (text) } }
+            (pictures(scenario, manifest, legend))
+            @if !scenario.tables.is_empty() { h3 { "All figures" } }
+            @for it in &scenario.tables {
+                (table(&tables::cells(scenario, it)))
+                @if let Some(control) = words::control(scenario, it) { p { (control) } }
+            }
+            @for section in more.iter().flatten() { (table(section)) }
+            @if !warnings.is_empty() {
+                details {
+                    summary { strong { "Warnings by cell" } }
+                    ul { @for warning in &warnings { li { (warning) } } }
+                }
+            }
+        }
+    }
+}
+
+fn pictures(scenario: &ScenarioSummary<'_>, manifest: &Manifest, legend: &Legend) -> Markup {
+    let rows = |rows: Vec<plot::Rows>| rows.iter().map(plot::Rows::draw).collect();
+    let lines = |lines: Vec<plot::Lines>| lines.iter().map(plot::Lines::draw).collect();
+    html! {
+        (picture(
+            "Share of the reference",
+            "The large mark is the estimate, the bar its interval, each small mark a block. Grey \
+             band: by how much the reference differs from itself (A/A); within it nothing is told \
+             apart.",
+            rows(charts::shares(scenario, legend)),
+        ))
+        (picture(
+            "Requests per second",
+            "Hollow marks: some requests got no right answer.",
+            lines(charts::throughput(scenario, legend)),
+        ))
+        (picture(
+            "Latency over rate",
+            "Of all blocks together. Hollow marks: some requests were never asked, since no \
+             connection was free. Dashed: the largest rate that the path holds.",
+            lines(charts::rates(scenario, &manifest.knees, legend)),
+        ))
+        (picture(
+            "Latency",
+            "From the median on, of all blocks together, as far as twenty answers lie beyond.",
+            lines(charts::percentiles(scenario, legend)),
+        ))
+        @let cpu: Vec<Markup> = rows(charts::cpu(scenario, legend));
+        @if !cpu.is_empty() {
+            h3 { "Where the microseconds go" }
+            (legend::roles(scenario))
+            (grid(cpu.into_iter()))
+        }
+        @let copies: Vec<Markup> = rows(charts::copies(scenario, legend));
+        @if !copies.is_empty() {
+            h3 { "Copies" }
+            p.key {
+                span.swatch.copied {} "copied in user space "
+                span.swatch.zero-copy {} "handed over by reference"
+            }
+            (grid(copies.into_iter()))
+        }
+        @let memory: Vec<Markup> = rows(charts::memory(scenario, legend));
+        @if !memory.is_empty() {
+            h3 { "Memory" }
+            p.key {
+                span.swatch.before {} "before the load "
+                span.swatch.grown {} "at its most"
+            }
+            (grid(memory.into_iter()))
+        }
+    }
+}
+
+/// Where the time went.
+fn profile(profile: &Profile) -> Markup {
+    html! {
+        section {
+            h2 { "Profile of " (profile.cell.full_name()) }
+            p { (super::profile::summary(profile)) }
+            @for note in &profile.notes { p.bad { (note) } }
+            @for (role, of_role) in &profile.roles {
+                @if of_role.samples() > 0 { (flame::draw(role, of_role)) }
+            }
+            @for section in super::profile::sections(profile) { (table(&section)) }
+        }
+    }
+}
+
+/// Nothing without panels.
+fn picture(heading: &str, text: &str, panels: Vec<Markup>) -> Markup {
+    html! {
+        @if !panels.is_empty() {
+            h3 { (heading) }
+            p { (text) }
+            (grid(panels.into_iter()))
+        }
+    }
+}
+
+fn grid(panels: impl Iterator<Item = Markup>) -> Markup {
+    html! { div.grid { @for panel in panels { (panel) } } }
+}
+
+fn table(section: &Section) -> Markup {
+    html! {
+        details open {
+            summary { strong { (section.heading) } }
+            @if let Some(text) = &section.text { p { (text) } }
+            (section.sheet.html(&section.heading))
+        }
+    }
+}
+
+fn paths(paths: &[PathInfo]) -> Markup {
+    html! {
+        section {
+            h2 { "Paths" }
+            @for path in paths {
+                h3 { (path.name) }
+                p { (path.summary.trim()) }
+                @if let Some(reason) = &path.skipped { p.bad { "Skipped: " (reason) } }
+                @if !path.analysis.trim().is_empty() { p { (path.analysis.trim()) } }
+                ul {
+                    @for (process, receipt) in &path.receipts { li { (process) ": " (receipt) } }
+                }
+            }
+        }
+    }
+}
+
+/// Every trial, by cell: what the figures above are made of.
+fn trial_rows(summary: &Summary<'_>, trials: &[Trial]) -> Markup {
+    let rows = || {
+        let tables = summary.scenarios.iter().flat_map(|it| &it.tables);
+        tables.flat_map(|table| &table.rows)
+    };
+    html! {
+        section {
+            h2 { "Trials" }
+            p {
+                "What the figures above are made of: a line each of " code { "trials.jsonl" }
+                ", by its number."
+            }
+            @if trials.len() > TRIALS_MAX {
+                p { "There are " (trials.len()) ", too many to list." }
+            } @else {
+                @for row in rows() {
+                    details.trials {
+                        summary { (row.cell.full_name()) }
+                        @let of_cell = trials.iter().filter(|it| it.planned.cell == row.cell);
+                        (trial_table(&row.cell.full_name(), of_cell))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn trial_table<'t>(caption: &str, trials: impl Iterator<Item = &'t Trial>) -> Markup {
+    let columns = [
+        "trial",
+        "block",
+        "RPS",
+        "p50 (ms)",
+        "p99 (ms)",
+        "server CPU (µs/req)",
+        "outcome",
+    ];
+    let mut sheet = Sheet::new(2, columns);
+    for trial in trials {
+        let unknown = || "–".to_owned();
+        let latency = trial.measured().map(|load| &load.latency);
+        let [p50, p99] = [
+            latency.and_then(|it| it.p50_us),
+            latency.and_then(|it| it.p99_us),
+        ];
+        let cpu = trial.measured();
+        let cpu = cpu.and_then(|load| per_request(server_cpu_us(trial), load));
+        let (tone, first) = match &trial.outcome {
+            Outcome::Ok => (Tone::Plain, "ok".to_owned()),
+            Outcome::Failed(failure) => {
+                let cause = format!("{}: {}", failure.kind, failure.cause);
+                (Tone::Bad, cause)
+            }
+        };
+        let mut outcome = vec![first];
+        outcome.extend(
+            trial
+                .warnings
+                .iter()
+                .map(|warning| warning.kind().to_owned()),
+        );
+        sheet.push(vec![
+            trial.planned.trial.to_string().into(),
+            match trial.planned.twin {
+                0 => trial.planned.block.to_string().into(),
+                _ => format!("{}, twin", trial.planned.block).into(),
+            },
+            trial.rps().map_or_else(unknown, thousands).into(),
+            p50.map_or_else(unknown, milliseconds).into(),
+            p99.map_or_else(unknown, milliseconds).into(),
+            cpu.map_or_else(unknown, hundredths).into(),
+            Entry::new(outcome.join(", "), tone),
+        ]);
+    }
+    sheet.html(caption)
+}
+
+fn environment(manifest: &Manifest) -> Markup {
+    html! {
+        dl {
+            @for (name, value) in words::environment(manifest) {
+                dt { (name) } dd { (value) }
+            }
+        }
+    }
+}
+
+fn colophon(manifest: &Manifest) -> Markup {
+    html! {
+        section {
+            h2 { "Environment" }
+            (environment(manifest))
+            p { "To repeat it:" }
+            pre { code { (words::command_to_repeat(manifest)) } }
+        }
+    }
+}
+
+fn definitions() -> Markup {
+    html! {
+        section {
+            h2 { "Words" }
+            dl { @for (word, meaning) in DEFINITIONS { dt { (word) } dd { (meaning) } } }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! Sentences of every report, plain text each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::text::{percent, probability};
+use crate::{
+    estimate::{self, BLOCKS_MIN, Estimate},
+    figures::Figure,
+    pathology,
+    record::{Build, Cell, FailureKind, Manifest, Trial, Warning},
+    summary::{CellSummary, ScenarioSummary, Summary, Table},
+};
+
+/// How much of the plan was run, and where the time went.
+pub fn progress(trials: &[Trial], planned: usize) -> String {
+    let failed = trials.iter().filter(|trial| trial.measured().is_none());
+    let mut out = format!(
+        "{} of {planned} trials run, {} failed.",
+        trials.len(),
+        failed.count()
+    );
+    let total: f64 = trials.iter().map(|trial| trial.timing.total_ms()).sum();
+    let overhead: f64 = trials.iter().map(|trial| trial.timing.overhead_ms()).sum();
+    if total > 0.0 {
+        out += &format!(
+            " {:.0} s, of which {:.0} % outside of load (start, verify, scrape, stop).",
+            total / 1e3,
+            100.0 * overhead / total
+        );
+    }
+    out
+}
+
+/// What makes figures of the run doubtful, with what to do about it, the gravest first.
+pub fn doubts(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if trials.len() < planned {
+        let missing = planned - trials.len();
+        doubts.push(format!(
+            "the run is not complete: {missing} of {planned} trials missing"
+        ));
+    }
+    doubts.extend(summary.manifest.warnings.iter().cloned());
+    let mut kinds: BTreeMap<&str, Vec<(&Cell, &Warning)>> = BTreeMap::new();
+    for trial in trials {
+        for warning in &trial.warnings {
+            let found = kinds.entry(warning.kind()).or_default();
+            found.push((&trial.planned.cell, warning));
+        }
+    }
+    for (kind, found) in kinds {
+        let (cell, warning) = found[0];
+        let cells: BTreeSet<&Cell> = found.iter().map(|(cell, _)| *cell).collect();
+        doubts.push(match found.len() {
+            1 => format!("{kind}, in {cell}: {warning}"),
+            trials => format!(
+                "{kind}, in {trials} trials of {} cell(s), first in {cell}: {warning}",
+                cells.len()
+            ),
+        });
+    }
+    doubts
+}
+
+/// In one line, how many trials break which rules of validity; `None` if none does.
+pub fn doubts_in_short(trials: &[Trial]) -> Option<String> {
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for warning in trials.iter().flat_map(|trial| &trial.warnings) {
+        *kinds.entry(warning.kind()).or_default() += 1;
+    }
+    let kinds: Vec<String> = kinds
+        .iter()
+        .map(|(kind, count)| format!("{kind} ×{count}"))
+        .collect();
+    let marked = trials.iter().filter(|trial| !trial.warnings.is_empty());
+    (!kinds.is_empty()).then(|| {
+        format!(
+            "{} trial(s) with warnings of validity: {}.",
+            marked.count(),
+            kinds.join(", ")
+        )
+    })
+}
+
+/// The warnings of each cell, once of each kind.
+pub(super) fn warnings(scenario: &ScenarioSummary<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for row in scenario.tables.iter().flat_map(|table| &table.rows) {
+        let mut kinds: BTreeMap<&str, (usize, &Warning)> = BTreeMap::new();
+        for warning in &row.warnings {
+            kinds.entry(warning.kind()).or_insert((0, *warning)).0 += 1;
+        }
+        for (count, first) in kinds.into_values() {
+            let of = match count {
+                1 => String::new(),
+                _ => format!(" (the first of {count} trials)"),
+            };
+            lines.push(format!("{}: {first}{of}", row.cell));
+        }
+    }
+    lines
+}
+
+/// What went wrong, or that nothing did.
+pub(super) fn pathologies(scenario: &ScenarioSummary<'_>) -> Vec<String> {
+    let found = pathology::find(scenario);
+    let is_measured = scenario.tables.iter().any(|table| !table.rows.is_empty());
+    match (found.is_empty(), is_measured) {
+        (true, true) => vec!["None found.".to_owned()],
+        (true, false) => vec!["Nothing measured.".to_owned()],
+        (false, _) => found.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// What the figures of a scenario are.
+pub(super) fn medians(scenario: &ScenarioSummary<'_>) -> String {
+    format!(
+        "Medians over {} block(s), with the lowest and highest in brackets. RPS counts right \
+         answers only.",
+        scenario.blocks
+    )
+}
+
+/// How ratios are to be read; `None` without any.
+pub(super) fn explanation(scenario: &ScenarioSummary<'_>) -> Option<String> {
+    let rows = scenario.tables.iter().flat_map(|table| &table.rows);
+    let shown = rows.flat_map(|row| [Figure::Rps, Figure::Cpu].map(|figure| row.ratios[figure]));
+    let shown: Vec<Estimate> = shown.flatten().collect();
+    if shown.is_empty() {
+        return None;
+    }
+    let enough = || shown.iter().filter(|ratio| ratio.blocks >= BLOCKS_MIN);
+    let blocks = || enough().map(|ratio| ratio.blocks);
+    // Confidence does not rise with the blocks: each of the three is of another cell, maybe.
+    let confidence = enough().map(|ratio| ratio.confidence).reduce(f64::min);
+    let (Some(least), Some(most), Some(confidence)) = (blocks().min(), blocks().max(), confidence)
+    else {
+        return Some(format!(
+            "A ratio is formed within a block. With fewer than {BLOCKS_MIN} blocks nothing is \
+             told apart: ?."
+        ));
+    };
+    Some(format!(
+        "A ratio is formed within a block; over {} or more of them it is the Hodges-Lehmann \
+         estimate, in brackets the interval that covers the true ratio in {:.0} of 100 runs or \
+         more; no p-value is smaller than {}. ≈ marks what is no difference: the interval has \
+         100 % in it, or the reference differs as much from itself, which its row says (A/A). ? marks what \
+         too few blocks can't tell.",
+        least,
+        (confidence * 100.0).floor(),
+        probability(estimate::p_min(most), 2)
+    ))
+}
+
+/// What the reference has over itself, at each concurrency; `None` if it has no twin.
+pub(super) fn control(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Option<String> {
+    if table.is_fixed_rate {
+        return None;
+    }
+    // Of two builds, the first is the one that is its own control.
+    let is_control = |row: &&CellSummary<'_>| row.is_reference && row.cell.build != Some(Build::B);
+    let references = table.rows.iter().filter(is_control);
+    let reaches: Vec<String> = references
+        .filter_map(|row| {
+            let reach = percent(row.floor(Figure::Rps)? - 1.0);
+            Some(format!("{reach} at c={}", row.cell.load()))
+        })
+        .collect();
+    (!reaches.is_empty()).then(|| {
+        format!(
+            "A/A control: the RPS of '{}' differ from themselves by up to {}. Smaller differences \
+             mean nothing.",
+            scenario.info.reference,
+            reaches.join(", ")
+        )
+    })
+}
+
+/// Requests without a right answer, and trials that failed altogether.
+pub(super) fn errors(row: &CellSummary<'_>) -> String {
+    let mut parts = Vec::new();
+    if row.totals.requests > 0 || row.failures.is_empty() {
+        parts.push(row.failed_requests().to_string());
+    }
+    let mut failures: BTreeMap<FailureKind, usize> = BTreeMap::new();
+    for failure in &row.failures {
+        *failures.entry(failure.kind).or_default() += 1;
+    }
+    for (kind, trials) in failures {
+        parts.push(match trials {
+            1 => kind.to_string(),
+            _ => format!("{kind} ×{trials}"),
+        });
+    }
+    parts.join(", ")
+}
+
+/// The machine and what was measured with, as names and values; unknown ones say so.
+pub(super) fn environment(manifest: &Manifest) -> Vec<(&'static str, String)> {
+    let machine = &manifest.machine;
+    let dirty = if manifest.git.dirty {
+        ", with uncommitted changes"
+    } else {
+        ""
+    };
+    let revision = match manifest.git.revision.as_str() {
+        "" => "none",
+        revision => revision.get(..12).unwrap_or(revision),
+    };
+    let limits: Vec<String> = machine
+        .cgroup
+        .iter()
+        .map(|(name, limit)| format!("{name} {limit}"))
+        .collect();
+    let mut rows = vec![
+        ("started", started(manifest)),
+        ("command", command(manifest)),
+        ("revision", format!("{revision}{dirty}")),
+        (
+            "hopbench",
+            format!("{} ({} profile)", manifest.hopbench, manifest.profile),
+        ),
+        ("toolchain", manifest.toolchain.clone()),
+        ("seed", manifest.seed.to_string()),
+        ("processor", processor(manifest)),
+        ("governor", machine.governor.clone()),
+        ("clock source", machine.clock_source.clone()),
+        ("memory", format!("{} MiB", machine.memory_kib / 1024)),
+        (
+            "system",
+            known(&[
+                &machine.operating_system,
+                &format!("Linux {}", machine.kernel),
+            ]),
+        ),
+        ("virtualization", machine.virtualization.clone()),
+        ("limits", limits.join(", ")),
+        ("storage", machine.storage.clone()),
+        ("network", machine.network.join(", ")),
+    ];
+    for (_, value) in &mut rows {
+        if value.is_empty() {
+            "unknown".clone_into(value);
+        }
+    }
+    rows
+}
+
+/// How many cores of which kind.
+pub(super) fn processor(manifest: &Manifest) -> String {
+    let machine = &manifest.machine;
+    match machine.cpu_model.as_str() {
+        "" => format!("{} cores", machine.cores),
+        model => format!("{} × {model}", machine.cores),
+    }
+}
+
+/// What of them is not empty.
+fn known(parts: &[&str]) -> String {
+    let parts = parts.iter().map(|part| part.trim());
+    parts
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// When the run began, without fractions of a second.
+pub(super) fn started(manifest: &Manifest) -> String {
+    let started = &manifest.started;
+    match started.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => started.clone(),
+    }
+}
+
+/// What was typed to make the run, for a shell.
+pub(super) fn command(manifest: &Manifest) -> String {
+    let quoted = manifest.command_line.iter().map(|word| quote(word));
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// The same with its seed, which repeats the order of the trials.
+pub(super) fn command_to_repeat(manifest: &Manifest) -> String {
+    let is_seeded = manifest
+        .command_line
+        .iter()
+        .any(|word| word == "--seed" || word.starts_with("--seed="));
+    match is_seeded {
+        true => command(manifest),
+        false => format!("{} --seed {}", command(manifest), manifest.seed),
+    }
+}
+
+fn quote(word: &str) -> String {
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || "-_./:=,%@+~".contains(it);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests, *};
+
+    #[test]
+    fn a_command_can_be_typed_again() {
+        let mut manifest = tests::manifest();
+        manifest.command_line = ["hopbench", "run", "it's", "*", ""]
+            .map(str::to_owned)
+            .into();
+        assert_eq!(
+            command_to_repeat(&manifest),
+            "hopbench run 'it'\\''s' '*' '' --seed 7"
+        );
+        manifest.command_line = ["hopbench", "run", "--seed=3"].map(str::to_owned).into();
+        assert_eq!(command_to_repeat(&manifest), "hopbench run --seed=3");
+    }
+}

@@ -1,0 +1,102 @@
+//! `hopbench profile`
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+
+use super::{Context, report, run as runs};
+use crate::{
+    cli, exit,
+    measure::{Measured, lock, measure},
+    process::{EXIT_INTERRUPTED, Interrupt, Interrupted},
+    progress::say,
+    selection::{Overrides, Selection},
+    trial::Live,
+};
+
+/// Of the load that is not looked at, in milliseconds.
+const WARM_UP_MS: u64 = 200;
+
+/// Measures the path and its reference once, for the figures, and then looks at each.
+pub(super) fn run(context: &Context, options: &cli::Profile) -> anyhow::Result<ExitCode> {
+    let interrupt = Interrupt::catch().context("could not catch signals")?;
+    let mut selection = select(context, options)?;
+    let settings = runs::settings(context, &options.how);
+    let measured = measure(
+        &context.toolbox,
+        &mut selection,
+        None,
+        &settings,
+        &interrupt,
+    )?;
+    let Measured {
+        run_dir,
+        manifest,
+        ended,
+    } = &measured;
+    if ended.interrupted {
+        report::write(run_dir, manifest, &ended.trials)?;
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    let _lock = lock(&options.how.out)?;
+    let mut live = Live::new(
+        &context.toolbox,
+        None,
+        &selection,
+        &interrupt,
+        run_dir.raw(),
+    )?;
+    live.load_threads = settings.load_threads.map(usize::from);
+    live.request_timeout = settings.request_timeout;
+    let mut profiles = Vec::new();
+    let mut is_interrupted = false;
+    for trial in &ended.trials {
+        if !settings.silent {
+            say(&format!("looking at {}", trial.planned.cell));
+        }
+        match live.profile(&trial.planned) {
+            Ok(profile) => profiles.push(profile),
+            Err(Interrupted) => {
+                is_interrupted = true;
+                break;
+            }
+        }
+        run_dir.write_profiles(&profiles)?;
+    }
+    report::write(run_dir, manifest, &ended.trials)?;
+    report::show(context, run_dir, manifest, &ended.trials)?;
+    let has_seen = profiles.iter().any(|profile| !profile.roles.is_empty());
+    Ok(ExitCode::from(match has_seen {
+        _ if is_interrupted => EXIT_INTERRUPTED,
+        true if ended.trials.iter().all(runs::is_clean) => 0,
+        true => exit::FAILED,
+        false => exit::ENVIRONMENT,
+    }))
+}
+
+/// One load on one path, and on its reference.
+fn select(context: &Context, options: &cli::Profile) -> anyhow::Result<Selection> {
+    let overrides = Overrides {
+        paths: vec![options.path.clone()],
+        endpoints: vec![options.endpoint.clone()],
+        concurrency: vec![options.concurrency],
+        rates: options.rate.into_iter().collect(),
+        duration_ms: Some(options.duration_ms),
+        warm_up_ms: Some(WARM_UP_MS),
+        blocks: Some(1),
+        quick: false,
+    };
+    let Some(scenario) = context.scenario_of_everything() else {
+        bail!("no scenario is built in that asks every endpoint");
+    };
+    let (catalog, toolbox) = (&context.catalog, &context.toolbox);
+    let mut selection = Selection::new(catalog, toolbox, &[scenario], &overrides)?;
+    for scenario in &mut selection.scenarios {
+        // It asks something else than what it is made of.
+        let definition = &mut scenario.definition;
+        "profile".clone_into(&mut definition.name);
+        "Where does the time go?".clone_into(&mut definition.question);
+        definition.analysis.clear();
+    }
+    Ok(selection)
+}
