@@ -144,8 +144,8 @@ pub(super) fn explanation(scenario: &ScenarioSummary<'_>) -> Option<String> {
         "A ratio is formed within a block; over {} or more of them it is the Hodges-Lehmann \
          estimate, in brackets the interval that covers the true ratio in {:.0} of 100 runs or \
          more; no p-value is smaller than {}. ≈ marks what is no difference: the interval has \
-         100 % in it, or the reference differs as much from itself, which its row says (A/A). ? marks what \
-         too few blocks can't tell.",
+         100 % in it, or the reference differs as much from itself, which its row says (A/A). ? \
+         marks what too few blocks can't tell.",
         least,
         (confidence * 100.0).floor(),
         probability(estimate::p_min(most), 2)
