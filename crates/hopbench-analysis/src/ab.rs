@@ -87,8 +87,10 @@ impl<'a> Duel<'a> {
     /// One line: what `a` and `b` are.
     pub fn builds(&self) -> String {
         let builds = self.manifest.builds.iter().map(|info| {
-            let revision = &info.git.revision;
-            let revision = revision.get(..12).unwrap_or(revision);
+            let revision = match info.git.revision.as_str() {
+                "" => "unversioned",
+                revision => revision.get(..12).unwrap_or(revision),
+            };
             let changes = match info.git.dirty {
                 true => " with uncommitted changes",
                 false => "",

@@ -178,6 +178,33 @@ fn find_row<'t, 'a>(
     table.rows.iter().find(|row| row.cell == cell)
 }
 
+impl Pathology {
+    /// What to look at next.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Collapse { .. } => {
+                "of a collapse, see the path's CPU time by role and its wake-ups at either \
+                 concurrency, and 'hopbench profile'"
+            }
+            Self::Errors { .. } => {
+                "of errors, see 'errors' and 'wrong' in the trial's line of trials.jsonl, and the \
+                 logs in raw/"
+            }
+            Self::Failures { .. } => {
+                "of failed trials, see the logs in raw/, which are named by the trial's number"
+            }
+            Self::LongTail { .. } => {
+                "of a long tail, see whether every block has it: what one block has alone may be \
+                 the machine's"
+            }
+            Self::Slower { .. } => {
+                "of a path that is slower than it is meant to be, compare the CPU time by role, \
+                 the copies and the wake-ups of the two"
+            }
+        }
+    }
+}
+
 impl fmt::Display for Pathology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

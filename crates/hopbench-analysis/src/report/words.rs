@@ -6,7 +6,7 @@ use super::text::{percent, probability};
 use crate::{
     estimate::{self, BLOCKS_MIN, Estimate},
     figures::Figure,
-    pathology,
+    pathology::{self, Pathology},
     record::{Build, Cell, FailureKind, Manifest, Trial, Warning},
     summary::{CellSummary, ScenarioSummary, Summary, Table},
 };
@@ -101,14 +101,21 @@ pub(super) fn warnings(scenario: &ScenarioSummary<'_>) -> Vec<String> {
     lines
 }
 
-/// What went wrong, or that nothing did.
+/// What went wrong and what to do, or that nothing did.
 pub(super) fn pathologies(scenario: &ScenarioSummary<'_>) -> Vec<String> {
     let found = pathology::find(scenario);
     let is_measured = scenario.tables.iter().any(|table| !table.rows.is_empty());
     match (found.is_empty(), is_measured) {
         (true, true) => vec!["None found.".to_owned()],
         (true, false) => vec!["Nothing measured.".to_owned()],
-        (false, _) => found.iter().map(ToString::to_string).collect(),
+        (false, _) => {
+            let mut lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+            let mut advice: Vec<&str> = found.iter().map(Pathology::advice).collect();
+            let mut told = BTreeSet::new();
+            advice.retain(|it| told.insert(*it));
+            lines.extend(advice.iter().map(|advice| format!("What to do: {advice}.")));
+            lines
+        }
     }
 }
 

@@ -13,7 +13,7 @@ const DEPTH_MAX: usize = 64;
 /// Narrower frames can't be seen.
 const SHARE_MIN: f64 = 0.001;
 /// Of a letter, about.
-const LETTER: f64 = 6.4;
+const LETTER: f64 = 6.9;
 
 /// A function, below those that call it.
 #[derive(Debug, Default)]
@@ -144,7 +144,7 @@ mod tests {
     fn a_label_has_its_end_where_it_is_too_long() {
         assert_eq!(label("short", 100.0).as_deref(), Some("short"));
         assert_eq!(
-            label("std::io::write", 6.4 * 6.5).as_deref(),
+            label("std::io::write", LETTER * 6.5).as_deref(),
             Some("…write")
         );
         assert_eq!(label("long_name", 10.0), None);
