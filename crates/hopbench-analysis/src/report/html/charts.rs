@@ -180,7 +180,7 @@ pub(super) fn cpu(scenario: &ScenarioSummary<'_>, legend: &Legend) -> Vec<Rows> 
         };
         Some(Rows {
             title,
-            unit: "CPU time per request, µs (medians; the figure is their sum)",
+            unit: "CPU time per request, µs (sum of medians)",
             scale: Scale::from_zero(rows.iter().map(|row| total(row))),
             band: None,
             reference: None,
