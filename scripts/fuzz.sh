@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Fuzzes one target for so many seconds, with address sanitizer: scripts/fuzz.sh TARGET SECONDS
-# Needs a nightly toolchain and cargo-fuzz. What is found is kept under fuzz/artifacts.
+# Needs a nightly toolchain and cargo-fuzz. Begins with what is in fuzz/seeds; what is found is kept
+# under fuzz/corpus, and what fails under fuzz/artifacts.
 set -euo pipefail
-
-target=${1:?"expected a target: ring_host or ring_plugin"}
-seconds=${2:?"expected a number of seconds"}
 cd "$(dirname "${BASH_SOURCE[0]}")/../fuzz"
+
+targets=$(cd fuzz_targets && printf '%s ' *.rs | sed 's/\.rs//g')
+target=${1:?"expected a target, one of: $targets"}
+seconds=${2:?"expected a number of seconds"}
 
 if ! cargo fuzz --version >/dev/null 2>&1; then
     echo "cargo-fuzz is not installed: cargo install cargo-fuzz --locked" >&2
@@ -16,5 +18,8 @@ mkdir -p "corpus/$target"
 if [ ! -e "corpus/$target/long" ]; then
     head -c 3200 /dev/urandom > "corpus/$target/long"
 fi
-exec cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -max_len=8192 \
-    -len_control=0 -timeout=60 -rss_limit_mb=4096 -verbosity=0
+seeds=()
+[ ! -d "seeds/$target" ] || seeds=("seeds/$target")
+exec cargo +nightly fuzz run "$target" "corpus/$target" "${seeds[@]}" -- \
+    -max_total_time="$seconds" -max_len=8192 -len_control=0 -timeout=60 -rss_limit_mb=4096 \
+    -verbosity=0 -print_final_stats=1

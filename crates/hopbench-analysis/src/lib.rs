@@ -15,6 +15,8 @@ pub mod estimate;
 pub mod figures;
 pub mod gate;
 pub mod history;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod pathology;
 pub mod record;
 pub mod report;

@@ -4,6 +4,7 @@
 //! named; a missing number is `null`, never a zero.
 
 mod profile;
+mod read;
 mod warning;
 
 use std::{collections::BTreeMap, fmt};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     profile::{Profile, RoleProfile},
+    read::RecordError,
     warning::Warning,
 };
 

@@ -168,6 +168,17 @@ fn policy(name: &str, text: &str) -> Result<Policy, String> {
     Policy::new(name, file)
 }
 
+/// Reads the text of one of the kinds of files. Whether it says something that can be used.
+#[cfg(fuzzing)]
+pub(crate) fn read_definition(kind: u8, text: &str) -> bool {
+    match kind % 4 {
+        0 => PathDefinition::parse("fuzzed", text).is_ok(),
+        1 => ScenarioDefinition::parse("fuzzed", text).is_ok(),
+        2 => Case::parse("fuzzed", text).is_ok(),
+        _ => policy("fuzzed", text).is_ok(),
+    }
+}
+
 /// A hint for a misspelt word: the most similar of those known, if one is similar.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     // Below 0.7, Jaro-Winkler calls words similar that nobody would.

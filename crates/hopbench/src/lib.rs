@@ -41,6 +41,9 @@ mod trial;
 mod until;
 mod usage;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 use std::{env, process::ExitCode};
 
 use clap::Parser;

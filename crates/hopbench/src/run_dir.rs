@@ -218,7 +218,7 @@ impl RunDir {
             if !line.ends_with('\n') {
                 return Ok(trials);
             }
-            let trial = serde_json::from_str(&line);
+            let trial = Trial::read(&line);
             let number = trials.len() + 1;
             trials.push(trial.with_context(|| format!("{}, line {number}", describe()))?);
         }

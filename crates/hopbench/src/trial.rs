@@ -321,18 +321,7 @@ const CLIENT_ROLE: &str = hopbench_analysis::figures::CLIENT;
 
 impl Executor for Live<'_> {
     fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted> {
-        let mut trial = Trial {
-            planned: planned.clone(),
-            started: jiff::Timestamp::now().to_string(),
-            outcome: Outcome::Ok,
-            timing: Timing::default(),
-            load: None,
-            processes: Vec::<ProcessUsage>::new(),
-            cpu_us: BTreeMap::new(),
-            counters: BTreeMap::new(),
-            disturbance: Disturbance::default(),
-            warnings: Vec::new(),
-        };
+        let mut trial = begun(planned.clone());
         match self.attempt(&mut trial) {
             Ok(()) => {}
             Err(Trouble::Interrupted) => return Err(Interrupted),
@@ -340,6 +329,41 @@ impl Executor for Live<'_> {
         }
         Ok(trial)
     }
+}
+
+/// A trial of which nothing is known yet.
+fn begun(planned: PlannedTrial) -> Trial {
+    Trial {
+        planned,
+        started: jiff::Timestamp::now().to_string(),
+        outcome: Outcome::Ok,
+        timing: Timing::default(),
+        load: None,
+        processes: Vec::<ProcessUsage>::new(),
+        cpu_us: BTreeMap::new(),
+        counters: BTreeMap::new(),
+        disturbance: Disturbance::default(),
+        warnings: Vec::new(),
+    }
+}
+
+/// Reads what the load generator prints, and looks for what is wrong with it.
+#[cfg(fuzzing)]
+pub(crate) fn read_load(text: &str) -> bool {
+    let planned = serde_json::json!({
+        "trial": 1, "block": 1, "twin": 0, "duration_ms": 1000, "warm_up_ms": 100,
+        "scenario": "x", "endpoint": "/", "path": "x", "concurrency": 8, "keep_alive": true,
+        "rate_rps": text.len() % 2 * 1000,
+    });
+    let mut trial = begun(serde_json::from_value(planned).expect("a planned trial"));
+    let Ok(load) = serde_json::from_str::<Load>(text) else {
+        return false;
+    };
+    trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
+    trial.warnings = validity::warnings(&trial, &load);
+    let sound = judge(&load, Duration::from_secs(1)).is_ok();
+    trial.load = Some(load);
+    sound && trial.rps().is_some()
 }
 
 /// Whether a load's answers allow figures at all.

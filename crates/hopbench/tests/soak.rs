@@ -7,7 +7,7 @@
 mod support;
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     net::{Shutdown, TcpStream},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     thread,
@@ -15,19 +15,13 @@ use std::{
 };
 
 use support::{
-    Running, WATCHDOG, get,
+    get,
+    traffic::{Random, answer, bound, connect, left, rest},
     tunnel::{TRANSPORTS, Tunnel},
-    until,
 };
 
-/// A bound, or what the environment says instead.
-fn bound(name: &str, short: u64) -> u64 {
-    let text = std::env::var(name).ok();
-    text.map_or(short, |text| text.parse().expect(name))
-}
-
 fn start(transport: &str, origin: &[&str]) -> Tunnel {
-    let host = ["--max-connections=4200", "--threads=4"];
+    let host = ["--max-connections=10100", "--threads=4"];
     let tunnel = Tunnel::start_with(transport, &host, origin);
     assert!(
         get(&tunnel.front, "/small")
@@ -35,74 +29,6 @@ fn start(transport: &str, origin: &[&str]) -> Tunnel {
             .ends_with("ok")
     );
     tunnel
-}
-
-/// Until no connection is open: what is open in both processes, in descriptors and KiB.
-fn rest(tunnel: &Tunnel) -> [(usize, u64); 2] {
-    let programs = [&tunnel.host, &tunnel.plugin];
-    for program in ["host", "plugin"] {
-        tunnel.until_idle(program);
-    }
-    // The plugin's connections to its origin end a moment later.
-    let mut last = [0; 2];
-    until("descriptors are closed", || {
-        let now = programs.map(Running::descriptors);
-        std::mem::replace(&mut last, now) == now
-    });
-    programs.map(|program| (program.descriptors(), private_kib(program)))
-}
-
-/// Memory of its own: segment and arena are shared.
-fn private_kib(program: &Running) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid()));
-    let status = status.expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    number.and_then(|number| number.parse().ok()).expect("KiB")
-}
-
-/// xorshift64*, <https://doi.org/10.18637/jss.v008.i14>: the same traffic for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % limit
-    }
-
-    /// Mostly small, seldom large.
-    fn size(&mut self) -> usize {
-        let limit = [200, 5_000, 70_000, 600_000][usize::try_from(self.below(4)).expect("small")];
-        usize::try_from(self.below(limit)).expect("small")
-    }
-}
-
-fn connect(front: &str) -> TcpStream {
-    let socket = TcpStream::connect(front).expect("the host listens");
-    socket.set_nodelay(true).expect("TCP");
-    for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
-        set(&socket, Some(WATCHDOG)).expect("not zero");
-    }
-    socket
-}
-
-/// An answer's body, whose length its head tells.
-fn answer(socket: &mut TcpStream) -> Vec<u8> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        socket.read_exact(&mut byte).expect("an answer");
-        head.extend(byte);
-    }
-    let head = String::from_utf8(head).expect("text").to_lowercase();
-    assert!(head.starts_with("http/1.1 200"), "{head}");
-    let (_, rest) = head.split_once("content-length:").expect("a length");
-    let length = rest.lines().next().expect("a line").trim().parse();
-    let mut body = vec![0; length.expect("a number")];
-    socket.read_exact(&mut body).expect("a body");
-    body
 }
 
 /// Bodies that came back as they were sent, and their bytes.
@@ -136,7 +62,7 @@ fn echo_while(front: &str, seed: u64, echoed: &Echoed, goes_on: impl Fn() -> boo
                         let _ = writer.shutdown(Shutdown::Both);
                     }
                 });
-                (!given_up).then(|| answer(&mut socket))
+                (!given_up).then(|| answer(&mut socket).expect("answered"))
             });
             let Some(read) = read else { break };
             assert!(
@@ -180,12 +106,11 @@ fn echo_through(transport: &str, origin: &str, length: Duration, least: u64) {
     let (echoed, after) = round(length, least, 2000);
     let (bodies, bytes) = (echoed.bodies.into_inner(), echoed.bytes.into_inner());
     eprintln!(
-        "{transport} {origin}: {bodies} bodies right, {:.2} GB each way; descriptors and private \
-         KiB of host and plugin: {before:?} before, {after:?} after",
-        bytes as f64 / 1e9
+        "{transport} {origin}: {bodies} bodies right, {:.2} GB each way; {}",
+        bytes as f64 / 1e9,
+        left(&before, &after)
     );
     assert!(bodies > 0);
-    assert_eq!(before.map(|(open, _)| open), after.map(|(open, _)| open));
     if transport == "ring" {
         assert_eq!(tunnel.counter("host", "tunnel_copied_bytes"), 0);
     }
@@ -210,7 +135,7 @@ fn connect_through(transport: &str, at_once: u64, one_by_one: u64) {
                 socket.write_all(request).expect("taken");
             }
             for socket in &mut sockets {
-                assert_eq!(answer(socket), b"ok");
+                assert_eq!(answer(socket).expect("answered"), b"ok");
             }
         }
         assert_eq!(tunnel.counter("host", "tunnel_tunnels_open"), at_once);
@@ -219,7 +144,7 @@ fn connect_through(transport: &str, at_once: u64, one_by_one: u64) {
         for _ in 0..one_by_one {
             let mut socket = connect(&tunnel.front);
             socket.write_all(request).expect("taken");
-            assert_eq!(answer(&mut socket), b"ok");
+            assert_eq!(answer(&mut socket).expect("answered"), b"ok");
         }
     };
     all_at_once();
@@ -228,10 +153,9 @@ fn connect_through(transport: &str, at_once: u64, one_by_one: u64) {
     one_after_another();
     let after = rest(&tunnel);
     eprintln!(
-        "{transport}: {at_once} at once, {one_by_one} one after another; descriptors and private \
-         KiB of host and plugin: {before:?} before, {after:?} after"
+        "{transport}: {at_once} at once, {one_by_one} one after another; {}",
+        left(&before, &after)
     );
-    assert_eq!(before.map(|(open, _)| open), after.map(|(open, _)| open));
     for program in ["host", "plugin"] {
         assert_eq!(tunnel.counter(program, "tunnel_tunnels_failed"), 0);
         let opened = tunnel.counter(program, "tunnel_tunnels_opened");

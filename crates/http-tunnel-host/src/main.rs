@@ -1,7 +1,7 @@
 //! The client's end of the tunnel.
 #![forbid(unsafe_code)]
 
-use std::{num::NonZeroUsize, process::ExitCode, thread};
+use std::{num::NonZeroUsize, process::ExitCode, thread, time::Duration};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use origin::{process, server::Address};
@@ -22,6 +22,9 @@ struct Options {
     /// Clients connected at a time; more wait to be accepted
     #[arg(long, default_value = "4096", value_name = "N")]
     max_connections: NonZeroUsize,
+    /// Reset clients of which nothing has moved, in either direction, for so long [default: never]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=604_800_000))]
+    idle_timeout_ms: Option<u64>,
     /// Where to serve the counters: unix:PATH, a loopback HOST:PORT, or 'none'
     /// [default: a Unix socket beside --addr]
     #[arg(long, value_name = "ADDR")]
@@ -66,6 +69,7 @@ fn run(options: Options) -> anyhow::Result<()> {
             listen: options.listen,
             admin: options.admin,
             connections_max: options.max_connections.get(),
+            idle_timeout: options.idle_timeout_ms.map(Duration::from_millis),
             threads: relays.get(),
         })
         .await?;

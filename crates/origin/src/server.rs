@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     str::FromStr,
     sync::{
@@ -24,7 +24,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpSocket, UnixListener},
+    net::{TcpListener, TcpSocket, UnixListener, UnixSocket},
 };
 
 /// Where a server listens, or where an upstream is: `HOST:PORT` or `unix:PATH`.
@@ -186,10 +186,17 @@ pub fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(describe),
     }
-    let listener = UnixListener::bind(path).with_context(describe)?;
+    let socket = UnixSocket::new_stream().with_context(describe)?;
+    // Before there is a file, which is made with what the socket has: nobody else can connect in
+    // between, whatever the umask.
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::fchmod(&socket, mode)
+        .map_err(io::Error::from)
+        .and_then(|()| socket.bind(path))
+        .with_context(describe)?;
     // Removed from here on, whatever fails.
     let file = SocketFile::new(path).with_context(describe)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(describe)?;
+    let listener = socket.listen(BACKLOG).with_context(describe)?;
     Ok((listener, file))
 }
 
@@ -260,6 +267,8 @@ impl fmt::Display for Address {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

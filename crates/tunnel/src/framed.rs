@@ -14,6 +14,8 @@
 
 mod arena;
 mod cork;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 mod mux;
 mod outbox;
 mod rapace;
@@ -25,8 +27,9 @@ mod tunnel;
 use std::{fmt, os::fd::OwnedFd, sync::Arc};
 
 use ::rapace::transport::shm::ShmSession;
+use anyhow::Context as _;
+use rustix::fs::{MemfdFlags, SealFlags};
 use tokio::{
-    io::AsyncReadExt,
     net::{TcpStream, UnixStream},
     sync::watch,
 };
@@ -41,7 +44,7 @@ pub(crate) use self::{
     stream::TunnelStream,
     tunnel::Tunnel,
 };
-use crate::counters::Counters;
+use crate::{counters::Counters, local};
 
 /// Longest payload of a stream frame that is accepted, and thus the largest `--chunk-bytes`.
 pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
@@ -64,17 +67,30 @@ pub(crate) struct Segment {
     slots: Slots,
 }
 
+/// A page that is taken away from under a mapping is a SIGBUS.
+const SIZE_SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
+
 impl Segment {
     /// Lays out memory without a name on any file system: it is gone with the last process that
     /// maps it, however that ends. Gives the descriptor that is for the peer.
     pub(crate) fn create(slots: Slots) -> anyhow::Result<(Self, OwnedFd)> {
-        let memory = rustix::fs::memfd_create("tunnel", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let memory = rustix::fs::memfd_create("tunnel", flags)?;
         let mapped = rapace::create_segment(&memory, slots)?;
+        rustix::fs::fcntl_add_seals(&memory, SIZE_SEALS | SealFlags::SEAL)?;
         Ok((Self { mapped, slots }, memory))
     }
 
     /// Maps what the peer has laid out.
+    ///
+    /// # Errors
+    /// If the peer could take pages away, or rapace finds no segment there.
     pub(crate) fn open(memory: &OwnedFd, slots: Slots) -> anyhow::Result<Self> {
+        let seals = rustix::fs::fcntl_get_seals(memory).context("not a memory file")?;
+        anyhow::ensure!(
+            seals.contains(SIZE_SEALS),
+            "the peer's memory file is not sealed against shrinking and growing"
+        );
         Ok(Self {
             mapped: rapace::open_segment(memory)?,
             slots,
@@ -120,8 +136,7 @@ impl FramedPeer {
                 segment: Segment { mapped, slots },
             } => {
                 let (sender, receiver) = rapace::shm_link(mapped, role, slots, counters);
-                // Nothing more is sent on the socket: a read returns when the peer is gone.
-                let peer_left = async move { drop(socket.read(&mut [0]).await) };
+                let peer_left = async move { local::until_closed(&mut socket).await };
                 session
                     .run(sender, Receiver::Shm(receiver), stopped, peer_left)
                     .await

@@ -32,6 +32,8 @@ pub struct HostOptions {
     pub admin: Option<AdminAddress>,
     /// Clients connected at a time; more wait in the listen backlog.
     pub connections_max: usize,
+    /// A client is reset when nothing has moved for so long.
+    pub idle_timeout: Option<Duration>,
     /// On ring, the cores that a session may use: an event loop for every other one, and unless it
     /// is one, a helper on each.
     pub threads: usize,
@@ -230,8 +232,9 @@ impl Host {
             }
             Peer::Ring(socket, links) => {
                 counters.sessions.add(1);
-                let relaying =
-                    RelayOptions::new(self.options.transport.spin_us, self.options.threads);
+                let options = &self.options;
+                let mut relaying = RelayOptions::new(options.transport.spin_us, options.threads);
+                relaying.idle_timeout = options.idle_timeout;
                 let started = |relays| {
                     self.current.send_replace(Some(Attached::Ring(relays)));
                 };
@@ -298,8 +301,9 @@ impl Host {
                     self.counters.clients_refused.add(1);
                     return;
                 };
+                let idle_timeout = self.options.idle_timeout;
                 tunnels.spawn(async move {
-                    tunnel.relay(socket).await;
+                    tunnel.relay(socket, idle_timeout).await;
                     drop(permit);
                 });
             }
@@ -324,6 +328,9 @@ impl Host {
             .expect("never closed")
     }
 }
+
+/// Within the time after which an idle client is reset, so many times is looked.
+pub(crate) const IDLE_LOOKS: u32 = 4;
 
 /// How long the session may take to send what is left, and tunnels to close their sockets.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);

@@ -16,6 +16,8 @@ mod copy;
 pub mod counters;
 mod framed;
 pub mod host;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod local;
 pub mod plugin;
 mod rendezvous;
@@ -23,5 +25,3 @@ mod ring;
 pub mod transport;
 
 pub use framed::Slots;
-#[cfg(any(test, fuzzing))]
-pub use ring::hostile;

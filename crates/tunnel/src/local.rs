@@ -7,6 +7,7 @@ use origin::{
     server::{Address, Listener},
 };
 use tokio::{
+    io::AsyncReadExt,
     net::{TcpStream, UnixStream},
     time::timeout,
 };
@@ -23,6 +24,14 @@ pub(crate) async fn accept(listener: &Listener) -> io::Result<LocalSocket> {
         }
         Listener::Unix(listener, _) => Ok(LocalSocket::Unix(listener.accept().await?.0)),
     }
+}
+
+/// Until the peer at the other end of a socket on which nothing more is sent has gone. What comes
+/// all the same is taken for its end.
+pub(crate) async fn until_closed(socket: &mut UnixStream) {
+    while let Err(error) = socket.read_u8().await
+        && error.kind() == io::ErrorKind::Interrupted
+    {}
 }
 
 /// Connects to an upstream.

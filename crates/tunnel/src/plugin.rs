@@ -234,7 +234,7 @@ impl Plugin {
                 let (address, at_most) = (address.clone(), self.options.connect_timeout);
                 self.tunnels.spawn(async move {
                     match local::connect(&address, at_most).await {
-                        Ok(socket) => tunnel.relay(socket).await,
+                        Ok(socket) => tunnel.relay(socket, None).await,
                         Err(error) => {
                             local::warn_unreachable(&address, error);
                             tunnel.abort();

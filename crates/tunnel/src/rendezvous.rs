@@ -13,6 +13,8 @@
 //! The lines are read byte by byte: what follows them on a stream is rapace's.
 
 mod descriptors;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 
 use std::{
     io,

@@ -13,7 +13,7 @@
 //! in user space. `shm-ring` has the memory and its rules.
 
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub(crate) mod hostile;
 mod lane;
 mod link;
 mod relay;
@@ -32,7 +32,6 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncReadExt,
     net::UnixStream,
     sync::{oneshot, watch},
     task::JoinSet,
@@ -45,6 +44,8 @@ pub(crate) use self::{
     serve::{LaneStream, serve},
     socket::RelaySocket,
 };
+
+use crate::local;
 
 /// Runs relays, each on a thread of its own, until the peer leaves (`Ok`), one fails, or `stopped`
 /// says so.
@@ -63,7 +64,7 @@ pub(crate) async fn run_relays(
     let mut stopping = StopOnDrop(Vec::new());
     for link in links {
         let (upstream, helpers) = (upstream.clone(), helpers.clone());
-        let (relay, event_loop) = Relay::new(link, upstream, options.spin, helpers)?;
+        let (relay, event_loop) = Relay::new(link, upstream, options, helpers)?;
         relays.push(relay.clone());
         stopping.0.push(relay);
         let (ended, end) = oneshot::channel();
@@ -136,8 +137,7 @@ pub(crate) enum Over {
 /// Until the peer has left or `stopped` says so.
 pub(crate) async fn until_over(mut socket: UnixStream, mut stopped: watch::Receiver<bool>) -> Over {
     tokio::select! {
-        // Nothing more is sent on the socket: a read returns when the peer is gone.
-        _ = socket.read_u8() => Over::PeerGone,
+        () = local::until_closed(&mut socket) => Over::PeerGone,
         // An error means that nobody is left who could say so.
         () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => Over::Stopped,
     }

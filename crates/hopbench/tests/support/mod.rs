@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod bench;
+pub(crate) mod traffic;
 pub(crate) mod tunnel;
 
 use std::{

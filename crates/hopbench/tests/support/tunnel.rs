@@ -31,8 +31,8 @@ impl Tunnel {
         plugin_options: &[&str],
     ) -> Self {
         let directory = TempDir::new().expect("a directory");
-        let host = host(transport, directory.path(), host_options);
-        let plugin = plugin(transport, directory.path(), plugin_options);
+        let host = host_command(transport, directory.path(), host_options);
+        let plugin = plugin_command(transport, directory.path(), plugin_options);
         Self::start_commands(directory, host, plugin)
     }
 
@@ -56,14 +56,32 @@ impl Tunnel {
     ) -> Self {
         let directory = TempDir::new().expect("a directory");
         let options = [LOG, "--peer-timeout-ms=1000"];
-        let host = host(transport, directory.path(), &options);
-        let plugin = plugin(
+        let host = host_command(transport, directory.path(), &options);
+        let plugin = plugin_command(
             transport,
             directory.path(),
             &[&options[..], &[origin]].concat(),
         );
         let host = with_open_files(&host, of_host);
         Self::start_commands(directory, host, with_open_files(&plugin, of_plugin))
+    }
+
+    /// Each started by another program, which `under` gives.
+    pub(crate) fn start_under(
+        transport: &str,
+        plugin_options: &[&str],
+        under: impl Fn() -> Command,
+    ) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let wrap = |program: &Command| {
+            let mut wrapped = under();
+            wrapped.arg(program.get_program()).args(program.get_args());
+            wrapped
+        };
+        let host = wrap(&host_command(transport, directory.path(), &[LOG]));
+        let plugin = [plugin_options, &[LOG]].concat();
+        let plugin = wrap(&plugin_command(transport, directory.path(), &plugin));
+        Self::start_commands(directory, host, plugin)
     }
 
     /// What the program says of itself; nothing while it is starting.
@@ -100,11 +118,11 @@ impl Tunnel {
 }
 
 pub(crate) fn start_host(transport: &str, directory: &Path, options: &[&str]) -> Running {
-    Running::start(&mut host(transport, directory, options))
+    Running::start(&mut host_command(transport, directory, options))
 }
 
 pub(crate) fn start_plugin(transport: &str, directory: &Path, options: &[&str]) -> Running {
-    Running::start(&mut plugin(transport, directory, options))
+    Running::start(&mut plugin_command(transport, directory, options))
 }
 
 /// The same program, with so many files that it may have open.
@@ -116,7 +134,7 @@ fn with_open_files(program: &Command, limit: u32) -> Command {
     shell
 }
 
-fn host(transport: &str, directory: &Path, options: &[&str]) -> Command {
+fn host_command(transport: &str, directory: &Path, options: &[&str]) -> Command {
     let mut host = command(bin("http-tunnel-host"));
     host.arg(format!("--transport={transport}"));
     host.arg(format!("--addr={}", directory.join("tunnel").display()));
@@ -124,7 +142,7 @@ fn host(transport: &str, directory: &Path, options: &[&str]) -> Command {
     host
 }
 
-fn plugin(transport: &str, directory: &Path, options: &[&str]) -> Command {
+fn plugin_command(transport: &str, directory: &Path, options: &[&str]) -> Command {
     let mut plugin = command(bin("http-tunnel-plugin"));
     plugin.arg(format!("--transport={transport}"));
     plugin.arg(format!("--addr={}", directory.join("tunnel").display()));

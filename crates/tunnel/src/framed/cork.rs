@@ -146,6 +146,7 @@ impl Corked {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.0.counters.ring_full_stalls.add(1);
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -176,7 +177,11 @@ impl Corked {
                     ahead.end = n.saturating_sub(wanted);
                     return Poll::Ready(Ok(()));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }

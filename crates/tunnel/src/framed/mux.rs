@@ -53,6 +53,8 @@ pub(crate) enum Violation {
     DataAfterEnd,
     #[error("payload length {0} in a descriptor that can't hold it")]
     PayloadLength(u32),
+    #[error("it sends and doesn't read: {0} frames wait for it")]
+    Unread(usize),
 }
 
 /// The tunnels of one session, by number.

@@ -10,7 +10,7 @@ use std::{
     future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
 };
@@ -60,13 +60,16 @@ impl Turn {
 pub(super) struct Outbox<W> {
     state: Mutex<State<W>>,
     writer: AtomicWaker,
+    /// Frames other than data, whose number nothing else bounds; changes only under the lock.
+    control_frames: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct State<W> {
-    /// Credit and openings, which go ahead of data: they are small, and somebody waits for them.
+    /// Credit, which goes ahead of data: it is small, and somebody waits for it.
     urgent: VecDeque<Outgoing>,
-    /// Data, ends and resets, whose order matters within a tunnel.
+    /// The rest. Of one tunnel, its order matters; of all, that openings don't overtake the ends
+    /// that made room for them.
     ordered: VecDeque<Outgoing>,
     data_bytes: usize,
     waiting: VecDeque<Arc<W>>,
@@ -93,7 +96,13 @@ impl<W: Waiting> Outbox<W> {
         Self {
             state: Mutex::new(state),
             writer: AtomicWaker::new(),
+            control_frames: AtomicUsize::new(0),
         }
+    }
+
+    /// Frames that wait, other than data.
+    pub(super) fn control_frames(&self) -> usize {
+        self.control_frames.load(Relaxed)
     }
 
     /// Queues frames. After [`Self::close`] they are dropped.
@@ -104,9 +113,12 @@ impl<W: Waiting> Outbox<W> {
         }
         for frame in frames {
             state.data_bytes += frame.payload.len();
+            self.count_control(&frame, 1);
             match frame.kind {
-                Kind::Credit | Kind::Open => state.urgent.push_back(frame),
-                Kind::Data | Kind::End | Kind::Reset => state.ordered.push_back(frame),
+                Kind::Credit => state.urgent.push_back(frame),
+                Kind::Data | Kind::End | Kind::Open | Kind::Reset => {
+                    state.ordered.push_back(frame);
+                }
             }
         }
         drop(state);
@@ -150,6 +162,7 @@ impl<W: Waiting> Outbox<W> {
             };
         };
         state.data_bytes -= frame.payload.len();
+        self.count_control(&frame, -1);
         let room = DATA_BYTES_MAX.saturating_sub(state.data_bytes);
         // Not one by one: those woken together also read and are sent together.
         if room >= DATA_BYTES_MAX / 2 {
@@ -185,6 +198,13 @@ impl<W: Waiting> Outbox<W> {
         // Whoever was granted room didn't use it: nobody may be left waiting for an idle writer.
         state.grant(usize::MAX);
         Poll::Pending
+    }
+
+    fn count_control(&self, frame: &Outgoing, change: isize) {
+        if frame.kind != Kind::Data {
+            let frames = self.control_frames().wrapping_add_signed(change);
+            self.control_frames.store(frames, Relaxed);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {
@@ -255,9 +275,11 @@ mod tests {
         outbox.push([
             frame(Kind::Data, 1),
             frame(Kind::End, 0),
+            frame(Kind::Open, 0),
             frame(Kind::Credit, 0),
         ]);
-        assert_eq!(kinds(&outbox), [Kind::Credit, Kind::Data, Kind::End]);
+        let in_order = [Kind::Credit, Kind::Data, Kind::End, Kind::Open];
+        assert_eq!(kinds(&outbox), in_order);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    mux::{Flow, Kind, Role, Table},
+    mux::{Flow, Kind, Role, Table, Violation},
     outbox::{Next, Outbox},
     rapace::{Incoming, LinkError, Outgoing, Sender, ShmLink, ShmReceiver, StreamReceiver},
     tunnel::Tunnel,
@@ -78,8 +78,12 @@ impl Session {
         (session, to_connect)
     }
 
-    /// Opens a tunnel to the peer; `None` if the session is over.
+    /// Opens a tunnel to the peer; `None` if the session is over, or so much waits for the peer
+    /// that it must have stopped: clients that come and go would pile up more.
     pub(crate) fn open(&self) -> Option<Arc<Tunnel>> {
+        if self.unread().is_some() {
+            return None;
+        }
         let mut table = self.table();
         let tunnel = table.open(|number| self.make(number))?;
         // Under the lock: openings are sent in the order of their numbers.
@@ -153,6 +157,13 @@ impl Session {
         drop(forgotten);
     }
 
+    /// The frames that wait for the peer, if they are more than one that reads lets come together.
+    fn unread(&self) -> Option<usize> {
+        let frames = self.outbox.control_frames();
+        let most = UNREAD_FRAMES_MAX + UNREAD_TUNNEL_FRAMES_MAX * self.terms.tunnels_max;
+        (frames > most).then_some(frames)
+    }
+
     async fn write(&self, mut sender: Sender) -> Result<(), LinkError> {
         loop {
             match self.outbox.next() {
@@ -219,6 +230,11 @@ impl Session {
     }
 }
 
+/// Frames other than data that may wait for the peer: so many, and so many for each tunnel. Data is
+/// bounded by the outbox.
+const UNREAD_FRAMES_MAX: usize = 65_536;
+const UNREAD_TUNNEL_FRAMES_MAX: usize = 8;
+
 /// How long either end may take for what was said before the other left: it lies in a socket's
 /// buffer or a ring already.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -259,6 +275,9 @@ impl Delivery {
     }
 
     fn add(&mut self, frame: Incoming) -> Result<(), LinkError> {
+        if let Some(frames) = self.session.unread() {
+            return Err(Violation::Unread(frames).into());
+        }
         if frame.kind == Kind::Data {
             let same = self
                 .tunnel

@@ -52,15 +52,18 @@ impl Sink {
             *slice = IoSlice::new(payload);
             used += 1;
         }
-        let result = match self {
-            Self::Tcp(half) => half.try_write_vectored(&slices[..used]),
-            Self::Unix(half) => half.try_write_vectored(&slices[..used]),
-            Self::Backlog => return Ok(0),
-            Self::Closed => return Err(io::ErrorKind::BrokenPipe.into()),
-        };
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            result => result,
+        loop {
+            let result = match self {
+                Self::Tcp(half) => half.try_write_vectored(&slices[..used]),
+                Self::Unix(half) => half.try_write_vectored(&slices[..used]),
+                Self::Backlog => return Ok(0),
+                Self::Closed => return Err(io::ErrorKind::BrokenPipe.into()),
+            };
+            match result.as_ref().map_err(io::Error::kind) {
+                Err(io::ErrorKind::Interrupted) => {}
+                Err(io::ErrorKind::WouldBlock) => return Ok(0),
+                _ => return result,
+            }
         }
     }
 
@@ -115,9 +118,16 @@ impl AsyncRead for Source {
         cx: &mut Context<'_>,
         target: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_read(cx, target),
-            Self::Unix(half) => Pin::new(half).poll_read(cx, target),
+        let this = self.get_mut();
+        loop {
+            let read = match this {
+                Self::Tcp(half) => Pin::new(half).poll_read(cx, target),
+                Self::Unix(half) => Pin::new(half).poll_read(cx, target),
+            };
+            match read {
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
         }
     }
 }

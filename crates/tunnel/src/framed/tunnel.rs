@@ -15,8 +15,12 @@ use std::{
     fmt,
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use atomic_waker::AtomicWaker;
@@ -31,7 +35,7 @@ use super::{
     session::Session,
     socket::{LocalSocket, Sink, Source},
 };
-use crate::copy;
+use crate::{copy, host::IDLE_LOOKS};
 
 pub(crate) struct Tunnel {
     number: u32,
@@ -42,6 +46,8 @@ pub(crate) struct Tunnel {
     outbound: Turn,
     /// Wakes who takes from the backlog.
     inbound_waker: AtomicWaker,
+    /// Bytes that the local connection has given and taken. Orders nothing.
+    moved_bytes: AtomicU64,
 }
 
 /// What goes to the local connection.
@@ -69,23 +75,49 @@ impl Tunnel {
             inbound: Mutex::new(inbound),
             outbound: Turn::default(),
             inbound_waker: AtomicWaker::new(),
+            moved_bytes: AtomicU64::new(0),
         }
     }
 
-    /// Joins the tunnel to `socket` until both directions have ended or one has failed.
-    pub(crate) async fn relay(self: Arc<Self>, socket: LocalSocket) {
+    /// Joins the tunnel to `socket` until both directions have ended or one has failed, or nothing
+    /// has moved for so long.
+    pub(crate) async fn relay(
+        self: Arc<Self>,
+        socket: LocalSocket,
+        idle_timeout: Option<Duration>,
+    ) {
         let (mut source, sink) = socket.split();
         self.inbound().sink = sink;
         let ended = {
             let outbound = self.pump_outbound(&mut source);
             let inbound = std::future::poll_fn(|cx| self.poll_inbound(cx));
-            futures_util::future::try_join(outbound, inbound).await
+            let both = futures_util::future::try_join(outbound, inbound);
+            match idle_timeout {
+                None => both.await.map(drop),
+                Some(limit) => tokio::select! {
+                    ended = both => ended.map(drop),
+                    () = self.until_idle(limit) => Err(io::ErrorKind::TimedOut.into()),
+                },
+            }
         };
         let sink = std::mem::replace(&mut self.inbound().sink, Sink::Closed);
         if let Err(error) = ended {
             tracing::debug!(tunnel = self.number, %error, "tunnel failed");
             self.abort();
             sink.reset_on_close();
+        }
+    }
+
+    /// Until nothing has moved for so long, and at most a quarter longer.
+    async fn until_idle(&self, limit: Duration) {
+        let mut looks = tokio::time::interval(limit / IDLE_LOOKS);
+        let (mut before, mut quiet) = (0, 0);
+        // The first look is at once, and finds that nothing has moved yet.
+        while quiet <= IDLE_LOOKS {
+            looks.tick().await;
+            let now = self.moved_bytes.load(Relaxed);
+            quiet = if now == before { quiet + 1 } else { 0 };
+            before = now;
         }
     }
 
@@ -334,6 +366,7 @@ impl Tunnel {
             }
             flow.send(u32::try_from(length).expect("bounded by credit"));
         }
+        self.moved_bytes.fetch_add(length as u64, Relaxed);
         self.session.counters().bytes_in.add(length);
         let frame_bytes = self.session.frame_bytes();
         self.session.push(std::iter::from_fn(|| {
@@ -360,6 +393,7 @@ impl Tunnel {
         if bytes == 0 {
             return;
         }
+        self.moved_bytes.fetch_add(bytes as u64, Relaxed);
         self.session.counters().bytes_out.add(bytes);
         let credit = self
             .flow()

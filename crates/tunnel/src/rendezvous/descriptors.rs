@@ -26,12 +26,15 @@ pub(super) async fn send_descriptors(
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-        rustix::net::sendmsg(
-            socket,
-            &[IoSlice::new(b"m")],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )?;
+        let mut send = || {
+            rustix::net::sendmsg(
+                socket,
+                &[IoSlice::new(b"m")],
+                &mut ancillary,
+                SendFlags::NOSIGNAL,
+            )
+        };
+        rustix::io::retry_on_intr(&mut send)?;
         Ok(())
     };
     socket.async_io(Interest::WRITABLE, send).await
@@ -48,7 +51,9 @@ pub(super) async fn receive_descriptors(
         let mut byte = [0];
         let mut slices = [IoSliceMut::new(&mut byte)];
         let flags = RecvFlags::CMSG_CLOEXEC;
-        let message = rustix::net::recvmsg(socket, &mut slices, &mut ancillary, flags)?;
+        let message = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(socket, &mut slices, &mut ancillary, flags)
+        })?;
         let has_ended = message.bytes == 0;
         let is_cut = message.flags.contains(ReturnFlags::CTRUNC);
         let mut received = Vec::new();

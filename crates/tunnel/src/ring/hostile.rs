@@ -1,27 +1,28 @@
 //! A peer that writes what it likes into the segment, while connections send and receive.
-//!
-//! For tests, which make its moves up, and for fuzzing, which finds new ones.
 
 use std::{
     fs::File,
     io::Write,
     os::{fd::OwnedFd, unix::fs::FileExt},
-    sync::{Arc, LazyLock},
-    time::Duration,
+    sync::Arc,
 };
 
 use shm_ring::{Arena, Descriptor, MappedWords, ReadySet, Segment, Sender, Side};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    runtime::{Builder, Runtime},
     sync::{oneshot, watch},
     task::JoinSet,
     time::timeout,
 };
 
 use super::*;
-use crate::{counters::Counters, framed::LocalSocket, transport::SpinLimit};
+use crate::{
+    counters::Counters,
+    framed::LocalSocket,
+    hostile::{RUNTIME, WATCHDOG},
+    transport::SpinLimit,
+};
 
 const ARENA_BYTES: usize = 1 << 20;
 const LANES: usize = 4;
@@ -32,15 +33,6 @@ const CONTROL_BYTES: u64 = 8192;
 /// What a move is made from: which, of what kind, where, and a number.
 pub(super) const MOVE_BYTES: usize = 8;
 type Move = [u64; 3];
-
-/// Far beyond what anything here takes: a watchdog, not an assertion.
-const WATCHDOG: Duration = Duration::from_secs(60);
-
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all();
-    builder.build().expect("a runtime")
-});
 
 fn terms() -> Terms {
     Terms::new(1, LANES, Some(8), Some(4))
@@ -136,7 +128,7 @@ impl Hostile {
 }
 
 /// Sends until nobody reads, and reads to the end.
-async fn be_client(socket: UnixStream) {
+pub(crate) async fn be_client(socket: UnixStream) {
     let (mut reader, mut writer) = socket.into_split();
     let sending = tokio::spawn(async move {
         for _ in 0..64 {

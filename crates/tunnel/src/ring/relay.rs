@@ -32,7 +32,7 @@ use super::{
     socket::RelaySocket,
     spin::Spin,
 };
-use crate::{local, transport::SpinLimit};
+use crate::{host::IDLE_LOOKS, local, transport::SpinLimit};
 
 /// Something that stands for a connection as long as it lasts, and does its work when dropped.
 pub(crate) type Guard = Box<dyn Send>;
@@ -59,13 +59,19 @@ pub(crate) struct RelayOptions {
     pub(super) spin: SpinLimit,
     /// Threads for what takes long, each on a core of its own.
     pub(super) helpers: usize,
+    /// A connection is reset when nothing has moved for so long.
+    pub(crate) idle_timeout: Option<Duration>,
 }
 
 impl RelayOptions {
     /// For a session that may use so many cores.
     pub(crate) fn new(spin: SpinLimit, cores: usize) -> Self {
         let helpers = if cores > 1 { cores } else { 0 };
-        Self { spin, helpers }
+        Self {
+            spin,
+            helpers,
+            idle_timeout: None,
+        }
     }
 }
 
@@ -109,6 +115,9 @@ struct Loop {
     waiting: VecDeque<(RelaySocket, Guard)>,
     /// Lanes whose upstream has not answered, by when it must have. Oldest first.
     connecting: VecDeque<(Instant, usize, u64)>,
+    idle_timeout: Option<Duration>,
+    /// When to look for idle connections; `None` while there is none at all.
+    next_look: Option<Instant>,
     /// Set when the peer has gone: until when what it sent may be delivered.
     last_words: Option<Instant>,
     burst: Burst,
@@ -144,7 +153,7 @@ impl Relay {
     pub(crate) fn new(
         link: Arc<Link>,
         upstream: Option<Upstream>,
-        spin: SpinLimit,
+        options: RelayOptions,
         helpers: Arc<Helpers>,
     ) -> io::Result<(Self, impl FnOnce() -> Result<(), LinkError> + Send)> {
         let poll = Poll::new()?;
@@ -165,9 +174,11 @@ impl Relay {
             free: (0..lanes).rev().collect(),
             waiting: VecDeque::new(),
             connecting: VecDeque::new(),
+            idle_timeout: options.idle_timeout,
+            next_look: None,
             last_words: None,
             burst: Burst::default(),
-            spin: Spin::new(spin, &link.counters),
+            spin: Spin::new(options.spin, &link.counters),
             policy: Policy::default(),
             helpers,
             returns: Returns::new(&waker),
@@ -222,6 +233,7 @@ impl Loop {
                 }
             }
             self.give_up_connecting();
+            self.reset_idle();
         }
     }
 
@@ -249,6 +261,7 @@ impl Loop {
     fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
         let next_deadline = self.connecting.front().map(|(deadline, ..)| *deadline);
         let next_deadline = self.last_words.or(next_deadline);
+        let next_deadline = [next_deadline, self.next_look].into_iter().flatten().min();
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let few = self.answers_due <= FEW;
@@ -393,6 +406,9 @@ impl Loop {
         let upstream = self.upstream.as_ref().map(|it| it.address.clone());
         let connection = Connection::new(lane, socket, guard, upstream);
         self.lanes[index] = Use::Open(Box::new(connection));
+        if self.next_look.is_none() {
+            self.next_look = self.look_after(Instant::now());
+        }
         if let Err(error) = registered {
             tracing::warn!(%error, "could not watch a connection");
             self.after(index, Progress::Failed);
@@ -449,6 +465,33 @@ impl Loop {
                 self.after(index, Progress::Failed);
             }
         }
+    }
+
+    fn look_after(&self, now: Instant) -> Option<Instant> {
+        Some(now + self.idle_timeout? / IDLE_LOOKS)
+    }
+
+    /// Resets connections of which nothing has moved for too long.
+    fn reset_idle(&mut self) {
+        let now = match self.next_look {
+            Some(look) if look <= Instant::now() => Instant::now(),
+            _ => return,
+        };
+        let mut are_open = false;
+        for index in 0..self.lanes.len() {
+            match &mut self.lanes[index] {
+                Use::Open(connection) => {
+                    are_open = true;
+                    if connection.is_idle() {
+                        tracing::debug!("a connection is reset: nothing has moved");
+                        self.after(index, Progress::Failed);
+                    }
+                }
+                Use::Lent(_) => are_open = true,
+                Use::Closing(_) | Use::Free => {}
+            }
+        }
+        self.next_look = self.look_after(now).filter(|_| are_open);
     }
 
     fn stop(&mut self) {

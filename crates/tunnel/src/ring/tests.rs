@@ -4,26 +4,14 @@
 //! memory file in between, while connections send and receive.
 
 use super::hostile::{MOVE_BYTES, attack_host, attack_plugin};
+use crate::hostile::{made_up, rounds};
 
 /// Moves in a session.
 const MOVES: usize = 400;
 
-/// Sessions per side; `HOPBENCH_HOSTILE_ROUNDS` for more.
-fn rounds() -> u64 {
-    let text = std::env::var("HOPBENCH_HOSTILE_ROUNDS").ok();
-    text.map_or(60, |text| text.parse().expect("a number"))
-}
-
 /// Moves that are made up.
 fn moves(seed: u64) -> Vec<u8> {
-    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        random ^= random >> 12;
-        random ^= random << 25;
-        random ^= random >> 27;
-        random.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes()[0]
-    };
-    (0..MOVES * MOVE_BYTES).map(|_| next()).collect()
+    made_up(seed, MOVES * MOVE_BYTES)
 }
 
 #[test]

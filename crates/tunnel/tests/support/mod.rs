@@ -162,6 +162,7 @@ impl Rig {
 
     pub(crate) async fn start_host(&mut self) {
         let host = Host::bind(HostOptions {
+            idle_timeout: None,
             transport: self.transport(),
             listen: "127.0.0.1:0".parse().expect("an address"),
             admin: Some(AdminAddress::Nowhere),

@@ -1,0 +1,103 @@
+//! Reading records that somebody else may have written, or damaged.
+
+use serde_json::Value;
+
+use super::Trial;
+
+/// Why a line of `trials.jsonl` is no record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    #[error("'{name}' is {number}, expected a number from 0 to 2^48")]
+    Number { name: String, number: String },
+    #[error("'load.good' is {good}, of {requests} requests")]
+    Good { good: u64, requests: u64 },
+}
+
+/// Far more than anything here can be, in whatever unit; sums and products of such stay finite.
+const NUMBER_MAX: f64 = (1_u64 << 48) as f64;
+
+impl Trial {
+    /// Reads a line of `trials.jsonl`.
+    ///
+    /// # Errors
+    /// If it isn't one, or has figures that no measurement yields.
+    pub fn read(line: &str) -> Result<Self, RecordError> {
+        Self::from_value(serde_json::from_str(line)?)
+    }
+
+    /// Reads a line of `trials.jsonl` that is JSON already.
+    ///
+    /// # Errors
+    /// As those of [`Self::read`].
+    pub fn from_value(value: Value) -> Result<Self, RecordError> {
+        let mut name = Vec::new();
+        if let Some(number) = unmeasured(&value, &mut name) {
+            name.reverse();
+            return Err(RecordError::Number {
+                name: name.join("."),
+                number,
+            });
+        }
+        let trial: Self = serde_json::from_value(value)?;
+        match &trial.load {
+            Some(load) if load.good > load.requests => Err(RecordError::Good {
+                good: load.good,
+                requests: load.requests,
+            }),
+            _ => Ok(trial),
+        }
+    }
+}
+
+/// A number that no measurement yields, if there is one; where it is, backwards.
+fn unmeasured(value: &Value, name: &mut Vec<String>) -> Option<String> {
+    match value {
+        Value::Number(number) => {
+            let is_measured = number
+                .as_f64()
+                .is_some_and(|number| (0.0..=NUMBER_MAX).contains(&number));
+            (!is_measured).then(|| number.to_string())
+        }
+        Value::Object(values) => values.iter().find_map(|(key, value)| {
+            let found = unmeasured(value, name)?;
+            name.push(key.clone());
+            Some(found)
+        }),
+        Value::Array(values) => values.iter().find_map(|value| unmeasured(value, name)),
+        Value::Bool(_) | Value::Null | Value::String(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn figures_that_no_measurement_yields_are_refused_by_name() {
+        let real = include_str!("../../fixtures/run/trials.jsonl");
+        let real: Value = serde_json::from_str(real.lines().next().expect("one")).expect("JSON");
+        Trial::from_value(real.clone()).expect("a real one");
+        let damaged = |pointer: &str, value: Value| {
+            let mut trial = real.clone();
+            *trial.pointer_mut(pointer).expect(pointer) = value;
+            Trial::from_value(trial).expect_err(pointer).to_string()
+        };
+        let expected = ", expected a number from 0 to 2^48";
+        let found = damaged("/load/body_bytes", json!(u64::MAX));
+        assert_eq!(
+            found,
+            format!("'load.body_bytes' is {}{expected}", u64::MAX)
+        );
+        let found = damaged("/processes/0/cpu_us", json!(-1));
+        assert_eq!(found, format!("'processes.cpu_us' is -1{expected}"));
+        let found = damaged("/load/good", json!(1_000_000_000));
+        assert!(
+            found.starts_with("'load.good' is 1000000000, of "),
+            "{found}"
+        );
+    }
+}

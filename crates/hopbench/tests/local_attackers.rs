@@ -1,0 +1,143 @@
+//! Goal: another user of this machine can't join a tunnel, read its counters, or make a program
+//! use or remove what it was not given.
+//! Method: real processes; one of them as another user, where the test may start such a one.
+
+mod support;
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _, symlink},
+        net::UnixListener,
+        process::CommandExt as _,
+    },
+    path::Path,
+};
+
+use support::{
+    Running, bin, command,
+    tunnel::{TRANSPORTS, start_host, start_plugin},
+};
+use tempfile::TempDir;
+
+/// Who has no rights on most systems.
+const NOBODY: u32 = 65_534;
+
+#[test]
+fn sockets_are_of_their_user_alone_whatever_the_umask() {
+    for transport in TRANSPORTS {
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().display();
+        // What is made without asking for a mode is open to all.
+        let start = |program: &str, options: &str| {
+            let mut shell = command("sh");
+            let program = bin(program);
+            let script = format!(
+                "umask 0; exec '{}' --transport={transport} --addr='{path}/tunnel' {options}",
+                program.display()
+            );
+            Running::start(shell.args(["-c", &script]))
+        };
+        let host = start("http-tunnel-host", &format!("--listen='unix:{path}/front'"));
+        host.line("listening on ");
+        let _plugin = start("http-tunnel-plugin", "--origin=in-process");
+        let front = format!("unix:{path}/front");
+        support::until("it is served", || {
+            support::get(&front, "/small").is_ok_and(|answer| answer.ends_with("ok"))
+        });
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory.path()).expect("a directory") {
+            let entry = entry.expect("readable");
+            let metadata = entry.metadata().expect("it is there");
+            assert!(metadata.file_type().is_socket(), "{transport}: {entry:?}");
+            let mode = metadata.permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{transport}: {entry:?}");
+            names.push(entry.file_name());
+        }
+        names.sort();
+        let expected = [
+            "front",
+            "tunnel",
+            "tunnel.host-admin",
+            "tunnel.plugin-admin",
+        ];
+        assert_eq!(names, expected, "{transport}");
+    }
+}
+
+/// Lays something at a path; another may be used as well.
+type Lay = fn(&Path, &Path);
+
+/// The directory may be another user's, who puts there what is to be used or removed instead.
+#[test]
+fn what_lies_in_the_way_is_neither_used_nor_removed() {
+    let lay: [(&str, Lay); 4] = [
+        ("a file", |at, _| fs::write(at, "mine").expect("writable")),
+        ("a directory", |at, _| fs::create_dir(at).expect("writable")),
+        ("a link to a file", |at, other| {
+            fs::write(other, "mine").expect("writable");
+            symlink(other, at).expect("writable");
+        }),
+        ("a link to a socket", |at, other| {
+            drop(UnixListener::bind(other).expect("a free name"));
+            symlink(other, at).expect("writable");
+        }),
+    ];
+    for transport in TRANSPORTS {
+        for place in ["tunnel", "tunnel.host-admin"] {
+            for (what, lay) in lay {
+                let directory = TempDir::new().expect("a directory");
+                let (at, other) = (directory.path().join(place), directory.path().join("other"));
+                lay(&at, &other);
+                let before = fs::symlink_metadata(&at).expect("laid").file_type();
+                let host = start_host(transport, directory.path(), &[]);
+                let (status, _, errors) = host.wait();
+                assert_eq!(status.code(), Some(4), "{transport}, {what}: {errors}");
+                assert!(
+                    errors.contains("no socket"),
+                    "{transport}, {what}: {errors}"
+                );
+                assert!(errors.contains(place), "{transport}, {what}: {errors}");
+                let after = fs::symlink_metadata(&at).expect("still there").file_type();
+                assert_eq!(before, after, "{transport}, {what}");
+                assert!(!what.starts_with("a link") || other.exists(), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_of_another_user_is_refused_by_name() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root may start a program as another user");
+        return;
+    }
+    for transport in TRANSPORTS {
+        let directory = TempDir::new().expect("a directory");
+        let everybody = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(directory.path(), everybody.clone()).expect("ours");
+        // Where the other user can reach it.
+        let program = directory.path().join("http-tunnel-host");
+        fs::copy(bin("http-tunnel-host"), &program).expect("room");
+        fs::set_permissions(&program, everybody).expect("ours");
+        let mut host = command(&program);
+        host.uid(NOBODY).gid(NOBODY).current_dir("/");
+        host.arg(format!("--transport={transport}"));
+        host.arg(format!(
+            "--addr={}",
+            directory.path().join("tunnel").display()
+        ));
+        host.arg("--listen=127.0.0.1:0");
+        let mut host = Running::start(&mut host);
+        host.line("listening on ");
+        // Root's: the file's mode doesn't keep it out.
+        let options = ["--peer-timeout-ms=500"];
+        let options = [&options[..], &["--origin=in-process"]].concat();
+        let plugin = start_plugin(transport, directory.path(), &options);
+        let (status, _, errors) = plugin.wait();
+        assert_eq!(status.code(), Some(4), "{transport}: {errors}");
+        host.error_line("refused a peer of user 0");
+        assert!(!host.has_ended(), "{transport}: the host goes on");
+        host.kill();
+    }
+}

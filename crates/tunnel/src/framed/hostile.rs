@@ -1,0 +1,221 @@
+//! A peer that sends frames as it likes, or what is none.
+
+use std::{pin::pin, sync::Arc};
+
+use ::rapace::{Frame, FrameFlags, MsgDescHot, Transport};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{
+    FramedPeer, LinkError, LocalSocket, Role, Session, Terms,
+    mux::{Kind, Violation},
+};
+use crate::{
+    counters::Counters,
+    hostile::{RUNTIME, WATCHDOG},
+    ring::hostile::be_client,
+};
+
+const TUNNELS: usize = 4;
+const WINDOW_BYTES: u32 = 8192;
+const FRAME_BYTES: usize = 2048;
+
+/// What a frame is made from.
+pub(crate) const MOVE_BYTES: usize = 8;
+
+/// Sends what `moves` say to one end of a session. Whether what was wrong was noticed.
+///
+/// The first byte says which end, and whether frames are sent or bytes that may be none.
+///
+/// # Panics
+/// If that end panics, hangs, or keeps a tunnel or a client waiting.
+pub fn attack_session(moves: &[u8]) -> bool {
+    RUNTIME.block_on(attack(Vec::from(moves)))
+}
+
+async fn attack(moves: Vec<u8>) -> bool {
+    let Some((how, moves)) = moves.split_first() else {
+        return false;
+    };
+    let role = if how & 1 == 0 {
+        Role::Opener
+    } else {
+        Role::Acceptor
+    };
+    let counters = Arc::new(Counters::default());
+    let terms = Terms {
+        role,
+        frame_bytes: FRAME_BYTES,
+        window_bytes: WINDOW_BYTES,
+        peer_window_bytes: WINDOW_BYTES,
+        tunnels_max: TUNNELS,
+    };
+    let (session, mut opened) = Session::new(terms, counters.clone());
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let mut tunnels = JoinSet::new();
+    let mut clients = JoinSet::new();
+    if role == Role::Opener {
+        for _ in 0..TUNNELS {
+            let (near, far) = UnixStream::pair().expect("sockets");
+            let tunnel = session.open().expect("not over");
+            tunnels.spawn(tunnel.relay(LocalSocket::Unix(near), None));
+            clients.spawn(be_client(far));
+        }
+    }
+    let running = tokio::spawn({
+        let (session, counters) = (session.clone(), counters.clone());
+        async move {
+            let (_stop, stopped) = watch::channel(false);
+            let peer = FramedPeer::Unix(ours);
+            let mut running = pin!(peer.run(&session, role, &counters, stopped));
+            let ended = loop {
+                tokio::select! {
+                    ended = &mut running => break ended,
+                    Some(tunnel) = opened.recv() => {
+                        let (near, far) = UnixStream::pair().expect("sockets");
+                        tunnels.spawn(tunnel.relay(LocalSocket::Unix(near), None));
+                        clients.spawn(be_server(far));
+                    }
+                }
+            };
+            opened.close();
+            while let Ok(tunnel) = opened.try_recv() {
+                tunnel.abort();
+            }
+            (ended, tunnels, clients)
+        }
+    });
+    match how & 2 {
+        0 => send_frames(theirs, role, moves).await,
+        _ => send_bytes(theirs, moves).await,
+    }
+    let ended = timeout(WATCHDOG, running).await.expect("it ends");
+    let (ended, tunnels, clients) = ended.expect("no panic");
+    let told = timeout(WATCHDOG, async {
+        tunnels.join_all().await;
+        clients.join_all().await;
+    });
+    assert!(told.await.is_ok(), "a tunnel was kept waiting");
+    drop(session);
+    assert_eq!(counters.tunnels_open.get(), 0);
+    matches!(ended, Err(LinkError::Violation(_)))
+}
+
+/// Sends back what it gets, until somebody ends it.
+async fn be_server(socket: UnixStream) {
+    let (mut reader, mut writer) = socket.into_split();
+    // A reset is an end, too.
+    let _ = tokio::io::copy(&mut reader, &mut writer).await;
+}
+
+async fn send_bytes(socket: UnixStream, bytes: &[u8]) {
+    let (mut reader, mut writer) = socket.into_split();
+    let reading = tokio::spawn(async move { reader.read_to_end(&mut Vec::new()).await });
+    // It may have been enough before the last one.
+    let _ = writer.write_all(bytes).await;
+    drop(writer);
+    let read = timeout(WATCHDOG, reading).await.expect("it ends");
+    drop(read.expect("no panic"));
+}
+
+async fn send_frames(socket: UnixStream, role: Role, moves: &[u8]) {
+    let transport = Transport::stream(socket);
+    let reader = transport.clone();
+    let reading = tokio::spawn(async move { while reader.recv_frame().await.is_ok() {} });
+    let (mut sequence, mut next) = (0, 1);
+    for bytes in moves.chunks_exact(MOVE_BYTES) {
+        let bytes = bytes.try_into().expect("so many");
+        let frame = frame(bytes, role, &mut sequence, &mut next);
+        if transport.send_frame(frame).await.is_err() {
+            break;
+        }
+    }
+    reading.abort();
+    // Its half of the socket goes with it.
+    drop(reading.await);
+}
+
+/// Mostly a frame that the rules allow.
+fn frame(bytes: [u8; MOVE_BYTES], role: Role, sequence: &mut u64, next: &mut u32) -> Frame {
+    let [what, tunnel, value @ .., length0, length1, odd] = bytes;
+    let kind = match (what % 8, role) {
+        (0, Role::Acceptor) => Kind::Open,
+        (0 | 1, _) => Kind::Credit,
+        (2, _) => Kind::End,
+        (3, _) => Kind::Reset,
+        _ => Kind::Data,
+    };
+    let mut descriptor = MsgDescHot::new();
+    descriptor.flags = FrameFlags::from_bits_truncate(u32::from(odd));
+    descriptor.method_id = if odd == 255 { 9 } else { kind as u32 };
+    descriptor.msg_id = *sequence + u64::from(odd == 254);
+    *sequence += 1;
+    descriptor.channel_id = if kind == Kind::Open && tunnel < 250 {
+        *next += 1;
+        *next - 1
+    } else {
+        // One of those that there are, and seldom another one.
+        u32::from(tunnel) % 6
+    };
+    let value = value
+        .iter()
+        .fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+    descriptor.credit_grant = if what < 128 { value % 2048 } else { value << 8 };
+    if kind != Kind::Data {
+        return Frame::new(descriptor);
+    }
+    let length = usize::from(u16::from_le_bytes([length0, length1]));
+    let length = if what < 250 { length % 512 } else { length };
+    Frame::with_bytes(descriptor, vec![7; length].into())
+}
+
+#[test]
+fn either_end_outlives_whatever_its_peer_sends() {
+    use crate::hostile::{made_up, rounds};
+    let noticed = (0..rounds()).filter(|seed| {
+        let mut moves = made_up(*seed, 1 + 100 * MOVE_BYTES);
+        moves[0] = u8::try_from(seed % 4).expect("little");
+        attack_session(&moves)
+    });
+    assert!(noticed.count() > 0, "nothing that was sent was wrong");
+}
+
+#[test]
+fn a_peer_that_opens_tunnels_and_does_not_read_is_not_kept() {
+    let ended = RUNTIME.block_on(async {
+        let counters = Arc::new(Counters::default());
+        let terms = Terms {
+            role: Role::Acceptor,
+            frame_bytes: FRAME_BYTES,
+            window_bytes: WINDOW_BYTES,
+            peer_window_bytes: WINDOW_BYTES,
+            tunnels_max: TUNNELS,
+        };
+        let (session, _opened) = Session::new(terms, counters.clone());
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let (_stop, stopped) = watch::channel(false);
+        let running = tokio::spawn(async move {
+            let peer = FramedPeer::Unix(ours);
+            peer.run(&session, Role::Acceptor, &counters, stopped).await
+        });
+        let transport = Transport::stream(theirs);
+        let (mut sequence, mut next) = (0, 1);
+        // Each is one too many, and reset. Nobody reads that.
+        while transport
+            .send_frame(frame([0; 8], Role::Acceptor, &mut sequence, &mut next))
+            .await
+            .is_ok()
+        {}
+        timeout(WATCHDOG, running).await.expect("it ends")
+    });
+    let ended = ended.expect("no panic").expect_err("it was noticed");
+    let LinkError::Violation(violation) = ended else {
+        panic!("{ended}");
+    };
+    assert!(matches!(violation, Violation::Unread(_)), "{violation}");
+}

@@ -1,0 +1,6 @@
+//! What a load generator prints.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|text: &[u8]| {
+    hopbench::fuzzing::read_load(text);
+});
