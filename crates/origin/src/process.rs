@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use rustix::io::Errno;
+use rustix::{io::Errno, process::Signal};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
@@ -72,6 +72,9 @@ pub fn runtime(name: &str, threads: Option<NonZeroUsize>) -> io::Result<Runtime>
 pub fn stop_requested(with_stdin: bool) -> io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Memory that is larger than a file may be ends the process, unless this is caught: then it is
+    // an error like any other.
+    signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
     let (closing, closed) = tokio::sync::oneshot::channel();
     if with_stdin {
         // A thread of its own: the runtime would wait for a blocked read when it shuts down.
@@ -117,18 +120,18 @@ pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
 /// Beyond what any machine has use for.
 const THREADS_MAX: usize = 1024;
 
-/// An error with its causes, and what to do where there are too few open files.
+/// An error with its causes, and what to do where a limit of this process is too low.
 pub fn with_remedy(error: &anyhow::Error) -> String {
-    let files_max = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
-    let is_exhausted = error
+    let mut causes = error
         .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| files_max.contains(&error.raw_os_error()));
-    let remedy = match is_exhausted {
-        true => "; raise the limit of open files with 'ulimit -n'",
-        false => "",
-    };
-    format!("{error:#}{remedy}")
+        .filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    let remedy = causes.find_map(|cause| match Errno::from_raw_os_error(cause) {
+        Errno::MFILE | Errno::NFILE => Some("; raise the limit of open files with 'ulimit -n'"),
+        Errno::NOMEM => Some("; raise the limit of memory with 'ulimit -v', or ask for less"),
+        Errno::FBIG => Some("; raise the limit of a file's size with 'ulimit -f'"),
+        _ => None,
+    });
+    format!("{error:#}{}", remedy.unwrap_or_default())
 }
 
 /// Prints an error with its causes on one line, and gives the exit code.

@@ -93,7 +93,12 @@ impl Random {
 
     /// Mostly small, seldom large.
     pub(crate) fn size(&mut self) -> usize {
-        let limit = [200, 5_000, 70_000, 600_000][usize::try_from(self.below(4)).expect("small")];
+        let limit = match self.below(16) {
+            0..8 => 200,
+            8..13 => 5_000,
+            13..15 => 70_000,
+            _ => 600_000,
+        };
         usize::try_from(self.below(limit)).expect("small")
     }
 }

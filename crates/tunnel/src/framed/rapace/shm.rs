@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use rapace::{
     Frame, Transport, TransportError,
     transport::shm::{
@@ -85,13 +86,12 @@ pub(in crate::framed) fn create_segment(
         slot_count: slots.count,
     };
     ShmSession::create_file(descriptor_path(memory), config)
-        .map_err(|error| anyhow::anyhow!("could not lay out the shared memory: {error}"))
+        .context("could not lay out the shared memory")
 }
 
 /// Maps the segment that the peer has laid out.
 pub(in crate::framed) fn open_segment(memory: &OwnedFd) -> anyhow::Result<Arc<ShmSession>> {
-    ShmSession::open_file_auto(descriptor_path(memory))
-        .map_err(|error| anyhow::anyhow!("could not map the shared memory: {error}"))
+    ShmSession::open_file_auto(descriptor_path(memory)).context("could not map the shared memory")
 }
 
 /// Makes a shared-memory link of a mapped segment.
