@@ -74,7 +74,7 @@ pub fn stop_requested(with_stdin: bool) -> io::Result<impl Future<Output = ()> +
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Memory that is larger than a file may be ends the process, unless this is caught: then it is
     // an error like any other.
-    signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
+    drop(signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?);
     let (closing, closed) = tokio::sync::oneshot::channel();
     if with_stdin {
         // A thread of its own: the runtime would wait for a blocked read when it shuts down.

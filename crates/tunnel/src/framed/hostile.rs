@@ -11,10 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    FramedPeer, LinkError, LocalSocket, Role, Session, Terms,
-    mux::{Kind, Violation},
-};
+use super::{FramedPeer, LinkError, LocalSocket, Role, Session, Terms, mux::Kind};
 use crate::{
     counters::Counters,
     hostile::{RUNTIME, WATCHDOG},
@@ -174,48 +171,53 @@ fn frame(bytes: [u8; MOVE_BYTES], role: Role, sequence: &mut u64, next: &mut u32
     Frame::with_bytes(descriptor, vec![7; length].into())
 }
 
-#[test]
-fn either_end_outlives_whatever_its_peer_sends() {
+#[cfg(test)]
+mod tests {
+    use super::{super::mux::Violation, *};
     use crate::hostile::{made_up, rounds};
-    let noticed = (0..rounds()).filter(|seed| {
-        let mut moves = made_up(*seed, 1 + 100 * MOVE_BYTES);
-        moves[0] = u8::try_from(seed % 4).expect("little");
-        attack_session(&moves)
-    });
-    assert!(noticed.count() > 0, "nothing that was sent was wrong");
-}
 
-#[test]
-fn a_peer_that_opens_tunnels_and_does_not_read_is_not_kept() {
-    let ended = RUNTIME.block_on(async {
-        let counters = Arc::new(Counters::default());
-        let terms = Terms {
-            role: Role::Acceptor,
-            frame_bytes: FRAME_BYTES,
-            window_bytes: WINDOW_BYTES,
-            peer_window_bytes: WINDOW_BYTES,
-            tunnels_max: TUNNELS,
-        };
-        let (session, _opened) = Session::new(terms, counters.clone());
-        let (ours, theirs) = UnixStream::pair().expect("sockets");
-        let (_stop, stopped) = watch::channel(false);
-        let running = tokio::spawn(async move {
-            let peer = FramedPeer::Unix(ours);
-            peer.run(&session, Role::Acceptor, &counters, stopped).await
+    #[test]
+    fn either_end_outlives_whatever_its_peer_sends() {
+        let noticed = (0..rounds()).filter(|seed| {
+            let mut moves = made_up(*seed, 1 + 100 * MOVE_BYTES);
+            moves[0] = u8::try_from(seed % 4).expect("little");
+            attack_session(&moves)
         });
-        let transport = Transport::stream(theirs);
-        let (mut sequence, mut next) = (0, 1);
-        // Each is one too many, and reset. Nobody reads that.
-        while transport
-            .send_frame(frame([0; 8], Role::Acceptor, &mut sequence, &mut next))
-            .await
-            .is_ok()
-        {}
-        timeout(WATCHDOG, running).await.expect("it ends")
-    });
-    let ended = ended.expect("no panic").expect_err("it was noticed");
-    let LinkError::Violation(violation) = ended else {
-        panic!("{ended}");
-    };
-    assert!(matches!(violation, Violation::Unread(_)), "{violation}");
+        assert!(noticed.count() > 0, "nothing that was sent was wrong");
+    }
+
+    #[test]
+    fn a_peer_that_opens_tunnels_and_does_not_read_is_not_kept() {
+        let ended = RUNTIME.block_on(async {
+            let counters = Arc::new(Counters::default());
+            let terms = Terms {
+                role: Role::Acceptor,
+                frame_bytes: FRAME_BYTES,
+                window_bytes: WINDOW_BYTES,
+                peer_window_bytes: WINDOW_BYTES,
+                tunnels_max: TUNNELS,
+            };
+            let (session, _opened) = Session::new(terms, counters.clone());
+            let (ours, theirs) = UnixStream::pair().expect("sockets");
+            let (_stop, stopped) = watch::channel(false);
+            let running = tokio::spawn(async move {
+                let peer = FramedPeer::Unix(ours);
+                peer.run(&session, Role::Acceptor, &counters, stopped).await
+            });
+            let transport = Transport::stream(theirs);
+            let (mut sequence, mut next) = (0, 1);
+            // Each is one too many, and reset. Nobody reads that.
+            while transport
+                .send_frame(frame([0; 8], Role::Acceptor, &mut sequence, &mut next))
+                .await
+                .is_ok()
+            {}
+            timeout(WATCHDOG, running).await.expect("it ends")
+        });
+        let ended = ended.expect("no panic").expect_err("it was noticed");
+        let LinkError::Violation(violation) = ended else {
+            panic!("{ended}");
+        };
+        assert!(matches!(violation, Violation::Unread(_)), "{violation}");
+    }
 }
