@@ -15,7 +15,8 @@ use tempfile::TempDir;
 fn under(limit: &str, program: &str, transport: &str, directory: &Path, more: &str) -> Running {
     let (program, address) = (bin(program), directory.join("tunnel"));
     let script = format!(
-        "ulimit {limit}; exec '{}' --transport={transport} --addr='{}' --peer-timeout-ms=700 {more}",
+        "ulimit {limit}; exec '{}' --transport={transport} --addr='{}' --peer-timeout-ms=700 \
+         {more}",
         program.display(),
         address.display()
     );
