@@ -320,3 +320,28 @@ fn idle_clients_are_reset_and_busy_ones_are_not() {
         }
     });
 }
+
+/// Of several event loops, one may be full while others have room.
+#[test]
+fn a_place_that_is_free_is_used_whichever_event_loop_has_it() {
+    for transport in TRANSPORTS {
+        let options = ["--max-connections=4", "--threads=4"];
+        let tunnel = Tunnel::start_with(transport, &options, &["--origin=in-process"]);
+        let ask = || {
+            let mut socket = connect(&tunnel.front);
+            socket.write_all(REQUEST).expect("taken");
+            assert_eq!(answer(&mut socket).expect("answered"), b"ok");
+            socket
+        };
+        let mut kept: Vec<TcpStream> = (0..4).map(|_| ask()).collect();
+        // Whichever way they were dealt out, these leave some loop with more than the others.
+        for stay in [[0, 2], [0, 1], [1, 2]] {
+            let mut number = 0;
+            kept.retain(|_| {
+                number += 1;
+                stay.contains(&(number - 1))
+            });
+            kept.extend([ask(), ask()]);
+        }
+    }
+}

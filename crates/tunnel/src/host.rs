@@ -20,7 +20,7 @@ use crate::{
     local,
     rendezvous::{Bounds, Newcomer, Peer, PeerListener},
     ring::{self, RelayOptions, RelaySocket, Relays},
-    transport::TransportOptions,
+    transport::{TransportKind, TransportOptions},
 };
 
 /// How a host is to run.
@@ -266,7 +266,7 @@ impl Host {
         // Until the first plugin is there, clients wait in the listen backlog. Fails only without a
         // sender, which is `self`.
         let _ = self.current.subscribe().wait_for(Option::is_some).await;
-        let connections = Arc::new(Semaphore::new(self.options.connections_max));
+        let connections = Arc::new(Semaphore::new(self.connections_max()));
         loop {
             let permit = self.permit(&connections).await;
             let socket = match local::accept(&self.clients).await {
@@ -313,6 +313,20 @@ impl Host {
                 }
                 Err(error) => tracing::warn!("could not carry a client: {error}"),
             },
+        }
+    }
+
+    /// Clients that may be connected at a time: one that is let in has a lane.
+    fn connections_max(&self) -> usize {
+        let options = &self.options;
+        let most = options.connections_max;
+        match options.transport.transport {
+            TransportKind::Ring => {
+                let shards = options.threads.div_ceil(2);
+                let terms = options.transport.ring_terms(shards, most);
+                terms.connections_max().min(most)
+            }
+            TransportKind::Shm | TransportKind::Stream => most,
         }
     }
 

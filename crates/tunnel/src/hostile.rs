@@ -3,7 +3,10 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+};
 
 pub use crate::{
     framed::hostile::attack_session,
@@ -17,7 +20,11 @@ pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
 pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(2).enable_all();
-    builder.build().expect("a runtime")
+    let runtime = builder.build().expect("a runtime");
+    // What Rust's own beginning of a program does, which a fuzzer's hasn't: writing to a peer that
+    // has gone is an error, and not this process's end.
+    runtime.block_on(async { drop(signal(SignalKind::pipe()).expect("a handler")) });
+    runtime
 });
 
 /// Moves that are made up, of so many bytes: xorshift64*, the same for the same seed.

@@ -23,13 +23,7 @@ mod spin;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::{sync::Arc, thread};
 
 use tokio::{
     net::UnixStream,
@@ -105,25 +99,25 @@ pub(crate) async fn run_relays(
     }
 }
 
-/// The relays of a session; clients go to one after the other.
+/// The relays of a session.
 #[derive(Clone, Debug)]
 pub(crate) struct Relays {
     relays: Arc<[Relay]>,
-    next: Arc<AtomicUsize>,
 }
 
 impl Relays {
     fn new(relays: Vec<Relay>) -> Self {
         Self {
             relays: relays.into(),
-            next: Arc::default(),
         }
     }
 
-    /// Gives a client to the next relay.
+    /// Gives a client to the relay that has the fewest: each has only so many lanes, and a client
+    /// must not wait at one for what is free at another.
     pub(crate) fn give(&self, socket: RelaySocket, guard: Guard) {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        self.relays[next % self.relays.len()].tell(Incoming::Client(socket, guard));
+        if let Some(relay) = self.relays.iter().min_by_key(|relay| relay.clients()) {
+            relay.tell(Incoming::Client(socket, relay.counted(guard)));
+        }
     }
 }
 

@@ -81,7 +81,8 @@ pub(crate) enum LinkError {
 }
 
 impl Terms {
-    /// For so many connections, with other sizes than the usual where they are given.
+    /// For so many connections, as far as there can be so many lanes, on at least so many links;
+    /// with other sizes than the usual where they are given.
     pub(crate) fn new(
         shards: usize,
         connections_max: usize,
@@ -89,6 +90,7 @@ impl Terms {
         kib: Option<u32>,
     ) -> Self {
         let bytes = kib.map(|kib| kib * 1024);
+        let shards = shards.max(connections_max.div_ceil(LANES_MAX));
         let shards = shards.clamp(1, SHARDS_MAX);
         Self {
             shards,
@@ -97,6 +99,11 @@ impl Terms {
             inbound_bytes: bytes.unwrap_or(INBOUND_BYTES),
             outbound_bytes: bytes.unwrap_or(OUTBOUND_BYTES),
         }
+    }
+
+    /// Connections that there are lanes for.
+    pub(crate) fn connections_max(self) -> usize {
+        self.shards * self.lanes
     }
 
     /// Whether this end can do as the host says.
@@ -231,6 +238,24 @@ impl Link {
                 end: u64::from(offset) + u64::from(length),
                 limit: 0,
             }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_lane_for_each_connection_that_is_let_in() {
+        for shards in [1, 2, 16] {
+            for connections in [1, 2, 4096, 4097, 10_000, 65_536] {
+                let terms = Terms::new(shards, connections, None, None);
+                assert!(terms.connections_max() >= connections, "{terms:?}");
+                assert!(terms.lanes <= LANES_MAX, "{terms:?}");
+            }
+            let terms = Terms::new(shards, 1_000_000, None, None);
+            assert_eq!(terms.connections_max(), SHARDS_MAX * LANES_MAX);
         }
     }
 }

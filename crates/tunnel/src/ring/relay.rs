@@ -12,7 +12,11 @@ use std::{
     collections::VecDeque,
     fmt, io,
     os::fd::{AsFd, AsRawFd},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -52,6 +56,14 @@ pub(crate) enum Incoming {
 pub(crate) struct Relay {
     incoming: mpsc::Sender<Incoming>,
     waker: Arc<Waker>,
+    /// That it was given and has not ended. Orders nothing.
+    clients: Arc<AtomicUsize>,
+}
+
+/// One of a relay's clients.
+struct Counted {
+    _guard: Guard,
+    clients: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -190,8 +202,23 @@ impl Relay {
         let relay = Self {
             incoming: sender,
             waker,
+            clients: Arc::default(),
         };
         Ok((relay, move || event_loop.run()))
+    }
+
+    /// Clients that it has, those that wait for a lane included.
+    pub(super) fn clients(&self) -> usize {
+        self.clients.load(Relaxed)
+    }
+
+    /// A guard that counts its client as one of this relay's.
+    pub(super) fn counted(&self, guard: Guard) -> Guard {
+        self.clients.fetch_add(1, Relaxed);
+        Box::new(Counted {
+            _guard: guard,
+            clients: self.clients.clone(),
+        })
     }
 
     /// Tells the loop; nothing happens if it has ended.
@@ -201,6 +228,12 @@ impl Relay {
         {
             tracing::warn!(%error, "could not wake the relay");
         }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.clients.fetch_sub(1, Relaxed);
     }
 }
 
