@@ -154,12 +154,16 @@ fn kill_again_and_again(transport: &str, victim: &str, kills: u64) {
         after.descriptors <= before.descriptors,
         "{before:?} {after:?}"
     );
-    assert!(after.threads <= before.threads, "{before:?} {after:?}");
+    let threads_max = before.threads + POOL_THREADS;
+    assert!(after.threads <= threads_max, "{before:?} {after:?}");
     let names = ["tunnel", "tunnel.host-admin", "tunnel.plugin-admin"].map(PathBuf::from);
     assert_eq!(files(&tunnel), BTreeSet::from(names), "files are left");
 }
 
 const WARM_UP_KILLS: u64 = 3;
+
+/// That a pool may have started meanwhile, and keeps for a while.
+const POOL_THREADS: usize = 2;
 
 struct StopOnDrop<'a>(&'a Traffic);
 

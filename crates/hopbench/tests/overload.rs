@@ -49,16 +49,20 @@ fn a_storm_of_connections_is_served_in_turn() {
         let before = rest(&tunnel);
         thread::scope(|scope| {
             for _ in 0..THREADS {
-                scope.spawn(|| {
-                    let mut sockets: Vec<TcpStream> = Vec::new();
+                let (opened, sockets) = mpsc::channel::<TcpStream>();
+                let front = &tunnel.front;
+                scope.spawn(move || {
                     for _ in 0..storm.div_ceil(THREADS) {
-                        let mut socket = connect(&tunnel.front);
+                        let mut socket = connect(front);
                         let request =
                             b"GET /small HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
                         socket.write_all(request).expect("taken");
-                        sockets.push(socket);
+                        opened.send(socket).expect("somebody reads");
                     }
-                    // A place is free again once its client has closed, too.
+                });
+                // More than the listen backlog holds are opened only as others are answered. A
+                // place is free again once its client has closed, too.
+                scope.spawn(move || {
                     for mut socket in sockets {
                         assert_eq!(answer(&mut socket).expect("answered"), b"ok");
                     }
