@@ -195,7 +195,7 @@ fn without_knee(selection: &Selection) -> Vec<String> {
     loads.collect()
 }
 
-const INTERRUPTED: &str = "interrupted; what is finished is kept";
+pub(crate) const INTERRUPTED: &str = "interrupted; what is finished is kept";
 
 /// A run that was interrupted before its first trial.
 fn interrupted(run_dir: RunDir, manifest: Manifest, silent: bool) -> anyhow::Result<Measured> {

@@ -252,17 +252,13 @@ impl<'a> Live<'a> {
             }
         }
         let (status, output) = child.take_output().map_err(harness)?;
-        let load = if status.success() {
-            serde_json::from_str(&output).ok()
-        } else {
-            None
+        let load = match status.success() {
+            true => Load::read(&output).map_err(|error| format!("printed no result: {error}")),
+            false => Err(describe_exit(status)),
         };
-        load.ok_or_else(|| {
-            let cause = format!(
-                "the load generator {}: {}",
-                describe_exit(status),
-                child.last_lines().join(" / ")
-            );
+        load.map_err(|what| {
+            let last = child.last_lines().join(" / ");
+            let cause = format!("the load generator {what}: {last}");
             let (source, kind) = (Source::LoadGenerator, FailureKind::Unable);
             Trouble::Failed(Failure {
                 source,
@@ -356,7 +352,7 @@ pub(crate) fn read_load(text: &str) -> bool {
         "rate_rps": text.len() % 2 * 1000,
     });
     let mut trial = begun(serde_json::from_value(planned).expect("a planned trial"));
-    let Ok(load) = serde_json::from_str::<Load>(text) else {
+    let Ok(load) = Load::read(text) else {
         return false;
     };
     trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);

@@ -53,6 +53,8 @@ fn new_files_are_understood_and_never_overwritten() {
     let told = text(&verified.stderr);
     assert!(told.contains("'my-proxy' is not installed"), "{told}");
 
+    let unnamed = bench.run(&["new", "path", ""]);
+    assert_eq!(unnamed.status.code(), Some(2), "{}", text(&unnamed.stderr));
     let named = bench.run(&["new", "path", "two words"]);
     assert_eq!(named.status.code(), Some(2), "{named:?}");
     let elsewhere = bench.run(&["new", "path", "no-such-directory/x"]);

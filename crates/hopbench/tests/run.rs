@@ -256,6 +256,8 @@ fn ctrl_c_keeps_what_is_done_and_leaves_nothing_running() {
     );
     let children = children_of(pid, "");
     running.signal(Signal::SIGINT);
+    // As a shell that has been interrupted, too, passes it on: no second request.
+    running.signal(Signal::SIGINT);
     let (status, out, errors) = running.wait();
     assert_eq!(status.code(), Some(130), "{errors}");
     for child in children {

@@ -1,17 +1,18 @@
 //! Reading records that somebody else may have written, or damaged.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Trial;
+use super::{Load, Trial};
 
-/// Why a line of `trials.jsonl` is no record.
+/// Why something is no record.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     #[error("'{name}' is {number}, expected a number from 0 to 2^48")]
     Number { name: String, number: String },
-    #[error("'load.good' is {good}, of {requests} requests")]
+    #[error("'good' is {good}, of {requests} requests")]
     Good { good: u64, requests: u64 },
 }
 
@@ -32,23 +33,42 @@ impl Trial {
     /// # Errors
     /// As those of [`Self::read`].
     pub fn from_value(value: Value) -> Result<Self, RecordError> {
-        let mut name = Vec::new();
-        if let Some(number) = unmeasured(&value, &mut name) {
-            name.reverse();
-            return Err(RecordError::Number {
-                name: name.join("."),
-                number,
-            });
-        }
-        let trial: Self = serde_json::from_value(value)?;
-        match &trial.load {
-            Some(load) if load.good > load.requests => Err(RecordError::Good {
-                good: load.good,
-                requests: load.requests,
-            }),
-            _ => Ok(trial),
+        let trial: Self = checked(value)?;
+        trial.load.iter().try_for_each(Load::check)?;
+        Ok(trial)
+    }
+}
+
+impl Load {
+    /// Reads what a load generator prints.
+    ///
+    /// # Errors
+    /// If it isn't that, or has figures that no measurement yields.
+    pub fn read(text: &str) -> Result<Self, RecordError> {
+        let load: Self = checked(serde_json::from_str(text)?)?;
+        load.check()?;
+        Ok(load)
+    }
+
+    fn check(&self) -> Result<(), RecordError> {
+        let (good, requests) = (self.good, self.requests);
+        match good > requests {
+            true => Err(RecordError::Good { good, requests }),
+            false => Ok(()),
         }
     }
+}
+
+fn checked<T: DeserializeOwned>(value: Value) -> Result<T, RecordError> {
+    let mut name = Vec::new();
+    if let Some(number) = unmeasured(&value, &mut name) {
+        name.reverse();
+        return Err(RecordError::Number {
+            name: name.join("."),
+            number,
+        });
+    }
+    Ok(serde_json::from_value(value)?)
 }
 
 /// A number that no measurement yields, if there is one; where it is, backwards.
@@ -95,9 +115,6 @@ mod tests {
         let found = damaged("/processes/0/cpu_us", json!(-1));
         assert_eq!(found, format!("'processes.cpu_us' is -1{expected}"));
         let found = damaged("/load/good", json!(1_000_000_000));
-        assert!(
-            found.starts_with("'load.good' is 1000000000, of "),
-            "{found}"
-        );
+        assert!(found.starts_with("'good' is 1000000000, of "), "{found}");
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context, options: &cli::New) -> anyhow::Result<ExitC
         file: file.clone(),
         message: message.to_owned(),
     };
-    if !catalog::is_plain_name(&name) || name.contains(' ') {
+    if !catalog::is_plain_name(&name) || name.contains(' ') || name.starts_with('.') {
         let message = "expected a name of letters, digits, '-', '_', '.' and '+'";
         return Err(invalid(message).into());
     }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use super::{Context, report, run as runs};
 use crate::{
     cli, exit,
-    measure::{Measured, lock, measure},
+    measure::{INTERRUPTED, Measured, lock, measure},
     process::{EXIT_INTERRUPTED, Interrupt, Interrupted},
     progress::say,
     selection::{Overrides, Selection},
@@ -22,6 +22,12 @@ pub(super) fn run(context: &Context, options: &cli::Profile) -> anyhow::Result<E
     let interrupt = Interrupt::catch().context("could not catch signals")?;
     let mut selection = select(context, options)?;
     let settings = runs::settings(context, &options.how);
+    if !settings.silent {
+        say(
+            "the path and its reference are measured once, and then looked at with perf and strace: \
+             for each two more loads and some seconds",
+        );
+    }
     let measured = measure(
         &context.toolbox,
         &mut selection,
@@ -62,6 +68,9 @@ pub(super) fn run(context: &Context, options: &cli::Profile) -> anyhow::Result<E
             }
         }
         run_dir.write_profiles(&profiles)?;
+    }
+    if is_interrupted {
+        say(INTERRUPTED);
     }
     report::write(run_dir, manifest, &ended.trials)?;
     report::show(context, run_dir, manifest, &ended.trials)?;

@@ -66,11 +66,12 @@ fn select(context: &Context, choice: &cli::Choice) -> anyhow::Result<Selection> 
             (Ok(_), _) => scenarios.push(name.clone()),
             (Err(_), Ok(_)) => overrides.paths.push(name.clone()),
             (Err(of_scenario), Err(of_path)) => {
-                // Of a file that is neither, what a scenario can't do without decides.
-                let text = catalog::read_text(Path::new(name)).unwrap_or_default();
-                return Err(match text.is_empty() || text.contains("question") {
-                    true => of_scenario.into(),
-                    false => of_path.into(),
+                let text = catalog::read_text(Path::new(name));
+                return Err(match text {
+                    // Of a file that is neither, what a scenario can't do without decides.
+                    Ok(text) if text.contains("question") => of_scenario.into(),
+                    Ok(_) => of_path.into(),
+                    Err(_) => anyhow::Error::new(of_path).context(format!("{of_scenario}")),
                 });
             }
         }

@@ -1,7 +1,7 @@
 //! Ctrl-C, SIGTERM and a closed terminal as something that can be waited for.
 
 use std::{
-    io,
+    io::{self, Read as _},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::net::UnixStream,
@@ -10,6 +10,8 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use signal_hook::{
@@ -17,7 +19,7 @@ use signal_hook::{
     flag, low_level,
 };
 
-/// The first signal is a request to stop; a second one stops at once.
+/// The first signal is a request to stop; one that comes [`LATER`] stops at once.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     requested: Arc<AtomicBool>,
@@ -25,18 +27,36 @@ pub(crate) struct Interrupt {
     readable: UnixStream,
 }
 
+/// Somebody who presses Ctrl-C sends the signal to a whole group, and whoever started this may pass
+/// it on: what comes within this time is the same request.
+const LATER: Duration = Duration::from_secs(1);
+
 /// What a shell reports for a program that Ctrl-C has ended.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
 impl Interrupt {
     /// Catches the signals from now on.
     pub(crate) fn catch() -> io::Result<Self> {
-        let requested = Arc::new(AtomicBool::new(false));
+        let [requested, is_later] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let (readable, written) = UnixStream::pair()?;
+        let (mut first, told) = UnixStream::pair()?;
+        let armed = Arc::clone(&is_later);
+        let arming = move || {
+            if first.read_exact(&mut [0]).is_ok() {
+                let end = Instant::now() + LATER;
+                while let Some(left) = end.checked_duration_since(Instant::now()) {
+                    thread::park_timeout(left);
+                }
+                armed.store(true, Relaxed);
+            }
+        };
+        thread::Builder::new()
+            .name("interrupt".to_owned())
+            .spawn(arming)?;
         for signal in [SIGHUP, SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset.
             let code = i32::from(EXIT_INTERRUPTED);
-            flag::register_conditional_shutdown(signal, code, requested.clone())?;
+            flag::register_conditional_shutdown(signal, code, Arc::clone(&is_later))?;
+            low_level::pipe::register(signal, told.try_clone()?)?;
             flag::register(signal, requested.clone())?;
             low_level::pipe::register(signal, written.try_clone()?)?;
         }
