@@ -34,7 +34,12 @@ fn long_request() -> String {
 
 fn start(transport: &str, connections_max: u64) -> Tunnel {
     let most = format!("--max-connections={connections_max}");
-    Tunnel::start_with(transport, &[&most, "--threads=2"], &["--origin=in-process"])
+    let tunnel = Tunnel::start_with(transport, &[&most, "--threads=2"], &["--origin=in-process"]);
+    // What a session has open is there from the beginning.
+    let mut first = connect(&tunnel.front);
+    first.write_all(REQUEST).expect("taken");
+    assert_eq!(answer(&mut first).expect("answered"), b"ok");
+    tunnel
 }
 
 /// Requests for which a connection is opened anew each, all at once.
