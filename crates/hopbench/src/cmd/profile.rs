@@ -24,8 +24,8 @@ pub(super) fn run(context: &Context, options: &cli::Profile) -> anyhow::Result<E
     let settings = runs::settings(context, &options.how);
     if !settings.silent {
         say(
-            "the path and its reference are measured once, and then looked at with perf and strace: \
-             for each two more loads and some seconds",
+            "the path and its reference are measured once, and then looked at with perf and \
+             strace: for each two more loads and some seconds",
         );
     }
     let measured = measure(
