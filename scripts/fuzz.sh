@@ -21,5 +21,5 @@ fi
 seeds=()
 [ ! -d "seeds/$target" ] || seeds=("seeds/$target")
 exec cargo +nightly fuzz run "$target" "corpus/$target" "${seeds[@]}" -- \
-    -max_total_time="$seconds" -max_len=8192 -len_control=0 -timeout=60 -rss_limit_mb=4096 \
-    -verbosity=0 -print_final_stats=1
+    -max_total_time="$seconds" -max_len=8192 -len_control=0 -timeout=60 -rss_limit_mb=2048 \
+    -malloc_limit_mb=256 -verbosity=0 -print_final_stats=1

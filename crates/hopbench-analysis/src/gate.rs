@@ -25,6 +25,9 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::policy::usual_policy;
+
 pub use self::{
     decide::{FALSE_ALARMS, confirm},
     policy::{Policy, PolicyFile},

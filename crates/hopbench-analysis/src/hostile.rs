@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     ab::Duel,
     compare::{Comparison, Side},
-    gate::{self, Policy, Run},
+    gate::{self, Run},
     history::Row,
     record::{Manifest, Plan, Trial},
     report::{self, csv, html, markdown, perf, terminal},
@@ -105,7 +105,7 @@ fn report_on(manifest: &Manifest, trials: &[Trial], plan: &Plan) -> bool {
         trials,
         planned: &plan.trials,
     };
-    let policy = policy();
+    let policy = gate::usual_policy();
     for base in [None, Some(run())] {
         if let Ok(result) = gate::judge(&policy, run(), base) {
             drop(report::gate::terminal(&result));
@@ -114,21 +114,6 @@ fn report_on(manifest: &Manifest, trials: &[Trial], plan: &Plan) -> bool {
     }
     drop((rest, row, duel));
     !text.is_empty() && !page.is_empty()
-}
-
-/// Of each kind of guardrail one.
-fn policy() -> Policy {
-    let file = json!({
-        "question": "x",
-        "relative": [
-            {"figure": "rps", "max-fall-percent": 15},
-            {"figure": "p99", "max-rise-percent": 15},
-            {"figure": "rss-growth", "max-rise-mib": 1},
-        ],
-        "absolute": [{"figure": "errors", "max": 0}],
-    });
-    let file = serde_json::from_value(file).expect("a policy");
-    Policy::new("x", file).expect("guardrails")
 }
 
 fn lines(text: &str) -> impl Iterator<Item = Value> {

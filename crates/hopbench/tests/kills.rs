@@ -31,6 +31,7 @@ const CLIENTS: usize = 4;
 const LIFE_MS_MAX: u64 = 60;
 
 const HOST_OPTIONS: [&str; 1] = ["--threads=4"];
+const ORIGIN: [&str; 1] = ["--origin=in-process"];
 
 /// Where clients find the host, and what came of it.
 struct Traffic {
@@ -98,10 +99,6 @@ impl Traffic {
     }
 }
 
-fn origin() -> [&'static str; 1] {
-    ["--origin=in-process"]
-}
-
 /// What took how long, over all kills.
 #[derive(Debug, Default)]
 struct Longest {
@@ -111,7 +108,7 @@ struct Longest {
 
 /// Kills and replaces one of the two so many times.
 fn kill_again_and_again(transport: &str, victim: &str, kills: u64) {
-    let mut tunnel = Tunnel::start_with(transport, &HOST_OPTIONS, &origin());
+    let mut tunnel = Tunnel::start_with(transport, &HOST_OPTIONS, &ORIGIN);
     until_served(&tunnel.front);
     let survivor = if victim == "host" { "plugin" } else { "host" };
     let traffic = Traffic::new(&tunnel.front);
@@ -128,7 +125,7 @@ fn kill_again_and_again(transport: &str, victim: &str, kills: u64) {
         // The first few fill pools and caches.
         for round in 0..kills + WARM_UP_KILLS {
             if round == WARM_UP_KILLS {
-                before = Some(Left::of(survivor_of(&tunnel, survivor)));
+                before = Some(Left::of(tunnel.program(survivor)));
             }
             live(Duration::from_millis(random.below(LIFE_MS_MAX)));
             replace(&mut tunnel, transport, victim, &traffic, &mut longest);
@@ -181,13 +178,6 @@ fn live(time: Duration) {
     }
 }
 
-fn survivor_of<'a>(tunnel: &'a Tunnel, name: &str) -> &'a support::Running {
-    match name {
-        "host" => &tunnel.host,
-        _ => &tunnel.plugin,
-    }
-}
-
 fn replace(
     tunnel: &mut Tunnel,
     transport: &str,
@@ -216,7 +206,7 @@ fn replace(
         started
     } else {
         let started = Instant::now();
-        tunnel.plugin = start_plugin(transport, directory, &origin());
+        tunnel.plugin = start_plugin(transport, directory, &ORIGIN);
         started
     };
     until_served(&tunnel.front);

@@ -3,25 +3,14 @@
 
 mod support;
 
-use std::path::Path;
-
 use support::{
-    Running, bin, command,
-    tunnel::{TRANSPORTS, start_plugin},
+    Running, after,
+    tunnel::{TRANSPORTS, host_command, plugin_command, start_plugin},
 };
 use tempfile::TempDir;
 
-/// A program of a tunnel, with a limit as the shell sets it.
-fn under(limit: &str, program: &str, transport: &str, directory: &Path, more: &str) -> Running {
-    let (program, address) = (bin(program), directory.join("tunnel"));
-    let script = format!(
-        "ulimit {limit}; exec '{}' --transport={transport} --addr='{}' --peer-timeout-ms=700 \
-         {more}",
-        program.display(),
-        address.display()
-    );
-    Running::start(command("sh").args(["-c", &script]))
-}
+/// Of a peer that doesn't come.
+const PATIENCE: &str = "--peer-timeout-ms=700";
 
 #[test]
 fn memory_that_cannot_be_had_is_named_with_what_to_do() {
@@ -34,16 +23,10 @@ fn memory_that_cannot_be_had_is_named_with_what_to_do() {
     ] {
         for transport in TRANSPORTS {
             let directory = TempDir::new().expect("a directory");
-            let listen = "--listen=127.0.0.1:0";
-            let host = under(
-                limit,
-                "http-tunnel-host",
-                transport,
-                directory.path(),
-                listen,
-            );
+            let host = host_command(transport, directory.path(), &[PATIENCE]);
+            let host = Running::start(&mut after(&format!("ulimit {limit}"), &host));
             host.line("listening on ");
-            let options = ["--peer-timeout-ms=700", "--origin=in-process"];
+            let options = [PATIENCE, "--origin=in-process"];
             let mut plugin = start_plugin(transport, directory.path(), &options);
             if !needing.contains(&transport) {
                 plugin.kill();
@@ -66,14 +49,9 @@ fn memory_that_cannot_be_had_is_named_with_what_to_do() {
 fn an_arena_that_cannot_be_had_is_named_with_what_to_do() {
     for (limit, remedy) in [("-v 80000", "'ulimit -v'"), ("-f 100", "'ulimit -f'")] {
         let directory = TempDir::new().expect("a directory");
-        let more = "--origin=in-process --arena-mib=256";
-        let plugin = under(
-            limit,
-            "http-tunnel-plugin",
-            TRANSPORTS[2],
-            directory.path(),
-            more,
-        );
+        let options = [PATIENCE, "--origin=in-process", "--arena-mib=256"];
+        let plugin = plugin_command(TRANSPORTS[2], directory.path(), &options);
+        let plugin = Running::start(&mut after(&format!("ulimit {limit}"), &plugin));
         let (status, _, errors) = plugin.wait();
         assert_eq!(status.code(), Some(4), "{limit}: {errors}");
         assert!(

@@ -15,8 +15,8 @@ use std::{
 };
 
 use support::{
-    Running, bin, command,
-    tunnel::{TRANSPORTS, start_host, start_plugin},
+    Running, after, bin, command,
+    tunnel::{TRANSPORTS, host_command, plugin_command, start_host, start_plugin},
 };
 use tempfile::TempDir;
 
@@ -27,21 +27,14 @@ const NOBODY: u32 = 65_534;
 fn sockets_are_of_their_user_alone_whatever_the_umask() {
     for transport in TRANSPORTS {
         let directory = TempDir::new().expect("a directory");
-        let path = directory.path().display();
+        let front = format!("unix:{}", directory.path().join("front").display());
+        let listen = format!("--listen={front}");
         // What is made without asking for a mode is open to all.
-        let start = |program: &str, options: &str| {
-            let mut shell = command("sh");
-            let program = bin(program);
-            let script = format!(
-                "umask 0; exec '{}' --transport={transport} --addr='{path}/tunnel' {options}",
-                program.display()
-            );
-            Running::start(shell.args(["-c", &script]))
-        };
-        let host = start("http-tunnel-host", &format!("--listen='unix:{path}/front'"));
+        let start = |program| Running::start(&mut after("umask 0", &program));
+        let host = start(host_command(transport, directory.path(), &[&listen]));
         host.line("listening on ");
-        let _plugin = start("http-tunnel-plugin", "--origin=in-process");
-        let front = format!("unix:{path}/front");
+        let origin = ["--origin=in-process"];
+        let _plugin = start(plugin_command(transport, directory.path(), &origin));
         support::until("it is served", || {
             support::get(&front, "/small").is_ok_and(|answer| answer.ends_with("ok"))
         });
@@ -129,13 +122,8 @@ fn a_peer_of_another_user_is_refused_by_name() {
         fs::copy(bin("http-tunnel-host"), &program).expect("room");
         fs::set_permissions(&program, everybody).expect("ours");
         let mut host = command(&program);
+        host.args(host_command(transport, directory.path(), &[]).get_args());
         host.uid(NOBODY).gid(NOBODY).current_dir("/");
-        host.arg(format!("--transport={transport}"));
-        host.arg(format!(
-            "--addr={}",
-            directory.path().join("tunnel").display()
-        ));
-        host.arg("--listen=127.0.0.1:0");
         let mut host = Running::start(&mut host);
         host.line("listening on ");
         // Root's: the file's mode doesn't keep it out.

@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use support::{
     traffic::{Left, answer, bound, connect, left, rest},
     tunnel::{LOG, TRANSPORTS, Tunnel},
-    until,
+    until, until_still,
 };
 
 const REQUEST: &[u8] = b"GET /small HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -119,13 +119,10 @@ fn read_slowly(sockets: &mut [TcpStream], stop: &mpsc::Receiver<()>) {
 
 /// Until the host gives its clients no more: all memory on the way is full.
 fn until_all_is_full(tunnel: &Tunnel) {
-    const IDLE_LOOKS: u32 = 20;
-    let (mut before, mut idle_looks) = (0, 0);
-    until("nothing moves", || {
+    let mut before = 0;
+    until_still("nothing moves", 20, || {
         let now = tunnel.counter("host", "tunnel_bytes_out");
-        idle_looks = if now == before { idle_looks + 1 } else { 0 };
-        before = now;
-        idle_looks == IDLE_LOOKS
+        std::mem::replace(&mut before, now) != now
     });
 }
 
@@ -202,21 +199,17 @@ fn requests_that_come_byte_by_byte_are_answered() {
 
 /// Asks until nothing more is taken, and never reads.
 fn ask_without_reading(front: &str) -> TcpStream {
-    const IDLE_LOOKS: u32 = 10;
     let mut socket = connect(front);
     socket.set_nonblocking(true).expect("a socket");
     let requests = long_request().repeat(2000);
-    let (mut sent, mut idle_looks) = (0, 0);
-    until("nothing more is taken", || {
+    let mut sent = 0;
+    until_still("nothing more is taken", 10, || {
         match socket.write(&requests.as_bytes()[sent..]) {
-            Ok(written) => {
-                sent = (sent + written) % requests.len();
-                idle_looks = 0;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => idle_looks += 1,
+            Ok(written) => sent = (sent + written) % requests.len(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
             Err(error) => panic!("{error}"),
         }
-        idle_looks == IDLE_LOOKS
+        true
     });
     socket
 }

@@ -16,14 +16,11 @@ use std::{
 use support::{
     WATCHDOG, get,
     tunnel::{LOG, TRANSPORTS, Tunnel, start_host, start_plugin},
-    until,
+    until, until_still,
 };
 use tempfile::TempDir;
 
 const HOST_OPTIONS: [&str; 2] = ["--threads=2", LOG];
-
-/// After so many in vain, everything on the way is taken to be full.
-const IDLE_LOOKS: u32 = 10;
 
 /// How far the connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,14 +121,10 @@ impl Rig {
             }
             Step::Full => {
                 server.set_nonblocking(true).expect("a socket");
-                let mut idle_looks = 0;
-                until("nothing moves", || {
-                    match server.write(&[3; 65536]) {
-                        Ok(_) => idle_looks = 0,
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => idle_looks += 1,
-                        Err(error) => panic!("{error}"),
-                    }
-                    idle_looks == IDLE_LOOKS
+                until_still("nothing moves", 10, || match server.write(&[3; 65536]) {
+                    Ok(_) => true,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+                    Err(error) => panic!("{error}"),
                 });
                 server.set_nonblocking(false).expect("a socket");
             }

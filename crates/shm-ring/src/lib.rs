@@ -32,6 +32,7 @@ mod words;
 pub use self::{
     arena::{Arena, ArenaView, Lease, Writable},
     bell::{Bell, Parking},
+    mapping::{check_size_sealed, seal_size},
     ready::ReadySet,
     ring::{Descriptor, Receiver, RingLayout, Sender, Violation},
     schedule::run_in_batches,

@@ -20,13 +20,38 @@ const SIZE_SEALS: SealFlags = SealFlags::GROW
     .union(SealFlags::SHRINK)
     .union(SealFlags::SEAL);
 
+/// Seals a memory file's size.
+///
+/// # Errors
+/// If it was not made to be sealed.
+pub fn seal_size(file: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::fcntl_add_seals(file, SIZE_SEALS)?)
+}
+
+/// Looks whether the size of the peer's memory file is sealed: a page that is taken away from under
+/// a mapping is a SIGBUS.
+///
+/// # Errors
+/// If it is not, or this is no memory file.
+pub fn check_size_sealed(file: impl AsFd) -> io::Result<()> {
+    let seals = rustix::fs::fcntl_get_seals(file)?;
+    for (seal, name) in [
+        (SealFlags::SHRINK, "shrinking"),
+        (SealFlags::GROW, "growing"),
+    ] {
+        if !seals.contains(seal) {
+            let message = format!("the memory file is not sealed against {name}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+    }
+    Ok(())
+}
+
 /// Why a file from the peer is not mapped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MappingError {
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("the memory file is not sealed against {0}")]
-    NotSealed(&'static str),
     #[error("the memory file has {found} bytes, expected {expected}")]
     Size { found: u64, expected: u64 },
 }
@@ -43,12 +68,11 @@ impl Mapping {
         let file = rustix::fs::memfd_create(name, flags)?;
         rustix::fs::ftruncate(&file, bytes as u64)?;
         let raw = MmapOptions::new().len(bytes).map_raw(&file)?;
-        let mut seals = SIZE_SEALS;
         if ours_alone {
             // Leaves the mapping that exists, forbids new ones that could write.
-            seals |= SealFlags::FUTURE_WRITE;
+            rustix::fs::fcntl_add_seals(&file, SealFlags::FUTURE_WRITE)?;
         }
-        rustix::fs::fcntl_add_seals(&file, seals)?;
+        seal_size(&file)?;
         Ok((
             Self {
                 raw,
@@ -65,16 +89,7 @@ impl Mapping {
         theirs_alone: bool,
     ) -> Result<Self, MappingError> {
         let file = file.as_fd();
-        let seals = rustix::fs::fcntl_get_seals(file).map_err(io::Error::from)?;
-        // Against shrinking: a page that is gone is a SIGBUS.
-        for (seal, name) in [
-            (SealFlags::SHRINK, "shrinking"),
-            (SealFlags::GROW, "growing"),
-        ] {
-            if !seals.contains(seal) {
-                return Err(MappingError::NotSealed(name));
-            }
-        }
+        check_size_sealed(file)?;
         let stat = rustix::fs::fstat(file).map_err(io::Error::from)?;
         let (found, expected) = (stat.st_size.unsigned_abs(), bytes as u64);
         if found != expected {

@@ -27,8 +27,7 @@ mod tunnel;
 use std::{fmt, os::fd::OwnedFd, sync::Arc};
 
 use ::rapace::transport::shm::ShmSession;
-use anyhow::Context as _;
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::MemfdFlags;
 use tokio::{
     net::{TcpStream, UnixStream},
     sync::watch,
@@ -67,9 +66,6 @@ pub(crate) struct Segment {
     slots: Slots,
 }
 
-/// A page that is taken away from under a mapping is a SIGBUS.
-const SIZE_SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
-
 impl Segment {
     /// Lays out memory without a name on any file system: it is gone with the last process that
     /// maps it, however that ends. Gives the descriptor that is for the peer.
@@ -77,7 +73,7 @@ impl Segment {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let memory = rustix::fs::memfd_create("tunnel", flags)?;
         let mapped = rapace::create_segment(&memory, slots)?;
-        rustix::fs::fcntl_add_seals(&memory, SIZE_SEALS | SealFlags::SEAL)?;
+        shm_ring::seal_size(&memory)?;
         Ok((Self { mapped, slots }, memory))
     }
 
@@ -86,11 +82,7 @@ impl Segment {
     /// # Errors
     /// If the peer could take pages away, or rapace finds no segment there.
     pub(crate) fn open(memory: &OwnedFd, slots: Slots) -> anyhow::Result<Self> {
-        let seals = rustix::fs::fcntl_get_seals(memory).context("not a memory file")?;
-        anyhow::ensure!(
-            seals.contains(SIZE_SEALS),
-            "the peer's memory file is not sealed against shrinking and growing"
-        );
+        shm_ring::check_size_sealed(memory)?;
         Ok(Self {
             mapped: rapace::open_segment(memory)?,
             slots,

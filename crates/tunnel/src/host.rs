@@ -185,11 +185,7 @@ impl Host {
     /// did shortly before the end.
     async fn attach(&self, newcomer: Newcomer) -> anyhow::Result<Option<Newcomer>> {
         let (options, counters) = (&self.options, &self.counters);
-        let bounds = Bounds {
-            tunnels_max: options.connections_max,
-            shards: options.threads.div_ceil(2),
-        };
-        let welcome = newcomer.welcome(&options.transport, bounds, counters);
+        let welcome = newcomer.welcome(&options.transport, self.bounds(), counters);
         let peer = welcome.await?;
         tracing::info!("plugin attached");
         let running = self.run_session(peer);
@@ -266,7 +262,7 @@ impl Host {
         // Until the first plugin is there, clients wait in the listen backlog. Fails only without a
         // sender, which is `self`.
         let _ = self.current.subscribe().wait_for(Option::is_some).await;
-        let connections = Arc::new(Semaphore::new(self.connections_max()));
+        let connections = Arc::new(Semaphore::new(self.bounds().tunnels_max));
         loop {
             let permit = self.permit(&connections).await;
             let socket = match local::accept(&self.clients).await {
@@ -316,17 +312,20 @@ impl Host {
         }
     }
 
-    /// Clients that may be connected at a time: one that is let in has a lane.
-    fn connections_max(&self) -> usize {
+    /// What is asked for, as far as it can be had: a client that is let in on ring has a lane.
+    fn bounds(&self) -> Bounds {
         let options = &self.options;
-        let most = options.connections_max;
-        match options.transport.transport {
+        let (shards, most) = (options.threads.div_ceil(2), options.connections_max);
+        let tunnels_max = match options.transport.transport {
             TransportKind::Ring => {
-                let shards = options.threads.div_ceil(2);
                 let terms = options.transport.ring_terms(shards, most);
                 terms.connections_max().min(most)
             }
             TransportKind::Shm | TransportKind::Stream => most,
+        };
+        Bounds {
+            tunnels_max,
+            shards,
         }
     }
 
@@ -342,9 +341,6 @@ impl Host {
             .expect("never closed")
     }
 }
-
-/// Within the time after which an idle client is reset, so many times is looked.
-pub(crate) const IDLE_LOOKS: u32 = 4;
 
 /// How long the session may take to send what is left, and tunnels to close their sockets.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);

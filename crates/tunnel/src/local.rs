@@ -34,6 +34,28 @@ pub(crate) async fn until_closed(socket: &mut UnixStream) {
     {}
 }
 
+/// Whether a connection is idle, found by looking at it again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Idleness {
+    quiet_looks: u32,
+}
+
+impl Idleness {
+    /// Within the time after which a connection is idle, so many times is looked: it is found at
+    /// most a quarter of that time later.
+    const LOOKS: u32 = 4;
+
+    pub(crate) fn look_interval(limit: Duration) -> Duration {
+        limit / Self::LOOKS
+    }
+
+    /// Looks once more; whether it is idle, given whether anything has moved since the last look.
+    pub(crate) fn look(&mut self, has_moved: bool) -> bool {
+        self.quiet_looks = if has_moved { 0 } else { self.quiet_looks + 1 };
+        self.quiet_looks >= Self::LOOKS
+    }
+}
+
 /// Connects to an upstream.
 pub(crate) async fn connect(address: &Address, at_most: Duration) -> io::Result<LocalSocket> {
     timeout(at_most, async {

@@ -340,3 +340,19 @@ impl fmt::Display for Limit {
         }
     }
 }
+
+/// What is shipped, for tests and fuzzing: nothing here reads TOML.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn usual_policy() -> Policy {
+    let file = serde_json::json!({
+        "question": "slower?",
+        "relative": [
+            {"figure": "rps", "max-fall-percent": 15},
+            {"figure": "p95", "max-rise-percent": 20},
+            {"figure": "rss-growth", "max-rise-mib": 128},
+        ],
+        "absolute": [{"figure": "errors", "max": 0}],
+    });
+    let file = serde_json::from_value(file).expect("valid");
+    Policy::new("test", file).expect("valid")
+}

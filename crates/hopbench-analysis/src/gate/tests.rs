@@ -35,19 +35,6 @@ fn policy(file: Value) -> Policy {
     Policy::new("test", file).expect("valid")
 }
 
-/// What is shipped.
-fn usual_policy() -> Policy {
-    policy(json!({
-        "question": "slower?",
-        "relative": [
-            {"figure": "rps", "max-fall-percent": 15},
-            {"figure": "p95", "max-rise-percent": 20},
-            {"figure": "rss-growth", "max-rise-mib": 128},
-        ],
-        "absolute": [{"figure": "errors", "max": 0}],
-    }))
-}
-
 fn manifest(has_builds: bool) -> Manifest {
     let build = |build, asked: &str| BuildInfo {
         build,

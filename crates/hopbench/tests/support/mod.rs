@@ -217,6 +217,23 @@ pub(crate) fn until(what: &str, mut reached: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until nothing has moved for so many looks.
+pub(crate) fn until_still(what: &str, looks: u32, mut has_moved: impl FnMut() -> bool) {
+    let mut still_looks = 0;
+    until(what, || {
+        still_looks = if has_moved() { 0 } else { still_looks + 1 };
+        still_looks == looks
+    });
+}
+
+/// A program as a shell starts it after something else, such as setting a limit.
+pub(crate) fn after(setting: &str, program: &Command) -> Command {
+    let mut shell = command("sh");
+    shell.args(["-c", &format!("{setting}; exec \"$@\""), "sh"]);
+    shell.arg(program.get_program()).args(program.get_args());
+    shell
+}
+
 /// Runs a program to its end.
 pub(crate) fn output(command: &mut Command) -> Output {
     command

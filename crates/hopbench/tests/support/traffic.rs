@@ -6,7 +6,7 @@ use std::{
     net::TcpStream,
 };
 
-use super::{Running, WATCHDOG, tunnel::Tunnel, until};
+use super::{Running, WATCHDOG, tunnel::Tunnel, until_still};
 
 /// A bound, or what the environment says instead.
 pub(crate) fn bound(name: &str, short: u64) -> u64 {
@@ -45,16 +45,12 @@ impl Left {
 /// Until a program has no connection open, and its descriptors and threads don't change.
 pub(crate) fn rest_of(tunnel: &Tunnel, program: &str) -> Left {
     tunnel.until_idle(program);
-    let running = match program {
-        "host" => &tunnel.host,
-        _ => &tunnel.plugin,
-    };
     // A connection to an origin ends a moment later.
     let mut last = Left::default();
-    until("descriptors are closed", || {
-        let now = Left::of(running);
+    until_still("descriptors are closed", 1, || {
+        let now = Left::of(tunnel.program(program));
         let before = std::mem::replace(&mut last, now);
-        before.counted() == now.counted()
+        before.counted() != now.counted()
     });
     last
 }

@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use tempfile::TempDir;
 
-use super::{Running, bin, command, get, until};
+use super::{Running, after, bin, command, get, until};
 
 pub(crate) const TRANSPORTS: [&str; 3] = ["stream", "shm", "ring"];
 
@@ -62,8 +62,9 @@ impl Tunnel {
             directory.path(),
             &[&options[..], &[origin]].concat(),
         );
-        let host = with_open_files(&host, of_host);
-        Self::start_commands(directory, host, with_open_files(&plugin, of_plugin))
+        let host = after(&format!("ulimit -n {of_host}"), &host);
+        let plugin = after(&format!("ulimit -n {of_plugin}"), &plugin);
+        Self::start_commands(directory, host, plugin)
     }
 
     /// Each started by another program, which `under` gives.
@@ -82,6 +83,14 @@ impl Tunnel {
         let plugin = [plugin_options, &[LOG]].concat();
         let plugin = wrap(&plugin_command(transport, directory.path(), &plugin));
         Self::start_commands(directory, host, plugin)
+    }
+
+    pub(crate) fn program(&self, name: &str) -> &Running {
+        match name {
+            "host" => &self.host,
+            "plugin" => &self.plugin,
+            _ => panic!("'{name}' is neither host nor plugin"),
+        }
     }
 
     /// What the program says of itself; nothing while it is starting.
@@ -125,24 +134,18 @@ pub(crate) fn start_plugin(transport: &str, directory: &Path, options: &[&str]) 
     Running::start(&mut plugin_command(transport, directory, options))
 }
 
-/// The same program, with so many files that it may have open.
-fn with_open_files(program: &Command, limit: u32) -> Command {
-    let mut shell = command("sh");
-    shell.args(["-c", "ulimit -n \"$1\"; shift; exec \"$@\"", "sh"]);
-    shell.arg(limit.to_string()).arg(program.get_program());
-    shell.args(program.get_args());
-    shell
-}
-
-fn host_command(transport: &str, directory: &Path, options: &[&str]) -> Command {
+pub(crate) fn host_command(transport: &str, directory: &Path, options: &[&str]) -> Command {
     let mut host = command(bin("http-tunnel-host"));
     host.arg(format!("--transport={transport}"));
     host.arg(format!("--addr={}", directory.join("tunnel").display()));
-    host.arg("--listen=127.0.0.1:0").args(options);
+    if !options.iter().any(|option| option.starts_with("--listen")) {
+        host.arg("--listen=127.0.0.1:0");
+    }
+    host.args(options);
     host
 }
 
-fn plugin_command(transport: &str, directory: &Path, options: &[&str]) -> Command {
+pub(crate) fn plugin_command(transport: &str, directory: &Path, options: &[&str]) -> Command {
     let mut plugin = command(bin("http-tunnel-plugin"));
     plugin.arg(format!("--transport={transport}"));
     plugin.arg(format!("--addr={}", directory.join("tunnel").display()));

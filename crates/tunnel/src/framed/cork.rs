@@ -26,6 +26,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+use rapace::MsgDescHot;
+
 use crate::{copy, counters::Counters};
 
 /// Writes up to this length are gathered; longer ones are not worth a copy. A copy of 4 KiB costs
@@ -60,8 +62,6 @@ struct Inner {
     socket: Socket,
     gathered: Mutex<Gathered>,
     ahead: Mutex<Ahead>,
-    /// A frame can't be longer than this: a corrupt length must not become an allocation.
-    frame_bytes_max: usize,
     counters: Arc<Counters>,
 }
 
@@ -77,13 +77,26 @@ struct Ahead {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
+    frames: Frames,
+}
+
+/// Where frames begin in what is received. rapace allocates what a length says before it reads any
+/// of it, so that a corrupt one must not even reach it.
+#[derive(Debug)]
+struct Frames {
+    frame_bytes_max: usize,
+    /// Of the next frame's length, as far as it is there.
+    length: [u8; 4],
+    length_bytes: usize,
+    /// Of the frame that has begun.
+    left: usize,
 }
 
 impl Corked {
-    /// Wraps `socket`; no read for rapace may ask for more than `frame_bytes_max`.
+    /// Wraps `socket`. A frame whose payload is longer than `payload_bytes_max` is an error.
     pub(crate) fn new(
         socket: Socket,
-        frame_bytes_max: usize,
+        payload_bytes_max: usize,
         counters: Arc<Counters>,
     ) -> (CorkedStream, Self) {
         let gathered = Gathered {
@@ -94,12 +107,17 @@ impl Corked {
             bytes: vec![0; AHEAD_BYTES].into(),
             start: 0,
             end: 0,
+            frames: Frames {
+                frame_bytes_max: size_of::<MsgDescHot>() + payload_bytes_max,
+                length: [0; 4],
+                length_bytes: 0,
+                left: 0,
+            },
         };
         let corked = Self(Arc::new(Inner {
             socket,
             gathered: Mutex::new(gathered),
             ahead: Mutex::new(ahead),
-            frame_bytes_max,
             counters,
         }));
         (CorkedStream(corked.clone()), corked)
@@ -154,12 +172,22 @@ impl Corked {
 
     fn poll_fill(&self, cx: &mut Context<'_>, target: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut ahead = self.0.ahead.lock().expect("no panic while reading");
-        if target.remaining() > self.0.frame_bytes_max {
-            let message = format!("a frame of {} bytes is announced", target.remaining());
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, message)));
-        }
+        let before = target.filled().len();
+        ready!(self.poll_fill_from(&mut ahead, cx, target))?;
+        Poll::Ready(ahead.frames.check(&target.filled()[before..]))
+    }
+
+    /// From what was read ahead, or from the socket.
+    fn poll_fill_from(
+        &self,
+        ahead: &mut Ahead,
+        cx: &mut Context<'_>,
+        target: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if ahead.start < ahead.end {
-            let Ahead { bytes, start, end } = &mut *ahead;
+            let Ahead {
+                bytes, start, end, ..
+            } = ahead;
             *start += copy::fill(target, &bytes[*start..*end]);
             return Poll::Ready(Ok(()));
         }
@@ -195,6 +223,32 @@ impl Gathered {
             self.bytes.clear();
             self.sent = 0;
         }
+    }
+}
+
+impl Frames {
+    /// Follows the frames in the bytes that come next.
+    fn check(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.left > 0 {
+                let passed = bytes.len().min(self.left);
+                self.left -= passed;
+                bytes = &bytes[passed..];
+                continue;
+            }
+            self.length[self.length_bytes] = *first;
+            self.length_bytes += 1;
+            bytes = rest;
+            if self.length_bytes == self.length.len() {
+                self.length_bytes = 0;
+                self.left = u32::from_le_bytes(self.length) as usize;
+                if self.left > self.frame_bytes_max {
+                    let message = format!("a frame of {} bytes is announced", self.left);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -296,10 +350,10 @@ mod tests {
 
     use super::*;
 
-    fn pair(frame_bytes_max: usize) -> (CorkedStream, Corked, UnixStream) {
+    fn pair(payload_bytes_max: usize) -> (CorkedStream, Corked, UnixStream) {
         let (near, far) = UnixStream::pair().expect("a socket pair");
         let counters = Arc::new(Counters::default());
-        let (stream, corked) = Corked::new(Socket::Unix(near), frame_bytes_max, counters);
+        let (stream, corked) = Corked::new(Socket::Unix(near), payload_bytes_max, counters);
         (stream, corked, far)
     }
 
@@ -338,8 +392,13 @@ mod tests {
     #[tokio::test]
     async fn reads_of_any_size_give_what_was_sent() {
         let (mut stream, _corked, mut far) = pair(1 << 20);
-        let sent: Vec<u8> = (0..200_000_u32)
-            .map(|n| u8::try_from(n % 251).expect("small"))
+        let frame = |length: u32| {
+            let content = (0..length).map(|n| u8::try_from(n % 251).expect("small"));
+            length.to_le_bytes().into_iter().chain(content)
+        };
+        let sent: Vec<u8> = [0, 64, 65_600, 3, 134_000]
+            .into_iter()
+            .flat_map(frame)
             .collect();
         let expected = sent.clone();
         tokio::spawn(async move { far.write_all(&sent).await });
@@ -362,9 +421,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_corrupt_length_is_an_error_before_anything_is_read() {
-        let (mut stream, _corked, _far) = pair(1000);
-        let error = stream.read_exact(&mut vec![0; 1001]).await.unwrap_err();
+    async fn a_corrupt_length_is_an_error_before_anybody_can_act_on_it() {
+        let (mut stream, _corked, mut far) = pair(1000);
+        let [longest, too_long] = [1064_u32, 1065].map(u32::to_le_bytes);
+        far.write_all(&longest).await.expect("room");
+        far.write_all(&[0; 1064]).await.expect("room");
+        // In two pieces.
+        far.write_all(&too_long[..1]).await.expect("room");
+        let mut read = [0; 4 + 1064 + 1];
+        stream.read_exact(&mut read).await.expect("short enough");
+        far.write_all(&too_long[1..]).await.expect("room");
+        let error = stream.read_exact(&mut [0; 3]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(error.to_string().contains("1065 bytes"), "{error}");
     }
 }

@@ -35,6 +35,16 @@ pub fn attack_session(moves: &[u8]) -> bool {
     RUNTIME.block_on(attack(Vec::from(moves)))
 }
 
+fn terms(role: Role) -> Terms {
+    Terms {
+        role,
+        frame_bytes: FRAME_BYTES,
+        window_bytes: WINDOW_BYTES,
+        peer_window_bytes: WINDOW_BYTES,
+        tunnels_max: TUNNELS,
+    }
+}
+
 async fn attack(moves: Vec<u8>) -> bool {
     let Some((how, moves)) = moves.split_first() else {
         return false;
@@ -45,14 +55,7 @@ async fn attack(moves: Vec<u8>) -> bool {
         Role::Acceptor
     };
     let counters = Arc::new(Counters::default());
-    let terms = Terms {
-        role,
-        frame_bytes: FRAME_BYTES,
-        window_bytes: WINDOW_BYTES,
-        peer_window_bytes: WINDOW_BYTES,
-        tunnels_max: TUNNELS,
-    };
-    let (session, mut opened) = Session::new(terms, counters.clone());
+    let (session, mut opened) = Session::new(terms(role), counters.clone());
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     let mut tunnels = JoinSet::new();
     let mut clients = JoinSet::new();
@@ -190,14 +193,7 @@ mod tests {
     fn a_peer_that_opens_tunnels_and_does_not_read_is_not_kept() {
         let ended = RUNTIME.block_on(async {
             let counters = Arc::new(Counters::default());
-            let terms = Terms {
-                role: Role::Acceptor,
-                frame_bytes: FRAME_BYTES,
-                window_bytes: WINDOW_BYTES,
-                peer_window_bytes: WINDOW_BYTES,
-                tunnels_max: TUNNELS,
-            };
-            let (session, _opened) = Session::new(terms, counters.clone());
+            let (session, _opened) = Session::new(terms(Role::Acceptor), counters.clone());
             let (ours, theirs) = UnixStream::pair().expect("sockets");
             let (_stop, stopped) = watch::channel(false);
             let running = tokio::spawn(async move {

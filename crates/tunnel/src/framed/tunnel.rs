@@ -35,7 +35,7 @@ use super::{
     session::Session,
     socket::{LocalSocket, Sink, Source},
 };
-use crate::{copy, host::IDLE_LOOKS};
+use crate::{copy, local::Idleness};
 
 pub(crate) struct Tunnel {
     number: u32,
@@ -108,16 +108,15 @@ impl Tunnel {
         }
     }
 
-    /// Until nothing has moved for so long, and at most a quarter longer.
+    /// Until nothing has moved for so long.
     async fn until_idle(&self, limit: Duration) {
-        let mut looks = tokio::time::interval(limit / IDLE_LOOKS);
-        let (mut before, mut quiet) = (0, 0);
-        // The first look is at once, and finds that nothing has moved yet.
-        while quiet <= IDLE_LOOKS {
-            looks.tick().await;
+        let (mut idleness, mut before) = (Idleness::default(), 0);
+        loop {
+            tokio::time::sleep(Idleness::look_interval(limit)).await;
             let now = self.moved_bytes.load(Relaxed);
-            quiet = if now == before { quiet + 1 } else { 0 };
-            before = now;
+            if idleness.look(std::mem::replace(&mut before, now) != now) {
+                return;
+            }
         }
     }
 

@@ -26,15 +26,10 @@ pub(super) async fn send_descriptors(
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-        let mut send = || {
-            rustix::net::sendmsg(
-                socket,
-                &[IoSlice::new(b"m")],
-                &mut ancillary,
-                SendFlags::NOSIGNAL,
-            )
-        };
-        rustix::io::retry_on_intr(&mut send)?;
+        let slices = [IoSlice::new(b"m")];
+        rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(socket, &slices, &mut ancillary, SendFlags::NOSIGNAL)
+        })?;
         Ok(())
     };
     socket.async_io(Interest::WRITABLE, send).await

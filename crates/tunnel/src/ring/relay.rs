@@ -36,7 +36,10 @@ use super::{
     socket::RelaySocket,
     spin::Spin,
 };
-use crate::{host::IDLE_LOOKS, local, transport::SpinLimit};
+use crate::{
+    local::{self, Idleness},
+    transport::SpinLimit,
+};
 
 /// Something that stands for a connection as long as it lasts, and does its work when dropped.
 pub(crate) type Guard = Box<dyn Send>;
@@ -292,9 +295,9 @@ impl Loop {
 
     /// Waits for the peer or a socket; only looks at the sockets if the peer has something.
     fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
-        let next_deadline = self.connecting.front().map(|(deadline, ..)| *deadline);
-        let next_deadline = self.last_words.or(next_deadline);
-        let next_deadline = [next_deadline, self.next_look].into_iter().flatten().min();
+        let connecting = self.connecting.front().map(|(deadline, ..)| *deadline);
+        let deadlines = [connecting, self.last_words, self.next_look];
+        let next_deadline = deadlines.into_iter().flatten().min();
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let few = self.answers_due <= FEW;
@@ -501,7 +504,7 @@ impl Loop {
     }
 
     fn look_after(&self, now: Instant) -> Option<Instant> {
-        Some(now + self.idle_timeout? / IDLE_LOOKS)
+        Some(now + Idleness::look_interval(self.idle_timeout?))
     }
 
     /// Resets connections of which nothing has moved for too long.
@@ -515,7 +518,7 @@ impl Loop {
             match &mut self.lanes[index] {
                 Use::Open(connection) => {
                     are_open = true;
-                    if connection.is_idle() {
+                    if connection.look() {
                         tracing::debug!("a connection is reset: nothing has moved");
                         self.after(index, Progress::Failed);
                     }

@@ -9,8 +9,7 @@ use shm_ring::Violation;
 
 use super::Guard;
 use crate::{
-    host::IDLE_LOOKS,
-    local,
+    local::{self, Idleness},
     ring::{
         lane::{Lane, Read, State, Written},
         link::LinkError,
@@ -36,10 +35,8 @@ pub(super) struct Connection {
     write_ended: bool,
     /// The last bytes went to the upstream: an answer is due.
     awaits_answer: bool,
-    /// Something has moved since it was looked at the last time.
-    moved: bool,
-    /// How often nothing had, one look after the other.
-    quiet_looks: u32,
+    has_moved: bool,
+    idleness: Idleness,
 }
 
 /// Where a connection is.
@@ -106,18 +103,14 @@ impl Connection {
             read_ended: false,
             write_ended: false,
             awaits_answer: false,
-            moved: true,
-            quiet_looks: 0,
+            has_moved: true,
+            idleness: Idleness::default(),
         }
     }
 
-    /// Whether nothing has moved at any of the last looks, of which this is one.
-    pub(super) fn is_idle(&mut self) -> bool {
-        self.quiet_looks = match std::mem::take(&mut self.moved) {
-            true => 0,
-            false => self.quiet_looks + 1,
-        };
-        self.quiet_looks >= IDLE_LOOKS
+    /// Looks whether anything has moved since the last time; whether it is idle.
+    pub(super) fn look(&mut self) -> bool {
+        self.idleness.look(std::mem::take(&mut self.has_moved))
     }
 
     /// Bytes written to the socket since the last call.
@@ -221,7 +214,7 @@ impl Connection {
             let read = self.lane.read_from(self.socket.as_fd())?;
             if matches!(read, Read::Some | Read::Full) {
                 self.awaits_answer = self.upstream.is_none();
-                self.moved = true;
+                self.has_moved = true;
             }
             match read {
                 Read::NoRoom => return Ok(()),
@@ -247,7 +240,7 @@ impl Connection {
         let written = self.lane.write_to(self.socket.as_fd())?;
         if self.lane.written() != before {
             self.awaits_answer = self.upstream.is_some();
-            self.moved = true;
+            self.has_moved = true;
         }
         match written {
             Written::All => {}
