@@ -31,6 +31,7 @@ mod machine;
 mod measure;
 mod plan;
 mod process;
+mod processes;
 mod profile;
 mod progress;
 mod run_dir;

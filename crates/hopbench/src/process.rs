@@ -1,14 +1,15 @@
 //! Child processes: started, watched and ended here and nowhere else.
 //!
 //! Every child has an owner, which is a [`Child`]; a deadline, which whoever waits must give; and a
-//! reaped end: dropping a `Child` kills its process group and waits. Should hopbench itself be
-//! killed, children see the end of their stdin, or, if they don't care for it, are killed by the
-//! kernel (`PR_SET_PDEATHSIG`).
+//! reaped end: dropping a `Child` kills its process group and waits. What has left its group is the
+//! business of [`Strays`]. Should hopbench itself be killed, children see the end of their stdin,
+//! or, if they don't care for it, are killed by the kernel (`PR_SET_PDEATHSIG`).
 //!
 //! Nothing is polled: while a load runs, hopbench sleeps until a child ends or a signal comes.
 
 mod interrupt;
 mod log;
+mod strays;
 
 use std::{
     ffi::OsString,
@@ -38,7 +39,10 @@ use rustix::{
     process::{PidfdFlags, pidfd_open},
 };
 
-pub(crate) use self::interrupt::{EXIT_INTERRUPTED, Interrupt};
+pub(crate) use self::{
+    interrupt::{EXIT_INTERRUPTED, Interrupt},
+    strays::Strays,
+};
 
 /// Ctrl-C ended what was being done.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +128,7 @@ impl Child {
                 return Err(error).with_context(|| format!("could not watch '{name}'"));
             }
         };
+        strays::own(process.id());
         let stdin = process.stdin.take();
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         let (file, kept, logged) = match output {
@@ -171,7 +176,7 @@ impl Child {
         if self.exit.is_none() && self.has_ended()? {
             // Whatever it has left behind goes with it, as long as the number is still its own.
             self.kill_group();
-            self.exit = Some(self.process.wait()?);
+            self.reap()?;
             self.finish_log();
         }
         Ok(self.exit)
@@ -212,8 +217,7 @@ impl Child {
     pub(crate) fn take_output(&mut self) -> anyhow::Result<(ExitStatus, String)> {
         // Nobody else holds on to its output.
         self.kill_group();
-        let status = self.process.wait()?;
-        self.exit = Some(status);
+        let status = self.reap()?;
         let output = self.output.take().context("the output was not kept")?;
         let text = output
             .join()
@@ -227,9 +231,17 @@ impl Child {
         let waited = wait(&[&*self], deadline, None);
         let obeyed = matches!(waited, Ok(Waited::Exited(_)));
         self.kill_group();
-        self.exit = self.process.wait().ok();
+        // Fails only if there is nothing to reap.
+        let _ = self.reap();
         self.finish_log();
         !obeyed
+    }
+
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        let status = self.process.wait()?;
+        strays::disown(self.pid());
+        self.exit = Some(status);
+        Ok(status)
     }
 
     fn signal(&self, signal: Signal) {

@@ -18,7 +18,7 @@ use std::{
 use anyhow::Context;
 use hopbench_analysis::record::{
     Disturbance, Failure, FailureKind, Load, Outcome, PlannedTrial, ProcessUsage, Source, Timing,
-    Trial, Warning,
+    Trial,
 };
 
 use self::stage::Stage;
@@ -159,13 +159,9 @@ impl<'a> Live<'a> {
         let measured = self.measure(trial, &mut stage, &answer, &mut clock);
         // After a failure, what the processes logged says more than the failure does.
         let log = stage.last_lines();
-        let killed = stage.stop();
+        let stopped = stage.stop();
         trial.timing.stop_ms = clock.lap_ms();
-        trial.warnings.extend(
-            killed
-                .into_iter()
-                .map(|process| Warning::Unstoppable { process }),
-        );
+        trial.warnings.extend(stopped.into_warnings());
         measured.map_err(|trouble| match trouble {
             Trouble::Failed(failure) => Trouble::Failed(Failure { log, ..failure }),
             Trouble::Interrupted => Trouble::Interrupted,

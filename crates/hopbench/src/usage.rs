@@ -20,11 +20,10 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::catalog::ProcessDefinition;
-
-/// The unit of CPU time in `/proc/stat` and `/proc/PID/stat`: a hundredth of a second, for
-/// programs, on every Linux.
-const TICK_US: u64 = 10_000;
+use crate::{
+    catalog::ProcessDefinition,
+    processes::{self, Process, TICK_US},
+};
 
 /// The state of one process group.
 #[derive(Debug, Default)]
@@ -55,12 +54,12 @@ impl Snapshot {
     /// Of the process group that `leader` leads.
     pub(crate) fn take(leader: u32, definition: &ProcessDefinition) -> anyhow::Result<Self> {
         let mut snapshot = Self::default();
-        for (pid, reaped_us) in group_members(leader).context("could not read '/proc'")? {
-            snapshot.reaped_us += reaped_us;
-            match snapshot.add(pid, definition) {
-                Err(error) if pid == leader => {
+        for process in group_members(leader).context("could not read '/proc'")? {
+            snapshot.reaped_us += process.reaped_us;
+            match snapshot.add(process.pid, definition) {
+                Err(error) if process.pid == leader => {
                     return Err(error)
-                        .with_context(|| format!("could not read the usage of process {pid}"));
+                        .with_context(|| format!("could not read the usage of process {leader}"));
                 }
                 // A worker may end while it is looked at.
                 Err(_) | Ok(()) => {}
@@ -211,7 +210,7 @@ fn difference(now: &HashMap<u32, f64>, before: &HashMap<u32, f64>) -> f64 {
 /// A process and those of its group; itself alone if they can't be listed.
 pub(crate) fn group(leader: u32) -> Vec<u32> {
     let members = group_members(leader).unwrap_or_default();
-    let pids = members.into_iter().map(|(pid, _)| pid);
+    let pids = members.into_iter().map(|process| process.pid);
     // One that has ended and was not waited for can't be looked at.
     let is_alive = |pid: &u32| {
         let status = Status::read(&Path::new("/proc").join(pid.to_string()));
@@ -224,29 +223,10 @@ pub(crate) fn group(leader: u32) -> Vec<u32> {
     pids
 }
 
-/// The processes whose process group `leader` leads, each with the CPU time of the children that it
-/// has waited for, in microseconds.
-fn group_members(leader: u32) -> io::Result<Vec<(u32, f64)>> {
-    let mut members = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Ok(pid) = name.to_string_lossy().parse::<u32>() else {
-            continue;
-        };
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-            continue;
-        };
-        // `pid (name) state ppid pgrp …`; the name may hold anything, brackets too.
-        let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let fields: Vec<&str> = behind_name.split_whitespace().collect();
-        if fields.get(2) != Some(&leader.to_string().as_str()) {
-            continue;
-        }
-        // `cutime` and `cstime`, fields 16 and 17 of proc_pid_stat(5), in ticks.
-        let ticks = fields.iter().skip(13).take(2);
-        let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-        members.push((pid, (ticks * TICK_US) as f64));
-    }
+/// The processes whose process group `leader` leads.
+fn group_members(leader: u32) -> io::Result<Vec<Process>> {
+    let mut members = processes::all()?;
+    members.retain(|process| process.group == leader);
     Ok(members)
 }
 

@@ -68,25 +68,64 @@ fn a_server_that_ends_at_once_is_named_with_its_exit_code() {
     assert!(cause.contains("'server' exited with code 0"), "{cause}");
 }
 
+/// Whether nobody is left in the run's temporary directory, where servers work.
+fn nobody_is_left(bench: &Bench) -> bool {
+    let processes = fs::read_dir("/proc").expect("Linux");
+    let directories = processes.map(|it| fs::read_link(it.expect("listed").path().join("cwd")));
+    !directories
+        .flatten()
+        .any(|it| it.starts_with(bench.temporary()))
+}
+
 #[test]
 fn a_server_that_goes_to_the_background_is_not_left_there() {
+    // In the group of the child that started it, and, as a daemon does, in a session of its own.
+    for session in ["", "setsid "] {
+        let bench = Bench::new();
+        let server = bin("http_baseline");
+        let script = format!(
+            "{session}{} --listen=127.0.0.1:{{{{port:front}}}} &",
+            server.display()
+        );
+        let path = shell_path(&bench, "daemon.toml", &script);
+        let failure = failure(&bench, &path);
+        assert_eq!(failure["kind"], "crash", "{failure}");
+        until("it is gone", || nobody_is_left(&bench));
+    }
+}
+
+#[test]
+fn what_a_server_starts_in_a_session_of_its_own_ends_with_its_trial_and_is_named() {
     let bench = Bench::new();
     let server = bin("http_baseline");
+    // One with a parent until the end, and one without, each with a child.
     let script = format!(
-        "{} --listen=127.0.0.1:{{{{port:front}}}} &",
+        "setsid sh -c 'sleep 1000 & wait' & (setsid sh -c 'sleep 1001 & wait' &) ; \
+         exec {} --listen=127.0.0.1:{{{{port:front}}}}",
         server.display()
     );
-    let path = shell_path(&bench, "daemon.toml", &script);
-    let failure = failure(&bench, &path);
-    assert_eq!(failure["kind"], "crash", "{failure}");
-    // Its group was killed with it: nobody is left in that working directory.
-    until("it is gone", || {
-        let processes = fs::read_dir("/proc").expect("Linux");
-        let directories = processes.map(|it| fs::read_link(it.expect("listed").path().join("cwd")));
-        !directories
-            .flatten()
-            .any(|it| it.starts_with(bench.temporary()))
-    });
+    let path = shell_path(&bench, "straying.toml", &script);
+    let mut arguments = vec!["run", "http-tunnel", "--endpoint=/small", "--path", &path];
+    arguments.extend(SHORT);
+    let result = bench.run(&arguments);
+    assert!(result.status.success(), "{}", text(&result.stderr));
+    assert!(nobody_is_left(&bench));
+    for trial in bench.trials() {
+        let warnings = trial["warnings"].as_array().expect("a list");
+        let strayed = |name: &str| {
+            let named = warnings
+                .iter()
+                .filter(|it| it["strayed"]["process"] == name);
+            named.count()
+        };
+        let expected = if trial["path"] == "straying" { 2 } else { 0 };
+        assert_eq!(
+            (strayed("sh"), strayed("sleep")),
+            (expected, expected),
+            "{trial}"
+        );
+    }
+    bench.assert_nothing_left();
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub enum Warning {
     SlowClock { share: f64 },
     /// Too few answers for a p99: fewer than 20 lie above it.
     ShortTail { good: u64 },
+    /// A process was found at the end that had left the group of the server that started it.
+    Strayed { process: String },
     /// Cores were slowed down this often because they were too hot.
     Throttled { times: u64 },
     /// A process had to be killed at the end.
@@ -64,6 +66,7 @@ impl Warning {
             Self::ShortTail { .. } => "too few answers for a p99",
             Self::SlowClock { .. } => "slow clock",
             Self::Steal { .. } => "stolen time",
+            Self::Strayed { .. } => "left its group",
             Self::Throttled { .. } => "throttled",
             Self::Unstoppable { .. } => "killed at the end",
         }
@@ -127,6 +130,12 @@ impl Warning {
             Self::Steal { share } => {
                 format!("the hypervisor took {:.1} % of the machine", percent(share))
             }
+            Self::Strayed { process } => {
+                format!(
+                    "'{process}' had left the group of its server: its CPU time and memory are \
+                     not counted"
+                )
+            }
             Self::Throttled { times } => {
                 format!("cores were slowed down {times} times because they were too hot")
             }
@@ -166,6 +175,7 @@ impl Warning {
             }
             Self::ShortTail { .. } => "; use a longer --duration-ms",
             Self::SlowClock { .. } => "; set the governor to 'performance'",
+            Self::Strayed { .. } => "; start servers in the foreground",
             Self::Throttled { .. } => "; cool the machine",
             Self::Errors { .. } | Self::Retried { .. } | Self::Unstoppable { .. } => "",
         }

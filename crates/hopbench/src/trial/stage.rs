@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
-use hopbench_analysis::record::{Failure, FailureKind, Source, Trial};
+use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, Warning};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -11,7 +11,7 @@ use crate::{
     builds::Built,
     catalog::{PathDefinition, ProcessDefinition, Template},
     http::{Answer, Endpoint, Question},
-    process::{Child, Command, Interrupt, Output, describe_exit, stop_all},
+    process::{Child, Command, Interrupt, Output, Strays, describe_exit, stop_all},
     profile,
     selection::{ExpectedAnswer, request_body},
     usage::{self, Snapshot},
@@ -21,6 +21,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Stage {
     processes: Vec<Running>,
+    /// After the processes: finds what they have left behind.
+    strays: Strays,
     front: Endpoint,
     /// Sockets and files of the path. Last, so that it outlives the processes.
     directory: TempDir,
@@ -31,6 +33,15 @@ struct Running {
     definition: ProcessDefinition,
     child: Child,
     admin: Option<Endpoint>,
+}
+
+/// How a path came to its end.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    /// Processes that had to be killed.
+    killed: Vec<String>,
+    /// Programs that they had started, and that had left their group.
+    strays: Vec<String>,
 }
 
 /// The role of a process that answers by itself.
@@ -81,6 +92,7 @@ impl Stage {
             .map_err(anyhow::Error::msg)?;
         let mut stage = Self {
             processes: Vec::new(),
+            strays: Strays::adopt()?,
             front,
             directory,
         };
@@ -332,14 +344,27 @@ impl Stage {
         self.children().flat_map(Child::last_lines).collect()
     }
 
-    /// Stops all processes; the names of those that had to be killed.
-    pub(super) fn stop(self) -> Vec<String> {
+    /// Stops all processes.
+    pub(super) fn stop(self) -> Stopped {
         let children = self
             .processes
             .into_iter()
             .map(|running| running.child)
             .collect();
-        stop_all(children, STOP_GRACE)
+        Stopped {
+            killed: stop_all(children, STOP_GRACE),
+            strays: self.strays.end(),
+        }
+    }
+}
+
+impl Stopped {
+    pub(super) fn into_warnings(self) -> impl Iterator<Item = Warning> {
+        let killed = self.killed.into_iter();
+        let strays = self.strays.into_iter();
+        killed
+            .map(|process| Warning::Unstoppable { process })
+            .chain(strays.map(|process| Warning::Strayed { process }))
     }
 }
 
