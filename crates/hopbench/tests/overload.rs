@@ -331,6 +331,29 @@ fn idle_clients_are_reset_and_busy_ones_are_not() {
     });
 }
 
+#[test]
+fn a_head_that_does_not_come_in_time_costs_its_connection_and_a_slow_body_does_not() {
+    const LIMIT: Duration = Duration::from_millis(300);
+    let options = [
+        "--origin=in-process",
+        &format!("--head-timeout-ms={}", LIMIT.as_millis()),
+    ];
+    for transport in TRANSPORTS {
+        let tunnel = Tunnel::start_with(transport, &[], &options);
+        let mut slow = connect(&tunnel.front);
+        slow.write_all(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nab")
+            .expect("taken");
+        let started = Instant::now();
+        let mut half = connect(&tunnel.front);
+        half.write_all(&REQUEST[..20]).expect("taken");
+        let told = half.read_to_end(&mut Vec::new());
+        assert!(told.is_ok(), "{transport}: {told:?}");
+        assert!(started.elapsed() >= LIMIT, "{transport}: too early");
+        slow.write_all(b"cd").expect("taken");
+        assert_eq!(answer(&mut slow).expect("answered"), b"abcd", "{transport}");
+    }
+}
+
 /// Of several event loops, one may be full while others have room.
 #[test]
 fn a_place_that_is_free_is_used_whichever_event_loop_has_it() {

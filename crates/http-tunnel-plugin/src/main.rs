@@ -46,6 +46,15 @@ struct Options {
     /// How long connecting to the origin or upstream may take
     #[arg(long, default_value_t = 5_000, value_name = "MS")]
     connect_timeout_ms: u64,
+    /// With --origin=in-process: close connections whose next request's head takes longer than so
+    /// [default: never]
+    #[arg(
+        long,
+        value_name = "MS",
+        conflicts_with = "upstream",
+        value_parser = clap::value_parser!(u64).range(10..=604_800_000),
+    )]
+    head_timeout_ms: Option<u64>,
     /// Where to serve the counters: unix:PATH, a loopback HOST:PORT, or 'none'
     /// [default: a Unix socket beside --addr]
     #[arg(long, value_name = "ADDR")]
@@ -67,9 +76,22 @@ enum Origin {
     Tcp,
 }
 
+impl Options {
+    fn validate(&self) -> Result<(), String> {
+        if self.head_timeout_ms.is_some() && self.origin != Origin::InProcess {
+            return Err(
+                "'--head-timeout-ms' needs '--origin=in-process': only there are requests \
+                        read by the plugin itself"
+                    .to_owned(),
+            );
+        }
+        self.transport.validate()
+    }
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
-    if let Err(message) = options.transport.validate() {
+    if let Err(message) = options.validate() {
         Options::command()
             .error(ErrorKind::ValueValidation, message)
             .exit();
@@ -82,7 +104,10 @@ fn run(options: Options) -> anyhow::Result<()> {
     process::raise_open_files_limit();
     let target = match (options.upstream, options.origin) {
         (Some(upstream), _) => Target::Upstream(upstream),
-        (None, Origin::InProcess) => Target::InProcess(origin::router_in),
+        (None, Origin::InProcess) => Target::InProcess {
+            router: origin::router_in,
+            head_timeout: options.head_timeout_ms.map(Duration::from_millis),
+        },
         (None, Origin::Tcp) => {
             Target::Upstream(start_origin(options.origin_port, options.origin_threads)?)
         }

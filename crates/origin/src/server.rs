@@ -18,7 +18,7 @@ use std::{
 use anyhow::Context;
 use axum::{Router, serve::ListenerExt};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
     service::TowerToHyperService,
 };
@@ -143,18 +143,27 @@ pub async fn serve(
     Ok(accepted.load(Ordering::Relaxed))
 }
 
-/// Serves `router` on one open byte stream, as [`serve`] does on each that it accepts.
+/// Serves `router` on one open byte stream, as [`serve`] does on each that it accepts. A head of
+/// HTTP/1 that has begun, or that an earlier answer awaits, must be there within `head_timeout`.
 ///
 /// # Errors
 /// What the connection ended with, if not cleanly.
 pub async fn serve_stream<S>(
     stream: S,
     router: Router,
+    head_timeout: Option<Duration>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    auto::Builder::new(TokioExecutor::new())
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    if let Some(limit) = head_timeout {
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limit);
+    }
+    server
         .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router))
         .await
 }

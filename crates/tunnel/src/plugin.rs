@@ -39,7 +39,11 @@ pub struct PluginOptions {
 #[derive(Clone, Debug)]
 pub enum Target {
     /// An application in this process, served straight on the tunnels.
-    InProcess(fn(Memory) -> Router),
+    InProcess {
+        router: fn(Memory) -> Router,
+        /// How long a request's head may take.
+        head_timeout: Option<Duration>,
+    },
     /// Any server: one connection per tunnel.
     Upstream(Address),
 }
@@ -53,8 +57,15 @@ pub struct Plugin {
     stopped: watch::Sender<bool>,
     /// On ring: what is sent from it need not be copied.
     arena: Option<PeerArena>,
-    /// Of the target, if it is in this process.
-    router: Option<Router>,
+    /// The target, if it is in this process.
+    application: Option<Application>,
+}
+
+/// What is served on a tunnel.
+#[derive(Clone, Debug)]
+struct Application {
+    router: Router,
+    head_timeout: Option<Duration>,
 }
 
 impl Plugin {
@@ -76,8 +87,14 @@ impl Plugin {
             }
             TransportKind::Shm | TransportKind::Stream => None,
         };
-        let router = match &options.target {
-            Target::InProcess(router) => Some(router(memory(arena.as_ref()))),
+        let application = match options.target {
+            Target::InProcess {
+                router,
+                head_timeout,
+            } => Some(Application {
+                router: router(memory(arena.as_ref())),
+                head_timeout,
+            }),
             Target::Upstream(_) => None,
         };
         Ok(Self {
@@ -86,7 +103,7 @@ impl Plugin {
             tunnels,
             stopped,
             arena,
-            router,
+            application,
         })
     }
 
@@ -164,7 +181,7 @@ impl Plugin {
         let stopped = self.stopped.subscribe();
         let spin = self.options.transport.spin_us;
         match &self.options.target {
-            Target::InProcess(_) => {
+            Target::InProcess { .. } => {
                 let over = ring::until_over(socket, stopped);
                 let serve_stream = |stream| self.serve_lane(stream);
                 tokio::select! {
@@ -192,10 +209,11 @@ impl Plugin {
     }
 
     fn serve_lane(&self, stream: LaneStream) -> bool {
-        let Some(router) = self.router.clone().filter(|_| !self.tunnels.is_closed()) else {
+        let application = self.application.clone();
+        let Some(application) = application.filter(|_| !self.tunnels.is_closed()) else {
             return false;
         };
-        self.tunnels.spawn(serve_stream(stream, router));
+        self.tunnels.spawn(application.serve(stream));
         true
     }
 
@@ -224,10 +242,10 @@ impl Plugin {
             return tunnel.abort();
         }
         match &self.options.target {
-            Target::InProcess(_) => {
-                if let Some(router) = self.router.clone() {
+            Target::InProcess { .. } => {
+                if let Some(application) = self.application.clone() {
                     self.tunnels
-                        .spawn(serve_stream(TunnelStream::new(tunnel), router));
+                        .spawn(application.serve(TunnelStream::new(tunnel)));
                 }
             }
             Target::Upstream(address) => {
@@ -258,12 +276,15 @@ fn memory(arena: Option<&PeerArena>) -> Memory {
     })
 }
 
-async fn serve_stream<S>(stream: S, router: Router)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    if let Err(error) = origin::server::serve_stream(stream, router).await {
-        tracing::debug!(error, "connection failed");
+impl Application {
+    async fn serve<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let serving = origin::server::serve_stream(stream, self.router, self.head_timeout);
+        if let Err(error) = serving.await {
+            tracing::debug!(error, "connection failed");
+        }
     }
 }
 

@@ -121,7 +121,11 @@ impl Rig {
     }
 
     pub(crate) async fn in_process(kind: Kind) -> Self {
-        Self::start(Self::builder(kind), Target::InProcess(origin::router_in)).await
+        let target = Target::InProcess {
+            router: origin::router_in,
+            head_timeout: None,
+        };
+        Self::start(Self::builder(kind), target).await
     }
 
     pub(crate) async fn origin_behind_tcp(kind: Kind) -> Self {
