@@ -325,7 +325,13 @@ impl std::fmt::Debug for SessionRef {
 
 #[cfg(test)]
 mod tests {
+    use std::{env, os::unix::process::ExitStatusExt, process};
+
+    use rapace::MsgDescHot;
+    use rustix::fs::MemfdFlags;
+
     use super::*;
+    use crate::hostile::RUNTIME;
 
     #[test]
     fn shares_never_add_up_to_more_than_the_slab() {
@@ -334,5 +340,66 @@ mod tests {
             assert!(host + plugin + 2 * held <= slots, "{slots} slots");
             assert!(host > 0 && plugin > 0 && held > 0, "{slots} slots");
         }
+    }
+
+    const SIGSEGV: i32 = 11;
+
+    /// Set in the process that is to be ended.
+    const VICTIM: &str = "HOPBENCH_SHM_VICTIM";
+
+    /// rapace goes by what stands in the segment, whenever it reads. Should this test fail, it has
+    /// learnt not to, and docs/SHM.md and docs/RELIABILITY.md say too little of it.
+    #[test]
+    fn a_peer_that_writes_into_the_segment_can_end_the_process() {
+        if env::var_os(VICTIM).is_some() {
+            RUNTIME.block_on(receive_from_elsewhere());
+            return;
+        }
+        #[expect(clippy::disallowed_methods, reason = "no child of the orchestrator's")]
+        let mut victim = process::Command::new(env::current_exe().expect("it runs"));
+        let name = "framed::rapace::shm::tests::\
+                    a_peer_that_writes_into_the_segment_can_end_the_process";
+        victim.args(["--exact", name]).env(VICTIM, "yes");
+        let ended = victim.output().expect("it starts");
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        // Address sanitizer tells of the signal, and exits.
+        let is_fault = ended.status.signal() == Some(SIGSEGV) || errors.contains("SEGV");
+        assert!(is_fault, "{:?}: {errors}", ended.status);
+    }
+
+    /// Receives a payload from where the peer says that its slot is.
+    async fn receive_from_elsewhere() {
+        const SLOTS: Slots = Slots {
+            count: SLOTS_MIN,
+            size_bytes: 64,
+        };
+        let memory = rustix::fs::memfd_create("victim", MemfdFlags::CLOEXEC).expect("memory");
+        let theirs = create_segment(&memory, SLOTS).expect("memory");
+        let ours = open_segment(&memory).expect("just made");
+        let peer = Transport::Shm(ShmTransport::new(theirs));
+        let frame = Frame::with_bytes(MsgDescHot::new(), vec![7; 40].into());
+        peer.send_frame(frame).await.expect("room");
+
+        // Segment header, two rings of a header and descriptors, then the slab's header, which
+        // begins with the size of a slot. The payload's offset is in the first descriptor.
+        let rings = 128 + 2 * (192 + u64::from(RING_CAPACITY) * size_of::<MsgDescHot>() as u64);
+        let offset_in_descriptor = std::mem::offset_of!(MsgDescHot, payload_offset) as u64;
+        let far_away = (u32::MAX / 2).to_le_bytes();
+        for (at, value) in [
+            (rings, u32::MAX.to_le_bytes()),
+            (128 + 192 + offset_in_descriptor, far_away),
+        ] {
+            rustix::io::pwrite(&memory, &value, at).expect("writable");
+        }
+        let received = Transport::Shm(ShmTransport::new(ours)).recv_frame().await;
+        let sum: u32 = match received {
+            Ok(frame) => frame
+                .payload_bytes()
+                .iter()
+                .map(|byte| u32::from(*byte))
+                .sum(),
+            Err(error) => panic!("refused: {error}"),
+        };
+        panic!("read without a fault: {sum}");
     }
 }
