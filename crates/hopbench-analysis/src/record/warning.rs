@@ -131,10 +131,7 @@ impl Warning {
                 format!("the hypervisor took {:.1} % of the machine", percent(share))
             }
             Self::Strayed { process } => {
-                format!(
-                    "'{process}' had left the group of its server: its CPU time and memory are \
-                     not counted"
-                )
+                format!("'{process}' left the group of its server: what it used is not counted")
             }
             Self::Throttled { times } => {
                 format!("cores were slowed down {times} times because they were too hot")
