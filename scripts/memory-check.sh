@@ -1,18 +1,28 @@
 #!/usr/bin/env bash
-# Runs the tests of the shared memory and of the tunnel under address sanitizer and valgrind.
-# Needs a nightly toolchain and valgrind. Arguments: asan, memcheck; both without any.
-# Helgrind is of no use: it knows neither atomics nor locks that are made of them, and takes every use
-# of them for a race. Interleavings are loom's.
+# Runs the tests of the shared memory and of the tunnel under address sanitizer and valgrind, and
+# the models of the rings' sync edges under thread sanitizer.
+# Needs a nightly toolchain and valgrind. Arguments: asan, tsan, memcheck; all without any.
+# Helgrind is of no use: it knows neither atomics nor locks that are made of them, and takes every
+# use of them for a race. Interleavings are loom's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 tools=("$@")
-[[ ${#tools[@]} -gt 0 ]] || tools=(asan memcheck)
+[[ ${#tools[@]} -gt 0 ]] || tools=(asan tsan memcheck)
 target=x86_64-unknown-linux-gnu
 
 asan() {
     PROPTEST_CASES=32 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/asan \
         cargo +nightly test -p shm-ring -p tunnel --lib --locked --target "$target"
+}
+
+# The standard library has no sanitizer in it, since it isn't built here; what its test harness does
+# is left out. The workflow 'safety' builds it, and runs everything.
+tsan() {
+    TSAN_OPTIONS="suppressions=$PWD/scripts/thread-sanitizer.supp" \
+        RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
+        CARGO_TARGET_DIR=target/tsan \
+        cargo +nightly test -p shm-ring --lib --locked --target "$target" models -- --test-threads=1
 }
 
 # The test program of a crate, as cargo names it.
@@ -37,7 +47,7 @@ memcheck() {
 
 for tool in "${tools[@]}"; do
     case $tool in
-        asan | memcheck) echo "== $tool" && "$tool" ;;
-        *) echo "unknown tool '$tool', expected asan or memcheck" >&2 && exit 2 ;;
+        asan | tsan | memcheck) echo "== $tool" && "$tool" ;;
+        *) echo "unknown tool '$tool', expected asan, tsan or memcheck" >&2 && exit 2 ;;
     esac
 done

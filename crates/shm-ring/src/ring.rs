@@ -263,6 +263,6 @@ impl Descriptor {
 #[path = "ring/tests.rs"]
 mod tests;
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
 #[path = "ring/models.rs"]
 mod models;

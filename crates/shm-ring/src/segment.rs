@@ -343,7 +343,7 @@ impl Segment {
 }
 
 impl<W: Words> StateWord<W> {
-    #[cfg(all(test, loom))]
+    #[cfg(test)]
     pub(crate) fn new(words: W, index: usize) -> Self {
         Self { words, index }
     }
