@@ -119,13 +119,14 @@ fn echo_through(transport: &str, origin: &str, length: Duration, least: u64) {
 #[test]
 fn many_connections_at_once_and_one_after_another_leave_nothing() {
     let at_once = bound("HOPBENCH_SOAK_CONNECTIONS", 400);
+    let rounds = bound("HOPBENCH_SOAK_ROUNDS", 2);
     let one_by_one = bound("HOPBENCH_SOAK_CHURN", 2000);
     for transport in TRANSPORTS {
-        connect_through(transport, at_once, one_by_one);
+        connect_through(transport, at_once, rounds, one_by_one);
     }
 }
 
-fn connect_through(transport: &str, at_once: u64, one_by_one: u64) {
+fn connect_through(transport: &str, at_once: u64, rounds: u64, one_by_one: u64) {
     let tunnel = start(transport, &["--origin=in-process"]);
     let request = b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n";
     let all_at_once = || {
@@ -149,16 +150,21 @@ fn connect_through(transport: &str, at_once: u64, one_by_one: u64) {
     };
     all_at_once();
     let before = rest(&tunnel);
-    all_at_once();
+    let mut after_rounds = Vec::new();
+    for _ in 1..rounds {
+        all_at_once();
+        after_rounds.push(rest(&tunnel).map(|left| left.private_kib));
+    }
     one_after_another();
     let after = rest(&tunnel);
     eprintln!(
-        "{transport}: {at_once} at once, {one_by_one} one after another; {}",
+        "{transport}: {at_once} at once, {rounds} times, {one_by_one} one after another; {}; \
+         private KiB after each further round: {after_rounds:?}",
         left(&before, &after)
     );
     for program in ["host", "plugin"] {
         assert_eq!(tunnel.counter(program, "tunnel_tunnels_failed"), 0);
         let opened = tunnel.counter(program, "tunnel_tunnels_opened");
-        assert_eq!(opened, 2 * at_once + one_by_one + 1);
+        assert_eq!(opened, rounds * at_once + one_by_one + 1);
     }
 }
