@@ -189,7 +189,7 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .filter(|(similarity, _)| *similarity > SIMILAR)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map_or_else(String::new, |(_, candidate)| {
-            format!(", did you mean '{candidate}'?")
+            format!(" (did you mean '{candidate}'?)")
         })
 }
 
@@ -353,7 +353,7 @@ mod tests {
         );
         let message = catalog.paths("tag:rapaces").unwrap_err().to_string();
         assert!(
-            message.contains("unknown tag 'rapaces', did you mean 'rapace'?"),
+            message.contains("unknown tag 'rapaces' (did you mean 'rapace'?)"),
             "{message}"
         );
         let message = catalog.scenario("smok").unwrap_err().to_string();

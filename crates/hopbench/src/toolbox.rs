@@ -107,7 +107,29 @@ impl Toolbox {
                 install(&name).unwrap_or_default()
             )
         });
-        bins.chain(programs).chain(files).collect()
+        let literal = path.literal_programs().into_iter();
+        let literal = literal.filter_map(|program| {
+            let trouble = self.trouble_with(program)?;
+            Some(format!("{trouble}{}", install(program).unwrap_or_default()))
+        });
+        bins.chain(programs).chain(files).chain(literal).collect()
+    }
+
+    /// What keeps a program that is written as a name or a file from being run. What is relative to
+    /// a trial's directory is not there yet.
+    fn trouble_with(&self, program: &str) -> Option<String> {
+        let file = Path::new(program);
+        if !program.contains('/') {
+            let is_installed = self.program(program).is_some();
+            return (!is_installed).then(|| format!("'{program}' is not installed"));
+        }
+        if file.is_relative() || is_program(file) {
+            return None;
+        }
+        Some(match file.is_file() {
+            true => format!("'{program}' is not executable; try 'chmod +x {program}'"),
+            false => format!("'{program}' does not exist"),
+        })
     }
 }
 

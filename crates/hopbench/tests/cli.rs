@@ -269,6 +269,22 @@ fn what_is_missing_is_named_with_a_way_to_get_it() {
     );
     let expected = ["'no-such-program' is not installed", "apt-get install it"];
     shell.mistake(&["run", "smoke", "--path", &path], 4, &expected);
+
+    for (program, trouble) in [
+        ("no-such-program", "'no-such-program' is not installed"),
+        ("/no/such/program", "'/no/such/program' does not exist"),
+        ("/etc/passwd", "'/etc/passwd' is not executable"),
+    ] {
+        let path = shell.write(
+            "literal.toml",
+            &format!(
+                "summary = 'x'\nfront = '127.0.0.1:{{{{port:a}}}}'\n\
+                 [[process]]\nname = 'p'\nrole = 'hop'\ncommand = ['{program}']\n\
+                 version = ['sh']\n"
+            ),
+        );
+        shell.mistake(&["run", "smoke", "--path", &path], 4, &[trouble]);
+    }
 }
 
 #[test]

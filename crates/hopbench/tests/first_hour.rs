@@ -3,10 +3,13 @@
 
 mod support;
 
-use std::fs;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+};
 
 use serde_json::Value;
-use support::{bench::Bench, text};
+use support::{bench::Bench, installed, text};
 
 /// The origin behind nothing: the smallest path there is.
 const PATH: &str = "\
@@ -83,6 +86,43 @@ fn a_path_file_alone_is_verified_on_every_endpoint() {
         text(&verified.stdout).contains("'--inject-x'"),
         "{verified:?}"
     );
+    bench.assert_nothing_left();
+}
+
+/// What a fence of the tutorial holds.
+fn tutorial(language: &str) -> String {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/TUTORIAL.md");
+    let text = fs::read_to_string(file).expect("there");
+    let fenced = text.split_once(&format!("```{language}\n"));
+    let (fenced, _) = fenced
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .expect(language);
+    fenced.to_owned()
+}
+
+#[test]
+fn the_hops_of_the_tutorial_answer_rightly() {
+    let bench = Bench::new();
+    if installed("haproxy").is_some() {
+        let path = bench.write("my-haproxy.toml", &tutorial("toml"));
+        let verified = bench.run(&["verify", &path]);
+        assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    }
+    bench.write("my-proxy.py", &tutorial("python"));
+    let program = bench.directory.path().join("my-proxy.py");
+    assert!(tutorial("python").contains("4096"), "it is changed there");
+    let written = bench.run(&["new", "path", "my-proxy"]);
+    assert_eq!(written.status.code(), Some(0), "{written:?}");
+    let file = bench.directory.path().join("my-proxy.toml");
+    let path = fs::read_to_string(&file).expect("written");
+    let path = path.replace("{{program:my-proxy}}", &program.display().to_string());
+    fs::write(&file, path).expect("ours");
+    let told = bench.run(&["verify", "my-proxy.toml"]);
+    assert_eq!(told.status.code(), Some(4), "{told:?}");
+    assert!(text(&told.stderr).contains("try 'chmod +x "), "{told:?}");
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("ours");
+    let verified = bench.run(&["verify", "my-proxy.toml"]);
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
     bench.assert_nothing_left();
 }
 

@@ -279,7 +279,7 @@ fn mistakes_in_a_policy_are_named_with_their_place() {
     assert!(out.contains("at least one [[relative]]"), "{out}");
     let out = shell.judge(&["run", "--policy", "defualt"], 2);
     assert!(
-        out.contains("unknown gate 'defualt', did you mean 'default'?"),
+        out.contains("unknown gate 'defualt' (did you mean 'default'?)"),
         "{out}"
     );
     let out = shell.judge(&["absent"], 4);

@@ -129,6 +129,14 @@ impl PathDefinition {
             .collect()
     }
 
+    /// Programs that are run as they are written: a name on `PATH`, or a file.
+    pub(crate) fn literal_programs(&self) -> BTreeSet<&str> {
+        self.processes
+            .iter()
+            .filter_map(|process| process.command.first()?.as_text())
+            .collect()
+    }
+
     fn places(&self) -> impl Iterator<Item = &Place> {
         let commands = self.processes.iter().flat_map(|process| {
             process

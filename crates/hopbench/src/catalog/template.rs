@@ -56,6 +56,14 @@ impl Template {
         })
     }
 
+    /// The whole text, if there is nothing to fill in.
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     /// The text with everything filled in.
     pub(crate) fn fill(&self, fill: &mut dyn Fill) -> anyhow::Result<String> {
         let mut text = String::new();
