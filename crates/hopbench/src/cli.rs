@@ -251,6 +251,8 @@ pub(crate) struct Ab {
     #[arg(long, requires = "gate")]
     pub(crate) confirm: bool,
     #[command(flatten)]
+    pub(crate) until: Until,
+    #[command(flatten)]
     pub(crate) output: GateOutput,
     #[command(flatten)]
     pub(crate) how: How,

@@ -7,10 +7,11 @@
 use std::time::{Duration, Instant};
 
 use hopbench_analysis::{
-    estimate::CONFIDENCE,
+    ab::Duel,
+    estimate::{CONFIDENCE, Estimate},
     figures::Figure,
     record::{Cell, Manifest, Trial},
-    summary::{ScenarioSummary, Summary},
+    summary::Summary,
 };
 
 use crate::{
@@ -36,10 +37,11 @@ pub(crate) struct Until<'a> {
     started: Instant,
 }
 
-/// The cell with the widest interval, and how far that reaches to either side; without end where
-/// there are too few blocks for a whole interval.
-struct Widest<'a> {
-    cell: &'a Cell,
+/// A cell's interval, and how far that reaches to either side; without end where there are too few
+/// blocks for a whole interval.
+#[derive(Debug)]
+struct Interval {
+    cell: Cell,
     reach_percent: f64,
     blocks: usize,
 }
@@ -57,13 +59,9 @@ impl<'a> Until<'a> {
     /// The next blocks, one of each scenario that has an interval which is too wide. Empty if there
     /// is none, or no time for it.
     pub(crate) fn more(&mut self, trials: &[Trial]) -> anyhow::Result<Added> {
-        let summary = Summary::new(self.manifest, trials)?;
         let mut added = Added::default();
-        for scenario in &summary.scenarios {
-            let name = scenario.info.name.as_str();
-            let Some(widest) = self.too_wide(scenario) else {
-                continue;
-            };
+        for widest in self.too_wide(trials)? {
+            let name = widest.cell.scenario.as_str();
             if self.has_time_for(name, estimate_ms(&added.trials))
                 && let Some(block) = self.planner.block(name)
             {
@@ -77,12 +75,11 @@ impl<'a> Until<'a> {
 
     /// In which scenarios the goal was not reached, and why.
     pub(crate) fn missed(self, ended: &Ended) -> anyhow::Result<Vec<String>> {
-        let summary = Summary::new(self.manifest, &ended.trials)?;
-        let missed = summary.scenarios.iter().filter_map(|scenario| {
-            let widest = self.too_wide(scenario)?;
+        let too_wide = self.too_wide(&ended.trials)?;
+        let missed = too_wide.iter().map(|widest| {
             let limit = match ended.interrupted {
                 true => "the time before the interruption".to_owned(),
-                false if self.planner.is_full(&scenario.info.name) => {
+                false if self.planner.is_full(&widest.cell.scenario) => {
                     "as many blocks as there may be".to_owned()
                 }
                 false => {
@@ -90,13 +87,24 @@ impl<'a> Until<'a> {
                     format!("{time} (--max-time)")
                 }
             };
-            Some(self.shortfall(&widest, &limit))
+            self.shortfall(widest, &limit)
         });
         Ok(missed.collect())
     }
 
-    fn too_wide<'b>(&self, scenario: &'b ScenarioSummary<'_>) -> Option<Widest<'b>> {
-        widest(scenario).filter(|widest| widest.reach_percent > self.goal.reach_percent)
+    /// Of each scenario in which the goal is not reached, the widest interval.
+    fn too_wide(&self, trials: &[Trial]) -> anyhow::Result<Vec<Interval>> {
+        let mut widest: Vec<Interval> = Vec::new();
+        for interval in intervals(self.manifest, trials)? {
+            let scenario = &interval.cell.scenario;
+            match widest.iter_mut().find(|one| one.cell.scenario == *scenario) {
+                Some(one) if one.reach_percent >= interval.reach_percent => {}
+                Some(one) => *one = interval,
+                None => widest.push(interval),
+            }
+        }
+        widest.retain(|interval| interval.reach_percent > self.goal.reach_percent);
+        Ok(widest)
     }
 
     fn has_time_for(&self, scenario: &str, before_ms: u64) -> bool {
@@ -104,9 +112,9 @@ impl<'a> Until<'a> {
         self.started.elapsed() + Duration::from_millis(needed_ms) <= self.goal.time_max
     }
 
-    fn progress(&self, widest: &Widest<'_>, block_ms: u64) -> String {
+    fn progress(&self, widest: &Interval, block_ms: u64) -> String {
         let goal = self.goal.reach_percent;
-        let Widest {
+        let Interval {
             cell,
             reach_percent,
             blocks,
@@ -124,7 +132,7 @@ impl<'a> Until<'a> {
         )
     }
 
-    fn shortfall(&self, widest: &Widest<'_>, limit: &str) -> String {
+    fn shortfall(&self, widest: &Interval, limit: &str) -> String {
         format!(
             "--until {} % was not reached in {limit}: the interval of {} is {} after {} block(s)",
             self.goal.reach_percent,
@@ -138,19 +146,31 @@ impl<'a> Until<'a> {
     }
 }
 
-fn widest<'a>(scenario: &'a ScenarioSummary<'_>) -> Option<Widest<'a>> {
-    let rows = scenario.tables.iter().flat_map(|table| &table.rows);
-    let intervals = rows.filter_map(|row| {
-        let ratio = row.ratios[Figure::Rps]?;
+/// The intervals of all ratios of RPS: of paths to their reference, or of build B to build A.
+fn intervals(manifest: &Manifest, trials: &[Trial]) -> anyhow::Result<Vec<Interval>> {
+    if let Some(duel) = Duel::of(manifest, trials) {
+        let pairs = duel.cells.iter();
+        let ratios = pairs.map(|pair| (&pair.cell, pair.changes[Figure::Rps]));
+        return Ok(ratios.filter_map(Interval::of).collect());
+    }
+    let summary = Summary::new(manifest, trials)?;
+    let tables = summary.scenarios.iter().flat_map(|it| &it.tables);
+    let rows = tables.flat_map(|table| &table.rows);
+    let ratios = rows.map(|row| (&row.cell, row.ratios[Figure::Rps]));
+    Ok(ratios.filter_map(Interval::of).collect())
+}
+
+impl Interval {
+    fn of((cell, ratio): (&Cell, Option<Estimate>)) -> Option<Self> {
+        let ratio = ratio?;
         let reach_percent = match ratio.confidence >= CONFIDENCE {
             true => 100.0 * ((ratio.high / ratio.low).sqrt() - 1.0),
             false => f64::INFINITY,
         };
-        Some(Widest {
-            cell: &row.cell,
+        Some(Self {
+            cell: cell.clone(),
             reach_percent,
             blocks: ratio.blocks,
         })
-    });
-    intervals.max_by(|one, other| one.reach_percent.total_cmp(&other.reach_percent))
+    }
 }

@@ -135,6 +135,24 @@ fn only_equal_builds_are_dealt_and_only_two_are_repeated() {
 }
 
 #[test]
+fn blocks_of_two_builds_are_added_until_intervals_are_narrow() {
+    let bench = Bench::new();
+    let scenario = scenario(&bench, "twice.toml", "");
+    let (a, b) = (format!("--a={}", programs()), format!("--b={}", programs()));
+    let goal = ["--blocks=1", "--until=100%", "--max-time=5m"];
+    let output = bench.run(&[&["ab", &scenario, &a, &b][..], &goal].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let trials = trials(&bench.run_dir());
+    // Fewer than six blocks have no interval of 95 %.
+    for build in ["a", "b"] {
+        let of_build = trials.iter().filter(|trial| trial["build"] == build);
+        let blocks = of_build.filter_map(|trial| trial["block"].as_u64());
+        assert!(blocks.max() >= Some(6), "{build}");
+    }
+    assert!(text(&output.stderr).contains("one more"), "{output:?}");
+}
+
+#[test]
 fn what_is_no_build_is_named() {
     let bench = Bench::new();
     let (scenario, programs) = (scenario(&bench, "twice.toml", ""), programs());

@@ -32,7 +32,7 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
         false => None,
     };
     let mut selection = runs::select(context, &options.choice, &interrupt)?;
-    let settings = runs::settings(context, &options.how);
+    let settings = settings(context, options);
     let builds = Builds::prepare(&options.a, &options.b, settings.silent, &interrupt)?;
     builds.check(&selection)?;
     let toolbox = &context.toolbox;
@@ -61,6 +61,13 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
     show(context, &options.output, &result, &measured.run_dir, repeat)
 }
 
+fn settings<'a>(context: &Context, options: &'a cli::Ab) -> Settings<'a> {
+    Settings {
+        goal: options.until.goal(),
+        ..runs::settings(context, &options.how)
+    }
+}
+
 /// Measures what is suspect in an earlier run again, by the command that made it. The directory of
 /// the repeat, if there was need of one.
 pub(super) fn repeat(
@@ -81,7 +88,7 @@ pub(super) fn repeat(
     }
     let interrupt = Interrupt::catch().context("could not catch signals")?;
     let mut selection = runs::select(context, &options.choice, &interrupt)?;
-    let settings = runs::settings(context, &options.how);
+    let settings = settings(context, &options);
     let builds = Builds::prepare(&options.a, &options.b, settings.silent, &interrupt)?;
     builds.check(&selection)?;
     let of = |infos: &[BuildInfo]| -> Vec<(String, bool)> {
