@@ -12,7 +12,7 @@ use nix::{
 };
 use serde_json::Value;
 use support::{
-    Running,
+    Running, after,
     bench::{Bench, SHORT, children_of, failure, long, shell_path},
     bin, command, installed, output, text, until,
 };
@@ -126,6 +126,22 @@ fn what_a_server_starts_in_a_session_of_its_own_ends_with_its_trial_and_is_named
         );
     }
     bench.assert_nothing_left();
+}
+
+#[test]
+fn what_a_shell_had_started_before_it_became_hopbench_is_let_be() {
+    let bench = Bench::new();
+    let mut arguments = vec!["run", "http-tunnel", "--endpoint=/small", "--path=direct"];
+    arguments.extend(SHORT);
+    let before = "sleep 1000 >/dev/null 2>&1 & echo $! >sleeper";
+    let mut shell = after(before, &bench.command(&arguments));
+    shell.current_dir(bench.directory.path());
+    shell.env("TMPDIR", bench.temporary());
+    let result = output(&mut shell);
+    assert!(result.status.success(), "{}", text(&result.stderr));
+    let sleeper = fs::read_to_string(bench.directory.path().join("sleeper")).expect("written");
+    let sleeper = Pid::from_raw(sleeper.trim().parse().expect("a number"));
+    assert_eq!(kill(sleeper, Signal::SIGKILL), Ok(()), "it was there");
 }
 
 #[test]

@@ -23,7 +23,10 @@ use crate::processes::{self, Process};
 
 /// Ends what has strayed from the children that were started since, at the latest when dropped.
 #[derive(Debug)]
-pub(crate) struct Strays(());
+pub(crate) struct Strays {
+    /// What a shell had started before it became hopbench by `exec`.
+    inherited: BTreeSet<u32>,
+}
 
 /// Children that have an owner.
 static OWNED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
@@ -34,8 +37,9 @@ const GENERATIONS_MAX: usize = 100;
 impl Strays {
     /// From here on. One at a time: it is a property of the whole process.
     pub(crate) fn adopt() -> io::Result<Self> {
+        let inherited = orphans().map(|orphan| orphan.pid).collect();
         set_child_subreaper(true)?;
-        Ok(Self(()))
+        Ok(Self { inherited })
     }
 
     /// Kills and reaps them; the programs' names. After the children themselves have ended: what
@@ -43,7 +47,8 @@ impl Strays {
     pub(crate) fn end(&self) -> Vec<String> {
         let mut names = Vec::new();
         for _ in 0..GENERATIONS_MAX {
-            let found = orphans();
+            let found = orphans().filter(|orphan| !self.inherited.contains(&orphan.pid));
+            let found: Vec<Process> = found.collect();
             if found.is_empty() {
                 break;
             }
@@ -87,9 +92,9 @@ pub(super) fn disown(pid: u32) {
 }
 
 /// Children of this process that nobody owns.
-fn orphans() -> Vec<Process> {
-    let owned = OWNED.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_orphan = |it: &Process| it.parent == std::process::id() && !owned.contains(&it.pid);
-    let processes = processes::all().unwrap_or_default();
-    processes.into_iter().filter(is_orphan).collect()
+fn orphans() -> impl Iterator<Item = Process> {
+    let owned = OWNED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let me = std::process::id();
+    let processes = processes::all().unwrap_or_default().into_iter();
+    processes.filter(move |it| it.parent == me && !owned.contains(&it.pid))
 }
