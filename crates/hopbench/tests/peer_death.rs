@@ -329,3 +329,24 @@ fn a_plugin_that_has_served_outlives_a_host_that_spoils_its_sessions() {
     }
     serve();
 }
+
+#[test]
+fn a_client_that_does_not_read_keeps_no_new_peer_waiting() {
+    for transport in TRANSPORTS {
+        for victim in [Victim::Plugin, Victim::Host] {
+            let mut rig = Rig::start(transport);
+            let survivor = match victim {
+                Victim::Host => &rig.tunnel.plugin,
+                Victim::Plugin => &rig.tunnel.host,
+            };
+            let descriptors_before = survivor.descriptors();
+            let (client, server) = rig.bring_to(Step::Full).expect("open");
+            rig.replace(transport, victim, || {});
+            // What the client doesn't read is on its way still.
+            rig.serves();
+            drain(client);
+            drain(server);
+            rig.comes_to_rest(victim, descriptors_before);
+        }
+    }
+}

@@ -42,7 +42,7 @@ pub(crate) use self::{
 use crate::local;
 
 /// Runs relays, each on a thread of its own, until the peer leaves (`Ok`), one fails, or `stopped`
-/// says so.
+/// says so. What a peer that has left had sent is delivered meanwhile, and nobody waits for it.
 pub(crate) async fn run_relays(
     links: Vec<Arc<Link>>,
     upstream: Option<Upstream>,
@@ -86,15 +86,29 @@ pub(crate) async fn run_relays(
                 Some(_) => return Err(LinkError::Panicked),
                 None => return Ok(()),
             },
-            over = &mut over, if !is_over => {
-                is_over = true;
-                for relay in &stopping.0 {
-                    relay.tell(match over {
-                        Over::PeerGone => Incoming::PeerGone,
-                        Over::Stopped => Incoming::Stop,
-                    });
+            over = &mut over, if !is_over => match over {
+                Over::PeerGone => {
+                    stopping.tell_all(|| Incoming::PeerGone);
+                    tokio::spawn(last_words(threads, stopping));
+                    return Ok(());
+                }
+                Over::Stopped => {
+                    is_over = true;
+                    stopping.tell_all(|| Incoming::Stop);
                 }
             }
+        }
+    }
+}
+
+/// How a relay's thread ended, if it said so.
+type Ended = Result<Result<(), LinkError>, oneshot::error::RecvError>;
+
+/// Until all relays have delivered what their peer had sent, which has a time-out.
+async fn last_words(mut threads: JoinSet<Ended>, _stopping: StopOnDrop) {
+    while let Some(ended) = threads.join_next().await {
+        if !matches!(ended, Ok(Ok(Ok(())))) {
+            tracing::warn!("a relay failed after its peer had gone: {ended:?}");
         }
     }
 }
@@ -139,10 +153,16 @@ pub(crate) async fn until_over(mut socket: UnixStream, mut stopped: watch::Recei
 
 struct StopOnDrop(Vec<Relay>);
 
+impl StopOnDrop {
+    fn tell_all(&self, what: impl Fn() -> Incoming) {
+        for relay in &self.0 {
+            relay.tell(what());
+        }
+    }
+}
+
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        for relay in &self.0 {
-            relay.tell(Incoming::Stop);
-        }
+        self.tell_all(|| Incoming::Stop);
     }
 }

@@ -406,6 +406,8 @@ impl Loop {
     fn on_incoming(&mut self) -> Result<bool, LinkError> {
         while let Ok(incoming) = self.incoming.try_recv() {
             match incoming {
+                // Too late: closing it is the answer.
+                Incoming::Client(..) if self.last_words.is_some() => {}
                 Incoming::Client(socket, guard) => self.waiting.push_back((socket, guard)),
                 Incoming::PeerGone => {
                     self.last_words = Some(Instant::now() + LAST_WORDS_TIMEOUT);
