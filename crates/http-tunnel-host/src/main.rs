@@ -8,7 +8,7 @@ use origin::{process, server::Address};
 use tunnel::{
     admin::AdminAddress,
     host::{Host, HostOptions},
-    transport::{TransportKind, TransportOptions},
+    transport::{TransportKind, TransportOptions, connections_max},
 };
 
 #[derive(Debug, Parser)]
@@ -20,8 +20,8 @@ struct Options {
     #[arg(long, default_value = "127.0.0.1:4000", value_name = "ADDR")]
     listen: Address,
     /// Clients connected at a time; more wait to be accepted
-    #[arg(long, default_value = "4096", value_name = "N")]
-    max_connections: NonZeroUsize,
+    #[arg(long, default_value = "4096", value_name = "N", value_parser = connections_max)]
+    max_connections: usize,
     /// Reset clients of which nothing has moved, in either direction, for so long [default: never]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=604_800_000))]
     idle_timeout_ms: Option<u64>,
@@ -68,7 +68,7 @@ fn run(options: Options) -> anyhow::Result<()> {
             transport: options.transport,
             listen: options.listen,
             admin: options.admin,
-            connections_max: options.max_connections.get(),
+            connections_max: options.max_connections,
             idle_timeout: options.idle_timeout_ms.map(Duration::from_millis),
             threads: relays.get(),
         })

@@ -4,7 +4,7 @@
 //! load, and no decision depends on them.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -20,7 +20,7 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[doc = $about])+ pub $name: Counter,)+
-            shm: Mutex<Vec<Arc<ShmMetrics>>>,
+            shm: Arc<ShmMetrics>,
         }
 
         impl Counters {
@@ -103,33 +103,27 @@ impl Counter {
 impl Counters {
     /// All counters, those of rapace's shared-memory sessions included.
     pub fn readings(&self) -> Vec<Reading> {
-        let sessions = self.shm.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = |field: fn(&ShmMetrics) -> &AtomicU64| {
-            sessions
-                .iter()
-                .map(|metrics| field(metrics).load(Relaxed))
-                .sum()
-        };
+        let of = |field: fn(&ShmMetrics) -> &AtomicU64| field(&self.shm).load(Relaxed);
         let slots = [
             (
                 "tunnel_slots_allocated",
                 "slots allocated by rapace",
-                sum(|m| &m.alloc_success),
+                of(|m| &m.alloc_success),
             ),
             (
                 "tunnel_slots_failed",
                 "slot allocations that had to wait",
-                sum(|m| &m.alloc_failures),
+                of(|m| &m.alloc_failures),
             ),
             (
                 "tunnel_slots_freed",
                 "slots freed by the receiver",
-                sum(|m| &m.slot_frees),
+                of(|m| &m.slot_frees),
             ),
             (
                 "tunnel_rapace_ring_full",
                 "enqueues that had to wait",
-                sum(|m| &m.ring_full_errors),
+                of(|m| &m.ring_full_errors),
             ),
         ];
         let mut readings = self.own();
@@ -165,11 +159,9 @@ impl Counters {
         text
     }
 
-    pub(crate) fn watch_shm(&self, metrics: Arc<ShmMetrics>) {
-        self.shm
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(metrics);
+    /// What rapace counts in, the same for every session.
+    pub(crate) fn shm(&self) -> Arc<ShmMetrics> {
+        self.shm.clone()
     }
 }
 

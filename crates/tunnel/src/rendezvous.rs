@@ -41,7 +41,9 @@ use crate::{
     counters::Counters,
     framed::{FramedPeer, Role, Segment, Slots, Terms},
     ring::{self, Link, Offer},
-    transport::{ARENA_MIB_MAX, PeerAddress, TransportKind, TransportOptions},
+    transport::{
+        ARENA_MIB_MAX, CONNECTIONS_MAX, PeerAddress, TransportKind, TransportOptions, check_slots,
+    },
 };
 
 /// Raised whenever frames or the hand-shake change in a way that an older build would misread.
@@ -383,6 +385,9 @@ async fn agree_with_host(
             ring,
         } => (window_bytes, tunnels_max, slots, ring),
     };
+    if let Err(reason) = check_welcome(options.transport, tunnels_max, slots, ring) {
+        return Ok(Err(reason));
+    }
     let terms = Terms {
         role: Role::Acceptor,
         frame_bytes: options.frame_bytes(slots),
@@ -404,6 +409,30 @@ async fn agree_with_host(
         (Newcomer::Unix(socket), None, None) => FramedPeer::Unix(socket),
     };
     Ok(Ok(Peer::Framed(peer, terms)))
+}
+
+/// Whether a welcome is to what was asked for, and within bounds.
+fn check_welcome(
+    asked: TransportKind,
+    tunnels_max: usize,
+    slots: Option<Slots>,
+    ring: Option<ring::Terms>,
+) -> Result<(), String> {
+    let offered = match (slots, ring) {
+        (None, None) => Some(TransportKind::Stream),
+        (Some(_), None) => Some(TransportKind::Shm),
+        (None, Some(_)) => Some(TransportKind::Ring),
+        (Some(_), Some(_)) => None,
+    };
+    if offered != Some(asked) {
+        return Err(format!("its welcome is not to '{asked}'"));
+    }
+    if !(1..=CONNECTIONS_MAX).contains(&tunnels_max) {
+        return Err(format!(
+            "its welcome is to {tunnels_max} connections, at most {CONNECTIONS_MAX} can be"
+        ));
+    }
+    slots.map_or(Ok(()), check_slots)
 }
 
 /// Takes the host's segments and bells, and hands it this side's arena.

@@ -1,6 +1,6 @@
 //! The transports, as chosen on the command line, and the terms that both ends must agree on.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -147,15 +147,48 @@ impl TransportOptions {
             ));
         }
         if self.transport == TransportKind::Shm {
-            let Slots { count, size_bytes } = self.slots();
-            if u64::from(count) * u64::from(size_bytes) > SEGMENT_BYTES_MAX {
-                return Err(format!(
-                    "{count} slots of {size_bytes} bytes are more than the {SEGMENT_BYTES_MAX} \
-                     bytes that rapace allows; lower --shm-slots or --shm-slot-size"
-                ));
-            }
+            check_slots(self.slots())?;
         }
         Ok(())
+    }
+}
+
+/// Whether rapace can lay out and use such a segment.
+pub(crate) fn check_slots(Slots { count, size_bytes }: Slots) -> Result<(), String> {
+    if !SLOT_COUNTS.contains(&count)
+        || !SLOT_SIZES_BYTES.contains(&size_bytes)
+        || size_bytes % SLOT_ALIGNMENT_BYTES != 0
+    {
+        return Err(format!(
+            "no segment has {count} slots of {size_bytes} bytes"
+        ));
+    }
+    if u64::from(count) * u64::from(size_bytes) > SEGMENT_BYTES_MAX {
+        return Err(format!(
+            "{count} slots of {size_bytes} bytes are more than the {SEGMENT_BYTES_MAX} bytes that \
+             rapace allows; lower --shm-slots or --shm-slot-size"
+        ));
+    }
+    Ok(())
+}
+
+/// Of a segment on shm.
+const SLOT_COUNTS: RangeInclusive<u32> = SLOTS_MIN..=65_536;
+const SLOT_SIZES_BYTES: RangeInclusive<u32> = 64..=16 << 20;
+/// rapace keeps its free list inside the slots.
+const SLOT_ALIGNMENT_BYTES: u32 = 8;
+
+/// Most connections at a time that can be asked for: more than any process has descriptors for.
+pub(crate) const CONNECTIONS_MAX: usize = 1 << 20;
+
+/// Parses how many connections there may be at a time.
+///
+/// # Errors
+/// If it is no such number.
+pub fn connections_max(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=CONNECTIONS_MAX).contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from 1 to {CONNECTIONS_MAX}")),
     }
 }
 
@@ -186,13 +219,12 @@ fn ring_kib(text: &str) -> Result<u32, String> {
 }
 
 fn shm_slots(text: &str) -> Result<u32, String> {
-    bounded(text, SLOTS_MIN, 65_536)
+    bounded(text, *SLOT_COUNTS.start(), *SLOT_COUNTS.end())
 }
 
 fn shm_slot_size(text: &str) -> Result<u32, String> {
-    let bytes = bounded(text, 64, 16 << 20)?;
-    // rapace keeps its free list inside the slots.
-    if bytes % 8 == 0 {
+    let bytes = bounded(text, *SLOT_SIZES_BYTES.start(), *SLOT_SIZES_BYTES.end())?;
+    if bytes % SLOT_ALIGNMENT_BYTES == 0 {
         Ok(bytes)
     } else {
         Err("expected a multiple of 8".to_owned())

@@ -180,6 +180,39 @@ mod tests {
     }
 
     #[test]
+    fn a_welcome_to_something_else_is_refused() {
+        let slots = |count: u32, size_bytes: u32| {
+            format!("{{\"count\":{count},\"size_bytes\":{size_bytes}}}")
+        };
+        let welcome = |tunnels_max: u64, slots: &str| {
+            format!(
+                "{{\"welcome\":{{\"window_bytes\":65536,\"tunnels_max\":{tunnels_max},\
+                 \"slots\":{slots},\"ring\":null}}}}\n"
+            )
+        };
+        // A plugin on stream is welcome, and one on shm or ring isn't welcome to that.
+        assert!(attack_handshake(&moves(false, 0, 0, &welcome(4, "null"))));
+        for (transport, said) in [
+            (1, welcome(4, "null")),
+            (2, welcome(4, "null")),
+            (2, welcome(4, &slots(8, 64))),
+            (0, welcome(4, &slots(8, 64))),
+            (0, welcome(0, "null")),
+            (0, welcome(1 << 60, "null")),
+            (1, welcome(4, &slots(1, 64))),
+            (1, welcome(4, &slots(8, 0))),
+            (1, welcome(4, &slots(8, 65))),
+            (1, welcome(4, &slots(65_536, 16 << 20))),
+        ] {
+            // Sealed memory of a segment's size, as far as it matters.
+            assert!(
+                !attack_handshake(&moves(false, transport, 3, &said)),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
     fn memory_that_could_be_taken_away_is_refused() {
         for handed_over in [0, 1, 2, 4, 5, 6] {
             let what = format!("{handed_over}");

@@ -26,7 +26,7 @@ use anyhow::Context as _;
 use rapace::{
     Frame, Transport, TransportError,
     transport::shm::{
-        ShmMetrics, ShmSession, ShmSessionConfig, ShmTransport,
+        ShmSession, ShmSessionConfig, ShmTransport,
         futex::{futex_signal, futex_wait},
     },
 };
@@ -101,9 +101,8 @@ pub(in crate::framed) fn shm_link(
     slots: Slots,
     counters: &Arc<Counters>,
 ) -> (Sender, ShmReceiver) {
-    let metrics = Arc::new(ShmMetrics::new());
-    counters.watch_shm(metrics.clone());
-    let transport = Transport::Shm(ShmTransport::new_with_metrics(session.clone(), metrics));
+    let transport = ShmTransport::new_with_metrics(session.clone(), counters.shm());
+    let transport = Transport::Shm(transport);
     let shares = Shares::of(slots.count);
     let link = Arc::new(ShmLink {
         session: SessionRef(session),
