@@ -74,10 +74,12 @@ pub struct Receiver<W> {
 }
 
 impl RingLayout {
-    /// Makes the ring empty; nobody may be using it.
+    /// Makes the ring empty; nobody may be using it. A peer that is done with it may still look how
+    /// far the other end was, and must not go by it.
     pub(crate) fn clear(&self, words: &impl Words) {
         for word in [self.published, self.consumed, self.waits] {
-            words.word(word).store(0, Relaxed);
+            // E7: who finds this finds the state that this side has published before.
+            words.word(word).store(0, Release);
         }
     }
 }
@@ -126,7 +128,7 @@ impl<W: Words> Sender<W> {
     /// # Errors
     /// If it claims more than was sent, or takes back what it said.
     pub fn refresh(&mut self) -> Result<usize, Violation> {
-        // E2: the receiver has read what it is done with; it may be overwritten.
+        // E2: the receiver has read what it is done with; it may be overwritten. E7, the other half.
         let found = self.words.word(self.layout.consumed).load(Acquire);
         if found < self.consumed || found > self.published {
             return Err(Violation::Consumed {

@@ -152,6 +152,35 @@ fn a_lane_begins_anew() {
     });
 }
 
+/// Who is done with a lane, and looks once more how far the other end was, may find its next use:
+/// then it finds too that the other end is done (E7).
+#[test]
+fn what_is_found_in_a_lane_that_begins_anew_is_known_to_be_void() {
+    const DONE: u64 = 1;
+    model(|| {
+        let words = HeapWords::new(8);
+        let [host, plugin] = [5, 6].map(|index| StateWord::new(words.clone(), index));
+        let mut sender = Sender::new(words.clone(), LAYOUT);
+        let mut receiver = Receiver::new(words.clone(), LAYOUT);
+        sender.push(Descriptor::End).expect("room");
+        assert_eq!(receiver.pending(), Ok(1));
+        receiver.release(1);
+        assert_eq!(sender.refresh(), Ok(1));
+        let [hosts_state, plugins_state] = [host.clone(), plugin.clone()];
+        let host_runs = thread::spawn(move || {
+            hosts_state.publish(DONE);
+            while plugins_state.read() != DONE {
+                thread::yield_now();
+            }
+            LAYOUT.clear(&words);
+        });
+        plugin.publish(DONE);
+        let found = sender.refresh();
+        assert!(found == Ok(0) || host.read() == DONE, "{found:?}");
+        host_runs.join().expect("no panic");
+    });
+}
+
 /// A sender that waits for room is told (E3): it finds the room, or the receiver finds the wish.
 #[test]
 fn a_wish_for_room_is_not_lost() {

@@ -386,11 +386,10 @@ impl Loop {
         let Use::Closing(lane) = &mut self.lanes[index] else {
             return Ok(());
         };
-        let peer_done = lane.peer_state() != State::Open;
-        // The plugin has nothing to recycle: it only keeps what the host may still read.
         let done = match self.link.side {
-            Side::Host => peer_done,
-            Side::Plugin => peer_done || lane.is_drained()?,
+            Side::Host => lane.peer_state() != State::Open,
+            // It has nothing to recycle: it only keeps what the host may still read.
+            Side::Plugin => lane.is_done()?,
         };
         if done {
             self.lanes[index] = Use::Free;

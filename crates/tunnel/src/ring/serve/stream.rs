@@ -63,13 +63,12 @@ impl SharedLane {
     /// The peer has sent something, made room, or gone. Returns whether the lane can be forgotten.
     pub(super) fn on_peer(&self) -> Result<bool, Violation> {
         let mut shared = self.lock();
-        let peer = shared.lane.peer_state();
-        if peer == State::Reset {
+        if shared.lane.peer_state() == State::Reset {
             shared.abort();
         }
         if shared.dropped {
             shared.wind_up()?;
-            return Ok(shared.finished && (peer != State::Open || shared.lane.is_drained()?));
+            return Ok(shared.finished && shared.lane.is_done()?);
         }
         let wakers = [shared.reader.take(), shared.writer.take()];
         drop(shared);
