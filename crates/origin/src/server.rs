@@ -22,6 +22,10 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, UnixListener, UnixSocket},
@@ -182,12 +186,13 @@ pub fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
                 describe()
             );
         }
-        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+        Ok(_) => match probe(path) {
+            Err(Errno::CONNREFUSED) => {
                 fs::remove_file(path).with_context(describe)?;
             }
-            Err(error) => return Err(error).with_context(describe),
-            Ok(_) => anyhow::bail!(
+            Err(error) if error != Errno::AGAIN => return Err(error).with_context(describe),
+            // Or its backlog is full.
+            Ok(()) | Err(_) => anyhow::bail!(
                 "{}: address in use by a running process; stop it or choose another path",
                 describe()
             ),
@@ -207,6 +212,13 @@ pub fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     let file = SocketFile::new(path).with_context(describe)?;
     let listener = socket.listen(BACKLOG).with_context(describe)?;
     Ok((listener, file))
+}
+
+/// Whether somebody listens on a Unix socket. Never waits: what listens may be stopped.
+fn probe(path: &Path) -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
 fn listen_error(address: SocketAddr, error: io::Error) -> anyhow::Error {
@@ -298,6 +310,16 @@ mod tests {
 
         let (first, file) = bind_unix(&path).expect("the path is free");
         let error = bind_unix(&path).unwrap_err().to_string();
+        assert!(error.contains("address in use"), "{error}");
+
+        // With a backlog that is full, it is in use as well.
+        let narrow = directory.join("narrow");
+        let socket = UnixSocket::new_stream().expect("a socket");
+        socket.bind(&narrow).expect("the path is free");
+        let _listener = socket.listen(0).expect("bound");
+        // Each that was not accepted yet keeps its place, even if it has gone.
+        while probe(&narrow) != Err(Errno::AGAIN) {}
+        let error = bind_unix(&narrow).unwrap_err().to_string();
         assert!(error.contains("address in use"), "{error}");
 
         // Closed without removing the file: as after a crash.

@@ -280,8 +280,8 @@ fn receive_end(socket: &UnixStream, spins: bool) -> End {
     });
     let memory = received.next().expect("the segment");
     let segment = Segment::open(&memory, GEOMETRY).expect("laid out");
-    let host = Bell::from_peer(received.next().expect("a bell"));
-    let plugin = Bell::from_peer(received.next().expect("a bell"));
+    let host = Bell::from_peer(received.next().expect("a bell")).expect("an eventfd");
+    let plugin = Bell::from_peer(received.next().expect("a bell")).expect("an eventfd");
     End::new(segment, Side::Plugin, [plugin, host], spins)
 }
 

@@ -12,8 +12,9 @@
 //! next sleep at once, which then finds nothing and sleeps again.
 
 use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    fs, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use rustix::{
@@ -73,8 +74,17 @@ impl Bell {
     }
 
     /// A bell that the peer has made.
-    pub fn from_peer(descriptor: OwnedFd) -> Self {
-        Self(descriptor)
+    ///
+    /// # Errors
+    /// If it is something else, on which waiting could have no end, or none at all.
+    pub fn from_peer(descriptor: OwnedFd) -> io::Result<Self> {
+        let link = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+        let what = fs::read_link(link)?;
+        if what != Path::new("anon_inode:[eventfd]") {
+            let message = format!("'{}' is no bell, expected an eventfd", what.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(Self(descriptor))
     }
 
     /// # Errors

@@ -128,7 +128,8 @@ impl<W: Words> Sender<W> {
     /// # Errors
     /// If it claims more than was sent, or takes back what it said.
     pub fn refresh(&mut self) -> Result<usize, Violation> {
-        // E2: the receiver has read what it is done with; it may be overwritten. E7, the other half.
+        // E2: the receiver has read what it is done with; it may be overwritten. Also E7, the
+        // other half.
         let found = self.words.word(self.layout.consumed).load(Acquire);
         if found < self.consumed || found > self.published {
             return Err(Violation::Consumed {

@@ -56,6 +56,9 @@ impl Idleness {
     }
 }
 
+/// Between two attempts to connect to a Unix socket whose backlog is full.
+const CONNECT_RETRY: Duration = Duration::from_millis(5);
+
 /// Connects to an upstream.
 pub(crate) async fn connect(address: &Address, at_most: Duration) -> io::Result<LocalSocket> {
     timeout(at_most, async {
@@ -65,7 +68,15 @@ pub(crate) async fn connect(address: &Address, at_most: Duration) -> io::Result<
                 socket.set_nodelay(true)?;
                 Ok(LocalSocket::Tcp(socket))
             }
-            Address::Unix(path) => Ok(LocalSocket::Unix(UnixStream::connect(path).await?)),
+            Address::Unix(path) => loop {
+                match UnixStream::connect(path).await {
+                    // Its backlog is full. Nothing tells when it isn't.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        tokio::time::sleep(CONNECT_RETRY).await;
+                    }
+                    connected => break Ok(LocalSocket::Unix(connected?)),
+                }
+            },
         }
     })
     .await?

@@ -251,7 +251,12 @@ impl Plugin {
             Target::Upstream(address) => {
                 let (address, at_most) = (address.clone(), self.options.connect_timeout);
                 self.tunnels.spawn(async move {
-                    match local::connect(&address, at_most).await {
+                    let connected = tokio::select! {
+                        connected = local::connect(&address, at_most) => connected,
+                        // Its client has gone.
+                        () = tunnel.until_reset() => return,
+                    };
+                    match connected {
                         Ok(socket) => tunnel.relay(socket, None).await,
                         Err(error) => {
                             local::warn_unreachable(&address, error);

@@ -24,7 +24,7 @@ use std::{
 };
 
 use atomic_waker::AtomicWaker;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::ReadBuf;
 
 use super::{
@@ -35,7 +35,7 @@ use super::{
     session::Session,
     socket::{LocalSocket, Sink, Source},
 };
-use crate::{copy, local::Idleness};
+use crate::{copy, counters::Counters, local::Idleness};
 
 pub(crate) struct Tunnel {
     number: u32,
@@ -106,6 +106,18 @@ impl Tunnel {
             self.abort();
             sink.reset_on_close();
         }
+    }
+
+    /// Until the tunnel is reset. Of one that isn't joined to anything yet.
+    pub(crate) async fn until_reset(&self) {
+        std::future::poll_fn(|cx| {
+            self.inbound_waker.register(cx.waker());
+            match self.flow().is_reset() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
     }
 
     /// Until nothing has moved for so long.
@@ -236,7 +248,7 @@ impl Tunnel {
                     if taken < frame.payload().len() {
                         let mut rest = frame.into_heap(self.session.counters());
                         rest.advance(taken);
-                        inbound.backlog.push_back(rest);
+                        inbound.keep(rest, self.session.counters());
                     }
                 }
             }
@@ -447,7 +459,25 @@ impl Drop for Tunnel {
     }
 }
 
+/// A piece that is shorter is put behind the one before, if that isn't long yet: each piece takes
+/// memory of its own, and a window of single bytes would be many of them.
+const SHORT_BYTES: usize = 512;
+const JOINED_BYTES_MAX: usize = 8192;
+
 impl Inbound {
+    fn keep(&mut self, piece: Bytes, counters: &Counters) {
+        let is_short = piece.len() < SHORT_BYTES;
+        match self.backlog.pop_back() {
+            Some(last) if is_short && last.len() + piece.len() <= JOINED_BYTES_MAX => {
+                let mut last = last.try_into_mut().unwrap_or_else(BytesMut::from);
+                last.reserve(piece.len());
+                copy::append(counters, &mut last, &piece);
+                self.backlog.push_back(last.freeze());
+            }
+            last => self.backlog.extend(last.into_iter().chain([piece])),
+        }
+    }
+
     fn consume(&mut self, mut bytes: usize) {
         while bytes > 0 {
             let first = self
@@ -469,5 +499,36 @@ impl fmt::Debug for Tunnel {
         f.debug_struct("Tunnel")
             .field("number", &self.number)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_short_pieces_are_kept_in_few() {
+        let counters = Counters::default();
+        let mut inbound = Inbound {
+            sink: Sink::Backlog,
+            backlog: VecDeque::new(),
+            ended: false,
+        };
+        let sent: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        let (bytes, blocks) = sent.split_at(50_000);
+        for byte in bytes {
+            inbound.keep(Bytes::copy_from_slice(&[*byte]), &counters);
+            // Now and then something is taken.
+            if *byte == 3 {
+                inbound.consume(1);
+            }
+        }
+        let taken = bytes.iter().filter(|byte| **byte == 3).count();
+        assert!(inbound.backlog.len() <= 50_000 / (JOINED_BYTES_MAX / 2) + 1);
+        for block in blocks.chunks(SHORT_BYTES) {
+            inbound.keep(Bytes::copy_from_slice(block), &counters);
+        }
+        let kept: Vec<u8> = inbound.backlog.iter().flatten().copied().collect();
+        assert_eq!(kept, sent[taken..]);
     }
 }

@@ -106,7 +106,7 @@ fn handed_over(what: usize) -> Vec<OwnedFd> {
         memory
     };
     let sealed = SealFlags::SHRINK | SealFlags::GROW;
-    match what % 8 {
+    match what % 9 {
         0 => Vec::new(),
         1 => vec![null()],
         2 => vec![memory(ARENA_BYTES as u64, SealFlags::empty())],
@@ -114,13 +114,20 @@ fn handed_over(what: usize) -> Vec<OwnedFd> {
         4 => vec![memory(0, sealed)],
         5 => vec![memory(1 << 16, sealed), null(), null()],
         6 => (0..9).map(|_| null()).collect(),
-        // As an honest host does on ring.
-        _ => {
-            let terms = OPTIONS[2].ring_terms(1, 4);
-            let (_, descriptors) = Offer::new(terms).expect("memory");
-            descriptors.into()
+        // As an honest host does on ring, but for a bell that is none.
+        7 => {
+            let [memory, host, _] = offer();
+            vec![memory, host, null()]
         }
+        // As an honest host does on ring.
+        _ => offer().into(),
     }
+}
+
+fn offer() -> [OwnedFd; 3] {
+    let terms = OPTIONS[2].ring_terms(1, 4);
+    let (_, descriptors) = Offer::new(terms).expect("memory");
+    descriptors
 }
 
 #[cfg(test)]
@@ -176,7 +183,7 @@ mod tests {
             3,
             &hello(TransportKind::Ring)
         )));
-        assert!(attack_handshake(&moves(false, 2, 7, &welcome())));
+        assert!(attack_handshake(&moves(false, 2, 8, &welcome())));
     }
 
     #[test]
@@ -214,7 +221,7 @@ mod tests {
 
     #[test]
     fn memory_that_could_be_taken_away_is_refused() {
-        for handed_over in [0, 1, 2, 4, 5, 6] {
+        for handed_over in [0, 1, 2, 4, 5, 6, 7] {
             let what = format!("{handed_over}");
             let refused =
                 !attack_handshake(&moves(true, 2, handed_over, &hello(TransportKind::Ring)));
@@ -246,7 +253,7 @@ mod tests {
                     _ => said.insert(at, b'0' + damage[2] % 10),
                 }
             }
-            let handed_over = usize::try_from(seed / 6).expect("little") % 8;
+            let handed_over = usize::try_from(seed / 6).expect("little") % 9;
             let how = how(is_host, transport, handed_over);
             attack_handshake(&[&[how], said.as_slice()].concat());
         }

@@ -167,15 +167,15 @@ impl Lane {
         Ok(self.in_flight.is_empty())
     }
 
-    /// Of a plugin's lane that is finished: whether it can be forgotten, since the host is done with
-    /// it, too, or has everything.
+    /// Of a plugin's lane that is finished: whether it can be forgotten, since the host is done
+    /// with it, too, or has everything.
     ///
     /// # Errors
     /// If the host claims what can't be.
     pub(super) fn is_done(&mut self) -> Result<bool, Violation> {
         let drained = self.is_drained();
-        // Looked at last: from when both are done, the host may use the lane anew, and what was found
-        // in it is of that use (E7).
+        // Looked at last: from when both are done, the host may use the lane anew, and what was
+        // found in it is of that use (E7).
         if self.peer_state() == State::Open {
             drained
         } else {

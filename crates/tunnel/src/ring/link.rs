@@ -8,8 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use shm_ring::{
-    Arena, ArenaView, Bell, Descriptor, Geometry, MappedWords, Parking, ReadySet, Segment,
-    SegmentError, Side, Violation, io::Readable,
+    Arena, ArenaView, Bell, Descriptor, Geometry, MappedWords, Parking, ReadySet, Segment, Side,
+    Violation, io::Readable,
 };
 
 use crate::counters::Counters;
@@ -161,9 +161,9 @@ impl Link {
         [memory, host, plugin]: [OwnedFd; 3],
         arena: Arena,
         counters: &Arc<Counters>,
-    ) -> Result<Self, SegmentError> {
+    ) -> anyhow::Result<Self> {
         let segment = Segment::open(&memory, terms.geometry())?;
-        let bells = [plugin, host].map(Bell::from_peer);
+        let bells = [Bell::from_peer(plugin)?, Bell::from_peer(host)?];
         let bodies = Bodies::Own(arena);
         Ok(Self::new(segment, bodies, bells, counters))
     }

@@ -57,6 +57,7 @@ pub(super) struct Readiness {
     readable: bool,
     writable: bool,
     hung_up: bool,
+    failed: bool,
 }
 
 impl From<&Event> for Readiness {
@@ -66,6 +67,7 @@ impl From<&Event> for Readiness {
             readable: event.is_readable() || hung_up,
             writable: event.is_writable() || event.is_error(),
             hung_up,
+            failed: event.is_error(),
         }
     }
 }
@@ -78,6 +80,7 @@ impl BitOr for Readiness {
             readable: self.readable | other.readable,
             writable: self.writable | other.writable,
             hung_up: self.hung_up | other.hung_up,
+            failed: self.failed | other.failed,
         }
     }
 }
@@ -187,7 +190,11 @@ impl Connection {
         self.readable |= now.readable;
         self.writable |= now.writable;
         self.hung_up |= now.hung_up;
-        self.pump()
+        match self.pump()? {
+            // What a client had sent before its reset is void, and there may be no room for it.
+            Progress::Goes if now.failed && self.upstream.is_none() => Ok(Progress::Failed),
+            progress => Ok(progress),
+        }
     }
 
     fn pump(&mut self) -> Result<Progress, LinkError> {
