@@ -25,7 +25,7 @@ use std::{
         Arc, Mutex, PoisonError,
         mpsc::{self, Receiver},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -38,6 +38,8 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{PidfdFlags, pidfd_open},
 };
+
+use crate::progress::say;
 
 pub(crate) use self::{
     interrupt::{EXIT_INTERRUPTED, Interrupt},
@@ -72,8 +74,10 @@ pub(crate) struct Child {
     log: Arc<Mutex<Log>>,
     /// Disconnected when the child's log has been read to its end.
     log_read: Receiver<()>,
-    output: Option<JoinHandle<io::Result<String>>>,
+    output: Option<Receiver<io::Result<String>>>,
     exit: Option<ExitStatus>,
+    /// It can't be killed, and is not waited for any more.
+    abandoned: bool,
 }
 
 /// What a wait ended with.
@@ -103,6 +107,12 @@ const OUTPUT_BYTES_MAX: u64 = 64 << 20;
 /// How long to wait for the log of a child that has ended.
 const LOG_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// How long the output of a child that has ended may take to end, too.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a child may take to be gone after it was killed.
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a program may take to say its version or to describe something.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -111,6 +121,12 @@ impl Child {
     /// hopbench. Must be called on the main thread: a guarded child dies with the thread that
     /// started it.
     pub(crate) fn start(name: &str, command: &Command, output: Output) -> anyhow::Result<Self> {
+        let (file, keeps) = match output {
+            Output::Keep => (None, true),
+            Output::Log(file) => (Some(file), false),
+        };
+        // First: what has been started has an owner from then on.
+        let log = Arc::new(Mutex::new(Log::new(file.as_deref())?));
         let mut process = command
             .to_std()
             .process_group(0)
@@ -131,11 +147,10 @@ impl Child {
         strays::own(process.id());
         let stdin = process.stdin.take();
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-        let (file, kept, logged) = match output {
-            Output::Keep => (None, stdout, None),
-            Output::Log(file) => (Some(file), None, stdout),
+        let (kept, logged) = match keeps {
+            true => (stdout, None),
+            false => (None, stdout),
         };
-        let log = Arc::new(Mutex::new(Log::new(file.as_deref())?));
         let (reading, log_read) = mpsc::channel();
         if let Some(stderr) = stderr {
             log::drain(stderr, log.clone(), reading.clone());
@@ -144,11 +159,14 @@ impl Child {
             log::drain(stdout, log.clone(), reading);
         }
         let output = kept.map(|stdout| {
+            let (read, text) = mpsc::channel();
             thread::spawn(move || {
                 let mut text = String::new();
-                stdout.take(OUTPUT_BYTES_MAX).read_to_string(&mut text)?;
-                Ok(text)
-            })
+                let mut stdout = stdout.take(OUTPUT_BYTES_MAX);
+                // Nobody waits for it any more if that fails.
+                let _ = read.send(stdout.read_to_string(&mut text).map(|_| text));
+            });
+            text
         });
         let name = name.to_owned();
         Ok(Self {
@@ -160,6 +178,7 @@ impl Child {
             log_read,
             output,
             exit: None,
+            abandoned: false,
         })
     }
 
@@ -219,21 +238,31 @@ impl Child {
         self.kill_group();
         let status = self.reap()?;
         let output = self.output.take().context("the output was not kept")?;
-        let text = output
-            .join()
-            .map_err(|_| anyhow::anyhow!("reading failed"))??;
+        let text = output.recv_timeout(OUTPUT_TIMEOUT).with_context(|| {
+            let name = &self.name;
+            format!("'{name}' has ended, and something that it started holds on to its output")
+        })??;
         self.finish_log();
         Ok((status, text))
     }
 
     /// Ends the child if need be; whether it had to be killed.
     fn end(&mut self, deadline: Instant) -> bool {
-        let waited = wait(&[&*self], deadline, None);
-        let obeyed = matches!(waited, Ok(Waited::Exited(_)));
+        let is_over = |deadline| matches!(wait(&[&*self], deadline, None), Ok(Waited::Exited(_)));
+        let obeyed = is_over(deadline);
         self.kill_group();
-        // Fails only if there is nothing to reap.
-        let _ = self.reap();
-        self.finish_log();
+        // One of another user, as behind 'sudo', can't be killed by this one.
+        if obeyed || is_over(Instant::now() + KILL_TIMEOUT) {
+            // Fails only if there is nothing to reap.
+            let _ = self.reap();
+            self.finish_log();
+        } else {
+            self.abandoned = true;
+            let (name, pid) = (&self.name, self.pid());
+            say(&format!(
+                "warning: '{name}' (process {pid}) can't be killed, and runs on"
+            ));
+        }
         !obeyed
     }
 
@@ -245,6 +274,10 @@ impl Child {
     }
 
     fn signal(&self, signal: Signal) {
+        // Its number may be another's by now.
+        if self.exit.is_some() {
+            return;
+        }
         if let Ok(pid) = i32::try_from(self.pid()) {
             // Fails only if the group is gone.
             let _ = killpg(Pid::from_raw(pid), signal);
@@ -266,7 +299,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.exit.is_none() {
+        if self.exit.is_none() && !self.abandoned {
             self.end(Instant::now());
         }
     }
@@ -338,16 +371,16 @@ pub(crate) fn capture(command: &Command) -> anyhow::Result<String> {
 
 /// Becomes another program that dies when its parent does. Returns only if that fails.
 pub(crate) fn exec_guarded(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Error {
-    let Some(program) = arguments.next() else {
-        return anyhow::anyhow!("expected a program");
+    let (Some(parent), Some(program)) = (arguments.next(), arguments.next()) else {
+        return anyhow::anyhow!("expected a parent and a program");
     };
-    let parent = rustix::process::getppid();
     let signal = Some(rustix::process::Signal::KILL);
     if let Err(error) = rustix::process::set_parent_process_death_signal(signal) {
         return error.into();
     }
     // It may have died before it was asked for.
-    if rustix::process::getppid() != parent {
+    let now = std::os::unix::process::parent_id();
+    if parent.to_str() != Some(now.to_string().as_str()) {
         return anyhow::anyhow!("the parent is gone");
     }
     let error = std_command(&program).args(arguments).exec();
@@ -373,7 +406,8 @@ impl Command {
         } else {
             // This very program, even if its file has been replaced since.
             let mut guard = std_command("/proc/self/exe".as_ref());
-            guard.arg(GUARDED).arg(&self.program);
+            guard.arg(GUARDED);
+            guard.arg(process::id().to_string()).arg(&self.program);
             guard
         };
         command.args(&self.arguments);

@@ -145,6 +145,32 @@ fn what_a_shell_had_started_before_it_became_hopbench_is_let_be() {
 }
 
 #[test]
+fn a_version_whose_output_does_not_end_is_given_up() {
+    let bench = Bench::new();
+    let server = bin("http_baseline");
+    let script = "setsid sh -c 'echo $$ >sleeper; exec sleep 20' &\n\
+                  while [ ! -s sleeper ]; do :; done\n\
+                  echo version 1\n";
+    bench.write("version.sh", script);
+    let path = bench.write(
+        "clinging.toml",
+        &format!(
+            "summary = 'x'\nfront = '127.0.0.1:{{{{port:front}}}}'\n[[process]]\nname = 'p'\n\
+             role = 'origin'\ncommand = ['{}', '--listen=127.0.0.1:{{{{port:front}}}}']\n\
+             version = ['sh', 'version.sh']\n",
+            server.display()
+        ),
+    );
+    let described = bench.run(&["describe", &path]);
+    let sleeper = fs::read_to_string(bench.directory.path().join("sleeper")).expect("written");
+    let sleeper = Pid::from_raw(sleeper.trim().parse().expect("a number"));
+    // Before it has ended by itself.
+    assert_eq!(kill(sleeper, Signal::SIGKILL), Ok(()), "{described:?}");
+    let told = text(&described.stdout) + &text(&described.stderr);
+    assert!(told.contains("holds on to its output"), "{told}");
+}
+
+#[test]
 fn a_server_that_prints_without_end_fills_no_disk() {
     let bench = Bench::new();
     let server = bin("http_baseline");
@@ -161,6 +187,12 @@ fn a_server_that_prints_without_end_fills_no_disk() {
     let sizes = logs.map(|log| log.expect("listed").metadata().expect("there").len());
     let largest = sizes.max().expect("a log");
     assert!((100_000..2 << 20).contains(&largest), "{largest} bytes");
+    // What is in its server's group is counted, and ends with it.
+    let trials = bench.trials();
+    let strayed = trials
+        .iter()
+        .any(|trial| trial["warnings"].to_string().contains("strayed"));
+    assert!(!strayed, "{trials:?}");
     bench.assert_nothing_left();
 }
 

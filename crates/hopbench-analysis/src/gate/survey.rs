@@ -52,6 +52,13 @@ pub(super) fn cases(policy: &Policy, subjects: &[Subject<'_>], names: Names) -> 
             let why = "there is no such cell in the run".to_owned();
             cases.push(case(None, Matter::Settled(Verdict::Inconclusive { why })));
         }
+        // Below, a cell that the other side doesn't have is no check at all.
+        let has_other = |subject: &&Subject<'_>| subject.other.is_some();
+        let is_relative = matches!(guardrail, Guardrail::Relative(_));
+        if is_relative && !matching.is_empty() && !matching.iter().any(has_other) {
+            let why = "there is nothing to compare its cells with".to_owned();
+            cases.push(case(None, Matter::Settled(Verdict::Inconclusive { why })));
+        }
         for subject in matching {
             let matter = match guardrail {
                 Guardrail::Relative(relative) => self::relative(relative.change, subject, names),

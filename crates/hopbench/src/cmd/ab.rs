@@ -48,7 +48,7 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
     }
     let Some(policy) = policy else {
         report::show(context, &measured.run_dir, manifest, trials)?;
-        let clean = trials.iter().all(runs::is_clean);
+        let clean = !trials.is_empty() && trials.iter().all(runs::is_clean);
         return Ok(ExitCode::from(if clean { 0 } else { exit::FAILED }));
     };
 

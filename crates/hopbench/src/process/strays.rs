@@ -42,9 +42,9 @@ impl Strays {
         Ok(Self { inherited })
     }
 
-    /// Kills and reaps them; the programs' names. After the children themselves have ended: what
-    /// still has a parent is not found.
-    pub(crate) fn end(&self) -> Vec<String> {
+    /// Kills and reaps them; the names of those that were in none of the children's `groups`. After
+    /// the children themselves have ended: what still has a parent is not found.
+    pub(crate) fn end(&self, groups: &[u32]) -> Vec<String> {
         let mut names = Vec::new();
         for _ in 0..GENERATIONS_MAX {
             let found = orphans().filter(|orphan| !self.inherited.contains(&orphan.pid));
@@ -56,9 +56,10 @@ impl Strays {
                 let Ok(pid) = orphan.pid.try_into().map(Pid::from_raw) else {
                     continue;
                 };
-                // It may have ended by itself, and waits to be reaped.
-                let _ = kill(pid, Signal::SIGKILL);
-                if waitpid(pid, None).is_ok() {
+                // It may have ended by itself, and waits to be reaped. One of another user can't be
+                // killed, and is let be.
+                let is_over = kill(pid, Signal::SIGKILL).is_ok() && waitpid(pid, None).is_ok();
+                if is_over && !groups.contains(&orphan.group) {
                     names.push(orphan.name);
                 }
             }
@@ -69,7 +70,7 @@ impl Strays {
 
 impl Drop for Strays {
     fn drop(&mut self) {
-        self.end();
+        self.end(&[]);
         // What was possible before is so again.
         let _ = set_child_subreaper(false);
     }

@@ -346,14 +346,12 @@ impl Stage {
 
     /// Stops all processes.
     pub(super) fn stop(self) -> Stopped {
-        let children = self
-            .processes
-            .into_iter()
-            .map(|running| running.child)
-            .collect();
+        let groups: Vec<u32> = self.children().map(Child::pid).collect();
+        let processes = self.processes.into_iter();
+        let children = processes.map(|running| running.child).collect();
         Stopped {
             killed: stop_all(children, STOP_GRACE),
-            strays: self.strays.end(),
+            strays: self.strays.end(&groups),
         }
     }
 }
@@ -398,7 +396,9 @@ fn command(
 fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<String> {
     if answer.status != expected.status {
         let beginning = String::from_utf8_lossy(&answer.beginning);
-        let beginning: String = beginning.chars().take(200).collect();
+        // Whatever it is, it becomes part of a line.
+        let printable = |char: char| if char.is_control() { ' ' } else { char };
+        let beginning: String = beginning.chars().take(200).map(printable).collect();
         return Some(format!(
             "status {} instead of {}: {beginning}",
             answer.status, expected.status

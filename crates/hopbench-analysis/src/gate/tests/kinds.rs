@@ -288,6 +288,19 @@ fn cells_that_are_gone_are_named_and_new_ones_are_not_judged_by_others() {
     assert_eq!(gone.overall(), Overall::Inconclusive);
     let new = judge_runs(&usual_policy(), &before, &after).expect("comparable");
     assert_eq!(new.overall(), Overall::Passed, "{new:#?}");
+    // A guardrail that says something of nothing else has not been kept.
+    for path in ["slow", "plain"] {
+        let policy = policy(json!({
+            "question": "?",
+            "relative": [
+                {"figure": "rps", "max-fall-percent": 15, "where": {"path": path}},
+            ],
+            "absolute": [{"figure": "errors", "max": 0}],
+        }));
+        let nothing = judge_runs(&policy, &before, &after).expect("comparable");
+        assert_eq!(nothing.overall(), Overall::Inconclusive, "{nothing:#?}");
+        assert_inconclusive(&nothing.findings[0].verdict, "nothing to compare");
+    }
 }
 
 #[test]
