@@ -155,11 +155,13 @@ async fn attack_host_with(moves: Vec<u8>) -> bool {
     let (offer, [memory, host_bell, _]) = Offer::new(terms()).expect("memory");
     let (_arena, file) = Arena::create(ARENA_BYTES).expect("memory");
     let link = offer.accept((&file, ARENA_BYTES), &counters);
+    let link = Arc::new(link.expect("an arena"));
+    let used = Arc::downgrade(&link);
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     let (_stop, stopped) = watch::channel(false);
     let (give, given) = oneshot::channel();
     let running = tokio::spawn(run_relays(
-        vec![Arc::new(link.expect("an arena"))],
+        vec![link],
         None,
         RelayOptions::new(SpinLimit::Auto, 2),
         ours,
@@ -184,6 +186,14 @@ async fn attack_host_with(moves: Vec<u8>) -> bool {
     assert!(!matches!(ended, Err(LinkError::Panicked)));
     let told = timeout(WATCHDOG, clients.join_all()).await;
     assert!(told.is_ok(), "a client was kept waiting");
+    // Last words are delivered beside what follows a session.
+    let forgotten = async {
+        while used.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let forgotten = timeout(WATCHDOG, forgotten).await;
+    assert!(forgotten.is_ok(), "a relay was left over");
     matches!(ended, Err(LinkError::Violation(_)))
 }
 
