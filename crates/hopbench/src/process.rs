@@ -39,18 +39,17 @@ use rustix::{
     process::{PidfdFlags, pidfd_open},
 };
 
-use crate::progress::say;
-
+use self::log::Log;
 pub(crate) use self::{
     interrupt::{EXIT_INTERRUPTED, Interrupt},
     strays::Strays,
 };
+use crate::progress::say;
 
 /// Ctrl-C ended what was being done.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub(crate) struct Interrupted;
-use self::log::Log;
 
 /// What is to be run.
 #[derive(Clone, Debug)]
@@ -101,6 +100,9 @@ pub(crate) enum Output {
 /// The subcommand by which hopbench runs a program that doesn't watch its stdin.
 pub(crate) const GUARDED: &str = "__guarded";
 
+/// Where a child finds the directory that it was started in: what it starts has that, too.
+const DIRECTORY: &str = "HOPBENCH_DIRECTORY";
+
 /// More than any program here prints; a result that is longer is cut off and won't parse.
 const OUTPUT_BYTES_MAX: u64 = 64 << 20;
 
@@ -121,12 +123,12 @@ impl Child {
     /// hopbench. Must be called on the main thread: a guarded child dies with the thread that
     /// started it.
     pub(crate) fn start(name: &str, command: &Command, output: Output) -> anyhow::Result<Self> {
-        let (file, keeps) = match output {
-            Output::Keep => (None, true),
-            Output::Log(file) => (Some(file), false),
+        let file = match &output {
+            Output::Keep => None,
+            Output::Log(file) => Some(file.as_path()),
         };
         // First: what has been started has an owner from then on.
-        let log = Arc::new(Mutex::new(Log::new(file.as_deref())?));
+        let log = Arc::new(Mutex::new(Log::new(file)?));
         let mut process = command
             .to_std()
             .process_group(0)
@@ -147,9 +149,9 @@ impl Child {
         strays::own(process.id());
         let stdin = process.stdin.take();
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-        let (kept, logged) = match keeps {
-            true => (stdout, None),
-            false => (None, stdout),
+        let (kept, logged) = match output {
+            Output::Keep => (stdout, None),
+            Output::Log(_) => (None, stdout),
         };
         let (reading, log_read) = mpsc::channel();
         if let Some(stderr) = stderr {
@@ -412,7 +414,7 @@ impl Command {
         };
         command.args(&self.arguments);
         if let Some(directory) = &self.directory {
-            command.current_dir(directory);
+            command.current_dir(directory).env(DIRECTORY, directory);
         }
         command
     }

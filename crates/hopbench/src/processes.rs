@@ -10,6 +10,8 @@ pub(crate) struct Process {
     pub(crate) name: String,
     pub(crate) parent: u32,
     pub(crate) group: u32,
+    /// Nobody has waited for it yet.
+    pub(crate) has_ended: bool,
     /// CPU time of the children that it has waited for.
     pub(crate) reaped_us: f64,
 }
@@ -48,6 +50,7 @@ impl Process {
             name: name.to_owned(),
             parent: number(1)?,
             group: number(2)?,
+            has_ended: fields.first() == Some(&"Z"),
             reaped_us: (ticks * TICK_US) as f64,
         })
     }

@@ -210,13 +210,9 @@ fn difference(now: &HashMap<u32, f64>, before: &HashMap<u32, f64>) -> f64 {
 /// A process and those of its group; itself alone if they can't be listed.
 pub(crate) fn group(leader: u32) -> Vec<u32> {
     let members = group_members(leader).unwrap_or_default();
-    let pids = members.into_iter().map(|process| process.pid);
-    // One that has ended and was not waited for can't be looked at.
-    let is_alive = |pid: &u32| {
-        let status = Status::read(&Path::new("/proc").join(pid.to_string()));
-        status.is_ok_and(|status| !status.text("State").unwrap_or_default().starts_with('Z'))
-    };
-    let mut pids: Vec<u32> = pids.filter(is_alive).collect();
+    // One that has ended can't be looked at.
+    let alive = members.into_iter().filter(|process| !process.has_ended);
+    let mut pids: Vec<u32> = alive.map(|process| process.pid).collect();
     if !pids.contains(&leader) {
         pids.insert(0, leader);
     }

@@ -13,7 +13,7 @@ use nix::{
 use serde_json::Value;
 use support::{
     Running, after,
-    bench::{Bench, SHORT, children_of, failure, long, shell_path},
+    bench::{Bench, SHORT, children_of, failure, long, run_short, shell_path, short},
     bin, command, installed, output, text, until,
 };
 
@@ -105,10 +105,7 @@ fn what_a_server_starts_in_a_session_of_its_own_ends_with_its_trial_and_is_named
         server.display()
     );
     let path = shell_path(&bench, "straying.toml", &script);
-    let mut arguments = vec!["run", "http-tunnel", "--endpoint=/small", "--path", &path];
-    arguments.extend(SHORT);
-    let result = bench.run(&arguments);
-    assert!(result.status.success(), "{}", text(&result.stderr));
+    run_short(&bench, &path);
     assert!(nobody_is_left(&bench));
     for trial in bench.trials() {
         let warnings = trial["warnings"].as_array().expect("a list");
@@ -131,17 +128,20 @@ fn what_a_server_starts_in_a_session_of_its_own_ends_with_its_trial_and_is_named
 #[test]
 fn what_a_shell_had_started_before_it_became_hopbench_is_let_be() {
     let bench = Bench::new();
-    let mut arguments = vec!["run", "http-tunnel", "--endpoint=/small", "--path=direct"];
-    arguments.extend(SHORT);
-    let before = "sleep 1000 >/dev/null 2>&1 & echo $! >sleeper";
-    let mut shell = after(before, &bench.command(&arguments));
+    // A child that stays one, and one whose own child becomes hopbench's while a path runs.
+    let before = "sleep 1000 >/dev/null 2>&1 & echo $! >child\n\
+                  (while ! ls tmp/hopbench-* >/dev/null 2>&1; do :; done\n\
+                   sleep 1001 >/dev/null 2>&1 & echo $! >orphan) & :";
+    let mut shell = after(before, &bench.command(&short("direct")));
     shell.current_dir(bench.directory.path());
     shell.env("TMPDIR", bench.temporary());
     let result = output(&mut shell);
     assert!(result.status.success(), "{}", text(&result.stderr));
-    let sleeper = fs::read_to_string(bench.directory.path().join("sleeper")).expect("written");
-    let sleeper = Pid::from_raw(sleeper.trim().parse().expect("a number"));
-    assert_eq!(kill(sleeper, Signal::SIGKILL), Ok(()), "it was there");
+    for name in ["child", "orphan"] {
+        let sleeper = fs::read_to_string(bench.directory.path().join(name)).expect("written");
+        let sleeper = Pid::from_raw(sleeper.trim().parse().expect("a number"));
+        assert_eq!(kill(sleeper, Signal::SIGKILL), Ok(()), "{name} was there");
+    }
 }
 
 #[test]
@@ -179,10 +179,7 @@ fn a_server_that_prints_without_end_fills_no_disk() {
         server.display()
     );
     let path = shell_path(&bench, "loud.toml", &script);
-    let mut arguments = vec!["run", "http-tunnel", "--endpoint=/small", "--path", &path];
-    arguments.extend(SHORT);
-    let result = bench.run(&arguments);
-    assert!(result.status.success(), "{}", text(&result.stderr));
+    run_short(&bench, &path);
     let logs = fs::read_dir(bench.run_dir().join("raw")).expect("there");
     let sizes = logs.map(|log| log.expect("listed").metadata().expect("there").len());
     let largest = sizes.max().expect("a log");
@@ -255,10 +252,7 @@ fn a_terminal_that_is_closed_ends_a_run_like_ctrl_c() {
 #[test]
 fn records_of_another_version_are_refused_by_name() {
     let bench = Bench::new();
-    let mut arguments = vec!["run", "http-tunnel", "--endpoint=/small", "--path=direct"];
-    arguments.extend(SHORT);
-    let result = bench.run(&arguments);
-    assert!(result.status.success(), "{}", text(&result.stderr));
+    run_short(&bench, "direct");
     let file = bench.run_dir().join("manifest.json");
     let manifest = fs::read_to_string(&file).expect("written");
     let newer = manifest.replace("\"schema\": 2", "\"schema\": 99");

@@ -79,11 +79,9 @@ enum Origin {
 impl Options {
     fn validate(&self) -> Result<(), String> {
         if self.head_timeout_ms.is_some() && self.origin != Origin::InProcess {
-            return Err(
-                "'--head-timeout-ms' needs '--origin=in-process': only there are requests \
-                        read by the plugin itself"
-                    .to_owned(),
-            );
+            let message = "'--head-timeout-ms' needs '--origin=in-process': only there are \
+                           requests read by the plugin itself";
+            return Err(message.to_owned());
         }
         self.transport.validate()
     }

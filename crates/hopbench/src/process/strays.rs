@@ -6,7 +6,9 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fs, io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -21,11 +23,11 @@ use nix::{
 
 use crate::processes::{self, Process};
 
-/// Ends what has strayed from the children that were started since, at the latest when dropped.
+/// Ends what has strayed from the children that are started in a directory, at the latest when
+/// dropped.
 #[derive(Debug)]
 pub(crate) struct Strays {
-    /// What a shell had started before it became hopbench by `exec`.
-    inherited: BTreeSet<u32>,
+    directory: PathBuf,
 }
 
 /// Children that have an owner.
@@ -36,10 +38,10 @@ const GENERATIONS_MAX: usize = 100;
 
 impl Strays {
     /// From here on. One at a time: it is a property of the whole process.
-    pub(crate) fn adopt() -> io::Result<Self> {
-        let inherited = orphans().map(|orphan| orphan.pid).collect();
+    pub(crate) fn adopt(directory: &Path) -> io::Result<Self> {
         set_child_subreaper(true)?;
-        Ok(Self { inherited })
+        let directory = directory.to_owned();
+        Ok(Self { directory })
     }
 
     /// Kills and reaps them; the names of those that were in none of the children's `groups`. After
@@ -47,9 +49,8 @@ impl Strays {
     pub(crate) fn end(&self, groups: &[u32]) -> Vec<String> {
         let mut names = Vec::new();
         for _ in 0..GENERATIONS_MAX {
-            let found = orphans().filter(|orphan| !self.inherited.contains(&orphan.pid));
-            let found: Vec<Process> = found.collect();
-            if found.is_empty() {
+            let mut found = orphans().filter(|orphan| self.is_ours(orphan)).peekable();
+            if found.peek().is_none() {
                 break;
             }
             for orphan in found {
@@ -59,12 +60,28 @@ impl Strays {
                 // It may have ended by itself, and waits to be reaped. One of another user can't be
                 // killed, and is let be.
                 let is_over = kill(pid, Signal::SIGKILL).is_ok() && waitpid(pid, None).is_ok();
-                if is_over && !groups.contains(&orphan.group) {
+                if is_over && !orphan.has_ended && !groups.contains(&orphan.group) {
                     names.push(orphan.name);
                 }
             }
         }
         names
+    }
+
+    /// Whether an orphan comes from the directory. Others do, too: a shell that becomes hopbench by
+    /// `exec` may have children, and what loses its parent in a container is its first process's.
+    fn is_ours(&self, orphan: &Process) -> bool {
+        let process = PathBuf::from(format!("/proc/{}", orphan.pid));
+        let mentions = |file| {
+            let text = fs::read(process.join(file)).unwrap_or_default();
+            contains(&text, self.directory.as_os_str().as_bytes())
+        };
+        // A server may write its title over its environment, and a daemon go elsewhere.
+        let works_there = fs::read_link(process.join("cwd"));
+        orphan.has_ended
+            || works_there.is_ok_and(|at| at.starts_with(&self.directory))
+            || mentions("environ")
+            || mentions("cmdline")
     }
 }
 
@@ -98,4 +115,8 @@ fn orphans() -> impl Iterator<Item = Process> {
     let me = std::process::id();
     let processes = processes::all().unwrap_or_default().into_iter();
     processes.filter(move |it| it.parent == me && !owned.contains(&it.pid))
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }

@@ -92,7 +92,7 @@ impl Stage {
             .map_err(anyhow::Error::msg)?;
         let mut stage = Self {
             processes: Vec::new(),
-            strays: Strays::adopt()?,
+            strays: Strays::adopt(directory.path())?,
             front,
             directory,
         };

@@ -116,6 +116,18 @@ pub(crate) const SHORT: [&str; 4] = [
     "--blocks=1",
 ];
 
+/// A short run of a path beside its reference, in one cell.
+pub(crate) fn short(path: &str) -> Vec<&str> {
+    let what = ["run", "http-tunnel", "--endpoint=/small", "--path", path];
+    [&what[..], &SHORT].concat()
+}
+
+/// Makes that run, in which nothing must fail.
+pub(crate) fn run_short(bench: &Bench, path: &str) {
+    let result = bench.run(&short(path));
+    assert!(result.status.success(), "{}", text(&result.stderr));
+}
+
 /// A scenario that takes a while: for what happens in the middle.
 pub(crate) fn long(bench: &Bench) -> String {
     bench.write(
@@ -142,8 +154,7 @@ pub(crate) fn shell_path(bench: &Bench, name: &str, script: &str) -> String {
 
 /// What became of the path, in a run in which it fails.
 pub(crate) fn failure(bench: &Bench, path: &str) -> Value {
-    let mut arguments = vec!["run", "http-tunnel", "--endpoint=/small", "--path", path];
-    arguments.extend(SHORT);
+    let mut arguments = short(path);
     arguments.push("--request-timeout-ms=300");
     let result = bench.run(&arguments);
     assert_eq!(result.status.code(), Some(1), "{}", text(&result.stderr));

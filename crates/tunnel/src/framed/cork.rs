@@ -21,12 +21,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use rapace::MsgDescHot;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
-
-use rapace::MsgDescHot;
 
 use crate::{copy, counters::Counters};
 

@@ -106,7 +106,7 @@ fn handed_over(what: usize) -> Vec<OwnedFd> {
         memory
     };
     let sealed = SealFlags::SHRINK | SealFlags::GROW;
-    match what % 9 {
+    match what % 10 {
         0 => Vec::new(),
         1 => vec![null()],
         2 => vec![memory(ARENA_BYTES as u64, SealFlags::empty())],
@@ -119,8 +119,12 @@ fn handed_over(what: usize) -> Vec<OwnedFd> {
             let [memory, host, _] = offer();
             vec![memory, host, null()]
         }
-        // As an honest host does on ring.
-        _ => offer().into(),
+        // As an honest host does on ring, and on shm.
+        8 => offer().into(),
+        _ => {
+            let (_, memory) = Segment::create(OPTIONS[1].slots()).expect("memory");
+            vec![memory]
+        }
     }
 }
 
@@ -197,8 +201,12 @@ mod tests {
                  \"slots\":{slots},\"ring\":null}}}}\n"
             )
         };
-        // A plugin on stream is welcome, and one on shm or ring isn't welcome to that.
-        assert!(attack_handshake(&moves(false, 0, 0, &welcome(4, "null"))));
+        let agrees = |transport, said: &str| {
+            // To a segment, whether it is asked for or not.
+            attack_handshake(&moves(false, transport, 9, said))
+        };
+        assert!(agrees(0, &welcome(4, "null")));
+        assert!(agrees(1, &welcome(4, &slots(8, 64))));
         for (transport, said) in [
             (1, welcome(4, "null")),
             (2, welcome(4, "null")),
@@ -211,11 +219,7 @@ mod tests {
             (1, welcome(4, &slots(8, 65))),
             (1, welcome(4, &slots(65_536, 16 << 20))),
         ] {
-            // Sealed memory of a segment's size, as far as it matters.
-            assert!(
-                !attack_handshake(&moves(false, transport, 3, &said)),
-                "{said}"
-            );
+            assert!(!agrees(transport, &said), "{transport}: {said}");
         }
     }
 
@@ -253,7 +257,7 @@ mod tests {
                     _ => said.insert(at, b'0' + damage[2] % 10),
                 }
             }
-            let handed_over = usize::try_from(seed / 6).expect("little") % 9;
+            let handed_over = usize::try_from(seed / 6).expect("little") % 10;
             let how = how(is_host, transport, handed_over);
             attack_handshake(&[&[how], said.as_slice()].concat());
         }
