@@ -2,10 +2,13 @@
 //!
 //! When the load is over, oha sorts and stores its records, which takes CPU time that has nothing
 //! to do with the load. So the usage is read at the moment when oha's last worker thread ends:
-//! workers inherit the name of the thread that starts them, which is how they are found.
+//! workers inherit the name of the thread that starts them, which is how they are found. Whoever
+//! started this process hears of that moment by an empty line, before the result.
 
 use std::{
-    fs, io,
+    collections::HashSet,
+    fs,
+    io::{self, Write},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::Duration,
@@ -29,9 +32,12 @@ pub(crate) struct Usage {
 /// The thread that runs oha, and so its workers.
 const LOAD_THREAD: &str = "load";
 
-/// How often to look whether the workers have ended, once they should: a thousandth of a load that
-/// lasts half a second.
+/// How often to look whether the workers have begun, and whether they have ended, once they should:
+/// a thousandth of a load that lasts half a second.
 const LOOK_INTERVAL: Duration = Duration::from_micros(500);
+
+/// Of `/proc/net/unix`, as in proc_pid_net(5).
+const UNIX_INODE_COLUMN: usize = 6;
 
 /// Runs `load`, which is going to take about `duration`, and measures it.
 pub(crate) fn measure(
@@ -48,24 +54,31 @@ pub(crate) fn measure(
                 drop(finished);
                 result
             })?;
+        // Each wait ends early only if the load has. On a busy machine it may be late to begin.
+        let goes_on = |time| finish.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
+        while workers()? == 0 && goes_on(LOOK_INTERVAL) {}
         let connections = connections_after(duration / 2, &finish)?;
-        // Ends early only if the load has.
-        let mut ended = finish.recv_timeout(duration - duration / 2);
-        while ended == Err(RecvTimeoutError::Timeout) && workers()? > 0 {
-            ended = finish.recv_timeout(LOOK_INTERVAL);
-        }
+        let _ = goes_on(duration - duration / 2);
+        while workers()? > 0 && goes_on(LOOK_INTERVAL) {}
         let after = Usage {
             connections,
             ..Usage::until_now()?
         };
+        say_over()?;
         load.join().map_err(|_| anyhow::anyhow!("oha panicked"))??;
         anyhow::Ok(after)
     })?;
     Ok(after.since(before))
 }
 
-/// How many connections are open after that time, unless the load is over by then. This process has
-/// no other sockets.
+/// Says that the last request has ended, by the empty line with which the output begins.
+pub(crate) fn say_over() -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
+/// How many connections are open after that time, unless the load is over by then.
 pub(crate) fn connections_after(
     time: Duration,
     finish: &Receiver<()>,
@@ -73,12 +86,21 @@ pub(crate) fn connections_after(
     if finish.recv_timeout(time) != Err(RecvTimeoutError::Timeout) {
         return Ok(None);
     }
-    let is_socket = |file: &fs::DirEntry| {
+    let socket = |file: fs::DirEntry| {
         // A file may be closed while it is looked at.
-        fs::read_link(file.path()).is_ok_and(|link| link.to_string_lossy().starts_with("socket:"))
+        let link = fs::read_link(file.path()).ok()?.into_os_string();
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        Some(inode.to_owned())
     };
     let files = fs::read_dir("/proc/self/fd")?.filter_map(Result::ok);
-    Ok(Some(files.filter(is_socket).count()))
+    let sockets: HashSet<String> = files.filter_map(socket).collect();
+    // Those of tokio's signal handling, not of the load.
+    let unix = fs::read_to_string("/proc/self/net/unix")?;
+    let unix = unix
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(UNIX_INODE_COLUMN));
+    let own = unix.filter(|inode| sockets.contains(*inode)).count();
+    Ok(Some(sockets.len() - own))
 }
 
 /// oha's worker threads that are running.

@@ -49,13 +49,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<LoadResult> {
     let oha_options = oha_options(options, &output_path, database.url())?;
     let threads = oha_options.worker_threads.get();
 
+    // oha starts its workers by itself; this runtime only waits for them. It is made here so that
+    // its thread is never taken for one of them.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("wait")
+        .enable_all()
+        .build()?;
     let usage = cpu::measure(options.duration(), || {
-        // oha starts its workers by itself; this runtime only waits for them.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("wait")
-            .enable_all()
-            .build()?;
         let started = Instant::now();
         runtime.block_on(oha::run(oha_options))?;
         anyhow::ensure!(

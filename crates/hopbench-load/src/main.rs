@@ -23,8 +23,9 @@ use std::{io::Read, num::NonZeroUsize, process::ExitCode, thread, time::Duration
 use clap::Parser;
 use tally::Expected;
 
-/// Puts an HTTP load on one URL and prints what came of it as one JSON object. The load is a closed
-/// loop, or with --rate an open one.
+/// Puts an HTTP load on one URL and prints what came of it as one JSON object, and before that an
+/// empty line as soon as the last request has ended. The load is a closed loop, or with --rate an
+/// open one.
 #[derive(Debug, Parser)]
 #[command(version = concat!(env!("CARGO_PKG_VERSION"), " (oha 1.16.0)"))]
 struct Options {

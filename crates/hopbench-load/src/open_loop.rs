@@ -33,7 +33,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use crate::{
     Options,
-    cpu::{Usage, connections_after},
+    cpu::{Usage, connections_after, say_over},
     latency::quantile_us,
     result::{LoadResult, OpenLoop, Outcome},
 };
@@ -143,6 +143,7 @@ fn run_threads(
             connections,
             ..Usage::until_now()?.since(before)
         };
+        say_over()?;
         drop(starts);
         let mut records = Vec::new();
         for thread in running {

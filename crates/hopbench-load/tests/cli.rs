@@ -61,6 +61,20 @@ fn right_answers_are_counted_with_their_latency() {
     assert!(result["latency"]["p99_us"].as_f64() >= result["latency"]["p50_us"].as_f64());
     assert!(result["cpu_us"].as_f64() > Some(0.0));
     assert_eq!(result["errors"], serde_json::json!({}));
+    // Those of the load, without the sockets of the generator's own runtimes.
+    let connections = result["connections"].as_u64();
+    assert!(matches!(connections, Some(1..=3)), "{connections:?}");
+}
+
+#[test]
+fn the_end_of_the_load_is_told_by_an_empty_line_before_the_result() {
+    let url = server(|client| answer(client, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"));
+    for rate in ["--rate=100", "--timeout-ms=1000"] {
+        let arguments = ["--url", &url, "--concurrency=3", "--duration-ms=200", rate];
+        let output = program().args(arguments).output().expect("runs");
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(text.starts_with("\n{"), "{text}");
+    }
 }
 
 #[test]

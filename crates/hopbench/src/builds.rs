@@ -209,7 +209,7 @@ fn build(checkout: &Path, silent: bool, interrupt: &Interrupt) -> anyhow::Result
     match wait(&[&cargo], Instant::now() + BUILD_TIMEOUT, Some(interrupt))? {
         Waited::Interrupted => return Err(Interrupted.into()),
         Waited::TimedOut => bail!("{command}: not done after an hour"),
-        Waited::Exited(_) => {}
+        Waited::Happened(_) => {}
     }
     let succeeded = cargo.exit_status()?.is_some_and(|status| status.success());
     if !succeeded {

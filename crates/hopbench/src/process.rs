@@ -5,7 +5,8 @@
 //! business of [`Strays`]. Should hopbench itself be killed, children see the end of their stdin,
 //! or, if they don't care for it, are killed by the kernel (`PR_SET_PDEATHSIG`).
 //!
-//! Nothing is polled: while a load runs, hopbench sleeps until a child ends or a signal comes.
+//! Nothing is polled: while a load runs, hopbench sleeps until a child ends or speaks, or a signal
+//! comes.
 
 mod interrupt;
 mod log;
@@ -14,13 +15,14 @@ mod strays;
 use std::{
     ffi::OsString,
     fmt,
-    io::{self, Read},
+    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read},
+    iter,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
     },
     path::PathBuf,
-    process::{self, ChildStdin, ExitStatus, Stdio},
+    process::{self, ChildStdin, ChildStdout, ExitStatus, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{self, Receiver},
@@ -73,17 +75,25 @@ pub(crate) struct Child {
     log: Arc<Mutex<Log>>,
     /// Disconnected when the child's log has been read to its end.
     log_read: Receiver<()>,
-    output: Option<Receiver<io::Result<String>>>,
+    output: Option<KeptOutput>,
     exit: Option<ExitStatus>,
     /// It can't be killed, and is not waited for any more.
     abandoned: bool,
 }
 
+/// The output of a child, as it is read.
+#[derive(Debug)]
+struct KeptOutput {
+    /// Hangs up when the first of it is there.
+    beginning: PipeReader,
+    text: Receiver<io::Result<String>>,
+}
+
 /// What a wait ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
-    /// The child at this index ended.
-    Exited(usize),
+    /// What was waited for of the child at this index has happened.
+    Happened(usize),
     Interrupted,
     TimedOut,
 }
@@ -129,6 +139,10 @@ impl Child {
         };
         // First: what has been started has an owner from then on.
         let log = Arc::new(Mutex::new(Log::new(file)?));
+        let beginning = match output {
+            Output::Keep => Some(io::pipe()?),
+            Output::Log(_) => None,
+        };
         let mut process = command
             .to_std()
             .process_group(0)
@@ -160,16 +174,8 @@ impl Child {
         if let Some(stdout) = logged {
             log::drain(stdout, log.clone(), reading);
         }
-        let output = kept.map(|stdout| {
-            let (read, text) = mpsc::channel();
-            thread::spawn(move || {
-                let mut text = String::new();
-                let mut stdout = stdout.take(OUTPUT_BYTES_MAX);
-                // Nobody waits for it any more if that fails.
-                let _ = read.send(stdout.read_to_string(&mut text).map(|_| text));
-            });
-            text
-        });
+        let output = kept.zip(beginning);
+        let output = output.map(|(stdout, pipe)| KeptOutput::read(stdout, pipe));
         let name = name.to_owned();
         Ok(Self {
             name,
@@ -227,7 +233,7 @@ impl Child {
         interrupt: Option<&Interrupt>,
     ) -> anyhow::Result<(ExitStatus, String)> {
         match wait(&[&self], deadline, interrupt)? {
-            Waited::Exited(_) => {}
+            Waited::Happened(_) => {}
             Waited::Interrupted => return Err(Interrupted.into()),
             Waited::TimedOut => bail!("'{}' did not finish in time and was killed", self.name),
         }
@@ -240,7 +246,7 @@ impl Child {
         self.kill_group();
         let status = self.reap()?;
         let output = self.output.take().context("the output was not kept")?;
-        let text = output.recv_timeout(OUTPUT_TIMEOUT).with_context(|| {
+        let text = output.text.recv_timeout(OUTPUT_TIMEOUT).with_context(|| {
             let name = &self.name;
             format!("'{name}' has ended, and something that it started holds on to its output")
         })??;
@@ -250,7 +256,7 @@ impl Child {
 
     /// Ends the child if need be; whether it had to be killed.
     fn end(&mut self, deadline: Instant) -> bool {
-        let is_over = |deadline| matches!(wait(&[&*self], deadline, None), Ok(Waited::Exited(_)));
+        let is_over = |deadline| matches!(wait(&[&*self], deadline, None), Ok(Waited::Happened(_)));
         let obeyed = is_over(deadline);
         self.kill_group();
         // One of another user, as behind 'sudo', can't be killed by this one.
@@ -299,6 +305,22 @@ impl Child {
     }
 }
 
+impl KeptOutput {
+    fn read(stdout: ChildStdout, (beginning, begins): (PipeReader, PipeWriter)) -> Self {
+        let (read, text) = mpsc::channel();
+        thread::spawn(move || {
+            let mut text = String::new();
+            let mut stdout = BufReader::new(stdout.take(OUTPUT_BYTES_MAX));
+            // If that fails, so does what follows.
+            let _ = stdout.fill_buf();
+            drop(begins);
+            // Nobody waits for it any more if that fails.
+            let _ = read.send(stdout.read_to_string(&mut text).map(|_| text));
+        });
+        Self { beginning, text }
+    }
+}
+
 impl Drop for Child {
     fn drop(&mut self) {
         if self.exit.is_none() && !self.abandoned {
@@ -327,12 +349,35 @@ pub(crate) fn wait(
     deadline: Instant,
     interrupt: Option<&Interrupt>,
 ) -> anyhow::Result<Waited> {
+    let ends = children.iter().map(|child| child.pidfd.as_fd());
+    wait_for(ends, deadline, interrupt)
+}
+
+/// Waits until a child whose output is kept has printed something, or has ended; or until one of
+/// the `others` ends, whose indices begin at 1.
+pub(crate) fn wait_for_output<'a>(
+    child: &'a Child,
+    others: impl Iterator<Item = &'a Child>,
+    deadline: Instant,
+    interrupt: Option<&Interrupt>,
+) -> anyhow::Result<Waited> {
+    let output = child.output.as_ref().context("the output was not kept")?;
+    let ends = others.map(|other| other.pidfd.as_fd());
+    let all = iter::once(output.beginning.as_fd()).chain(ends);
+    wait_for(all, deadline, interrupt)
+}
+
+fn wait_for<'a>(
+    happenings: impl Iterator<Item = BorrowedFd<'a>>,
+    deadline: Instant,
+    interrupt: Option<&Interrupt>,
+) -> anyhow::Result<Waited> {
+    let mut fds: Vec<PollFd<'_>> = happenings
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    let happenings = fds.len();
+    fds.extend(interrupt.map(|interrupt| PollFd::new(interrupt, PollFlags::IN)));
     loop {
-        let mut fds: Vec<PollFd<'_>> = children
-            .iter()
-            .map(|child| PollFd::new(&child.pidfd, PollFlags::IN))
-            .collect();
-        fds.extend(interrupt.map(|interrupt| PollFd::new(interrupt, PollFlags::IN)));
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).context("a deadline far too late")?;
         match poll(&mut fds, Some(&timeout)) {
@@ -343,7 +388,7 @@ pub(crate) fn wait(
         }
         let ready = fds.iter().position(|fd| !fd.revents().is_empty());
         return Ok(match ready {
-            Some(index) if index < children.len() => Waited::Exited(index),
+            Some(index) if index < happenings => Waited::Happened(index),
             _ => Waited::Interrupted,
         });
     }
@@ -440,4 +485,37 @@ impl fmt::Display for Command {
 )]
 fn std_command(program: &std::ffi::OsStr) -> process::Command {
     process::Command::new(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_goes_on_is_heard_when_it_begins_to_speak_or_has_ended() {
+        let start = |script: &str| {
+            let command = Command {
+                program: "/bin/sh".into(),
+                arguments: vec!["-c".to_owned(), script.to_owned()],
+                directory: None,
+                stops_with_stdin: true,
+            };
+            Child::start("sh", &command, Output::Keep).expect("a shell")
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let hear = |child: &Child, others: &[&Child]| {
+            wait_for_output(child, others.iter().copied(), deadline, None).expect("waited")
+        };
+        // It says a line, and then waits for the end of its stdin.
+        let mut speaker = start("echo; read line; echo end");
+        assert_eq!(hear(&speaker, &[]), Waited::Happened(0));
+        assert!(!speaker.has_ended().expect("looked at"));
+        let silent = start("read line");
+        assert_eq!(hear(&silent, &[&start("exit 3")]), Waited::Happened(1));
+        assert_eq!(hear(&start("exit 3"), &[&silent]), Waited::Happened(0));
+        drop(speaker.stdin.take());
+        let (status, text) = speaker.finish(deadline, None).expect("its end");
+        assert!(status.success());
+        assert_eq!(text, "\nend\n");
+    }
 }

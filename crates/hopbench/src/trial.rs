@@ -4,13 +4,13 @@
 //! that everything around trials can be tested without a socket or a clock.
 
 mod fill;
+mod load;
 mod profile;
 mod stage;
 mod validity;
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -26,8 +26,8 @@ use crate::{
     builds::Builds,
     catalog::PathDefinition,
     http::Client,
-    process::{Child, Command, Interrupt, Interrupted, Output, Waited, describe_exit, wait},
-    selection::{ExpectedAnswer, Selection, request_body},
+    process::{Interrupt, Interrupted},
+    selection::{ExpectedAnswer, Selection},
     toolbox::Toolbox,
     usage::MachineSnapshot,
 };
@@ -74,10 +74,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long processes may take to stop when asked; their own drain time is two seconds.
 const STOP_GRACE: Duration = Duration::from_secs(4);
-
-/// How long the load generator may take beyond its load and one request's timeout: to evaluate a
-/// few million records.
-const LOAD_GRACE: Duration = Duration::from_secs(20);
 
 impl<'a> Live<'a> {
     pub(crate) fn new(
@@ -195,13 +191,18 @@ impl<'a> Live<'a> {
         let machine = MachineSnapshot::take();
         trial.timing.scrape_ms = clock.lap_ms();
         let duration = Duration::from_millis(trial.planned.duration_ms);
-        let load = self.load(&trial.planned, stage, answer, duration)?;
+        let load = self.start_load(&trial.planned, stage, answer, duration)?;
+        load.wait(stage, self.interrupt)?;
+        // Before the generator evaluates what it has measured, which is no part of the load.
+        let machine_after = MachineSnapshot::take();
+        let usage_after = stage.usage();
+        let load = load.result(stage, self.interrupt)?;
         let loaded_ms = load.elapsed_us / 1e3;
         trial.timing.load_ms = loaded_ms;
         trial.timing.scrape_ms += clock.lap_ms() - loaded_ms;
 
-        trial.disturbance = MachineSnapshot::take().since(&machine);
-        stage.add_usage_since(&usage, trial)?;
+        trial.disturbance = machine_after.since(&machine);
+        stage.add_usage(&usage, &usage_after?, trial);
         trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
         trial.warnings = validity::warnings(trial, &load);
         let judgement = judge(&load, self.request_timeout);
@@ -217,94 +218,6 @@ impl<'a> Live<'a> {
         stage.verify(self, answer)?;
         trial.timing.verify_ms += clock.lap_ms();
         Ok(())
-    }
-
-    /// Puts a load on the path; it fails if a process of the path ends meanwhile.
-    fn load(
-        &self,
-        planned: &PlannedTrial,
-        stage: &mut Stage,
-        answer: &ExpectedAnswer,
-        duration: Duration,
-    ) -> Result<Load, Trouble> {
-        let command = self
-            .load_command(planned, stage, answer, duration)
-            .map_err(harness)?;
-        let mut child = Child::start("load", &command, Output::Keep).map_err(harness)?;
-        let deadline = Instant::now() + duration + self.request_timeout + LOAD_GRACE;
-        let mut watched = vec![&child];
-        watched.extend(stage.children());
-        match wait(&watched, deadline, Some(self.interrupt)).map_err(harness)? {
-            Waited::Exited(0) => {}
-            Waited::Exited(_) => return Err(stage.crash("under load")),
-            Waited::Interrupted => return Err(Trouble::Interrupted),
-            Waited::TimedOut => {
-                return Err(Trouble::Failed(Failure {
-                    source: Source::LoadGenerator,
-                    kind: FailureKind::Hang,
-                    cause: "the load generator did not end; it was killed".to_owned(),
-                    log: child.last_lines(),
-                }));
-            }
-        }
-        let (status, output) = child.take_output().map_err(harness)?;
-        let load = match status.success() {
-            true => Load::read(&output).map_err(|error| format!("printed no result: {error}")),
-            false => Err(describe_exit(status)),
-        };
-        load.map_err(|what| {
-            let last = child.last_lines().join(" / ");
-            let cause = format!("the load generator {what}: {last}");
-            let (source, kind) = (Source::LoadGenerator, FailureKind::Unable);
-            Trouble::Failed(Failure {
-                source,
-                kind,
-                cause,
-                log: Vec::new(),
-            })
-        })
-    }
-
-    fn load_command(
-        &self,
-        planned: &PlannedTrial,
-        stage: &Stage,
-        answer: &ExpectedAnswer,
-        duration: Duration,
-    ) -> anyhow::Result<Command> {
-        let mut arguments = vec![
-            format!("--url=http://{}{}", stage.front(), answer.target.path),
-            format!("--method={}", answer.method),
-            format!("--concurrency={}", planned.cell.concurrency),
-            format!("--duration-ms={}", duration.as_millis()),
-            format!("--timeout-ms={}", self.request_timeout.as_millis()),
-            format!("--expect-status={}", answer.status),
-            format!("--expect-length={}", answer.length_bytes),
-            "--exit-with-stdin".to_owned(),
-        ];
-        if let Some(rate_rps) = planned.cell.rate_rps {
-            arguments.push(format!("--rate={rate_rps}"));
-        }
-        if !planned.cell.keep_alive {
-            arguments.push("--no-keepalive".to_owned());
-        }
-        if let Some(threads) = self.load_threads {
-            arguments.push(format!("--threads={threads}"));
-        }
-        if answer.target.body_bytes.is_some() {
-            let file = stage.directory().join("request-body");
-            if !file.exists() {
-                fs::write(&file, request_body(answer.target.body_bytes))?;
-            }
-            arguments.push(format!("--body={}", file.display()));
-        }
-        let program = self.toolbox.bin("hopbench-load")?;
-        Ok(Command {
-            program,
-            arguments,
-            directory: None,
-            stops_with_stdin: true,
-        })
     }
 }
 

@@ -115,7 +115,7 @@ fn run_to_end(
     interrupt: &Interrupt,
 ) -> anyhow::Result<(Vec<String>, String)> {
     match wait(&[&child], deadline, Some(interrupt))? {
-        Waited::Exited(_) => {}
+        Waited::Happened(_) => {}
         Waited::Interrupted => return Err(Interrupted.into()),
         Waited::TimedOut => bail!("'{}' did not end in time", child.name()),
     }

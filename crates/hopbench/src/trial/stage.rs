@@ -264,13 +264,8 @@ impl Stage {
         snapshots.map_err(harness)
     }
 
-    /// Adds what every process has used since `before` to the record.
-    pub(super) fn add_usage_since(
-        &mut self,
-        before: &[Snapshot],
-        trial: &mut Trial,
-    ) -> Result<(), Trouble> {
-        let after = self.usage()?;
+    /// Adds what every process has used between two looks to the record.
+    pub(super) fn add_usage(&self, before: &[Snapshot], after: &[Snapshot], trial: &mut Trial) {
         for ((running, before), after) in self.processes.iter().zip(before).zip(after) {
             let (usage, by_role) = after.since(before, &running.definition);
             trial.processes.push(usage);
@@ -278,7 +273,6 @@ impl Stage {
                 *trial.cpu_us.entry(role).or_default() += cpu_us;
             }
         }
-        Ok(())
     }
 
     /// The failure of whichever process has ended.

@@ -33,6 +33,9 @@ const ACHIEVED_SHARE_MIN: f64 = 0.99;
 /// With more, every other request waits for a core at some time.
 const PRESSURE_SHARE_MAX: f64 = 0.5;
 
+/// A server may close some now and then, which are opened anew.
+const CONNECTIONS_SHARE_MIN: f64 = 0.9;
+
 /// Below this a core is not at work, or may not work as it could.
 const CLOCK_SHARE_MIN: f64 = 0.7;
 
@@ -162,7 +165,8 @@ fn cpu_pressure(trial: &Trial, load: &Load) -> Option<Warning> {
 fn connections(trial: &Trial, load: &Load) -> Option<Warning> {
     let cell = &trial.planned.cell;
     let (open, concurrency) = (load.connections?, cell.concurrency);
-    let is_short = cell.keep_alive && open < u64::from(concurrency);
+    let enough = CONNECTIONS_SHARE_MIN * f64::from(concurrency);
+    let is_short = cell.keep_alive && (open as f64) < enough;
     is_short.then_some(Warning::Connections { open, concurrency })
 }
 
@@ -280,6 +284,15 @@ mod tests {
         let (open, concurrency) = (7, 8);
         assert_eq!(few, [Warning::Connections { open, concurrency }]);
         assert_eq!(with(|_, load| load.connections = Some(8)), []);
+        let many = |open| {
+            with(|trial, load| {
+                trial.planned.cell.concurrency = 100;
+                load.latency.mean_us = None;
+                load.connections = Some(open);
+            })
+        };
+        assert_eq!(many(90), []);
+        assert!(matches!(many(89)[..], [Warning::Connections { .. }]));
         let slow = with(|trial, _| trial.disturbance.frequency_share = Some(0.5));
         assert_eq!(slow, [Warning::SlowClock { share: 0.5 }]);
         let hot = with(|trial, _| trial.disturbance.throttled = Some(3));
