@@ -252,13 +252,18 @@ impl TrialWriter {
     pub(crate) fn append(&mut self, trial: &Trial) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(trial)?;
         line.push(b'\n');
-        let describe = || format!("could not write '{}'", self.path.display());
-        let before = self.file.metadata().with_context(describe)?.len();
-        let written = self.file.write_all(&line).and_then(|()| self.file.flush());
-        if written.is_err() {
-            // Half a line is no record; the error is told in any case.
-            let _ = self.file.set_len(before);
-        }
-        written.with_context(describe)
+        append_line(&mut self.file, &line)
+            .with_context(|| format!("could not write '{}'", self.path.display()))
     }
+}
+
+/// Adds a line at a file's end, whole or not at all, also if the disk is full.
+pub(crate) fn append_line(file: &mut File, line: &[u8]) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    let written = file.write_all(line);
+    if written.is_err() {
+        // Half a line is no record; the error is told in any case.
+        let _ = file.set_len(before);
+    }
+    written
 }

@@ -266,6 +266,30 @@ fn records_of_another_version_are_refused_by_name() {
     }
 }
 
+#[test]
+fn a_history_that_may_not_grow_is_as_it_was() {
+    let bench = Bench::new();
+    run_short(&bench, "direct");
+    let run_dir = bench.run_dir().display().to_string();
+    let add = ["history", "--file=history.jsonl", "--add", &run_dir];
+    assert!(bench.run(&add).status.success());
+    let file = bench.directory.path().join("history.jsonl");
+    let row = fs::read_to_string(&file).expect("written");
+    assert!(row.len() > 512, "less than a block of the limit");
+    // Of another time, so that the run can be added once more.
+    let earlier = row.replace("\"started\":\"2", "\"started\":\"1");
+    assert_ne!(row, earlier);
+    fs::write(&file, &earlier).expect("writable");
+    let limit = format!("trap '' XFSZ; ulimit -f {}", earlier.len() / 512 + 1);
+    let refused = output(after(&limit, &bench.command(&add)).current_dir(bench.directory.path()));
+    let errors = text(&refused.stderr);
+    assert!(
+        errors.contains("could not write 'history.jsonl'"),
+        "{errors}"
+    );
+    assert_eq!(fs::read_to_string(&file).expect("there"), earlier);
+}
+
 /// A path that fills the disk on which the results are, and then answers.
 #[test]
 fn a_disk_that_is_full_in_the_middle_costs_no_record_that_was_written() {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Write},
+    io,
     path::Path,
     process::ExitCode,
 };
@@ -11,7 +11,10 @@ use anyhow::{Context as _, bail};
 use hopbench_analysis::{history::Row, report::history, summary::Summary};
 
 use super::{Context, report::read};
-use crate::{cli, run_dir::RunDir};
+use crate::{
+    cli,
+    run_dir::{RunDir, append_line},
+};
 
 pub(super) fn run(context: &Context, options: &cli::History) -> anyhow::Result<ExitCode> {
     if let Some(run) = &options.add {
@@ -59,7 +62,7 @@ fn append(file: &Path, row: &Row) -> anyhow::Result<()> {
     line.push(b'\n');
     let opened = OpenOptions::new().create(true).append(true).open(file);
     let mut file = opened.with_context(describe)?;
-    file.write_all(&line).with_context(describe)
+    append_line(&mut file, &line).with_context(describe)
 }
 
 fn rows(file: &Path) -> anyhow::Result<Vec<Row>> {

@@ -50,7 +50,7 @@ pub(super) fn select(
     choice: &cli::Choice,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Selection> {
-    // A program that was asked something is interrupted by the same Ctrl-C.
+    // Seen when a program that was asked something has answered, or its time is up.
     context
         .select(choice)
         .map_err(|error| match interrupt.is_requested() {
