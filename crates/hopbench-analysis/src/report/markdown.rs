@@ -2,7 +2,7 @@
 
 use super::{
     ab, chart, lines, overview, rates,
-    sheet::{Medium, Sheet},
+    sheet::{Medium, Sheet, escape},
     tables, words,
 };
 use crate::{
@@ -17,7 +17,10 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     out += &format!("{}\n", words::progress(trials, planned));
     let doubts = words::doubts(summary, trials, planned);
     if !doubts.is_empty() {
-        out += &format!("\n**What to know first**\n\n{}", list(&doubts));
+        out += &format!(
+            "\n**What to know first**\n\n{}",
+            list(&doubts, Medium::Markdown)
+        );
     }
     if let Some(duel) = Duel::of(summary.manifest, trials) {
         out += "\n## b over a\n";
@@ -25,7 +28,7 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     }
     for scenario in &summary.scenarios {
         out += &scenario_heading(scenario);
-        out += &pathologies(scenario);
+        out += &pathologies(scenario, Medium::Markdown);
         out += &overview::section(scenario, Medium::Markdown);
         for (kind, alternative, _) in pictures(scenario) {
             let file = format!("{kind}-{}.svg", scenario.info.name);
@@ -45,7 +48,7 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
         );
         let warnings = words::warnings(scenario);
         if !warnings.is_empty() {
-            out += &format!("\n### Warnings\n\n{}", list(&warnings));
+            out += &format!("\n### Warnings\n\n{}", list(&warnings, Medium::Markdown));
         }
     }
     out += &paths(&summary.manifest.paths);
@@ -70,15 +73,20 @@ pub fn pictures(
 }
 
 /// What went wrong, as a section.
-pub fn pathologies(scenario: &ScenarioSummary<'_>) -> String {
-    format!(
-        "\n### Pathologies\n\n{}",
-        list(&words::pathologies(scenario))
-    )
+pub(super) fn pathologies(scenario: &ScenarioSummary<'_>, medium: Medium) -> String {
+    let lines = list(&words::pathologies(scenario), medium);
+    format!("\n### Pathologies\n\n{lines}")
 }
 
-fn list(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("- {line}\n")).collect()
+fn list(lines: &[String], medium: Medium) -> String {
+    let text = |line: &String| match medium {
+        Medium::Markdown => escape(line),
+        Medium::Terminal => line.clone(),
+    };
+    lines
+        .iter()
+        .map(|line| format!("- {}\n", text(line)))
+        .collect()
 }
 
 fn scenario_heading(scenario: &ScenarioSummary<'_>) -> String {
@@ -115,7 +123,7 @@ fn paths(paths: &[PathInfo]) -> String {
             out += &format!("\n{}\n", path.analysis.trim());
         }
         for (process, receipt) in &path.receipts {
-            out += &format!("\n- {process}: {receipt}");
+            out += &format!("\n- {process}: {}", escape(receipt));
         }
         out += "\n";
     }

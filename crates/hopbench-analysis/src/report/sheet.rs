@@ -63,14 +63,14 @@ impl Sheet {
     }
 
     fn markdown(&self) -> String {
-        let columns: Vec<String> = self.columns.iter().map(|column| cell(column)).collect();
+        let columns: Vec<String> = self.columns.iter().map(|column| escape(column)).collect();
         let mut out = format!("| {} |\n|", columns.join(" | "));
         for column in 0..self.columns.len() {
             out += if column < self.names { "---|" } else { "---:|" };
         }
         out += "\n";
         for row in &self.rows {
-            let texts: Vec<String> = row.iter().map(|entry| cell(&entry.text)).collect();
+            let texts: Vec<String> = row.iter().map(|entry| escape(&entry.text)).collect();
             out += &format!("| {} |\n", texts.join(" | "));
         }
         out
@@ -142,7 +142,7 @@ impl Sheet {
 }
 
 /// What Markdown would take for its own, or for HTML, is text.
-fn cell(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::new();
     for letter in text.chars() {
         if "|<*`\\".contains(letter) {

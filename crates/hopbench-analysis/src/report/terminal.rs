@@ -15,7 +15,7 @@ pub fn render(summary: &Summary<'_>) -> String {
         out.extend(words::explanation(scenario).map(|text| format!("\n{text}\n")));
         out += &tables::all(scenario, Medium::Terminal);
         out += &overview::section(scenario, Medium::Terminal);
-        out += &markdown::pathologies(scenario);
+        out += &markdown::pathologies(scenario, Medium::Terminal);
     }
     out
 }

@@ -215,6 +215,21 @@ fn markdown_report() {
 }
 
 #[test]
+fn what_a_path_said_is_text_in_markdown_too() {
+    let (manifest, mut trials) = (manifest(), trials());
+    let said = "status 500 instead of 200: <b>*no*</b>";
+    for trial in &mut trials {
+        if let Outcome::Failed(failure) = &mut trial.outcome {
+            failure.cause = said.to_owned();
+        }
+    }
+    let summary = Summary::new(&manifest, &trials).expect("valid records");
+    let report = markdown::report(&summary, &trials, 22);
+    assert!(report.contains(r"\<b>\*no\*\</b>"), "{report}");
+    assert!(terminal::render(&summary).contains(said));
+}
+
+#[test]
 fn terminal_tables() {
     let (manifest, trials) = (manifest(), trials());
     let summary = Summary::new(&manifest, &trials).expect("valid records");
