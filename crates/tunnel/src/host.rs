@@ -18,7 +18,7 @@ use crate::{
     counters::Counters,
     framed::{LocalSocket, Role, Session},
     local,
-    rendezvous::{Bounds, Newcomer, Peer, PeerListener},
+    rendezvous::{Bounds, Newcomer, Newcomers, Peer, PeerListener},
     ring::{self, RelayOptions, RelaySocket, Relays},
     transport::{TransportKind, TransportOptions},
 };
@@ -137,13 +137,14 @@ impl Host {
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);
         let mut stopped = self.stopped.subscribe();
+        let mut newcomers = Newcomers::at(&self.peers);
         let mut next = None;
         let mut failed = None;
         loop {
             let newcomer = match next.take() {
-                Some(newcomer) => newcomer,
+                Some(newcomer) => Ok(newcomer),
                 None => tokio::select! {
-                    next = self.next_plugin() => next,
+                    next = newcomers.next() => next,
                     // One that was refused has not come.
                     () = &mut deadline, if self.counters.sessions.get() == 0 => {
                         return Err(self.nobody_attached(failed));
@@ -153,7 +154,11 @@ impl Host {
                     }
                 },
             };
-            match self.attach(newcomer).await {
+            let attached = match newcomer {
+                Ok(newcomer) => self.attach(newcomer, &mut newcomers).await,
+                Err(error) => Err(error),
+            };
+            match attached {
                 Ok(waiting) => next = waiting,
                 Err(error) => {
                     let cause = process::with_remedy(&error);
@@ -183,7 +188,11 @@ impl Host {
 
     /// Runs a session with a plugin until it is over. Gives the plugin that came meanwhile, if one
     /// did shortly before the end.
-    async fn attach(&self, newcomer: Newcomer) -> anyhow::Result<Option<Newcomer>> {
+    async fn attach(
+        &self,
+        newcomer: Newcomer,
+        newcomers: &mut Newcomers<'_>,
+    ) -> anyhow::Result<Option<Newcomer>> {
         let (options, counters) = (&self.options, &self.counters);
         let welcome = newcomer.welcome(&options.transport, self.bounds(), counters);
         let peer = welcome.await?;
@@ -195,7 +204,10 @@ impl Host {
             tokio::select! {
                 biased;
                 ended = &mut running => break ended,
-                newcomer = self.next_plugin(), if waiting.is_none() => waiting = Some(newcomer),
+                newcomer = newcomers.next(), if waiting.is_none() => match newcomer {
+                    Ok(newcomer) => waiting = Some(newcomer),
+                    Err(error) => tracing::warn!("a plugin could not attach: {error:#}"),
+                },
                 () = tokio::time::sleep(TAKEOVER), if waiting.is_some() => {
                     if let Some(newcomer) = waiting.take() {
                         self.refuse(newcomer).await;
@@ -243,18 +255,6 @@ impl Host {
         let reason = "another plugin is attached; stop it, or choose another --addr";
         if let Err(error) = newcomer.refuse(reason).await {
             tracing::debug!("a plugin left before it was refused: {error:#}");
-        }
-    }
-
-    async fn next_plugin(&self) -> Newcomer {
-        loop {
-            match self.peers.accept().await {
-                Ok(newcomer) => return newcomer,
-                Err(error) => {
-                    tracing::warn!("could not accept a plugin: {error:#}");
-                    tokio::time::sleep(FAILED_PAUSE).await;
-                }
-            }
         }
     }
 

@@ -57,7 +57,7 @@ impl Idleness {
 }
 
 /// Between two attempts to connect to a Unix socket whose backlog is full.
-const CONNECT_RETRY: Duration = Duration::from_millis(5);
+pub(crate) const CONNECT_RETRY: Duration = Duration::from_millis(5);
 
 /// Connects to an upstream.
 pub(crate) async fn connect(address: &Address, at_most: Duration) -> io::Result<LocalSocket> {

@@ -15,6 +15,7 @@
 mod descriptors;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
+mod newcomers;
 
 use std::{
     io,
@@ -24,19 +25,17 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use origin::{
-    process,
-    server::{SocketFile, bind_unix},
-};
+use origin::process;
 use serde::{Deserialize, Serialize};
 use shm_ring::Arena;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpStream, UnixStream},
     time::{Instant, timeout},
 };
 
 use self::descriptors::{receive_descriptors, receive_exactly, send_descriptors};
+pub(crate) use self::newcomers::{Newcomer, Newcomers, PeerListener};
 use crate::{
     counters::Counters,
     framed::{FramedPeer, Role, Segment, Slots, Terms},
@@ -122,65 +121,18 @@ pub(crate) enum AttachError {
     },
 }
 
-/// The host's end of `--addr`.
+/// The other end of `--addr`, whoever it is.
 #[derive(Debug)]
-pub(crate) enum PeerListener {
-    Tcp(TcpListener),
-    /// The file is removed with the listener.
-    Unix {
-        listener: UnixListener,
-        _file: SocketFile,
-    },
-}
-
-/// A plugin that has connected and not said anything yet.
-#[derive(Debug)]
-pub(crate) enum Newcomer {
+enum PeerSocket {
     Tcp(TcpStream),
     Unix(UnixStream),
-}
-
-impl PeerListener {
-    pub(crate) async fn bind(address: &PeerAddress) -> anyhow::Result<Self> {
-        match address {
-            PeerAddress::Path(path) => {
-                let (listener, _file) = bind_unix(path)?;
-                Ok(Self::Unix { listener, _file })
-            }
-            PeerAddress::Tcp(address) => TcpListener::bind(address)
-                .await
-                .map(Self::Tcp)
-                .with_context(|| format!("could not listen on '{address}'")),
-        }
-    }
-
-    pub(crate) async fn accept(&self) -> anyhow::Result<Newcomer> {
-        match self {
-            Self::Tcp(listener) => {
-                let (socket, _) = listener.accept().await?;
-                socket.set_nodelay(true)?;
-                Ok(Newcomer::Tcp(socket))
-            }
-            Self::Unix { listener, .. } => {
-                let (socket, _) = listener.accept().await?;
-                let (theirs, ours) = (socket.peer_cred()?.uid(), rustix::process::geteuid());
-                if theirs != ours.as_raw() {
-                    bail!(
-                        "refused a peer of user {theirs}: this is user {}",
-                        ours.as_raw()
-                    );
-                }
-                Ok(Newcomer::Unix(socket))
-            }
-        }
-    }
 }
 
 impl Newcomer {
     /// Tells the plugin why it can't attach.
     pub(crate) async fn refuse(mut self, reason: &str) -> anyhow::Result<()> {
         let answer = Answer::Refused(reason.to_owned());
-        timeout(HANDSHAKE_TIMEOUT, self.say(&answer)).await?
+        timeout(HANDSHAKE_TIMEOUT, self.socket.say(&answer)).await?
     }
 
     /// Agrees with the plugin on the terms.
@@ -192,7 +144,7 @@ impl Newcomer {
     ) -> anyhow::Result<Peer> {
         timeout(HANDSHAKE_TIMEOUT, self.agree(options, bounds, counters))
             .await
-            .context("a peer connected and said nothing")?
+            .context("a peer did not keep to the hand-shake")?
     }
 
     async fn agree(
@@ -202,12 +154,11 @@ impl Newcomer {
         counters: &Arc<Counters>,
     ) -> anyhow::Result<Peer> {
         let tunnels_max = bounds.tunnels_max;
-        let line = self.hear().await?;
         let slots = (options.transport == TransportKind::Shm).then(|| options.slots());
-        let hello = match check_hello(&line, options, slots) {
+        let hello = match check_hello(&self.hello, options, slots) {
             Ok(hello) => hello,
             Err(reason) => {
-                self.say(&Answer::Refused(reason.clone())).await?;
+                self.socket.say(&Answer::Refused(reason.clone())).await?;
                 bail!("it was refused: {reason}");
             }
         };
@@ -216,13 +167,13 @@ impl Newcomer {
         let window_bytes = options.window_bytes;
         let segment = slots.map(Segment::create).transpose()?;
         let offers = ring.map(offers).transpose()?;
-        self.say(&Answer::Welcome {
+        let welcome = Answer::Welcome {
             window_bytes,
             tunnels_max,
             slots,
             ring,
-        })
-        .await?;
+        };
+        self.socket.say(&welcome).await?;
         let terms = Terms {
             role: Role::Opener,
             frame_bytes: options.frame_bytes(slots),
@@ -230,14 +181,14 @@ impl Newcomer {
             peer_window_bytes: hello.window_bytes,
             tunnels_max,
         };
-        let peer = match (self, segment, offers) {
-            (Self::Tcp(socket), ..) => FramedPeer::Tcp(socket),
-            (Self::Unix(socket), None, None) => FramedPeer::Unix(socket),
-            (Self::Unix(socket), Some((segment, memory)), _) => {
+        let peer = match (self.socket, segment, offers) {
+            (PeerSocket::Tcp(socket), ..) => FramedPeer::Tcp(socket),
+            (PeerSocket::Unix(socket), None, None) => FramedPeer::Unix(socket),
+            (PeerSocket::Unix(socket), Some((segment, memory)), _) => {
                 send_descriptors(&socket, &[memory.as_fd()]).await?;
                 FramedPeer::Shm { socket, segment }
             }
-            (Self::Unix(socket), None, Some((offers, descriptors))) => {
+            (PeerSocket::Unix(socket), None, Some((offers, descriptors))) => {
                 let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 send_descriptors(&socket, &descriptors).await?;
                 let [arena] = receive_exactly(&socket).await?;
@@ -251,7 +202,9 @@ impl Newcomer {
         };
         Ok(Peer::Framed(peer, terms))
     }
+}
 
+impl PeerSocket {
     async fn say(&mut self, message: &impl Serialize) -> anyhow::Result<()> {
         match self {
             Self::Tcp(socket) => say(socket, message).await,
@@ -342,20 +295,20 @@ async fn attempt(
     agreed.map_err(Trouble::Failed)
 }
 
-async fn connect(address: &PeerAddress) -> io::Result<Newcomer> {
+async fn connect(address: &PeerAddress) -> io::Result<PeerSocket> {
     match address {
-        PeerAddress::Path(path) => Ok(Newcomer::Unix(UnixStream::connect(path).await?)),
+        PeerAddress::Path(path) => Ok(PeerSocket::Unix(UnixStream::connect(path).await?)),
         PeerAddress::Tcp(address) => {
             let socket = TcpStream::connect(address).await?;
             socket.set_nodelay(true)?;
-            Ok(Newcomer::Tcp(socket))
+            Ok(PeerSocket::Tcp(socket))
         }
     }
 }
 
 /// One attempt; the inner error is the host's refusal.
 async fn agree_with_host(
-    mut host: Newcomer,
+    mut host: PeerSocket,
     options: &TransportOptions,
     arena: Option<&PeerArena>,
     counters: &Arc<Counters>,
@@ -396,17 +349,17 @@ async fn agree_with_host(
         tunnels_max,
     };
     let peer = match (host, slots, ring.zip(arena)) {
-        (Newcomer::Tcp(socket), ..) => FramedPeer::Tcp(socket),
-        (Newcomer::Unix(socket), Some(slots), _) => {
+        (PeerSocket::Tcp(socket), ..) => FramedPeer::Tcp(socket),
+        (PeerSocket::Unix(socket), Some(slots), _) => {
             let [memory] = receive_exactly(&socket).await?;
             let segment = Segment::open(&memory, slots)?;
             FramedPeer::Shm { socket, segment }
         }
-        (Newcomer::Unix(socket), None, Some((terms, arena))) => {
+        (PeerSocket::Unix(socket), None, Some((terms, arena))) => {
             let links = receive_links(&socket, terms, arena, counters).await?;
             return Ok(Ok(Peer::Ring(socket, links)));
         }
-        (Newcomer::Unix(socket), None, None) => FramedPeer::Unix(socket),
+        (PeerSocket::Unix(socket), None, None) => FramedPeer::Unix(socket),
     };
     Ok(Ok(Peer::Framed(peer, terms)))
 }

@@ -8,7 +8,7 @@ use std::{io::ErrorKind, time::Duration};
 use support::{Kind, Rig, noise};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixSocket},
     task::JoinSet,
 };
 
@@ -44,6 +44,7 @@ conformance! {
     a_reset_by_the_client_reaches_the_server
     a_reset_by_the_server_reaches_the_client
     an_upstream_that_refuses_ends_the_client
+    an_upstream_whose_backlog_is_full_is_waited_for
     a_client_that_does_not_read_holds_up_nobody
     what_waits_for_a_slow_reader_is_bounded
     a_restarted_plugin_is_attached
@@ -250,6 +251,41 @@ async fn an_upstream_that_refuses_ends_the_client(kind: Kind) {
         Err(ErrorKind::ConnectionReset)
     );
     rig.assert_nothing_open().await;
+}
+
+async fn an_upstream_whose_backlog_is_full_is_waited_for(kind: Kind) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("upstream");
+    let socket = UnixSocket::new_stream().expect("a socket");
+    socket.bind(&path).expect("free");
+    let listener = socket.listen(1).expect("listens");
+    let rig = Rig::relay(kind, &format!("unix:{}", path.display())).await;
+    let mut clients = Vec::new();
+    for number in 0..8 {
+        let mut client = rig.connect().await;
+        client.write_all(&[number]).await.expect("sent");
+        clients.push(client);
+    }
+    // One gives up while it waits.
+    drop(clients.swap_remove(6));
+    rig.wait_for_tunnels(8).await;
+    let serving = tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = socket.split();
+                tokio::io::copy(&mut read, &mut write).await
+            });
+        }
+    });
+    for client in &mut clients {
+        client.shutdown().await.expect("half-closed");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("answered");
+        assert_eq!(answer.len(), 1);
+    }
+    drop(clients);
+    rig.assert_nothing_open().await;
+    serving.abort();
 }
 
 /// Sends without end.

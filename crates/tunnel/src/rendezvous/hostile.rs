@@ -59,15 +59,18 @@ async fn attack(moves: Vec<u8>) -> bool {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     let counters = Arc::new(Counters::default());
     let agreeing = tokio::spawn(async move {
-        let newcomer = Newcomer::Unix(ours);
+        let socket = PeerSocket::Unix(ours);
         if is_host {
+            let Ok(newcomer) = socket.introduce().await else {
+                return false;
+            };
             let bounds = Bounds {
                 tunnels_max: 4,
                 shards: 1,
             };
             newcomer.welcome(options, bounds, &counters).await.is_ok()
         } else {
-            let agreed = agree_with_host(newcomer, options, Some(&ARENA), &counters).await;
+            let agreed = agree_with_host(socket, options, Some(&ARENA), &counters).await;
             agreed.is_ok_and(|agreed| agreed.is_ok())
         }
     });

@@ -3,6 +3,7 @@
 //! The same on both sides. On the host, sockets come from outside and each is given a lane; on a
 //! plugin with an upstream, lanes come from the peer and each is given a socket.
 
+mod connecting;
 mod connection;
 mod helpers;
 mod lending;
@@ -26,6 +27,7 @@ use shm_ring::Side;
 
 pub(in crate::ring) use self::helpers::Helpers;
 use self::{
+    connecting::Connecting,
     connection::{Connection, Progress, Readiness},
     helpers::{Done, Returns},
     policy::{Burst, Policy},
@@ -36,10 +38,7 @@ use super::{
     socket::RelaySocket,
     spin::Spin,
 };
-use crate::{
-    local::{self, Idleness},
-    transport::SpinLimit,
-};
+use crate::{local::Idleness, transport::SpinLimit};
 
 /// Something that stands for a connection as long as it lasts, and does its work when dropped.
 pub(crate) type Guard = Box<dyn Send>;
@@ -128,8 +127,7 @@ struct Loop {
     free: Vec<usize>,
     /// Clients that wait for a lane. Bounded by the guards there are.
     waiting: VecDeque<(RelaySocket, Guard)>,
-    /// Lanes whose upstream has not answered, by when it must have. Oldest first.
-    connecting: VecDeque<(Instant, usize, u64)>,
+    connecting: Connecting,
     idle_timeout: Option<Duration>,
     /// When to look for idle connections; `None` while there is none at all.
     next_look: Option<Instant>,
@@ -188,7 +186,7 @@ impl Relay {
             // The lowest first: the fewer are ever used, the less memory is.
             free: (0..lanes).rev().collect(),
             waiting: VecDeque::new(),
-            connecting: VecDeque::new(),
+            connecting: Connecting::default(),
             idle_timeout: options.idle_timeout,
             next_look: None,
             last_words: None,
@@ -268,7 +266,7 @@ impl Loop {
                     Token(lane) => self.on_socket(lane, Readiness::from(event))?,
                 }
             }
-            self.give_up_connecting();
+            self.go_on_connecting();
             self.reset_idle();
         }
     }
@@ -295,8 +293,11 @@ impl Loop {
 
     /// Waits for the peer or a socket; only looks at the sockets if the peer has something.
     fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
-        let connecting = self.connecting.front().map(|(deadline, ..)| *deadline);
-        let deadlines = [connecting, self.last_words, self.next_look];
+        let deadlines = [
+            self.connecting.next_deadline(),
+            self.last_words,
+            self.next_look,
+        ];
         let next_deadline = deadlines.into_iter().flatten().min();
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -411,6 +412,7 @@ impl Loop {
                 Incoming::PeerGone => {
                     self.last_words = Some(Instant::now() + LAST_WORDS_TIMEOUT);
                     self.waiting.clear();
+                    self.connecting.forget_blocked();
                 }
                 Incoming::Stop => {
                     self.stop();
@@ -449,58 +451,6 @@ impl Loop {
         if let Err(error) = registered {
             tracing::warn!(%error, "could not watch a connection");
             self.after(index, Progress::Failed);
-        }
-    }
-
-    /// Connects a lane that the host may have opened.
-    fn answer(&mut self, index: usize) {
-        let host = self.link.segment.state(index, Side::Host).read();
-        let (generation, state) = Lane::decode(host);
-        if generation <= self.generations[index] {
-            return;
-        }
-        self.generations[index] = generation;
-        let lane = Lane::new(&self.link, index, generation);
-        let Some(upstream) = &self.upstream else {
-            return;
-        };
-        let guard = (upstream.guard)();
-        let socket = RelaySocket::connect(&upstream.address);
-        match (state, guard, socket) {
-            (State::Open | State::Closed, Some(guard), Ok(socket)) => {
-                let deadline = Instant::now() + upstream.connect_timeout;
-                self.connecting.push_back((deadline, index, generation));
-                self.connect(index, lane, socket, guard);
-            }
-            (_, _, socket) => {
-                if let Err(error) = socket {
-                    local::warn_unreachable(&upstream.address, error);
-                    self.link.counters.tunnels_failed.add(1);
-                }
-                refuse(lane);
-            }
-        }
-    }
-
-    /// Ends what has been connecting for too long, and forgets what has connected.
-    fn give_up_connecting(&mut self) {
-        while let Some((deadline, index, generation)) = self.connecting.front().copied() {
-            let late = deadline <= Instant::now();
-            let connecting = match &self.lanes[index] {
-                Use::Open(connection) => {
-                    generation == self.generations[index] && !connection.is_connected()
-                }
-                Use::Free | Use::Closing(_) | Use::Lent(_) => false,
-            };
-            if connecting && !late {
-                return;
-            }
-            self.connecting.pop_front();
-            if connecting {
-                let address = self.upstream.as_ref().map(|it| it.address.to_string());
-                tracing::warn!(address, "the upstream did not accept a connection in time");
-                self.after(index, Progress::Failed);
-            }
         }
     }
 

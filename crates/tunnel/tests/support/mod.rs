@@ -330,6 +330,11 @@ impl Rig {
         .await;
     }
 
+    /// Until the host has opened so many.
+    pub(crate) async fn wait_for_tunnels(&self, count: u64) {
+        until(|| self.host_counters.tunnels_opened.get() >= count).await;
+    }
+
     pub(crate) async fn wait_for_accept_stall(&self) {
         until(|| self.host_counters.accept_stalls.get() > 0).await;
     }
