@@ -107,12 +107,18 @@ impl Host {
     /// If no plugin comes within the peer timeout.
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let tunnels = TaskTracker::new();
+        let mut attached = self.current.subscribe();
         let attaching = self.attach_plugins();
         tokio::pin!(attaching);
         tokio::select! {
             () = stop => {}
             result = &mut attaching => return result,
-            () = self.accept_clients(&tunnels) => {}
+            () = async {
+                // Until the first plugin has come, clients wait in the listen backlog. It may have
+                // gone by now. Fails only without a sender, which is `self`.
+                let _ = attached.changed().await;
+                self.accept_clients(&tunnels).await;
+            } => {}
         }
         tunnels.close();
         // Attaching goes on while connections finish: it drives the session.
@@ -259,9 +265,6 @@ impl Host {
     }
 
     async fn accept_clients(&self, tunnels: &TaskTracker) {
-        // Until the first plugin is there, clients wait in the listen backlog. Fails only without a
-        // sender, which is `self`.
-        let _ = self.current.subscribe().wait_for(Option::is_some).await;
         let connections = Arc::new(Semaphore::new(self.bounds().tunnels_max));
         loop {
             let permit = self.permit(&connections).await;
