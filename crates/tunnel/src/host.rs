@@ -131,6 +131,7 @@ impl Host {
         let end = async {
             attaching.await?;
             tunnels.wait().await;
+            local::until_none_is_open(&self.counters).await;
             Ok(())
         };
         timeout(STOP_TIMEOUT, end).await.unwrap_or(Ok(()))
