@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{counters::Counters, framed::LocalSocket};
+use crate::framed::LocalSocket;
 
 /// Accepts one client.
 pub(crate) async fn accept(listener: &Listener) -> io::Result<LocalSocket> {
@@ -55,16 +55,6 @@ impl Idleness {
         self.quiet_looks >= Self::LOOKS
     }
 }
-
-/// Until the counters say that no tunnel is open. That may be a moment after the last one's task
-/// has ended: what was received last is in the hands of a thread, on shm, which tells nobody.
-pub(crate) async fn until_none_is_open(counters: &Counters) {
-    while counters.tunnels_open.get() > 0 {
-        tokio::time::sleep(OPEN_LOOK_INTERVAL).await;
-    }
-}
-
-const OPEN_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Between two attempts to connect to a Unix socket whose backlog is full.
 pub(crate) const CONNECT_RETRY: Duration = Duration::from_millis(5);

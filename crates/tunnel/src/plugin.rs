@@ -130,12 +130,7 @@ impl Plugin {
         }
         // The session sends what is left, and ends.
         self.stopped.send_replace(true);
-        let end = async {
-            serving.await?;
-            local::until_none_is_open(&self.counters).await;
-            Ok(())
-        };
-        timeout(STOP_TIMEOUT, end).await.unwrap_or(Ok(()))
+        timeout(STOP_TIMEOUT, serving).await.unwrap_or(Ok(()))
     }
 
     async fn serve(&self) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::timeout,
 };
+use tokio_util::task::TaskTracker;
 
 use super::{
     mux::{Flow, Kind, Role, Table, Violation},
@@ -49,6 +50,8 @@ pub(crate) struct Session {
     counters: Arc<Counters>,
     /// Tunnels that the peer has opened, for whoever connects them.
     opened: mpsc::UnboundedSender<Arc<Tunnel>>,
+    /// That of the receiver, on shared memory.
+    threads: TaskTracker,
 }
 
 /// How the peer is heard.
@@ -74,6 +77,7 @@ impl Session {
             outbox: Outbox::new(),
             counters,
             opened,
+            threads: TaskTracker::new(),
         });
         (session, to_connect)
     }
@@ -101,6 +105,11 @@ impl Session {
         peer_left: impl Future<Output = ()>,
     ) -> Result<(), LinkError> {
         let link = receiver.link();
+        let close_link = || {
+            if let Some(link) = &link {
+                link.close();
+            }
+        };
         let mut writer = pin!(self.write(sender));
         let mut receiver = pin!(self.receive(receiver));
         // Kept to the end: it owns the socket whose closing tells the peer that nothing more comes.
@@ -117,7 +126,7 @@ impl Session {
             },
             () = &mut peer_left => {
                 // The receiver empties the ring before it ends.
-                drop(link);
+                close_link();
                 timeout(LAST_WORDS_TIMEOUT, &mut receiver).await.unwrap_or(Ok(()))
             }
             // An error means that nobody is left who could say so.
@@ -131,6 +140,11 @@ impl Session {
         for tunnel in tunnels {
             tunnel.on_session_end();
         }
+        // Of a session that is over, no thread is left that has a tunnel in its hands; unless it
+        // hangs in memory that the peer has corrupted.
+        close_link();
+        self.threads.close();
+        let _ = timeout(LAST_WORDS_TIMEOUT, self.threads.wait()).await;
         result
     }
 
@@ -198,7 +212,7 @@ impl Session {
         // Closes the link when this future is dropped, which ends the thread.
         let _closing = CloseOnDrop(receiver.link());
         let mut delivery = Delivery::new(self.clone());
-        let runtime = Handle::current();
+        let (runtime, token) = (Handle::current(), self.threads.token());
         let (ended, end) = tokio::sync::oneshot::channel();
         std::thread::Builder::new()
             .name("tunnel-receive".to_owned())
@@ -209,6 +223,7 @@ impl Session {
                 });
                 // Fails only if the session has ended for another reason.
                 let _ = ended.send(result);
+                drop((delivery, token));
             })?;
         // No answer: the thread panicked, over memory that the peer has corrupted.
         end.await.unwrap_or_else(|_| {
@@ -249,9 +264,9 @@ impl Drop for CloseOnDrop {
 }
 
 impl Receiver {
-    fn link(&self) -> Option<CloseOnDrop> {
+    fn link(&self) -> Option<Arc<ShmLink>> {
         match self {
-            Self::Shm(receiver) => Some(CloseOnDrop(receiver.link())),
+            Self::Shm(receiver) => Some(receiver.link()),
             Self::Stream(_) => None,
         }
     }
