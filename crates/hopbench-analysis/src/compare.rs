@@ -197,6 +197,9 @@ fn load(planned: &PlannedTrial) -> String {
 
 fn list(cells: &[&Cell]) -> String {
     const SHOWN: usize = 3;
+    if cells.is_empty() {
+        return "none".to_owned();
+    }
     let mut names: Vec<String> = cells
         .iter()
         .take(SHOWN)

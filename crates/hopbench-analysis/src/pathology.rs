@@ -21,6 +21,12 @@ pub enum Pathology {
         concurrency_before: u32,
         rps_before: f64,
     },
+    /// At a fixed rate, most requests were never asked: no connection was free for them.
+    Dropped {
+        cell: CellName,
+        dropped: u64,
+        scheduled: u64,
+    },
     /// Requests without a right answer.
     Errors {
         cell: CellName,
@@ -66,6 +72,7 @@ pub fn find(scenario: &ScenarioSummary<'_>) -> Vec<Pathology> {
         for row in &table.rows {
             found.extend(failures(row));
             found.extend(errors(row));
+            found.extend(dropped(row));
             found.extend(long_tail(rules, table, row, &scenario.info.reference));
             found.extend(collapse(rules, table, row));
             found.extend(slower(rules, table, row));
@@ -96,6 +103,15 @@ fn errors(row: &CellSummary<'_>) -> Option<Pathology> {
         cell: CellName::of(row),
         failed,
         requests: row.totals.requests,
+    })
+}
+
+fn dropped(row: &CellSummary<'_>) -> Option<Pathology> {
+    let (dropped, scheduled) = (row.totals.dropped, row.totals.scheduled);
+    (2 * dropped > scheduled).then(|| Pathology::Dropped {
+        cell: CellName::of(row),
+        dropped,
+        scheduled,
     })
 }
 
@@ -186,6 +202,10 @@ impl Pathology {
                 "of a collapse, see the path's CPU time by role and its wake-ups at either \
                  concurrency, and 'hopbench profile'"
             }
+            Self::Dropped { .. } => {
+                "of requests that were never asked, use a rate that the path holds ('hopbench \
+                 calibrate' finds it), or more connections"
+            }
             Self::Errors { .. } => {
                 "of errors, see 'errors' and 'wrong' in the trial's line of trials.jsonl, and the \
                  logs in raw/"
@@ -217,6 +237,16 @@ impl fmt::Display for Pathology {
                 f,
                 "collapse: {cell}: {rps:.0} RPS, after {rps_before:.0} at c={concurrency_before}"
             ),
+            Self::Dropped {
+                cell: CellName(cell),
+                dropped,
+                scheduled,
+            } => {
+                write!(
+                    f,
+                    "requests dropped: {cell}: {dropped} of {scheduled} were never asked"
+                )
+            }
             Self::Errors {
                 cell: CellName(cell),
                 failed,

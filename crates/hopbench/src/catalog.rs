@@ -29,10 +29,9 @@ static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalog");
 /// Why something can't be found or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
+    /// What was asked for can't be.
     #[error("{0}")]
-    Endpoint(String),
-    #[error("{0}")]
-    Gate(String),
+    Mistake(String),
     #[error(
         "two paths are named '{name}', after their files, and they differ: expected names that \
          differ; rename a file"
@@ -194,10 +193,15 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
 }
 
 fn unknown(kind: &'static str, name: &str, known: Vec<&str>) -> CatalogError {
+    let file = format!("{name}.toml");
+    let nearest = match Path::new(&file).is_file() {
+        true => format!(" (did you mean the file '{file}'?)"),
+        false => nearest(name, known.iter().copied()),
+    };
     CatalogError::Unknown {
         kind,
         name: name.to_owned(),
-        nearest: nearest(name, known.iter().copied()),
+        nearest,
         known: known.join(", "),
     }
 }

@@ -55,12 +55,16 @@ impl Cli {
             ),
             Format::Html | Format::Md | Format::Csv => (is_report, "'report'"),
         };
+        let here = match self.command {
+            Command::Run(_) => "'human', 'json' or 'perf'",
+            _ => "'human' or 'json'",
+        };
         let name = self.format.to_possible_value();
         let name = name.as_ref().map_or("", |value| value.get_name());
         (!is_known).then(|| {
             Self::command().error(
                 ErrorKind::ArgumentConflict,
-                format!("'--format {name}' is only for {only}; use 'human' or 'json' here"),
+                format!("'--format {name}' is only for {only}; use {here} here"),
             )
         })
     }
@@ -446,7 +450,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Scenarios, and what is changed of them.
 #[derive(Debug, Args)]
 pub(crate) struct Choice {
-    /// Names or files of scenarios; for 'verify' also of paths
+    /// Names or files of scenarios ('verify' takes paths, too)
     #[arg(required = true, value_name = "SCENARIO")]
     pub(crate) scenarios: Vec<String>,
     /// Measure these paths instead: a name, 'tag:' and a tag, '*', or a TOML file.

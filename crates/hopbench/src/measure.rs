@@ -310,7 +310,7 @@ pub(crate) fn lock(root: &Path) -> anyhow::Result<(File, UnixListener)> {
 
 /// An abstract socket, of which there can be one of a name, and which leaves no file. Who sets
 /// another temporary directory has another, so that tests can run side by side.
-fn lock_machine() -> anyhow::Result<UnixListener> {
+pub(crate) fn lock_machine() -> anyhow::Result<UnixListener> {
     let temporary = fs::metadata(env::temp_dir()).context("no temporary directory")?;
     let name = format!("hopbench {}:{}", temporary.dev(), temporary.ino());
     let address = SocketAddr::from_abstract_name(name)?;

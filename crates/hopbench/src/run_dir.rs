@@ -10,6 +10,8 @@ use anyhow::{Context, bail};
 use hopbench_analysis::record::{Manifest, Plan, Profile, SCHEMA, Trial};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::catalog::CatalogError;
+
 /// Where a run's records are.
 #[derive(Clone, Debug)]
 pub(crate) struct RunDir {
@@ -78,11 +80,12 @@ impl RunDir {
     /// Opens the directory of an earlier run.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         if !path.join(MANIFEST).is_file() {
-            bail!(
+            let message = format!(
                 "'{}' is not a run: expected a directory with a '{MANIFEST}'; runs are below \
                  'bench_results' unless --out said otherwise",
                 path.display()
             );
+            return Err(CatalogError::Mistake(message).into());
         }
         Ok(Self {
             path: path.to_owned(),

@@ -303,7 +303,24 @@ fn results_that_cannot_be_written_are_noticed_first() {
         4,
         &["there are no runs below 'bench_results' yet"],
     );
-    shell.mistake(&["report", "."], 4, &["'.' is not a run"]);
+    for command in [
+        &["report", "."][..],
+        &["compare", ".", "."],
+        &["history", "--add", "."],
+    ] {
+        shell.mistake(command, 2, &["'.' is not a run"]);
+    }
+}
+
+#[test]
+fn a_file_that_is_there_or_is_not_is_named_once() {
+    let shell = Shell::new();
+    shell.write("mine.toml", "");
+    let expected = ["unknown path 'mine' (did you mean the file 'mine.toml'?)"];
+    shell.mistake(&["run", "smoke", "--path=mine"], 2, &expected);
+    let result = shell.hopbench(&["verify", "./absent.toml"]);
+    assert_eq!(result.status.code(), Some(2));
+    assert_eq!(text(&result.stderr).matches("absent.toml").count(), 1);
 }
 
 #[test]
@@ -380,7 +397,7 @@ fn a_run_is_compared_with_its_like_and_not_with_another_machine_s() {
         3,
         &["the runs are not comparable: cores '2' and '96'"],
     );
-    shell.mistake(&["compare", base_name, "absent"], 4, &["'absent'"]);
+    shell.mistake(&["compare", base_name, "absent"], 2, &["'absent'"]);
     shell.mistake(&["compare", base_name], 4, &["there are no runs"]);
 }
 

@@ -282,7 +282,7 @@ fn mistakes_in_a_policy_are_named_with_their_place() {
         out.contains("unknown gate 'defualt' (did you mean 'default'?)"),
         "{out}"
     );
-    let out = shell.judge(&["absent"], 4);
+    let out = shell.judge(&["absent"], 2);
     assert!(out.contains("'absent' is not a run"), "{out}");
 }
 

@@ -342,8 +342,13 @@ fn two_runs_do_not_measure_each_other() {
         "{}",
         text(&elsewhere.stderr)
     );
+    let warned = bench.run(&["verify", "direct"]);
+    assert!(warned.status.success());
+    assert!(text(&warned.stderr).contains("warning: a run is under way"));
     running.signal(Signal::SIGINT);
     running.wait();
+    let alone = bench.run(&["verify", "direct"]);
+    assert!(alone.status.success() && alone.stderr.is_empty());
 }
 
 #[test]

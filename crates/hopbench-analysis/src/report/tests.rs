@@ -337,6 +337,26 @@ fn each_pathology_is_found_where_it_is() {
 }
 
 #[test]
+fn a_rate_at_which_most_requests_are_never_asked_is_a_pathology() {
+    let is_found = |dropped| {
+        let manifest = manifest();
+        let mut trials = [trial("plain", 1, 1, 0, 1_000, 100)];
+        let load = trials[0].load.as_mut().expect("loaded");
+        load.open_loop = Some(OpenLoop {
+            scheduled: 2_000,
+            dropped,
+            ..OpenLoop::default()
+        });
+        let summary = Summary::new(&manifest, &trials).expect("valid records");
+        let found = pathology::find(&summary.scenarios[0]);
+        let is_drop = |one: &Pathology| matches!(one, Pathology::Dropped { .. });
+        found.iter().any(is_drop)
+    };
+    assert!(is_found(1_001));
+    assert!(!is_found(1_000));
+}
+
+#[test]
 fn a_corrupt_histogram_is_named_by_its_trial() {
     let manifest = manifest();
     let mut trials = [trial("plain", 1, 1, 0, 1_000, 100)];
@@ -526,7 +546,7 @@ fn one_block_and_no_trials_are_compared_as_far_as_they_go() {
     let nothing = incomparable(|_, trials| trials.clear());
     assert_eq!(
         (nothing[0].key.as_str(), nothing[0].head.as_str()),
-        ("cells", "")
+        ("cells", "none")
     );
 }
 

@@ -80,10 +80,10 @@ fn check(manifest: &Manifest) -> Result<(), CatalogError> {
     let [a, b] = &manifest.builds[..] else {
         let message =
             "expected a run of two builds; make one with 'hopbench ab SCENARIO --a . --b .'";
-        return Err(CatalogError::Gate(message.to_owned()));
+        return Err(CatalogError::Mistake(message.to_owned()));
     };
     if (&a.asked, &a.git.revision) != (&b.asked, &b.git.revision) {
-        return Err(CatalogError::Gate(format!(
+        return Err(CatalogError::Mistake(format!(
             "expected a run of a build against itself, this is '{}' against '{}'; make one with \
              'hopbench ab SCENARIO --a . --b .'",
             a.asked, b.asked

@@ -45,7 +45,7 @@ pub(super) fn run(context: &Context, options: &cli::Gate) -> anyhow::Result<Exit
             "'{}' is the run and its base; name another run with --base",
             base.path().display()
         );
-        return Err(CatalogError::Gate(message).into());
+        return Err(CatalogError::Mistake(message).into());
     }
     let records = Records::read(&run_dir)?;
     let base = base_dir.as_ref().map(Records::read).transpose()?;
@@ -57,7 +57,7 @@ pub(super) fn run(context: &Context, options: &cli::Gate) -> anyhow::Result<Exit
             return Ok(ExitCode::from(exit::INCONCLUSIVE));
         }
         Err(error @ (Unjudged::OneSide { .. } | Unjudged::ThreeSides)) => {
-            return Err(CatalogError::Gate(error.to_string()).into());
+            return Err(CatalogError::Mistake(error.to_string()).into());
         }
         Err(error @ Unjudged::Histogram(_)) => return Err(error.into()),
     };

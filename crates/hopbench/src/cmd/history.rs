@@ -12,6 +12,7 @@ use hopbench_analysis::{history::Row, report::history, summary::Summary};
 
 use super::{Context, report::read};
 use crate::{
+    catalog::CatalogError,
     cli,
     run_dir::{RunDir, append_line},
 };
@@ -30,18 +31,18 @@ fn row(run: &Path) -> anyhow::Result<Row> {
     let run_dir = RunDir::open(run)?;
     let (manifest, trials) = read(&run_dir)?;
     if !manifest.builds.is_empty() {
-        bail!(
-            "'{}' is of two builds: expected a run of one; add one of 'hopbench run'",
-            run.display()
-        );
+        let message = "is of two builds: expected a run of one; add one of 'hopbench run'";
+        return Err(mistake(run, message));
     }
     if trials.len() < run_dir.plan()?.trials.len() {
-        bail!(
-            "'{}' is not complete: expected a run with all of its trials",
-            run.display()
-        );
+        let message = "is not complete: expected a run with all of its trials";
+        return Err(mistake(run, message));
     }
     Ok(Row::new(&Summary::new(&manifest, &trials)?))
+}
+
+fn mistake(run: &Path, message: &str) -> anyhow::Error {
+    CatalogError::Mistake(format!("'{}' {message}", run.display())).into()
 }
 
 /// Adds a row at the end, whole; one that is there already is not added again.

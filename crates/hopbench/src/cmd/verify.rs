@@ -7,14 +7,19 @@ use tempfile::TempDir;
 
 use super::{Context, columns};
 use crate::{
-    catalog, cli, exit,
+    catalog::{self, CatalogError},
+    cli, exit, measure,
     process::Interrupt,
+    progress::say,
     selection::Selection,
     trial::{Live, Verified},
 };
 
 pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<ExitCode> {
     let selection = select(context, &options.choice)?;
+    if measure::lock_machine().is_err() {
+        say("warning: a run is under way on this machine, which this disturbs");
+    }
     let interrupt = Interrupt::catch()?;
     let logs = TempDir::new()?;
     let logs = logs.path().to_owned();
@@ -68,6 +73,8 @@ fn select(context: &Context, choice: &cli::Choice) -> anyhow::Result<Selection> 
             (Err(of_scenario), Err(of_path)) => {
                 let text = catalog::read_text(Path::new(name));
                 return Err(match text {
+                    // Once is enough.
+                    Err(_) if matches!(of_path, CatalogError::Unreadable { .. }) => of_path.into(),
                     // Of a file that is neither, what a scenario can't do without decides.
                     Ok(text) if text.contains("question") => of_scenario.into(),
                     Ok(_) => of_path.into(),
