@@ -23,12 +23,13 @@ mod spin;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, thread};
+use std::{sync::Arc, thread, time::Duration};
 
 use tokio::{
     net::UnixStream,
     sync::{oneshot, watch},
     task::JoinSet,
+    time::interval,
 };
 
 use self::relay::{Helpers, Incoming, Relay};
@@ -56,9 +57,9 @@ pub(crate) async fn run_relays(
     let mut threads = JoinSet::new();
     // Ends the threads when this future is dropped, too.
     let mut stopping = StopOnDrop(Vec::new());
-    for link in links {
+    for link in &links {
         let (upstream, helpers) = (upstream.clone(), helpers.clone());
-        let (relay, event_loop) = Relay::new(link, upstream, options, helpers)?;
+        let (relay, event_loop) = Relay::new(link.clone(), upstream, options, helpers)?;
         relays.push(relay.clone());
         stopping.0.push(relay);
         let (ended, end) = oneshot::channel();
@@ -77,38 +78,55 @@ pub(crate) async fn run_relays(
     started(Relays::new(relays));
     let mut over = std::pin::pin!(until_over(socket, stopped));
     let mut is_over = false;
-    loop {
+    let mut ticks = interval(UNBLOCK_INTERVAL);
+    let ended = loop {
         tokio::select! {
             ended = threads.join_next() => match ended {
                 Some(Ok(Ok(Ok(())))) => {}
-                Some(Ok(Ok(Err(error)))) => return Err(error),
+                Some(Ok(Ok(Err(error)))) => break Err(error),
                 // It has ended without a word.
-                Some(_) => return Err(LinkError::Panicked),
+                Some(_) => break Err(LinkError::Panicked),
                 None => return Ok(()),
             },
             over = &mut over, if !is_over => match over {
                 Over::PeerGone => {
                     stopping.tell_all(|| Incoming::PeerGone);
-                    tokio::spawn(last_words(threads, stopping));
-                    return Ok(());
+                    break Ok(());
                 }
                 Over::Stopped => {
                     is_over = true;
                     stopping.tell_all(|| Incoming::Stop);
                 }
-            }
+            },
+            _ = ticks.tick(), if is_over => links.iter().for_each(|link| link.unblock()),
         }
+    };
+    if ended.is_err() {
+        stopping.tell_all(|| Incoming::Stop);
     }
+    tokio::spawn(last_words(threads, stopping, links));
+    ended
 }
+
+/// How often a session that is over looks whether its peer keeps a thread of it.
+const UNBLOCK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How a relay's thread ended, if it said so.
 type Ended = Result<Result<(), LinkError>, oneshot::error::RecvError>;
 
 /// Until all relays have delivered what their peer had sent, which has a time-out.
-async fn last_words(mut threads: JoinSet<Ended>, _stopping: StopOnDrop) {
-    while let Some(ended) = threads.join_next().await {
-        if !matches!(ended, Ok(Ok(Ok(())))) {
-            tracing::warn!("a relay failed after its peer had gone: {ended:?}");
+async fn last_words(mut threads: JoinSet<Ended>, _stopping: StopOnDrop, links: Vec<Arc<Link>>) {
+    let mut ticks = interval(UNBLOCK_INTERVAL);
+    loop {
+        tokio::select! {
+            ended = threads.join_next() => match ended {
+                Some(Ok(Ok(Ok(())))) => {}
+                Some(ended) => {
+                    tracing::warn!("a relay failed after its session was over: {ended:?}");
+                }
+                None => return,
+            },
+            _ = ticks.tick() => links.iter().for_each(|link| link.unblock()),
         }
     }
 }

@@ -19,6 +19,7 @@ use shm_ring::{
     io::Readable,
 };
 
+pub(super) use self::socket::TURN_CALLS;
 use super::link::Link;
 use crate::{copy, counters::Counters};
 
@@ -81,6 +82,8 @@ pub(super) enum Written {
     All,
     /// The sink takes no more for now.
     Blocked,
+    /// There is more: others come first.
+    More,
     /// All, and no more will come.
     End,
 }
@@ -94,6 +97,11 @@ const COPY_TO_ARENA_BYTES: usize = 4096;
 const COPY_BYTES_MAX: usize = 64 * 1024;
 
 impl Lane {
+    /// Sees to it that this side looks at this lane again, after all others that have something.
+    pub(super) fn look_again(&self) {
+        self.link.ready.mark(self.index);
+    }
+
     pub(super) fn counters(&self) -> &Counters {
         &self.link.counters
     }

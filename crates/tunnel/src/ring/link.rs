@@ -209,6 +209,13 @@ impl Link {
         }
     }
 
+    /// Sees to it that ringing goes on: of a session that is over, nobody must wait.
+    pub(super) fn unblock(&self) {
+        if let Err(error) = self.peer_bell.unblock() {
+            tracing::debug!(%error, "could not empty the peer's bell");
+        }
+    }
+
     /// This side's arena, if it is the plugin.
     pub(super) fn arena(&self) -> Option<&Arena> {
         match &self.bodies {

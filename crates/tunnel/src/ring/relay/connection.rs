@@ -11,7 +11,7 @@ use super::Guard;
 use crate::{
     local::{self, Idleness},
     ring::{
-        lane::{Lane, Read, State, Written},
+        lane::{Lane, Read, State, TURN_CALLS, Written},
         link::LinkError,
         socket::RelaySocket,
     },
@@ -33,6 +33,8 @@ pub(super) struct Connection {
     read_ended: bool,
     /// The lane's end was received.
     write_ended: bool,
+    /// The lane had more to write when its turn was over.
+    has_more: bool,
     /// The last bytes went to the upstream: an answer is due.
     awaits_answer: bool,
     has_moved: bool,
@@ -105,6 +107,7 @@ impl Connection {
             hung_up: false,
             read_ended: false,
             write_ended: false,
+            has_more: false,
             awaits_answer: false,
             has_moved: true,
             idleness: Idleness::default(),
@@ -167,8 +170,10 @@ impl Connection {
     pub(super) fn on_peer_gone(&mut self) -> Result<Progress, LinkError> {
         match self.pump()? {
             Progress::Goes if self.write_ended => Ok(Progress::Done),
-            // It takes no more for now.
-            Progress::Goes if self.connected && !self.writable => Ok(Progress::Goes),
+            // It takes no more for now, or others come first.
+            Progress::Goes if self.connected && (self.has_more || !self.writable) => {
+                Ok(Progress::Goes)
+            }
             Progress::Goes => Ok(Progress::Aborted),
             progress => Ok(progress),
         }
@@ -215,9 +220,15 @@ impl Connection {
         }
     }
 
-    /// From the socket to the lane, as long as there is something.
+    /// From the socket to the lane, as long as there is something and this lane's turn lasts.
     fn read(&mut self) -> Result<(), LinkError> {
+        let mut calls = 0;
         while self.readable && !self.read_ended {
+            if calls == TURN_CALLS {
+                self.lane.look_again();
+                return Ok(());
+            }
+            calls += 1;
             let read = self.lane.read_from(self.socket.as_fd())?;
             if matches!(read, Read::Some | Read::Full) {
                 self.awaits_answer = self.upstream.is_none();
@@ -249,8 +260,9 @@ impl Connection {
             self.awaits_answer = self.upstream.is_some();
             self.has_moved = true;
         }
+        self.has_more = written == Written::More;
         match written {
-            Written::All => {}
+            Written::All | Written::More => {}
             Written::Blocked => self.writable = false,
             Written::End => {
                 self.write_ended = true;

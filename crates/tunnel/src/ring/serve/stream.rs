@@ -4,14 +4,17 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use shm_ring::Violation;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop,
+};
 
 use super::Dispatch;
-use crate::ring::lane::{Lane, State};
+use crate::ring::lane::{Lane, State, TURN_CALLS};
 
 /// A lane that its task and the dispatcher share.
 #[derive(Debug)]
@@ -115,11 +118,17 @@ impl Shared {
     /// it gets a reset for sending more to nobody.
     fn discard(&mut self) -> Result<bool, Violation> {
         let mut anything = false;
+        let mut calls = 0;
         loop {
             match self.lane.copy_to(&mut [0; 4096])? {
                 None => return Ok(true),
                 Some(0) => break,
                 Some(_) => anything = true,
+            }
+            calls += 1;
+            if calls == TURN_CALLS {
+                self.lane.look_again();
+                break;
             }
         }
         if anything && self.lane.is_drained()? {
@@ -152,6 +161,8 @@ impl AsyncRead for LaneStream {
         cx: &mut Context<'_>,
         target: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // As with a socket of tokio's: who finds something each time lets other tasks run.
+        let turn = ready!(coop::poll_proceed(cx));
         let mut shared = self.shared.lock();
         if shared.aborted {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -169,6 +180,7 @@ impl AsyncRead for LaneStream {
                 Poll::Pending
             }
             Some(count) => {
+                turn.made_progress();
                 target.advance(count);
                 Poll::Ready(Ok(()))
             }
@@ -194,6 +206,7 @@ impl AsyncWrite for LaneStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let turn = ready!(coop::poll_proceed(cx));
         let mut shared = self.shared.lock();
         if shared.aborted || shared.write_ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -207,6 +220,7 @@ impl AsyncWrite for LaneStream {
             return Poll::Pending;
         }
         drop(shared);
+        turn.made_progress();
         self.dispatch.announce();
         Poll::Ready(Ok(sent))
     }
