@@ -90,7 +90,7 @@ pub(super) fn of_runs<'a>(
     comparison: &Comparison<'_>,
 ) -> Vec<Subject<'a>> {
     let mut subjects = alone(head);
-    let of_base = by_cell(base);
+    let (of_base, of_head) = (by_cell(base), by_cell(head));
     for subject in &mut subjects {
         let Some(before) = of_base.get(&subject.cell) else {
             continue;
@@ -102,7 +102,11 @@ pub(super) fn of_runs<'a>(
             Some(compared) if compared.head.is_reference => None,
             Some(compared) => {
                 subject.floors = Figures::new(|figure| larger_floor(compared, figure));
-                Some(Other::between(before, compared, &subject.trials))
+                let growth_floors = [(base, &of_base), (head, &of_head)]
+                    .map(|(run, cells)| growth_floor(run, &subject.cell, cells));
+                let mut other = Other::between(before, compared, &subject.trials);
+                other.growth_floor = growth_floors.into_iter().flatten().reduce(f64::max);
+                Some(other)
             }
             None => Some(Other::nothing(before)),
         };
@@ -168,6 +172,19 @@ fn reference_floors(
     cell: &Cell,
     cells: &BTreeMap<&Cell, Vec<&Trial>>,
 ) -> Figures<Option<f64>> {
+    let [first, second] = twins(run, cell, cells);
+    let control = second.over(&first).estimate();
+    Figures::new(|figure| Some(control[figure]?.reach()))
+}
+
+/// By how many MiB more or less the reference's memory grows in its second trial of a block.
+fn growth_floor(run: Run<'_>, cell: &Cell, cells: &BTreeMap<&Cell, Vec<&Trial>>) -> Option<f64> {
+    let [first, second] = twins(run, cell, cells);
+    Some(second.growth_shift(&first)?.reach())
+}
+
+/// The reference's first and second trials at the same load as a cell's.
+fn twins(run: Run<'_>, cell: &Cell, cells: &BTreeMap<&Cell, Vec<&Trial>>) -> [Blocks; 2] {
     let scenarios = run.manifest.scenarios.iter();
     let mut of_name = scenarios.filter(|info| info.name == cell.scenario);
     let reference = of_name.next().map(|info| Cell {
@@ -179,6 +196,5 @@ fn reference_floors(
     let trials = trials.into_iter().flatten().copied();
     let (first, second): (Vec<&Trial>, Vec<&Trial>) =
         trials.partition(|trial| trial.planned.twin == 0);
-    let control = Blocks::of(&second).over(&Blocks::of(&first)).estimate();
-    Figures::new(|figure| Some(control[figure]?.reach()))
+    [first, second].map(|trials| Blocks::of(&trials))
 }

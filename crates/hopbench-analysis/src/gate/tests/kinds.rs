@@ -275,6 +275,32 @@ fn a_run_is_judged_against_another() {
 }
 
 #[test]
+fn growth_over_a_run_before_is_held_against_how_the_reference_grows() {
+    let grown = |path: &str, twin: u8, mib: u64| {
+        let mut trials = of_one(BLOCKS, 0.8);
+        for trial in &mut trials {
+            if trial.planned.cell.path == path && trial.planned.twin == twin {
+                trial.processes[0].rss_peak_kib += mib * 1_024;
+            }
+        }
+        trials
+    };
+    let head = grown("fast", 0, 200);
+    let quiet = judge_runs(&usual_policy(), &of_one(BLOCKS, 0.8), &head).expect("comparable");
+    assert!(matches!(
+        verdict(&quiet, "growth", "fast"),
+        Verdict::Regressed { .. }
+    ));
+    // The reference grows by 300 MiB more in its second trial than in its first.
+    let noisy = grown("plain", 1, 300);
+    let noisy = judge_runs(&usual_policy(), &noisy, &head).expect("comparable");
+    assert_inconclusive(
+        &verdict(&noisy, "growth", "fast"),
+        "equal things differ as much here (up to 300.0 MiB)",
+    );
+}
+
+#[test]
 fn cells_that_are_gone_are_named_and_new_ones_are_not_judged_by_others() {
     let (before, mut after) = (of_one(BLOCKS, 0.8), of_one(BLOCKS, 0.8));
     for (index, block) in (1..=BLOCKS).enumerate() {
