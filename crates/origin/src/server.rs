@@ -5,14 +5,15 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    os::unix::fs::FileTypeExt,
+    os::{fd::OwnedFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
     str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -23,6 +24,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
@@ -56,6 +58,10 @@ pub struct SocketFile {
 /// Connections that wait to be accepted. A sweep opens hundreds at once; the kernel caps it at
 /// `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
+
+/// How long to wait for others that start in the same directory, and how often to look.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+const LOCK_LOOK: Duration = Duration::from_millis(5);
 
 impl Listener {
     /// Binds `address`; port 0 takes any free one.
@@ -179,6 +185,7 @@ where
 /// If a process answers there, the path holds something that is no socket, or binding fails.
 pub fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     let describe = || format!("could not listen on 'unix:{}'", path.display());
+    let _alone = lock_directory(path);
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             anyhow::bail!(
@@ -203,7 +210,7 @@ pub fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     let socket = UnixSocket::new_stream().with_context(describe)?;
     // Before there is a file, which is made with what the socket has: nobody else can connect in
     // between, whatever the umask.
-    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let mode = Mode::RUSR | Mode::WUSR;
     rustix::fs::fchmod(&socket, mode)
         .map_err(io::Error::from)
         .and_then(|()| socket.bind(path))
@@ -212,6 +219,28 @@ pub fn bind_unix(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     let file = SocketFile::new(path).with_context(describe)?;
     let listener = socket.listen(BACKLOG).with_context(describe)?;
     Ok((listener, file))
+}
+
+/// Held while a socket's file is looked at, replaced and listened on: of two servers that start at
+/// once over a file that was left, the second finds the first. `None` where it can't be had: it is
+/// also others' to hold, who need not let go.
+fn lock_directory(path: &Path) -> Option<OwnedFd> {
+    let parent = path.parent()?;
+    let directory = match parent.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => parent,
+    };
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty()).ok()?;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    while let Err(error) = flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        if error != Errno::WOULDBLOCK || deadline <= Instant::now() {
+            return None;
+        }
+        // A lock that is let go tells nobody who doesn't wait for it without end.
+        thread::park_timeout(LOCK_LOOK);
+    }
+    Some(directory)
 }
 
 /// Whether somebody listens on a Unix socket. Never waits: what listens may be stopped.
@@ -336,6 +365,32 @@ mod tests {
         fs::write(&path, "not a socket").expect("writable");
         let error = bind_unix(&path).unwrap_err().to_string();
         assert!(error.contains("no socket"), "{error}");
+        fs::remove_dir_all(&directory).expect("ours");
+    }
+
+    #[tokio::test]
+    async fn of_servers_that_start_at_once_one_listens() {
+        const ROUNDS: usize = 200;
+        let directory = std::env::temp_dir().join(format!("origin-race-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a fresh directory");
+        let runtime = tokio::runtime::Handle::current();
+        for round in 0..ROUNDS {
+            let path = directory.join(round.to_string());
+            // Closed without removing the file: as after a crash.
+            drop(std::os::unix::net::UnixListener::bind(&path).expect("free"));
+            let together = std::sync::Barrier::new(2);
+            let start = || {
+                let _runtime = runtime.enter();
+                together.wait();
+                bind_unix(&path)
+            };
+            let started = thread::scope(|scope| {
+                let others = [scope.spawn(start), scope.spawn(start)];
+                others.map(|other| other.join().expect("no panic"))
+            });
+            let listening = started.iter().filter(|started| started.is_ok()).count();
+            assert_eq!(listening, 1, "round {round}");
+        }
         fs::remove_dir_all(&directory).expect("ours");
     }
 }
