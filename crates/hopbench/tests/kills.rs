@@ -41,6 +41,10 @@ struct Traffic {
     cut_off: AtomicU64,
     /// Of each client, the requests that have ended, in whatever way.
     ended: [AtomicU64; CLIENTS],
+    /// Of each client, whether it is connected.
+    open: [AtomicBool; CLIENTS],
+    /// Of connecting, or finding that nobody listens.
+    connect_ms_max: AtomicU64,
 }
 
 impl Traffic {
@@ -51,11 +55,21 @@ impl Traffic {
             right: AtomicU64::new(0),
             cut_off: AtomicU64::new(0),
             ended: Default::default(),
+            open: Default::default(),
+            connect_ms_max: AtomicU64::new(0),
         }
     }
 
     fn front(&self) -> String {
         self.front.lock().expect("no panic").clone()
+    }
+
+    fn connect(&self) -> Option<TcpStream> {
+        let started = Instant::now();
+        let connected = TcpStream::connect(self.front());
+        let taken_ms = u64::try_from(started.elapsed().as_millis()).expect("little");
+        self.connect_ms_max.fetch_max(taken_ms, Relaxed);
+        connected.ok()
     }
 
     /// Asks without end; an answer is right and whole, or there is none.
@@ -64,9 +78,9 @@ impl Traffic {
         let mut socket = None;
         while !self.is_over.load(Relaxed) {
             let length = random.size();
-            let kept = socket
-                .take()
-                .or_else(|| TcpStream::connect(self.front()).ok());
+            self.open[client].store(socket.is_some(), Relaxed);
+            let kept = socket.take().or_else(|| self.connect());
+            self.open[client].store(kept.is_some(), Relaxed);
             let answered = kept.and_then(|mut kept: TcpStream| {
                 prepare(&kept);
                 let request = format!("GET /bytes/{length} HTTP/1.1\r\nhost: x\r\n\r\n");
@@ -89,12 +103,15 @@ impl Traffic {
         }
     }
 
-    /// Until whatever each client was waiting for has ended.
+    /// Until whatever each client that is connected was waiting for has ended. One that is about to
+    /// connect has the kernel's timers to wait for.
     fn until_told(&self) {
         let before = self.ended.each_ref().map(|ended| ended.load(Relaxed));
+        let open = self.open.each_ref().map(|open| open.load(Relaxed));
         until("each client has been told", || {
             let now = self.ended.each_ref().map(|ended| ended.load(Relaxed));
-            now.iter().zip(before).all(|(now, before)| *now > before)
+            let mut clients = now.iter().zip(before).zip(open);
+            clients.all(|((now, before), open)| !open || *now > before)
         });
     }
 }
@@ -131,13 +148,15 @@ fn kill_again_and_again(transport: &str, victim: &str, kills: u64) {
             replace(&mut tunnel, transport, victim, &traffic, &mut longest);
         }
     });
+    let connect_ms_max = traffic.connect_ms_max.load(Relaxed);
     let (right, cut_off) = (traffic.right.into_inner(), traffic.cut_off.into_inner());
     let after = rest_of(&tunnel, survivor);
     let before = before.expect("there were kills");
     eprintln!(
         "{transport}: {victim} killed {kills} times; {right} answers right, {cut_off} cut off; \
-         clients told within {:.0} ms, served again within {:.0} ms of its start; {survivor}: {} \
-         threads, {} descriptors, private {} KiB before, {} after",
+         clients told within {:.0} ms, served again within {:.0} ms of its start; connecting \
+         took at most {connect_ms_max} ms; {survivor}: {} threads, {} descriptors, private {} KiB \
+         before, {} after",
         longest.until_told.as_secs_f64() * 1e3,
         longest.until_served.as_secs_f64() * 1e3,
         after.threads,
