@@ -357,31 +357,29 @@ fn a_head_that_does_not_come_in_time_costs_its_connection_and_a_slow_body_does_n
 /// A client that is gone doesn't keep its place until somebody reads what it had sent.
 #[test]
 fn a_client_that_resets_while_its_upstream_does_not_read_is_gone_at_once() {
-    let upstream = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = upstream.local_addr().expect("bound");
-    let target = format!("--upstream={address}");
-    let tunnel = Tunnel::start_with(
-        TRANSPORTS[2],
-        &["--max-connections=1", LOG],
-        &[&target, LOG],
-    );
-    let mut client = connect(&tunnel.front);
-    client.set_nonblocking(true).expect("a socket");
-    until_still("nothing more is taken", 10, || {
-        match client.write(&[1; 65536]) {
-            Ok(_) => true,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            Err(error) => panic!("{error}"),
-        }
-    });
-    let (_unread, _) = upstream.accept().expect("a connection");
-    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("TCP");
-    drop(client);
-    // The only place there is.
-    let mut next = connect(&tunnel.front);
-    next.write_all(b"a").expect("taken");
-    let (mut server, _) = upstream.accept().expect("a connection");
-    server.read_exact(&mut [0]).expect("asked");
+    for transport in TRANSPORTS {
+        let upstream = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = upstream.local_addr().expect("bound");
+        let target = format!("--upstream={address}");
+        let tunnel = Tunnel::start_with(transport, &["--max-connections=1", LOG], &[&target, LOG]);
+        let mut client = connect(&tunnel.front);
+        client.set_nonblocking(true).expect("a socket");
+        until_still("nothing more is taken", 10, || {
+            match client.write(&[1; 65536]) {
+                Ok(_) => true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+                Err(error) => panic!("{error}"),
+            }
+        });
+        let (_unread, _) = upstream.accept().expect("a connection");
+        rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("TCP");
+        drop(client);
+        // The only place there is.
+        let mut next = connect(&tunnel.front);
+        next.write_all(b"a").expect("taken");
+        let (mut server, _) = upstream.accept().expect("a connection");
+        server.read_exact(&mut [0]).expect("asked");
+    }
 }
 
 /// Of several event loops, one may be full while others have room.

@@ -41,7 +41,7 @@ pub(crate) use self::{
     session::{Session, Terms},
     socket::LocalSocket,
     stream::TunnelStream,
-    tunnel::Tunnel,
+    tunnel::{Local, Tunnel},
 };
 use crate::{counters::Counters, local};
 

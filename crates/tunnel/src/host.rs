@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     admin::{self, AdminAddress},
     counters::Counters,
-    framed::{LocalSocket, Role, Session},
+    framed::{Local, LocalSocket, Role, Session},
     local,
     rendezvous::{Bounds, Newcomer, Newcomers, Peer, PeerListener},
     ring::{self, RelayOptions, RelaySocket, Relays},
@@ -302,7 +302,8 @@ impl Host {
                 };
                 let idle_timeout = self.options.idle_timeout;
                 tunnels.spawn(async move {
-                    tunnel.relay(socket, idle_timeout).await;
+                    let client = Local::Client { idle_timeout };
+                    tunnel.relay(socket, client).await;
                     drop(permit);
                 });
             }

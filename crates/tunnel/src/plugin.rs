@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     admin::{self, AdminAddress},
     counters::Counters,
-    framed::{FramedPeer, Role, Session, Terms, Tunnel, TunnelStream},
+    framed::{FramedPeer, Local, Role, Session, Terms, Tunnel, TunnelStream},
     local,
     rendezvous::{self, Peer, PeerArena},
     ring::{self, Guard, LaneStream, Link, RelayOptions, Upstream},
@@ -257,7 +257,7 @@ impl Plugin {
                         () = tunnel.until_reset() => return,
                     };
                     match connected {
-                        Ok(socket) => tunnel.relay(socket, None).await,
+                        Ok(socket) => tunnel.relay(socket, Local::Upstream).await,
                         Err(error) => {
                             local::warn_unreachable(&address, error);
                             tunnel.abort();

@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{FramedPeer, LinkError, LocalSocket, Role, Session, Terms, mux::Kind};
+use super::{FramedPeer, LinkError, Local, LocalSocket, Role, Session, Terms, mux::Kind};
 use crate::{
     counters::Counters,
     hostile::{RUNTIME, WATCHDOG},
@@ -63,7 +63,8 @@ async fn attack(moves: Vec<u8>) -> bool {
         for _ in 0..TUNNELS {
             let (near, far) = UnixStream::pair().expect("sockets");
             let tunnel = session.open().expect("not over");
-            tunnels.spawn(tunnel.relay(LocalSocket::Unix(near), None));
+            let client = Local::Client { idle_timeout: None };
+            tunnels.spawn(tunnel.relay(LocalSocket::Unix(near), client));
             clients.spawn(be_client(far));
         }
     }
@@ -78,7 +79,7 @@ async fn attack(moves: Vec<u8>) -> bool {
                     ended = &mut running => break ended,
                     Some(tunnel) = opened.recv() => {
                         let (near, far) = UnixStream::pair().expect("sockets");
-                        tunnels.spawn(tunnel.relay(LocalSocket::Unix(near), None));
+                        tunnels.spawn(tunnel.relay(LocalSocket::Unix(near), Local::Upstream));
                         clients.spawn(be_server(far));
                     }
                 }

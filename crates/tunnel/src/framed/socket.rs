@@ -3,13 +3,15 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use futures_util::future::Either;
 use rustix::net::{Shutdown, sockopt};
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, Interest, ReadBuf},
     net::{TcpStream, UnixStream, tcp, unix},
 };
 
@@ -19,8 +21,8 @@ pub(super) enum Sink {
     Closed,
     /// Not connected yet, or an application in this process: everything goes to the backlog.
     Backlog,
-    Tcp(tcp::OwnedWriteHalf),
-    Unix(unix::OwnedWriteHalf),
+    Tcp(Arc<tcp::OwnedWriteHalf>),
+    Unix(Arc<unix::OwnedWriteHalf>),
 }
 
 /// The local connection's read side.
@@ -67,10 +69,30 @@ impl Sink {
         }
     }
 
+    /// Resolves when the connection fails, as by a reset, whatever there is to be read. Must end
+    /// before [`Self::reset_on_close`].
+    pub(super) fn failure(&self) -> impl Future<Output = io::Error> + use<> {
+        let half = match self {
+            Self::Tcp(half) => Some(Either::Left(half.clone())),
+            Self::Unix(half) => Some(Either::Right(half.clone())),
+            Self::Backlog | Self::Closed => None,
+        };
+        async move {
+            let ready = match &half {
+                Some(Either::Left(half)) => half.ready(Interest::ERROR).await,
+                Some(Either::Right(half)) => half.ready(Interest::ERROR).await,
+                None => std::future::pending().await,
+            };
+            ready
+                .err()
+                .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+        }
+    }
+
     pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(half) => half.as_ref().poll_write_ready(cx),
-            Self::Unix(half) => half.as_ref().poll_write_ready(cx),
+            Self::Tcp(half) => (**half).as_ref().poll_write_ready(cx),
+            Self::Unix(half) => (**half).as_ref().poll_write_ready(cx),
             Self::Backlog => Poll::Pending,
             Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
@@ -79,8 +101,8 @@ impl Sink {
     /// Half-closes: no more will be written. If the connection is gone already, so be it.
     pub(super) fn shut_down(&self) {
         let result = match self {
-            Self::Tcp(half) => rustix::net::shutdown(half.as_ref(), Shutdown::Write),
-            Self::Unix(half) => rustix::net::shutdown(half.as_ref(), Shutdown::Write),
+            Self::Tcp(half) => rustix::net::shutdown((**half).as_ref(), Shutdown::Write),
+            Self::Unix(half) => rustix::net::shutdown((**half).as_ref(), Shutdown::Write),
             Self::Backlog | Self::Closed => Ok(()),
         };
         if let Err(error) = result {
@@ -93,11 +115,18 @@ impl Sink {
     pub(super) fn reset_on_close(self) {
         match self {
             Self::Tcp(half) => {
-                let _ = sockopt::set_socket_linger(half.as_ref(), Some(Duration::ZERO));
+                let stream: &TcpStream = (*half).as_ref();
+                let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
                 // Dropping it would half-close first.
-                half.forget();
+                if let Some(half) = Arc::into_inner(half) {
+                    half.forget();
+                }
             }
-            Self::Unix(half) => half.forget(),
+            Self::Unix(half) => {
+                if let Some(half) = Arc::into_inner(half) {
+                    half.forget();
+                }
+            }
             Self::Backlog | Self::Closed => {}
         }
     }
@@ -137,11 +166,11 @@ impl LocalSocket {
         match self {
             Self::Tcp(stream) => {
                 let (read, write) = stream.into_split();
-                (Source::Tcp(read), Sink::Tcp(write))
+                (Source::Tcp(read), Sink::Tcp(Arc::new(write)))
             }
             Self::Unix(stream) => {
                 let (read, write) = stream.into_split();
-                (Source::Unix(read), Sink::Unix(write))
+                (Source::Unix(read), Sink::Unix(Arc::new(write)))
             }
         }
     }

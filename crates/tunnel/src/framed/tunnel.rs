@@ -50,6 +50,18 @@ pub(crate) struct Tunnel {
     moved_bytes: AtomicU64,
 }
 
+/// What is at the local connection's other end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Local {
+    /// Nobody wants what it had sent before its reset.
+    Client {
+        /// It is reset when nothing has moved for so long.
+        idle_timeout: Option<Duration>,
+    },
+    /// What it had sent is still delivered.
+    Upstream,
+}
+
 /// What goes to the local connection.
 #[derive(Debug)]
 struct Inbound {
@@ -80,16 +92,16 @@ impl Tunnel {
     }
 
     /// Joins the tunnel to `socket` until both directions have ended or one has failed, or nothing
-    /// has moved for so long.
-    pub(crate) async fn relay(
-        self: Arc<Self>,
-        socket: LocalSocket,
-        idle_timeout: Option<Duration>,
-    ) {
+    /// has moved for too long.
+    pub(crate) async fn relay(self: Arc<Self>, socket: LocalSocket, local: Local) {
         let (mut source, sink) = socket.split();
+        let (failure, idle_timeout) = match local {
+            Local::Client { idle_timeout } => (Some(sink.failure()), idle_timeout),
+            Local::Upstream => (None, None),
+        };
         self.inbound().sink = sink;
         let ended = {
-            let outbound = self.pump_outbound(&mut source);
+            let outbound = self.pump_outbound(&mut source, failure);
             let inbound = std::future::poll_fn(|cx| self.poll_inbound(cx));
             let both = futures_util::future::try_join(outbound, inbound);
             match idle_timeout {
@@ -291,9 +303,21 @@ impl Tunnel {
     }
 
     /// Local socket to peer.
-    async fn pump_outbound(self: &Arc<Self>, source: &mut Source) -> io::Result<()> {
+    async fn pump_outbound(
+        self: &Arc<Self>,
+        source: &mut Source,
+        failure: Option<impl Future<Output = io::Error>>,
+    ) -> io::Result<()> {
+        let failure = async move {
+            match failure {
+                Some(failure) => failure.await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut failure = std::pin::pin!(failure);
         loop {
-            let payload = std::future::poll_fn(|cx| self.poll_read(cx, source)).await?;
+            let read = |cx: &mut Context<'_>| self.poll_read(cx, source, failure.as_mut());
+            let payload = std::future::poll_fn(read).await?;
             if payload.is_empty() {
                 self.send_end();
                 return Ok(());
@@ -307,6 +331,7 @@ impl Tunnel {
         self: &Arc<Self>,
         cx: &mut Context<'_>,
         source: &mut Source,
+        failure: Pin<&mut impl Future<Output = io::Error>>,
     ) -> Poll<io::Result<Bytes>> {
         // First, so that a reset is noticed while there is nothing to read.
         self.outbound.register(cx.waker());
@@ -318,7 +343,10 @@ impl Tunnel {
         }
         // Before asking for room, which is for those who would use it.
         ready!(source.poll_read_ready(cx))?;
-        let allowance = ready!(self.poll_sendable(cx))?;
+        let Poll::Ready(allowance) = self.poll_sendable(cx)? else {
+            // What is there to be read hides that no more will come.
+            return failure.poll(cx).map(Err);
+        };
         arena::with(|arena| {
             let mut room = arena.room(allowance.min(READ_BYTES_MAX));
             ready!(tokio_util::io::poll_read_buf(
