@@ -7,7 +7,7 @@ mod support;
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     sync::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc::{self, RecvTimeoutError},
@@ -358,28 +358,59 @@ fn a_head_that_does_not_come_in_time_costs_its_connection_and_a_slow_body_does_n
 #[test]
 fn a_client_that_resets_while_its_upstream_does_not_read_is_gone_at_once() {
     for transport in TRANSPORTS {
-        let upstream = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = upstream.local_addr().expect("bound");
-        let target = format!("--upstream={address}");
-        let tunnel = Tunnel::start_with(transport, &["--max-connections=1", LOG], &[&target, LOG]);
-        let mut client = connect(&tunnel.front);
-        client.set_nonblocking(true).expect("a socket");
-        until_still("nothing more is taken", 10, || {
-            match client.write(&[1; 65536]) {
-                Ok(_) => true,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-                Err(error) => panic!("{error}"),
-            }
+        resets_unheard(transport, |client, _| {
+            client.set_nonblocking(true).expect("a socket");
+            until_still("nothing more is taken", 10, || {
+                match client.write(&[1; 65536]) {
+                    Ok(_) => true,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+                    Err(error) => panic!("{error}"),
+                }
+            });
         });
-        let (_unread, _) = upstream.accept().expect("a connection");
-        rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("TCP");
-        drop(client);
-        // The only place there is.
-        let mut next = connect(&tunnel.front);
-        next.write_all(b"a").expect("taken");
-        let (mut server, _) = upstream.accept().expect("a connection");
-        server.read_exact(&mut [0]).expect("asked");
     }
+}
+
+/// Nor until somebody answers, if it had sent its end.
+#[test]
+fn a_client_that_resets_after_its_end_is_gone_at_once() {
+    for transport in TRANSPORTS {
+        resets_unheard(transport, |client, upstream| {
+            client.write_all(REQUEST).expect("taken");
+            client.shutdown(Shutdown::Write).expect("open");
+            upstream.read_to_end(&mut Vec::new()).expect("an end");
+        });
+    }
+}
+
+/// Resets a client whose upstream says nothing, once it has done something; the next one must be
+/// served.
+fn resets_unheard(transport: &str, act: impl FnOnce(&mut TcpStream, &mut TcpStream)) {
+    let upstream = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = upstream.local_addr().expect("bound");
+    let target = format!("--upstream={address}");
+    let tunnel = Tunnel::start_with(transport, &["--max-connections=1", LOG], &[&target, LOG]);
+    let mut client = connect(&tunnel.front);
+    let mut silent = accept(&upstream);
+    act(&mut client, &mut silent);
+    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("TCP");
+    drop(client);
+    // The only place there is.
+    let mut next = connect(&tunnel.front);
+    next.write_all(b"a").expect("taken");
+    accept(&upstream).read_exact(&mut [0]).expect("asked");
+}
+
+fn accept(upstream: &TcpListener) -> TcpStream {
+    upstream.set_nonblocking(true).expect("a socket");
+    let mut accepted = None;
+    until("there is a connection", || {
+        accepted = upstream.accept().ok();
+        accepted.is_some()
+    });
+    let (socket, _) = accepted.expect("there is one");
+    socket.set_nonblocking(false).expect("a socket");
+    socket
 }
 
 /// Of several event loops, one may be full while others have room.

@@ -8,15 +8,14 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::Either;
 use rustix::net::{Shutdown, sockopt};
 use tokio::{
     io::{AsyncRead, Interest, ReadBuf},
     net::{TcpStream, UnixStream, tcp, unix},
 };
 
-/// The local connection's write side.
-#[derive(Debug)]
+/// The local connection's write side. A copy is of the same.
+#[derive(Clone, Debug)]
 pub(super) enum Sink {
     Closed,
     /// Not connected yet, or an application in this process: everything goes to the backlog.
@@ -69,24 +68,16 @@ impl Sink {
         }
     }
 
-    /// Resolves when the connection fails, as by a reset, whatever there is to be read. Must end
-    /// before [`Self::reset_on_close`].
-    pub(super) fn failure(&self) -> impl Future<Output = io::Error> + use<> {
-        let half = match self {
-            Self::Tcp(half) => Some(Either::Left(half.clone())),
-            Self::Unix(half) => Some(Either::Right(half.clone())),
-            Self::Backlog | Self::Closed => None,
+    /// Until the connection fails, as by a reset, whatever there is to be read.
+    pub(super) async fn failure(&self) -> io::Error {
+        let ready = match self {
+            Self::Tcp(half) => half.ready(Interest::ERROR).await,
+            Self::Unix(half) => half.ready(Interest::ERROR).await,
+            Self::Backlog | Self::Closed => std::future::pending().await,
         };
-        async move {
-            let ready = match &half {
-                Some(Either::Left(half)) => half.ready(Interest::ERROR).await,
-                Some(Either::Right(half)) => half.ready(Interest::ERROR).await,
-                None => std::future::pending().await,
-            };
-            ready
-                .err()
-                .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
-        }
+        ready
+            .err()
+            .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
     }
 
     pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -111,7 +102,8 @@ impl Sink {
     }
 
     /// Makes the close that follows a reset instead of an orderly end, as the connection at the
-    /// other end of the tunnel got one: a cut-off answer must not look complete.
+    /// other end of the tunnel got one: a cut-off answer must not look complete. There must be no
+    /// copy any more.
     pub(super) fn reset_on_close(self) {
         match self {
             Self::Tcp(half) => {

@@ -14,10 +14,10 @@ use std::{
     collections::VecDeque,
     fmt,
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -95,24 +95,29 @@ impl Tunnel {
     /// has moved for too long.
     pub(crate) async fn relay(self: Arc<Self>, socket: LocalSocket, local: Local) {
         let (mut source, sink) = socket.split();
-        let (failure, idle_timeout) = match local {
-            Local::Client { idle_timeout } => (Some(sink.failure()), idle_timeout),
-            Local::Upstream => (None, None),
-        };
-        self.inbound().sink = sink;
+        self.inbound().sink = sink.clone();
         let ended = {
-            let outbound = self.pump_outbound(&mut source, failure);
+            let is_deaf = AtomicBool::new(false);
+            let outbound = self.pump_outbound(&mut source, &is_deaf);
             let inbound = std::future::poll_fn(|cx| self.poll_inbound(cx));
-            let both = futures_util::future::try_join(outbound, inbound);
-            match idle_timeout {
-                None => both.await.map(drop),
-                Some(limit) => tokio::select! {
-                    ended = both => ended.map(drop),
-                    () = self.until_idle(limit) => Err(io::ErrorKind::TimedOut.into()),
-                },
+            let mut failure = pin!(sink.failure());
+            let failed_unheard = std::future::poll_fn(|cx| match is_deaf.load(Relaxed) {
+                true => failure.as_mut().poll(cx),
+                false => Poll::Pending,
+            });
+            let (is_client, idle_timeout) = match local {
+                Local::Client { idle_timeout } => (true, idle_timeout),
+                Local::Upstream => (false, None),
+            };
+            tokio::select! {
+                // The first says whether the second is to be asked.
+                biased;
+                ended = futures_util::future::try_join(outbound, inbound) => ended.map(drop),
+                error = failed_unheard, if is_client => Err(error),
+                () = self.until_idle(idle_timeout) => Err(io::ErrorKind::TimedOut.into()),
             }
         };
-        let sink = std::mem::replace(&mut self.inbound().sink, Sink::Closed);
+        self.inbound().sink = Sink::Closed;
         if let Err(error) = ended {
             tracing::debug!(tunnel = self.number, %error, "tunnel failed");
             self.abort();
@@ -132,8 +137,11 @@ impl Tunnel {
         .await;
     }
 
-    /// Until nothing has moved for so long.
-    async fn until_idle(&self, limit: Duration) {
+    /// Until nothing has moved for so long, if that is a limit.
+    async fn until_idle(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else {
+            return std::future::pending().await;
+        };
         let (mut idleness, mut before) = (Idleness::default(), 0);
         loop {
             tokio::time::sleep(Idleness::look_interval(limit)).await;
@@ -302,24 +310,19 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Local socket to peer.
+    /// Local socket to peer. Says whether it reads nothing at the moment, so that it would not find
+    /// a failure.
     async fn pump_outbound(
         self: &Arc<Self>,
         source: &mut Source,
-        failure: Option<impl Future<Output = io::Error>>,
+        is_deaf: &AtomicBool,
     ) -> io::Result<()> {
-        let failure = async move {
-            match failure {
-                Some(failure) => failure.await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut failure = std::pin::pin!(failure);
         loop {
-            let read = |cx: &mut Context<'_>| self.poll_read(cx, source, failure.as_mut());
+            let read = |cx: &mut Context<'_>| self.poll_read(cx, source, is_deaf);
             let payload = std::future::poll_fn(read).await?;
             if payload.is_empty() {
                 self.send_end();
+                is_deaf.store(true, Relaxed);
                 return Ok(());
             }
             self.send(payload);
@@ -331,7 +334,7 @@ impl Tunnel {
         self: &Arc<Self>,
         cx: &mut Context<'_>,
         source: &mut Source,
-        failure: Pin<&mut impl Future<Output = io::Error>>,
+        is_deaf: &AtomicBool,
     ) -> Poll<io::Result<Bytes>> {
         // First, so that a reset is noticed while there is nothing to read.
         self.outbound.register(cx.waker());
@@ -343,10 +346,9 @@ impl Tunnel {
         }
         // Before asking for room, which is for those who would use it.
         ready!(source.poll_read_ready(cx))?;
-        let Poll::Ready(allowance) = self.poll_sendable(cx)? else {
-            // What is there to be read hides that no more will come.
-            return failure.poll(cx).map(Err);
-        };
+        let sendable = self.poll_sendable(cx)?;
+        is_deaf.store(sendable.is_pending(), Relaxed);
+        let allowance = ready!(sendable);
         arena::with(|arena| {
             let mut room = arena.room(allowance.min(READ_BYTES_MAX));
             ready!(tokio_util::io::poll_read_buf(
