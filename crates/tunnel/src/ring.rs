@@ -76,46 +76,40 @@ pub(crate) async fn run_relays(
         });
     }
     started(Relays::new(relays));
-    let mut over = std::pin::pin!(until_over(socket, stopped));
-    let mut is_over = false;
-    let mut ticks = interval(UNBLOCK_INTERVAL);
-    let ended = loop {
-        tokio::select! {
-            ended = threads.join_next() => match ended {
-                Some(Ok(Ok(Ok(())))) => {}
-                Some(Ok(Ok(Err(error)))) => break Err(error),
-                // It has ended without a word.
-                Some(_) => break Err(LinkError::Panicked),
-                None => return Ok(()),
-            },
-            over = &mut over, if !is_over => match over {
-                Over::PeerGone => {
-                    stopping.tell_all(|| Incoming::PeerGone);
-                    break Ok(());
-                }
-                Over::Stopped => {
-                    is_over = true;
-                    stopping.tell_all(|| Incoming::Stop);
-                }
-            },
-            _ = ticks.tick(), if is_over => links.iter().for_each(|link| link.unblock()),
-        }
+    let over = tokio::select! {
+        failed = until_failed(&mut threads) => Err(failed),
+        over = until_over(socket, stopped) => Ok(over),
     };
-    if ended.is_err() {
-        stopping.tell_all(|| Incoming::Stop);
+    stopping.tell_all(|| match over {
+        Ok(Over::PeerGone) => Incoming::PeerGone,
+        Ok(Over::Stopped) | Err(_) => Incoming::Stop,
+    });
+    let ended = wind_up(threads, stopping, links);
+    match over {
+        Ok(Over::Stopped) => ended.await,
+        Ok(Over::PeerGone) | Err(_) => drop(tokio::spawn(ended)),
     }
-    tokio::spawn(last_words(threads, stopping, links));
-    ended
+    over.map(drop)
+}
+
+/// How a relay's thread ended, if it said so.
+type Ended = Result<Result<(), LinkError>, oneshot::error::RecvError>;
+
+/// Until one of the relays has ended, which none does before it is told to.
+async fn until_failed(threads: &mut JoinSet<Ended>) -> LinkError {
+    match threads.join_next().await {
+        Some(Ok(Ok(Err(error)))) => error,
+        // It has ended without a word.
+        _ => LinkError::Panicked,
+    }
 }
 
 /// How often a session that is over looks whether its peer keeps a thread of it.
 const UNBLOCK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How a relay's thread ended, if it said so.
-type Ended = Result<Result<(), LinkError>, oneshot::error::RecvError>;
-
-/// Until all relays have delivered what their peer had sent, which has a time-out.
-async fn last_words(mut threads: JoinSet<Ended>, _stopping: StopOnDrop, links: Vec<Arc<Link>>) {
+/// Until all relays have ended, and have delivered what a peer that is gone had sent, which has a
+/// time-out.
+async fn wind_up(mut threads: JoinSet<Ended>, _stopping: StopOnDrop, links: Vec<Arc<Link>>) {
     let mut ticks = interval(UNBLOCK_INTERVAL);
     loop {
         tokio::select! {

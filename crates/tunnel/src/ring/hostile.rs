@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::Write,
     os::{fd::OwnedFd, unix::fs::FileExt},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use shm_ring::{Arena, Descriptor, MappedWords, ReadySet, Segment, Sender, Side};
@@ -12,7 +12,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
     sync::{oneshot, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::timeout,
 };
 
@@ -24,7 +24,7 @@ use crate::{
     transport::SpinLimit,
 };
 
-const ARENA_BYTES: usize = 1 << 20;
+pub(super) const ARENA_BYTES: usize = 1 << 20;
 const LANES: usize = 4;
 
 /// Of the segment, where its words are.
@@ -34,7 +34,7 @@ const CONTROL_BYTES: u64 = 8192;
 pub(super) const MOVE_BYTES: usize = 8;
 type Move = [u64; 3];
 
-fn terms() -> Terms {
+pub(super) fn terms() -> Terms {
     Terms::new(1, LANES, Some(8), Some(4))
 }
 
@@ -151,49 +151,19 @@ pub fn attack_host(moves: &[u8]) -> bool {
 }
 
 async fn attack_host_with(moves: Vec<u8>) -> bool {
-    let counters = Arc::new(Counters::default());
-    let (offer, [memory, host_bell, _]) = Offer::new(terms()).expect("memory");
-    let (_arena, file) = Arena::create(ARENA_BYTES).expect("memory");
-    let link = offer.accept((&file, ARENA_BYTES), &counters);
-    let link = Arc::new(link.expect("an arena"));
-    let used = Arc::downgrade(&link);
-    let (ours, theirs) = UnixStream::pair().expect("sockets");
-    let (_stop, stopped) = watch::channel(false);
-    let (give, given) = oneshot::channel();
-    let running = tokio::spawn(run_relays(
-        vec![link],
-        None,
-        RelayOptions::new(SpinLimit::Auto, 2),
-        ours,
-        stopped,
-        move |relays| drop(give.send(relays)),
-    ));
-    let relays = given.await.expect("started");
+    let (host, [memory, bell, _]) = Attacked::start(2).await;
     let mut clients = JoinSet::new();
     for _ in 0..LANES + 2 {
-        let (near, far) = UnixStream::pair().expect("sockets");
-        let socket = RelaySocket::try_from(LocalSocket::Unix(near)).expect("a socket");
-        relays.give(socket, Box::new(()));
-        clients.spawn(be_client(far));
+        clients.spawn(be_client(host.connect()));
     }
-    let hostile = Hostile::new(Side::Plugin, memory, host_bell);
+    let hostile = Hostile::new(Side::Plugin, memory, bell);
     tokio::task::spawn_blocking(move || hostile.run(&moves))
         .await
         .expect("no panic");
-    drop(theirs);
-    let ended = timeout(WATCHDOG, running).await.expect("it ends");
-    let ended = ended.expect("no panic");
+    let ended = host.leave().await;
     assert!(!matches!(ended, Err(LinkError::Panicked)));
     let told = timeout(WATCHDOG, clients.join_all()).await;
     assert!(told.is_ok(), "a client was kept waiting");
-    // Last words are delivered beside what follows a session.
-    let forgotten = async {
-        while used.strong_count() > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    let forgotten = timeout(WATCHDOG, forgotten).await;
-    assert!(forgotten.is_ok(), "a relay was left over");
     // What is left are threads that end: of a process that exits now they are reported as leaks.
     #[cfg(fuzzing)]
     for _ in 0..10 {
@@ -203,6 +173,72 @@ async fn attack_host_with(moves: Vec<u8>) -> bool {
         }
     }
     matches!(ended, Err(LinkError::Violation(_)))
+}
+
+/// A host whose plugin is whoever attacks it.
+pub(super) struct Attacked {
+    relays: Relays,
+    running: JoinHandle<Result<(), LinkError>>,
+    link: Weak<Link>,
+    pub(super) counters: Arc<Counters>,
+    /// Open as long as the plugin is there.
+    socket: UnixStream,
+    _stop: watch::Sender<bool>,
+}
+
+impl Attacked {
+    /// With so many cores. Gives what a plugin has: the segment, and the host's bell and its own.
+    pub(super) async fn start(cores: usize) -> (Self, [OwnedFd; 3]) {
+        let counters = Arc::new(Counters::default());
+        let (offer, descriptors) = Offer::new(terms()).expect("memory");
+        let (_, arena) = Arena::create(ARENA_BYTES).expect("memory");
+        let link = offer.accept((&arena, ARENA_BYTES), &counters);
+        let link = Arc::new(link.expect("an arena"));
+        let used = Arc::downgrade(&link);
+        let (ours, socket) = UnixStream::pair().expect("sockets");
+        let (stop, stopped) = watch::channel(false);
+        let (give, given) = oneshot::channel();
+        let running = tokio::spawn(run_relays(
+            vec![link],
+            None,
+            RelayOptions::new(SpinLimit::Auto, cores),
+            ours,
+            stopped,
+            move |relays| drop(give.send(relays)),
+        ));
+        let host = Self {
+            relays: given.await.expect("started"),
+            running,
+            link: used,
+            counters,
+            socket,
+            _stop: stop,
+        };
+        (host, descriptors)
+    }
+
+    /// A client's socket.
+    pub(super) fn connect(&self) -> UnixStream {
+        let (near, far) = UnixStream::pair().expect("sockets");
+        let socket = RelaySocket::try_from(LocalSocket::Unix(near)).expect("a socket");
+        self.relays.give(socket, Box::new(()));
+        far
+    }
+
+    /// The plugin leaves. How the session ended, of which nothing may be left.
+    pub(super) async fn leave(self) -> Result<(), LinkError> {
+        drop(self.socket);
+        let ended = timeout(WATCHDOG, self.running).await.expect("it ends");
+        // Last words are delivered beside what follows a session.
+        let forgotten = async {
+            while self.link.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let forgotten = timeout(WATCHDOG, forgotten).await;
+        assert!(forgotten.is_ok(), "a relay was left over");
+        ended.expect("no panic")
+    }
 }
 
 /// Whether a thread of some relay is there.

@@ -5,8 +5,9 @@
 //! test of its own.
 
 use std::{
+    fs::File,
     io::{IoSlice, Read as _, Write as _},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::net::UnixStream},
     sync::Arc,
 };
 
@@ -14,24 +15,18 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use shm_ring::{Arena, Segment, Side};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
-    sync::{oneshot, watch},
     time::timeout,
 };
 
 use super::{
-    hostile::{MOVE_BYTES, attack_host, attack_plugin},
+    Link, Offer, Terms,
+    hostile::{ARENA_BYTES, Attacked, MOVE_BYTES, attack_host, attack_plugin, terms},
     lane::{Lane, TURN_CALLS, Written},
-    *,
 };
 use crate::{
     counters::Counters,
-    framed::LocalSocket,
     hostile::{RUNTIME, WATCHDOG, made_up, rounds},
-    transport::SpinLimit,
 };
-
-const ARENA_BYTES: usize = 1 << 20;
 
 /// Moves in a session.
 const MOVES: usize = 400;
@@ -71,7 +66,7 @@ fn a_lane_that_is_never_empty_has_its_turn_and_no_more() {
         let sent = sending.send(&[IoSlice::new(b"x")]).expect("no violation");
         assert_eq!(sent, 1);
     }
-    let (mut near, far) = std::os::unix::net::UnixStream::pair().expect("sockets");
+    let (mut near, far) = UnixStream::pair().expect("sockets");
     far.set_nonblocking(true).expect("a socket");
     let mut ready = Vec::new();
     let mut turns = 0;
@@ -93,51 +88,21 @@ fn a_lane_that_is_never_empty_has_its_turn_and_no_more() {
 #[test]
 fn a_peer_that_stops_a_relay_by_its_bell_has_its_own_session_alone() {
     RUNTIME.block_on(async {
-        let terms = Terms::new(1, 4, None, None);
-        let counters = Arc::new(Counters::default());
-        let (offer, [memory, _, bell]) = Offer::new(terms).expect("memory");
-        let (_arena, file) = Arena::create(ARENA_BYTES).expect("memory");
-        let link = offer.accept((&file, ARENA_BYTES), &counters);
-        let link = Arc::new(link.expect("an arena"));
-        let used = Arc::downgrade(&link);
+        let (host, [memory, _, bell]) = Attacked::start(1).await;
         // The next ring waits, and there is one: the peer says that it sleeps.
         fcntl_setfl(&bell, OFlags::empty()).expect("a file");
         let full = (u64::MAX - 1).to_ne_bytes();
-        let mut bell = std::fs::File::from(bell);
-        bell.write_all(&full).expect("room");
-        let segment = Segment::open(&memory, terms.geometry()).expect("laid out");
+        File::from(bell).write_all(&full).expect("room");
+        let segment = Segment::open(&memory, terms().geometry()).expect("laid out");
         segment.parking(Side::Plugin).park();
-
-        let (ours, theirs) = UnixStream::pair().expect("sockets");
-        let (_stop, stopped) = watch::channel(false);
-        let (give, given) = oneshot::channel();
-        let options = RelayOptions::new(SpinLimit::Auto, 1);
-        let running = tokio::spawn(run_relays(
-            vec![link],
-            None,
-            options,
-            ours,
-            stopped,
-            move |relays| drop(give.send(relays)),
-        ));
-        let (near, mut far) = UnixStream::pair().expect("sockets");
-        let socket = RelaySocket::try_from(LocalSocket::Unix(near)).expect("a socket");
-        given.await.expect("started").give(socket, Box::new(()));
-        far.write_all(b"nobody will answer").await.expect("room");
-        while counters.doorbells_sent.get() == 0 {
+        let mut client = host.connect();
+        client.write_all(b"nobody will answer").await.expect("room");
+        while host.counters.doorbells_sent.get() == 0 {
             tokio::task::yield_now().await;
         }
-        drop(theirs);
-        let ended = timeout(WATCHDOG, running).await.expect("it ends");
-        assert!(matches!(ended, Ok(Ok(()))), "{ended:?}");
-        let told = timeout(WATCHDOG, far.read_to_end(&mut Vec::new())).await;
+        let ended = host.leave().await;
+        assert!(ended.is_ok(), "{ended:?}");
+        let told = timeout(WATCHDOG, client.read_to_end(&mut Vec::new())).await;
         assert!(told.is_ok(), "the client was kept waiting");
-        let forgotten = async {
-            while used.strong_count() > 0 {
-                tokio::task::yield_now().await;
-            }
-        };
-        let forgotten = timeout(WATCHDOG, forgotten).await;
-        assert!(forgotten.is_ok(), "a relay was left over");
     });
 }
