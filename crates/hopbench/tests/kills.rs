@@ -78,7 +78,6 @@ impl Traffic {
         let mut socket = None;
         while !self.is_over.load(Relaxed) {
             let length = random.size();
-            self.open[client].store(socket.is_some(), Relaxed);
             let kept = socket.take().or_else(|| self.connect());
             self.open[client].store(kept.is_some(), Relaxed);
             let answered = kept.and_then(|mut kept: TcpStream| {
@@ -99,6 +98,7 @@ impl Traffic {
                     thread::yield_now();
                 }
             }
+            self.open[client].store(socket.is_some(), Relaxed);
             self.ended[client].fetch_add(1, Relaxed);
         }
     }

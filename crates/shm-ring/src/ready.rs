@@ -1,4 +1,4 @@
-//! Which lanes have work: a set of numbers that one side adds to and the other empties.
+//! Which lanes have work: a set of numbers that the peer adds to, and who empties it, too.
 
 use crate::{
     sync::Ordering::{AcqRel, Relaxed, SeqCst},

@@ -104,9 +104,10 @@ pub(super) fn of_runs<'a>(
                 subject.floors = Figures::new(|figure| larger_floor(compared, figure));
                 let growth_floors = [(base, &of_base), (head, &of_head)]
                     .map(|(run, cells)| growth_floor(run, &subject.cell, cells));
-                let mut other = Other::between(before, compared, &subject.trials);
-                other.growth_floor = growth_floors.into_iter().flatten().reduce(f64::max);
-                Some(other)
+                Some(Other {
+                    growth_floor: growth_floors.into_iter().flatten().reduce(f64::max),
+                    ..Other::between(before, compared, &subject.trials)
+                })
             }
             None => Some(Other::nothing(before)),
         };
