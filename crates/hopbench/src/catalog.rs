@@ -29,9 +29,6 @@ static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalog");
 /// Why something can't be found or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// What was asked for can't be.
-    #[error("{0}")]
-    Mistake(String),
     #[error(
         "two paths are named '{name}', after their files, and they differ: expected names that \
          differ; rename a file"

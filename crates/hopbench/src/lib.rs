@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `cli`, `cmd` | the command line; one file per subcommand |
+//! | `exit` | what the program ends with |
 //! | `catalog` | paths, scenarios and gates: TOML files into checked definitions |
 //! | `selection` | what a command works on: scenarios, their paths, the answers they must give |
 //! | `plan` | the trials, in a seeded random order |
@@ -25,6 +26,7 @@ mod builds;
 mod catalog;
 mod cli;
 mod cmd;
+mod exit;
 mod http;
 mod knee;
 mod machine;
@@ -51,18 +53,6 @@ use clap::Parser;
 
 pub use crate::{catalog::CatalogError, cli::Cli};
 
-/// Exit codes beyond 0 (fine) and the interruption's 130.
-pub(crate) mod exit {
-    /// Trials failed, requests got no right answer, or a gate found a regression.
-    pub(crate) const FAILED: u8 = 1;
-    /// A mistake on the command line or in a file it names.
-    pub(crate) const USAGE: u8 = 2;
-    /// There is nothing to say: two runs are not comparable, or a gate has not enough to go by.
-    pub(crate) const INCONCLUSIVE: u8 = 3;
-    /// Something about the machine: a program is missing, a directory can't be written.
-    pub(crate) const ENVIRONMENT: u8 = 4;
-}
-
 /// The program.
 pub fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
@@ -82,19 +72,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             progress::say(&format!("error: {error:#}"));
-            // Mistakes in what was asked for, at whatever depth they were found.
-            let usage = error.chain().any(|cause| cause.is::<CatalogError>());
-            if error
-                .chain()
-                .any(|cause| cause.is::<process::Interrupted>())
-            {
-                return ExitCode::from(process::EXIT_INTERRUPTED);
-            }
-            ExitCode::from(if usage {
-                exit::USAGE
-            } else {
-                exit::ENVIRONMENT
-            })
+            ExitCode::from(exit::code_of(&error))
         }
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use hopbench_analysis::record::{Manifest, Plan, Profile, SCHEMA, Trial};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::catalog::CatalogError;
+use crate::exit::Mistake;
 
 /// Where a run's records are.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ impl RunDir {
                  'bench_results' unless --out said otherwise",
                 path.display()
             );
-            return Err(CatalogError::Mistake(message).into());
+            return Err(Mistake(message).into());
         }
         Ok(Self {
             path: path.to_owned(),

@@ -11,6 +11,7 @@ use crate::{
         Catalog, CatalogError, Fill, PathDefinition, RATE_RPS_MAX, Rates, ScenarioDefinition,
         Target, rate_min,
     },
+    exit::Mistake,
     process::{Command, capture},
     toolbox::Toolbox,
 };
@@ -345,7 +346,7 @@ fn describe(
     });
     // It runs without targets: then what it says is about those that were asked for.
     let output = output.map_err(|error| match targets.is_some() {
-        true => CatalogError::Mistake(last_line(&error)).into(),
+        true => Mistake(last_line(&error)).into(),
         false => error,
     })?;
     serde_json::from_str(&output)
@@ -367,7 +368,7 @@ impl Description {
             target.body_bytes = target.body_bytes.or(Some(BODY_BYTES));
         } else if target.body_bytes.is_some() {
             let message = format!("endpoint '{target}': '{}' takes no body", target.path);
-            return Err(CatalogError::Mistake(message).into());
+            return Err(Mistake(message).into());
         }
         let body = request_body(target.body_bytes);
         Ok(ExpectedAnswer {

@@ -344,7 +344,7 @@ fn two_runs_do_not_measure_each_other() {
     );
     let warned = bench.run(&["verify", "direct"]);
     assert!(warned.status.success());
-    assert!(text(&warned.stderr).contains("warning: a run is under way"));
+    assert!(text(&warned.stderr).contains("warning: another run is under way"));
     running.signal(Signal::SIGINT);
     running.wait();
     let alone = bench.run(&["verify", "direct"]);

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     builds::Builds,
-    catalog::CatalogError,
-    cli, exit,
+    cli,
+    exit::{self, Mistake},
     measure::{Measured, Settings, measure},
     process::{EXIT_INTERRUPTED, Interrupt, Interrupted},
     progress::say,
@@ -81,7 +81,7 @@ pub(super) fn repeat(
     let cli::Command::Ab(options) = cli.command else {
         let message = "--confirm: only a run of two builds can be repeated; make one with \
                        'hopbench ab'";
-        return Err(CatalogError::Mistake(message.to_owned()).into());
+        return Err(Mistake(message.to_owned()).into());
     };
     if result.suspects().is_empty() {
         return Ok(None);
@@ -98,7 +98,7 @@ pub(super) fn repeat(
     if of(&builds.infos()) != of(&manifest.builds) {
         let message = "--confirm: the builds are no longer those that were measured; check out \
                        what they were made of";
-        return Err(CatalogError::Mistake(message.to_owned()).into());
+        return Err(Mistake(message.to_owned()).into());
     }
     let toolbox = &context.toolbox;
     confirm(policy, result, &settings, |settings| {

@@ -11,7 +11,12 @@ use hopbench_analysis::{
 use serde_json::json;
 
 use super::{Context, gate::policy, report::read};
-use crate::{catalog::CatalogError, cli, exit, measure::seed_from_clock, run_dir::RunDir};
+use crate::{
+    cli,
+    exit::{self, Mistake},
+    measure::seed_from_clock,
+    run_dir::RunDir,
+};
 
 /// Enough for a share of a few per cent.
 const GATES: u16 = 100;
@@ -76,14 +81,14 @@ pub(super) fn run(
 }
 
 /// Only equal builds can be taken for one another.
-fn check(manifest: &Manifest) -> Result<(), CatalogError> {
+fn check(manifest: &Manifest) -> Result<(), Mistake> {
     let [a, b] = &manifest.builds[..] else {
         let message =
             "expected a run of two builds; make one with 'hopbench ab SCENARIO --a . --b .'";
-        return Err(CatalogError::Mistake(message.to_owned()));
+        return Err(Mistake(message.to_owned()));
     };
     if (&a.asked, &a.git.revision) != (&b.asked, &b.git.revision) {
-        return Err(CatalogError::Mistake(format!(
+        return Err(Mistake(format!(
             "expected a run of a build against itself, this is '{}' against '{}'; make one with \
              'hopbench ab SCENARIO --a . --b .'",
             a.asked, b.asked

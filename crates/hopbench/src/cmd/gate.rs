@@ -17,9 +17,8 @@ use serde_json::{Value, json};
 
 use super::{Context, ab, print, report::read};
 use crate::{
-    catalog::CatalogError,
     cli::{self, Format},
-    exit,
+    exit::{self, Mistake},
     progress::say,
     run_dir::RunDir,
 };
@@ -45,7 +44,7 @@ pub(super) fn run(context: &Context, options: &cli::Gate) -> anyhow::Result<Exit
             "'{}' is the run and its base; name another run with --base",
             base.path().display()
         );
-        return Err(CatalogError::Mistake(message).into());
+        return Err(Mistake(message).into());
     }
     let records = Records::read(&run_dir)?;
     let base = base_dir.as_ref().map(Records::read).transpose()?;
@@ -57,7 +56,7 @@ pub(super) fn run(context: &Context, options: &cli::Gate) -> anyhow::Result<Exit
             return Ok(ExitCode::from(exit::INCONCLUSIVE));
         }
         Err(error @ (Unjudged::OneSide { .. } | Unjudged::ThreeSides)) => {
-            return Err(CatalogError::Mistake(error.to_string()).into());
+            return Err(Mistake(error.to_string()).into());
         }
         Err(error @ Unjudged::Histogram(_)) => return Err(error.into()),
     };

@@ -12,8 +12,8 @@ use hopbench_analysis::{history::Row, report::history, summary::Summary};
 
 use super::{Context, report::read};
 use crate::{
-    catalog::CatalogError,
     cli,
+    exit::Mistake,
     run_dir::{RunDir, append_line},
 };
 
@@ -42,7 +42,7 @@ fn row(run: &Path) -> anyhow::Result<Row> {
 }
 
 fn mistake(run: &Path, message: &str) -> anyhow::Error {
-    CatalogError::Mistake(format!("'{}' {message}", run.display())).into()
+    Mistake(format!("'{}' {message}", run.display())).into()
 }
 
 /// Adds a row at the end, whole; one that is there already is not added again.

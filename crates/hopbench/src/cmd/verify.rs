@@ -17,8 +17,9 @@ use crate::{
 
 pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<ExitCode> {
     let selection = select(context, &options.choice)?;
-    if measure::lock_machine().is_err() {
-        say("warning: a run is under way on this machine, which this disturbs");
+    // Let go at once: a run that begins meanwhile is not refused.
+    if let Err(error) = measure::lock_machine() {
+        say(&format!("warning: {error:#}"));
     }
     let interrupt = Interrupt::catch()?;
     let logs = TempDir::new()?;
