@@ -19,7 +19,7 @@ use crate::{
     framed::{Local, LocalSocket, Role, Session},
     local,
     rendezvous::{Bounds, Newcomer, Newcomers, Peer, PeerListener},
-    ring::{self, RelayOptions, RelaySocket, Relays},
+    ring::{self, FEW_BEFORE_UPSTREAM, RelayOptions, RelaySocket, Relays},
     transport::{TransportKind, TransportOptions},
 };
 
@@ -244,11 +244,18 @@ impl Host {
                 let running = peer.run(&session, Role::Opener, counters, stopped);
                 Ok(running.await?)
             }
-            Peer::Ring(socket, links) => {
+            Peer::Ring {
+                socket,
+                links,
+                has_upstream,
+            } => {
                 counters.sessions.add(1);
                 let options = &self.options;
                 let mut relaying = RelayOptions::new(options.transport.spin_us, options.threads);
                 relaying.idle_timeout = options.idle_timeout;
+                if has_upstream {
+                    relaying.few = FEW_BEFORE_UPSTREAM;
+                }
                 let started = |relays| {
                     self.current.send_replace(Some(Attached::Ring(relays)));
                 };

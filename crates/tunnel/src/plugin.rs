@@ -19,7 +19,7 @@ use crate::{
     counters::Counters,
     framed::{FramedPeer, Local, Role, Session, Terms, Tunnel, TunnelStream},
     local,
-    rendezvous::{self, Peer, PeerArena},
+    rendezvous::{self, Peer, PluginRing},
     ring::{self, Guard, LaneStream, Link, RelayOptions, Upstream},
     transport::{TransportKind, TransportOptions},
 };
@@ -56,7 +56,7 @@ pub struct Plugin {
     tunnels: TaskTracker,
     stopped: watch::Sender<bool>,
     /// On ring: what is sent from it need not be copied.
-    arena: Option<PeerArena>,
+    ring: Option<PluginRing>,
     /// The target, if it is in this process.
     application: Option<Application>,
 }
@@ -79,11 +79,16 @@ impl Plugin {
         let admin = options.admin.clone().unwrap_or_else(beside);
         admin::start(&admin, "http-tunnel-plugin", &options.transport, &counters)?;
         let (tunnels, stopped) = (TaskTracker::new(), watch::Sender::new(false));
-        let arena = match options.transport.transport {
+        let ring = match options.transport.transport {
             TransportKind::Ring => {
                 let created = Arena::create(options.transport.arena_bytes());
                 let (arena, file) = created.context("could not make the arena")?;
-                Some(PeerArena { arena, file })
+                let has_upstream = matches!(options.target, Target::Upstream(_));
+                Some(PluginRing {
+                    arena,
+                    file,
+                    has_upstream,
+                })
             }
             TransportKind::Shm | TransportKind::Stream => None,
         };
@@ -92,7 +97,7 @@ impl Plugin {
                 router,
                 head_timeout,
             } => Some(Application {
-                router: router(memory(arena.as_ref())),
+                router: router(memory(ring.as_ref())),
                 head_timeout,
             }),
             Target::Upstream(_) => None,
@@ -102,7 +107,7 @@ impl Plugin {
             counters,
             tunnels,
             stopped,
-            arena,
+            ring,
             application,
         })
     }
@@ -141,7 +146,7 @@ impl Plugin {
         loop {
             let options = &self.options.transport;
             let peer = tokio::select! {
-                attached = rendezvous::attach(options, self.arena.as_ref(), &self.counters) => {
+                attached = rendezvous::attach(options, self.ring.as_ref(), &self.counters) => {
                     attached?
                 }
                 () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => return Ok(()),
@@ -150,7 +155,7 @@ impl Plugin {
             let attached = Instant::now();
             let ended = match peer {
                 Peer::Framed(peer, terms) => self.attend(peer, terms).await,
-                Peer::Ring(socket, links) => self.attend_ring(socket, links).await,
+                Peer::Ring { socket, links, .. } => self.attend_ring(socket, links).await,
             };
             let is_short = attached.elapsed() < LASTING;
             has_worked |= !is_short || self.counters.tunnels_opened.get() > 0;
@@ -270,8 +275,8 @@ impl Plugin {
 }
 
 /// Where the application's bodies can be so that they need not be copied.
-fn memory(arena: Option<&PeerArena>) -> Memory {
-    let Some(arena) = arena.map(|arena| arena.arena.clone()) else {
+fn memory(ring: Option<&PluginRing>) -> Memory {
+    let Some(arena) = ring.map(|ring| ring.arena.clone()) else {
         return Memory::default();
     };
     Memory::new(move |length, fill| {

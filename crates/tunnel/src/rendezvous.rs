@@ -69,6 +69,9 @@ struct Hello {
     shm_slot_size: Option<u32>,
     /// On ring, the size of the plugin's arena.
     arena_bytes: Option<usize>,
+    /// On ring, whether requests go on to another server; a build that doesn't say serves them.
+    #[serde(default)]
+    has_upstream: bool,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -87,8 +90,13 @@ enum Answer {
 #[derive(Debug)]
 pub(crate) enum Peer {
     Framed(FramedPeer, Terms),
-    /// The socket stays open: its end is the peer's.
-    Ring(UnixStream, Vec<Arc<Link>>),
+    Ring {
+        /// It stays open: its end is the peer's.
+        socket: UnixStream,
+        links: Vec<Arc<Link>>,
+        /// Of the plugin.
+        has_upstream: bool,
+    },
 }
 
 /// Only what every version has, to name a peer of another one.
@@ -197,7 +205,11 @@ impl Newcomer {
                     let link = offer.accept(arena, counters)?;
                     Ok(Arc::new(link))
                 });
-                return Ok(Peer::Ring(socket, links.collect::<io::Result<_>>()?));
+                return Ok(Peer::Ring {
+                    socket,
+                    links: links.collect::<io::Result<_>>()?,
+                    has_upstream: hello.has_upstream,
+                });
             }
         };
         Ok(Peer::Framed(peer, terms))
@@ -223,14 +235,14 @@ impl PeerSocket {
 /// Connects to the host, as soon as it is there, and agrees on the terms.
 pub(crate) async fn attach(
     options: &TransportOptions,
-    arena: Option<&PeerArena>,
+    ring: Option<&PluginRing>,
     counters: &Arc<Counters>,
 ) -> Result<Peer, AttachError> {
     let started = Instant::now();
     let address = || options.addr.to_string();
     let mut failed = None;
     loop {
-        let attempt = timeout(HANDSHAKE_TIMEOUT, attempt(options, arena, counters)).await;
+        let attempt = timeout(HANDSHAKE_TIMEOUT, attempt(options, ring, counters)).await;
         let attempt = attempt.unwrap_or_else(|_| Err(Trouble::Failed(anyhow!(SILENT))));
         let trouble = match attempt {
             Ok(Ok(attached)) => return Ok(attached),
@@ -281,7 +293,7 @@ const SILENT: &str = "it does not answer";
 /// One attempt; the inner error is the host's refusal.
 async fn attempt(
     options: &TransportOptions,
-    arena: Option<&PeerArena>,
+    ring: Option<&PluginRing>,
     counters: &Arc<Counters>,
 ) -> Result<Result<Peer, String>, Trouble> {
     use io::ErrorKind::{ConnectionRefused, NotFound};
@@ -291,7 +303,7 @@ async fn attempt(
             false => Trouble::Failed(error.into()),
         }
     })?;
-    let agreed = agree_with_host(host, options, arena, counters).await;
+    let agreed = agree_with_host(host, options, ring, counters).await;
     agreed.map_err(Trouble::Failed)
 }
 
@@ -310,7 +322,7 @@ async fn connect(address: &PeerAddress) -> io::Result<PeerSocket> {
 async fn agree_with_host(
     mut host: PeerSocket,
     options: &TransportOptions,
-    arena: Option<&PeerArena>,
+    ring: Option<&PluginRing>,
     counters: &Arc<Counters>,
 ) -> anyhow::Result<Result<Peer, String>> {
     let hello = Hello {
@@ -320,7 +332,8 @@ async fn agree_with_host(
         window_bytes: options.window_bytes,
         shm_slots: options.shm_slots,
         shm_slot_size: options.shm_slot_size,
-        arena_bytes: arena.map(|_| options.arena_bytes()),
+        arena_bytes: ring.map(|_| options.arena_bytes()),
+        has_upstream: ring.is_some_and(|ring| ring.has_upstream),
     };
     host.say(&hello).await?;
     let line = host.hear().await?;
@@ -329,7 +342,7 @@ async fn agree_with_host(
             "it answered '{line}', which is not the tunnel's protocol"
         )));
     };
-    let (window_bytes, tunnels_max, slots, ring) = match answer {
+    let (window_bytes, tunnels_max, slots, ring_terms) = match answer {
         Answer::Refused(reason) => return Ok(Err(reason)),
         Answer::Welcome {
             window_bytes,
@@ -338,7 +351,7 @@ async fn agree_with_host(
             ring,
         } => (window_bytes, tunnels_max, slots, ring),
     };
-    if let Err(reason) = check_welcome(options.transport, tunnels_max, slots, ring) {
+    if let Err(reason) = check_welcome(options.transport, tunnels_max, slots, ring_terms) {
         return Ok(Err(reason));
     }
     let terms = Terms {
@@ -348,16 +361,20 @@ async fn agree_with_host(
         peer_window_bytes: window_bytes,
         tunnels_max,
     };
-    let peer = match (host, slots, ring.zip(arena)) {
+    let peer = match (host, slots, ring_terms.zip(ring)) {
         (PeerSocket::Tcp(socket), ..) => FramedPeer::Tcp(socket),
         (PeerSocket::Unix(socket), Some(slots), _) => {
             let [memory] = receive_exactly(&socket).await?;
             let segment = Segment::open(&memory, slots)?;
             FramedPeer::Shm { socket, segment }
         }
-        (PeerSocket::Unix(socket), None, Some((terms, arena))) => {
-            let links = receive_links(&socket, terms, arena, counters).await?;
-            return Ok(Ok(Peer::Ring(socket, links)));
+        (PeerSocket::Unix(socket), None, Some((terms, ring))) => {
+            let links = receive_links(&socket, terms, ring, counters).await?;
+            return Ok(Ok(Peer::Ring {
+                socket,
+                links,
+                has_upstream: ring.has_upstream,
+            }));
         }
         (PeerSocket::Unix(socket), None, None) => FramedPeer::Unix(socket),
     };
@@ -392,7 +409,7 @@ fn check_welcome(
 async fn receive_links(
     socket: &UnixStream,
     terms: ring::Terms,
-    arena: &PeerArena,
+    ring: &PluginRing,
     counters: &Arc<Counters>,
 ) -> anyhow::Result<Vec<Arc<Link>>> {
     terms.check()?;
@@ -404,10 +421,10 @@ async fn receive_links(
         (received.next(), received.next(), received.next())
     {
         let offer = [memory, host, plugin];
-        let link = Link::of_offer(terms, offer, arena.arena.clone(), counters)?;
+        let link = Link::of_offer(terms, offer, ring.arena.clone(), counters)?;
         links.push(Arc::new(link));
     }
-    send_descriptors(socket, &[arena.file.as_fd()]).await?;
+    send_descriptors(socket, &[ring.file.as_fd()]).await?;
     Ok(links)
 }
 
@@ -431,11 +448,14 @@ fn offers(terms: ring::Terms) -> anyhow::Result<(Vec<Offer>, Vec<OwnedFd>)> {
     Ok((offers, descriptors))
 }
 
-/// The plugin's arena and its file, which each host is given.
+/// What a plugin brings along on ring.
 #[derive(Debug)]
-pub(crate) struct PeerArena {
+pub(crate) struct PluginRing {
     pub(crate) arena: Arena,
+    /// The arena's, which each host is given.
     pub(crate) file: OwnedFd,
+    /// Whether requests go on to another server.
+    pub(crate) has_upstream: bool,
 }
 
 fn check_hello(

@@ -35,9 +35,13 @@ static OPTIONS: LazyLock<[TransportOptions; 3]> = LazyLock::new(|| {
     })
 });
 
-static ARENA: LazyLock<PeerArena> = LazyLock::new(|| {
+static RING: LazyLock<PluginRing> = LazyLock::new(|| {
     let (arena, file) = Arena::create(ARENA_BYTES).expect("memory");
-    PeerArena { arena, file }
+    PluginRing {
+        arena,
+        file,
+        has_upstream: true,
+    }
 });
 
 /// Says to one end of a hand-shake what `moves` are. Whether it agreed.
@@ -70,7 +74,7 @@ async fn attack(moves: Vec<u8>) -> bool {
             };
             newcomer.welcome(options, bounds, &counters).await.is_ok()
         } else {
-            let agreed = agree_with_host(socket, options, Some(&ARENA), &counters).await;
+            let agreed = agree_with_host(socket, options, Some(&RING), &counters).await;
             agreed.is_ok_and(|agreed| agreed.is_ok())
         }
     });
@@ -191,6 +195,34 @@ mod tests {
             &hello(TransportKind::Ring)
         )));
         assert!(attack_handshake(&moves(false, 2, 8, &welcome())));
+    }
+
+    #[test]
+    fn on_ring_a_host_hears_whether_requests_go_on() {
+        RUNTIME.block_on(async {
+            let (host, plugin) = UnixStream::pair().expect("sockets");
+            let counters = Arc::new(Counters::default());
+            let bounds = Bounds {
+                tunnels_max: 4,
+                shards: 1,
+            };
+            let (options, theirs) = (&OPTIONS[2], counters.clone());
+            let welcome = tokio::spawn(async move {
+                let newcomer = PeerSocket::Unix(host).introduce().await.expect("a hello");
+                newcomer.welcome(options, bounds, &theirs).await
+            });
+            let plugin = PeerSocket::Unix(plugin);
+            let agreed = agree_with_host(plugin, options, Some(&RING), &counters).await;
+            assert!(agreed.is_ok_and(|agreed| agreed.is_ok()));
+            let peer = welcome.await.expect("no panic").expect("agreed");
+            assert!(matches!(
+                peer,
+                Peer::Ring {
+                    has_upstream: true,
+                    ..
+                }
+            ));
+        });
     }
 
     #[test]

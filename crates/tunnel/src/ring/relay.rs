@@ -73,6 +73,8 @@ pub(crate) struct RelayOptions {
     pub(super) spin: SpinLimit,
     /// Threads for what takes long, each on a core of its own.
     pub(super) helpers: usize,
+    /// So many answers that are due are few.
+    pub(crate) few: usize,
     /// A connection is reset when nothing has moved for so long.
     pub(crate) idle_timeout: Option<Duration>,
 }
@@ -84,6 +86,7 @@ impl RelayOptions {
         Self {
             spin,
             helpers,
+            few: FEW,
             idle_timeout: None,
         }
     }
@@ -155,6 +158,10 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 /// comes in larger batches.
 const FEW: usize = 8;
 
+/// The same for a host before a plugin that has an upstream: there another event loop and the
+/// origin want the cores besides.
+pub(crate) const FEW_BEFORE_UPSTREAM: usize = 4;
+
 /// Events taken at once: with more, those that come first wait for those that come last.
 const EVENTS: usize = 256;
 
@@ -192,7 +199,7 @@ impl Relay {
             last_words: None,
             burst: Burst::default(),
             spin: Spin::new(options.spin, &link.counters),
-            policy: Policy::default(),
+            policy: Policy::new(options.few),
             helpers,
             returns: Returns::new(&waker),
             lent: 0,
@@ -301,10 +308,9 @@ impl Loop {
         let next_deadline = deadlines.into_iter().flatten().min();
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let few = self.answers_due <= FEW;
-        self.policy.choose(few);
+        let is_at_leisure = self.policy.is_at_leisure(self.answers_due, Instant::now);
         let (poll, link) = (&mut self.poll, &self.link);
-        let found = few
+        let found = is_at_leisure
             && self.spin.look(|| {
                 // An error shows again when it is waited.
                 let polled = poll.poll(events, Some(Duration::ZERO));
