@@ -8,7 +8,8 @@
 //!
 //! 1. Delays of a known distribution: the percentiles measured against those injected.
 //! 2. One stall of 500 ms: what the open loop and the closed loop make of it.
-//! 3. What the open loop spends on a request, against oha at the same rate.
+//! 3. What the open loop spends on a request, against oha at the same rate: at even intervals, and at
+//!    oha's ticks.
 //!
 //! It takes about a minute and a half, and wants a machine that does nothing else.
 #![expect(clippy::print_stdout, reason = "the figures are this program's output")]
@@ -57,6 +58,9 @@ const STALL: Duration = Duration::from_millis(500);
 
 /// Of the comparison of CPU time.
 const ROUNDS: usize = 3;
+
+/// How often oha wakes up.
+const OHA_TICK_US: u32 = 1_000;
 
 /// This program as oha: a child's CPU time is its own.
 const AS_OHA: &str = "--as-oha";
@@ -207,7 +211,8 @@ fn cpu_per_request(program: &Path, this: &Path) -> anyhow::Result<()> {
     let url = server(|client| drop(answer(client, OK)));
     println!("3. CPU time of the whole process, 3 s, {ROUNDS} times in turn");
     // oha wakes up a thousand times a second whatever the rate: at the first of these rates that is
-    // once for every request too, at the second for five at once.
+    // once for every request too, at the second for five at once. So each is compared with what has
+    // as many wake-ups.
     for rate_rps in [1_000, RATE_RPS] {
         let oha = |threads: &[String]| {
             let options = ["--no-tui", "--output-format=json", "-z3s"].map(str::to_owned);
@@ -221,8 +226,11 @@ fn cpu_per_request(program: &Path, this: &Path) -> anyhow::Result<()> {
             ]
             .concat()
         };
+        let mut in_ticks = load(&url, 3, Some(rate_rps));
+        in_ticks.push(format!("--tick-us={OHA_TICK_US}"));
         let generators = [
             ("open loop", program, load(&url, 3, Some(rate_rps))),
+            ("open loop, ticks", program, in_ticks),
             ("oha -q", this, oha(&[])),
             (
                 "oha -q, one thread",
@@ -230,7 +238,7 @@ fn cpu_per_request(program: &Path, this: &Path) -> anyhow::Result<()> {
                 oha(&["--worker-threads=1".to_owned()]),
             ),
         ];
-        let mut spent_us = [const { Vec::new() }; 3];
+        let mut spent_us = [const { Vec::new() }; 4];
         for _ in 0..ROUNDS {
             for ((_, program, arguments), spent_us) in generators.iter().zip(&mut spent_us) {
                 let (result, cpu_us) = child::run(program, arguments)?;

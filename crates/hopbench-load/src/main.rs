@@ -18,7 +18,13 @@ mod records;
 mod result;
 mod tally;
 
-use std::{io::Read, num::NonZeroUsize, process::ExitCode, thread, time::Duration};
+use std::{
+    io::Read,
+    num::{NonZeroU32, NonZeroUsize},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use clap::Parser;
 use tally::Expected;
@@ -46,6 +52,10 @@ struct Options {
     /// every connection asks again when it has its answer]
     #[arg(long, value_name = "RPS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
+    /// With --rate, requests are due at multiples of this, those of one tick together, instead of at
+    /// even intervals: fewer wake-ups, and bunches
+    #[arg(long, value_name = "US", requires = "rate")]
+    tick_us: Option<NonZeroU32>,
     /// How long to start new requests
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     duration_ms: u64,

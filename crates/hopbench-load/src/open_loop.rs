@@ -37,7 +37,7 @@ use crate::{
     latency::quantile_us,
     result::{LoadResult, OpenLoop, Outcome},
 };
-use schedule::Share;
+use schedule::{Share, Timing};
 use target::Target;
 use worker::{Record, Worker};
 
@@ -61,6 +61,11 @@ struct Signals {
 /// Runs the load.
 pub(crate) fn run(options: &Options, rate_rps: u32) -> anyhow::Result<LoadResult> {
     let scheduled = schedule::arrivals(rate_rps, options.duration_ms);
+    let timing = Timing {
+        rate_rps,
+        tick_us: options.tick_us,
+        duration_ms: options.duration_ms,
+    };
     anyhow::ensure!(
         scheduled > 0,
         "'--rate={rate_rps}' is less than one request in '--duration-ms={}'; raise one of them",
@@ -76,7 +81,7 @@ pub(crate) fn run(options: &Options, rate_rps: u32) -> anyhow::Result<LoadResult
     let threads = options
         .threads
         .map_or(1, |threads| threads.get().min(connections));
-    let (records, usage) = run_threads(options, rate_rps, &target, threads)?;
+    let (records, usage) = run_threads(options, timing, &target, threads)?;
     let mut all = Record::new()?;
     for record in records {
         all.add(record)?;
@@ -103,7 +108,7 @@ pub(crate) fn run(options: &Options, rate_rps: u32) -> anyhow::Result<LoadResult
 /// What each thread has measured, and what the process spent from the start to the last answer.
 fn run_threads(
     options: &Options,
-    rate_rps: u32,
+    timing: Timing,
     target: &Target,
     threads: usize,
 ) -> anyhow::Result<(Vec<Record>, Usage)> {
@@ -119,7 +124,7 @@ fn run_threads(
                 done: done_in.clone(),
             };
             let share = Share { thread, threads };
-            let work = move || run_thread(options, rate_rps, target.clone(), share, signals);
+            let work = move || run_thread(options, timing, target.clone(), share, signals);
             let named = thread::Builder::new().name("load".to_owned());
             running.push(named.spawn_scoped(scope, work)?);
             starts.push(start_in);
@@ -158,7 +163,7 @@ fn run_threads(
 /// `None` if the load was called off because another thread has failed.
 fn run_thread(
     options: &Options,
-    rate_rps: u32,
+    timing: Timing,
     target: Target,
     share: Share,
     signals: Signals,
@@ -169,7 +174,7 @@ fn run_thread(
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
-    let worker = runtime.block_on(Worker::open(options, rate_rps, target, share))?;
+    let worker = runtime.block_on(Worker::open(options, timing, target, share))?;
     ready.send(())?;
     drop(ready);
     let Ok(start_ns) = start.recv() else {

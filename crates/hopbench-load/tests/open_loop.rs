@@ -282,6 +282,16 @@ fn mistakes_are_named() {
             ["--rate=1000001", "--duration-ms=10", "--url", url],
             "--rate",
         ),
+        (
+            2,
+            ["--tick-us=0", "--duration-ms=10", "--url", url],
+            "--tick-us",
+        ),
+        (
+            2,
+            ["--tick-us=9", "--duration-ms=10", "--url", url],
+            "--rate",
+        ),
     ] {
         let output = cargo_bin_cmd!("hopbench-load")
             .arg("--concurrency=1")

@@ -1,11 +1,12 @@
 //! Which request starts when, and on which connection. No clock and no I/O: instants come in as
 //! nanoseconds since the load's start.
 //!
-//! Requests are due at even intervals, come what may: arrival k at k / rate. Those that no
+//! Requests are due at even intervals, come what may: arrival k at k / rate, or with ticks at the last
+//! tick before that. Those that no
 //! connection is free for wait in the order in which they were due, and since they are numbered in
 //! that order, the queue is two numbers however long it gets.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, num::NonZeroU32};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -13,6 +14,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub(crate) struct Schedule {
     rate_rps: u64,
+    /// Arrivals are due at multiples of this.
+    tick_ns: u64,
     duration_ns: u64,
     /// Arrivals of all threads.
     arrivals: u64,
@@ -32,6 +35,15 @@ pub(crate) struct Start {
     pub(crate) due_ns: u64,
 }
 
+/// When the requests of all threads are due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    pub(crate) rate_rps: u32,
+    /// Without ticks they are due at even intervals.
+    pub(crate) tick_us: Option<NonZeroU32>,
+    pub(crate) duration_ms: u64,
+}
+
 /// Which of how many threads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
@@ -46,9 +58,15 @@ pub(crate) fn arrivals(rate_rps: u32, duration_ms: u64) -> u64 {
 
 impl Schedule {
     /// Of a thread with so many connections, all idle.
-    pub(crate) fn new(rate_rps: u32, duration_ms: u64, share: Share, connections: usize) -> Self {
+    pub(crate) fn new(timing: Timing, share: Share, connections: usize) -> Self {
+        let Timing {
+            rate_rps,
+            tick_us,
+            duration_ms,
+        } = timing;
         Self {
             rate_rps: rate_rps.into(),
+            tick_ns: tick_us.map_or(1, |tick_us| u64::from(tick_us.get()) * 1_000),
             duration_ns: duration_ms * 1_000_000,
             arrivals: arrivals(rate_rps, duration_ms),
             next: share.thread as u64,
@@ -92,9 +110,9 @@ impl Schedule {
         now_ns >= self.duration_ns && self.busy == 0 && !startable
     }
 
-    /// Between two arrivals of this thread.
+    /// Between two instants at which arrivals of this thread are due.
     pub(crate) fn interval_ns(&self) -> u64 {
-        self.step * SECOND_NS / self.rate_rps
+        (self.step * SECOND_NS / self.rate_rps).max(self.tick_ns)
     }
 
     /// Arrivals not started.
@@ -104,7 +122,10 @@ impl Schedule {
 
     /// Exact, without an interval that is rounded and adds up: at most 3.6e18, which a u64 holds.
     fn next_due_ns(&self) -> Option<u64> {
-        (self.next < self.arrivals).then(|| self.next * SECOND_NS / self.rate_rps)
+        (self.next < self.arrivals).then(|| {
+            let even_ns = self.next * SECOND_NS / self.rate_rps;
+            even_ns - even_ns % self.tick_ns
+        })
     }
 }
 
@@ -117,6 +138,14 @@ mod tests {
         threads: 1,
     };
 
+    fn even(rate_rps: u32, duration_ms: u64) -> Timing {
+        Timing {
+            rate_rps,
+            tick_us: None,
+            duration_ms,
+        }
+    }
+
     /// Everything that starts now: connections and instants.
     fn starts(schedule: &mut Schedule, now_ns: u64) -> Vec<(usize, u64)> {
         std::iter::from_fn(|| schedule.start(now_ns))
@@ -127,7 +156,7 @@ mod tests {
     #[test]
     fn arrivals_are_due_at_even_intervals() {
         // Three a second: a third is not a whole number of nanoseconds.
-        let mut schedule = Schedule::new(3, 2_000, ALONE, 8);
+        let mut schedule = Schedule::new(even(3, 2_000), ALONE, 8);
         assert_eq!(schedule.wake_ns(0), Some(0));
         assert_eq!(starts(&mut schedule, 0), [(0, 0)]);
         assert_eq!(schedule.wake_ns(0), Some(333_333_333));
@@ -144,11 +173,34 @@ mod tests {
     }
 
     #[test]
+    fn arrivals_of_a_tick_are_due_together() {
+        let timing = Timing {
+            tick_us: NonZeroU32::new(1_000),
+            ..even(2_500, 3)
+        };
+        let mut schedule = Schedule::new(timing, ALONE, 8);
+        assert_eq!(schedule.interval_ns(), 1_000_000);
+        assert_eq!(starts(&mut schedule, 0), [(0, 0), (1, 0), (2, 0)]);
+        assert_eq!(schedule.wake_ns(0), Some(1_000_000));
+        // At even intervals these would be due at 1.2, 1.6, 2.0 and 2.4 ms.
+        assert_eq!(
+            starts(&mut schedule, 2_999_999),
+            [
+                (3, 1_000_000),
+                (4, 1_000_000),
+                (5, 2_000_000),
+                (6, 2_000_000)
+            ]
+        );
+        assert_eq!(schedule.left(), 0);
+    }
+
+    #[test]
     fn threads_take_turns() {
         let mut due = Vec::new();
         for thread in 0..3 {
             let share = Share { thread, threads: 3 };
-            let mut schedule = Schedule::new(1_000, 10, share, 10);
+            let mut schedule = Schedule::new(even(1_000, 10), share, 10);
             assert_eq!(schedule.left(), [4, 3, 3][thread]);
             due.extend(starts(&mut schedule, 10_000_000));
         }
@@ -160,7 +212,7 @@ mod tests {
 
     #[test]
     fn arrivals_wait_in_order_and_connections_take_turns() {
-        let mut schedule = Schedule::new(1_000, 10, ALONE, 2);
+        let mut schedule = Schedule::new(even(1_000, 10), ALONE, 2);
         assert_eq!(starts(&mut schedule, 1_000_000), [(0, 0), (1, 1_000_000)]);
         // Nobody is free: only the end is waited for.
         assert_eq!(starts(&mut schedule, 3_500_000), []);
@@ -177,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_has_no_connection_until_the_end_is_dropped() {
-        let mut schedule = Schedule::new(1_000, 10, ALONE, 1);
+        let mut schedule = Schedule::new(even(1_000, 10), ALONE, 1);
         assert_eq!(starts(&mut schedule, 9_000_000), [(0, 0)]);
         assert!(!schedule.is_over(10_000_000), "one is under way");
         assert_eq!(schedule.wake_ns(10_000_000), None);
@@ -189,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_late_wake_up_at_the_end_drops_nothing() {
-        let mut schedule = Schedule::new(1_000, 2, ALONE, 2);
+        let mut schedule = Schedule::new(even(1_000, 2), ALONE, 2);
         assert!(
             !schedule.is_over(3_000_000),
             "connections were free in time"
@@ -200,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_load_lasts_until_its_end() {
-        let mut schedule = Schedule::new(1, 1_999, ALONE, 1);
+        let mut schedule = Schedule::new(even(1, 1_999), ALONE, 1);
         assert_eq!(starts(&mut schedule, 0), [(0, 0)]);
         schedule.release(0, 5);
         assert_eq!(schedule.wake_ns(5), Some(1_999_000_000));
@@ -211,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_longest_schedule_fits() {
-        let mut schedule = Schedule::new(1_000_000, 3_600_000, ALONE, 1);
+        let mut schedule = Schedule::new(even(1_000_000, 3_600_000), ALONE, 1);
         schedule.next = schedule.arrivals - 1;
         assert_eq!(schedule.next_due_ns(), Some(3_599_999_999_000));
     }

@@ -15,7 +15,7 @@ use super::{
     connection::{Answer, CONNECT_MAX, Connection, TIMEOUT},
     deadline::Deadline,
     pacer::{Timer, now_ns},
-    schedule::{Schedule, Share},
+    schedule::{Schedule, Share, Timing},
     target::Target,
 };
 use crate::{
@@ -73,7 +73,7 @@ impl Worker {
     /// becomes of that is counted.
     pub(crate) async fn open(
         options: &Options,
-        rate_rps: u32,
+        timing: Timing,
         target: Target,
         share: Share,
     ) -> anyhow::Result<Self> {
@@ -93,7 +93,7 @@ impl Worker {
             let limit = options.timeout().min(CONNECT_MAX);
             drop(tokio::time::timeout(limit, open).await);
         }
-        let schedule = Schedule::new(rate_rps, options.duration_ms, share, count);
+        let schedule = Schedule::new(timing, share, count);
         let shared = Shared {
             start_ns: 0,
             timeout: options.timeout(),
