@@ -8,8 +8,8 @@
 //!
 //! 1. Delays of a known distribution: the percentiles measured against those injected.
 //! 2. One stall of 500 ms: what the open loop and the closed loop make of it.
-//! 3. What the open loop spends on a request, against oha at the same rate: at even intervals, and at
-//!    oha's ticks.
+//! 3. What the open loop spends on a request, against oha at the same rate: at even intervals, and
+//!    at oha's ticks.
 //!
 //! It takes about a minute and a half, and wants a machine that does nothing else.
 #![expect(clippy::print_stdout, reason = "the figures are this program's output")]

@@ -52,8 +52,8 @@ struct Options {
     /// every connection asks again when it has its answer]
     #[arg(long, value_name = "RPS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
-    /// With --rate, requests are due at multiples of this, those of one tick together, instead of at
-    /// even intervals: fewer wake-ups, and bunches
+    /// With --rate, requests are due at multiples of this, those of one tick together, instead of
+    /// at even intervals: fewer wake-ups, and bunches
     #[arg(long, value_name = "US", requires = "rate")]
     tick_us: Option<NonZeroU32>,
     /// How long to start new requests

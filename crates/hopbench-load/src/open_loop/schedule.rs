@@ -1,10 +1,9 @@
 //! Which request starts when, and on which connection. No clock and no I/O: instants come in as
 //! nanoseconds since the load's start.
 //!
-//! Requests are due at even intervals, come what may: arrival k at k / rate, or with ticks at the last
-//! tick before that. Those that no
-//! connection is free for wait in the order in which they were due, and since they are numbered in
-//! that order, the queue is two numbers however long it gets.
+//! Requests are due at even intervals, come what may: arrival k at k / rate, or with ticks at the
+//! last tick before that. Those that no connection is free for wait in the order in which they were
+//! due, and since they are numbered in that order, the queue is two numbers however long it gets.
 
 use std::{collections::VecDeque, num::NonZeroU32};
 
