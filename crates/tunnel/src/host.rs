@@ -19,7 +19,7 @@ use crate::{
     framed::{Local, LocalSocket, Role, Session},
     local,
     rendezvous::{Bounds, Newcomer, Newcomers, Peer, PeerListener},
-    ring::{self, FEW_BEFORE_UPSTREAM, RelayOptions, RelaySocket, Relays},
+    ring::{self, RelayOptions, RelaySocket, Relays},
     transport::{TransportKind, TransportOptions},
 };
 
@@ -253,9 +253,7 @@ impl Host {
                 let options = &self.options;
                 let mut relaying = RelayOptions::new(options.transport.spin_us, options.threads);
                 relaying.idle_timeout = options.idle_timeout;
-                if has_upstream {
-                    relaying.few = FEW_BEFORE_UPSTREAM;
-                }
+                relaying.before_upstream = has_upstream;
                 let started = |relays| {
                     self.current.send_replace(Some(Attached::Ring(relays)));
                 };

@@ -35,7 +35,7 @@ use tokio::{
 use self::relay::{Helpers, Incoming, Relay};
 pub(crate) use self::{
     link::{Link, LinkError, Offer, SHARDS_MAX, Terms},
-    relay::{FEW_BEFORE_UPSTREAM, Guard, RelayOptions, Upstream},
+    relay::{Guard, RelayOptions, Upstream},
     serve::{LaneStream, serve},
     socket::RelaySocket,
 };

@@ -73,8 +73,8 @@ pub(crate) struct RelayOptions {
     pub(super) spin: SpinLimit,
     /// Threads for what takes long, each on a core of its own.
     pub(super) helpers: usize,
-    /// So many answers that are due are few.
-    pub(crate) few: usize,
+    /// What is sent to the peer goes on to another server.
+    pub(crate) before_upstream: bool,
     /// A connection is reset when nothing has moved for so long.
     pub(crate) idle_timeout: Option<Duration>,
 }
@@ -86,7 +86,7 @@ impl RelayOptions {
         Self {
             spin,
             helpers,
-            few: FEW,
+            before_upstream: false,
             idle_timeout: None,
         }
     }
@@ -160,7 +160,7 @@ const FEW: usize = 8;
 
 /// The same for a host before a plugin that has an upstream: there another event loop and the
 /// origin want the cores besides.
-pub(crate) const FEW_BEFORE_UPSTREAM: usize = 4;
+const FEW_BEFORE_UPSTREAM: usize = 4;
 
 /// Events taken at once: with more, those that come first wait for those that come last.
 const EVENTS: usize = 256;
@@ -184,6 +184,10 @@ impl Relay {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, incoming) = mpsc::channel();
         let lanes = link.segment.geometry().lanes;
+        let few = match options.before_upstream {
+            true => FEW_BEFORE_UPSTREAM,
+            false => FEW,
+        };
         let mut event_loop = Loop {
             poll,
             incoming,
@@ -199,7 +203,7 @@ impl Relay {
             last_words: None,
             burst: Burst::default(),
             spin: Spin::new(options.spin, &link.counters),
-            policy: Policy::new(options.few),
+            policy: Policy::new(few),
             helpers,
             returns: Returns::new(&waker),
             lent: 0,

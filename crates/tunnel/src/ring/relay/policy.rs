@@ -14,8 +14,8 @@ pub(super) struct Policy {
     few: usize,
     /// Until when this thread is to run in batches, if it does.
     in_batches_until: Option<Instant>,
-    /// Being scheduled so is not to be tried again.
-    refused: bool,
+    /// This thread may not be scheduled so.
+    forbidden: bool,
 }
 
 /// So long after the last time that there were many, there are few.
@@ -26,7 +26,7 @@ impl Policy {
         Self {
             few,
             in_batches_until: None,
-            refused: false,
+            forbidden: false,
         }
     }
 
@@ -47,11 +47,11 @@ impl Policy {
             false => Some(now + LINGER),
         };
         if until.is_some() != self.in_batches_until.is_some()
-            && !self.refused
+            && !self.forbidden
             && let Err(error) = shm_ring::run_in_batches(until.is_some())
         {
             tracing::debug!(%error, "a relay can't be scheduled in batches");
-            self.refused = true;
+            self.forbidden = true;
         }
         self.in_batches_until = until;
         until.is_none()
