@@ -298,6 +298,13 @@ pub struct Load {
     /// Open in the middle of the load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<u64>,
+    /// Connections that were opened while the load was measured; those of the warm-up are not
+    /// counted. `None` if the load generator did not count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_opened: Option<u64>,
+    /// Answers whose body was compared with the expected digest.
+    #[serde(default)]
+    pub digests_checked: u64,
     pub latency: Latency,
     pub cpu_us: f64,
     pub peak_rss_kib: u64,
@@ -313,8 +320,12 @@ pub struct Load {
 pub struct OpenLoop {
     /// Requests that were due within the load's duration.
     pub scheduled: u64,
-    /// Of those, never started: no connection was free for them before the load's end.
+    /// Of those, never started before the load's end.
     pub dropped: u64,
+    /// Of the dropped ones, those that a connection was free for: the load generator was late. No
+    /// connection was free for the others, because the path had not answered.
+    #[serde(default)]
+    pub dropped_late: u64,
     /// From the scheduled instant to the one at which the request was started.
     pub late_us_p50: Option<f64>,
     pub late_us_p99: Option<f64>,
@@ -331,6 +342,10 @@ pub struct Latency {
     pub p99_us: Option<f64>,
     pub p999_us: Option<f64>,
     pub max_us: Option<f64>,
+    /// How many of the latencies are lower bounds: requests at a fixed rate that were never asked
+    /// or never answered count with the time that they had waited.
+    #[serde(default)]
+    pub censored: u64,
     /// HdrHistogram of nanoseconds, V2 compressed, in base64.
     pub histogram: String,
 }
@@ -402,9 +417,26 @@ impl Trial {
 }
 
 impl Load {
-    /// Requests that got no right answer.
+    /// Requests that were asked and got no right answer.
     pub fn failed(&self) -> u64 {
         self.requests - self.good
+    }
+
+    /// Requests that were due and never asked, because the path kept every connection waiting.
+    pub fn dropped_by_path(&self) -> u64 {
+        let open = self.open_loop.as_ref();
+        open.map_or(0, |open| open.dropped.saturating_sub(open.dropped_late))
+    }
+
+    /// Requests that the path did not answer rightly, whether they were asked or not.
+    pub fn lost(&self) -> u64 {
+        self.failed() + self.dropped_by_path()
+    }
+
+    /// Requests that were asked or due.
+    pub fn due(&self) -> u64 {
+        let dropped = self.open_loop.as_ref().map_or(0, |open| open.dropped);
+        self.requests + dropped
     }
 }
 
