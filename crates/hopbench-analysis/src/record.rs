@@ -303,7 +303,7 @@ pub struct Load {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_opened: Option<u64>,
     /// Answers whose body was compared with the expected digest.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub digests_checked: u64,
     pub latency: Latency,
     pub cpu_us: f64,
@@ -324,7 +324,7 @@ pub struct OpenLoop {
     pub dropped: u64,
     /// Of the dropped ones, those that a connection was free for: the load generator was late. No
     /// connection was free for the others, because the path had not answered.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped_late: u64,
     /// From the scheduled instant to the one at which the request was started.
     pub late_us_p50: Option<f64>,
@@ -344,7 +344,7 @@ pub struct Latency {
     pub max_us: Option<f64>,
     /// How many of the latencies are lower bounds: requests at a fixed rate that were never asked
     /// or never answered count with the time that they had waited.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub censored: u64,
     /// HdrHistogram of nanoseconds, V2 compressed, in base64.
     pub histogram: String,
@@ -414,6 +414,11 @@ impl Trial {
             .filter_map(|counters| counters.get(name))
             .sum()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Load {
