@@ -27,7 +27,7 @@ pub struct Pair<'a> {
     pub cell: Cell,
     pub a: Trials<'a>,
     pub b: Trials<'a>,
-    /// B over A, one ratio per block; of A's two trials in a block, their mean counts.
+    /// B over A, one ratio per block; of A's two trials in a block, their geometric mean counts.
     pub series: Series,
     pub changes: Ratios,
     /// By how many MiB more the memory of B's processes grew than that of A's.
@@ -36,6 +36,9 @@ pub struct Pair<'a> {
     pub control: Ratios,
     pub growth_control: Option<Shift>,
     pub disturbed: Disturbed,
+    /// Changes and control without the disturbed blocks. `None` if no block is disturbed, or if too
+    /// few others remain.
+    quiet: Option<[Ratios; 2]>,
 }
 
 /// Blocks in which something outside used the machine, of one cell.
@@ -70,16 +73,16 @@ impl<'a> Duel<'a> {
         Some(Self { manifest, cells })
     }
 
-    /// One line: how many blocks of cells don't count; `None` if all do.
-    pub fn left_out(&self) -> Option<String> {
+    /// One line: how many blocks of cells were disturbed; `None` if none were.
+    pub fn disturbed(&self) -> Option<String> {
         let cells = || self.cells.iter().map(|pair| &pair.disturbed);
-        let out = cells().filter(|disturbed| disturbed.is_left_out());
-        let out: usize = out.map(|disturbed| disturbed.blocks.len()).sum();
+        let disturbed: usize = cells().map(|disturbed| disturbed.blocks.len()).sum();
         let all: usize = cells().map(|disturbed| disturbed.of_blocks).sum();
-        (out > 0).then(|| {
+        (disturbed > 0).then(|| {
             format!(
-                "{out} of {all} block(s) of cells don't count: something outside used the machine \
-                 meanwhile"
+                "Something outside used the machine in {disturbed} of {all} block(s) of cells. \
+                 They count, but a change that is one only with them, or only without them, is not \
+                 told"
             )
         })
     }
@@ -106,12 +109,15 @@ impl<'a> Pair<'a> {
         let disturbed = Disturbed::of([&a[..], &b[..]].concat());
         let (first, second): (Vec<&Trial>, Vec<&Trial>) =
             a.iter().copied().partition(|trial| trial.planned.twin == 0);
-        let [first, second] = [first, second].map(|trials| disturbed.others(&trials));
-        let [a, b] = [a, b].map(|all| Trials {
-            blocks: disturbed.others(&all),
-            all,
-        });
+        let [first, second] = [first, second].map(|trials| Blocks::of(&trials));
+        let [a, b] = [a, b].map(Trials::of);
         let series = b.blocks.over(&a.blocks);
+        let quiet = disturbed.is_decidable_without().then(|| {
+            [(&b.blocks, &a.blocks), (&second, &first)].map(|(of, over)| {
+                let [of, over] = [of, over].map(|blocks| blocks.without(&disturbed.blocks));
+                of.over(&over).estimate()
+            })
+        });
         Self {
             cell,
             changes: series.estimate(),
@@ -120,6 +126,7 @@ impl<'a> Pair<'a> {
             control: second.over(&first).estimate(),
             growth_control: second.growth_shift(&first),
             disturbed,
+            quiet,
             a,
             b,
         }
@@ -131,9 +138,21 @@ impl<'a> Pair<'a> {
     }
 
     /// Whether a change is a difference: 1 is not within its interval, and it is larger than what A
-    /// has over itself. `None` without a figure, or with too few blocks to tell.
+    /// has over itself. `None` without a figure, with too few blocks to tell, or if disturbed blocks
+    /// decide it.
     pub fn differs(&self, figure: Figure) -> Option<bool> {
-        self.changes[figure]?.is_difference(self.floor(figure).unwrap_or(1.0))
+        let differs = |changes: &Ratios, control: &Ratios| {
+            let floor = control[figure].map_or(1.0, |control| control.reach());
+            changes[figure]?.is_difference(floor)
+        };
+        let of_all = differs(&self.changes, &self.control)?;
+        // Others take time, not memory.
+        match &self.quiet {
+            Some([changes, control]) if figure != Figure::Rss => {
+                (differs(changes, control) == Some(of_all)).then_some(of_all)
+            }
+            _ => Some(of_all),
+        }
     }
 
     /// The same of the memory's growth.
@@ -160,17 +179,9 @@ impl Disturbed {
         }
     }
 
-    /// Whether these blocks are left out, all trials of both builds: not if too few would remain,
-    /// nor if they are most, since then they are what the machine is like.
-    pub fn is_left_out(&self) -> bool {
-        let others = self.of_blocks - self.blocks.len();
-        !self.blocks.is_empty() && others >= BLOCKS_WHOLE.max(self.blocks.len())
-    }
-
-    fn others(&self, trials: &[&Trial]) -> Blocks {
-        let mut trials = trials.to_vec();
-        trials.retain(|it| !self.is_left_out() || !self.blocks.contains(&it.planned.block));
-        Blocks::of(&trials)
+    /// Whether enough blocks remain without them to say something.
+    fn is_decidable_without(&self) -> bool {
+        !self.blocks.is_empty() && self.of_blocks - self.blocks.len() >= BLOCKS_WHOLE
     }
 }
 
@@ -195,10 +206,10 @@ impl<'a> Trials<'a> {
         })
     }
 
-    /// Requests without a right answer, in trials that have figures.
-    pub fn failed_requests(&self) -> u64 {
-        let loads = self.all.iter().filter_map(|trial| trial.measured());
-        loads.map(|load| load.failed()).sum()
+    /// Requests that the path did not answer rightly, whether they were asked or not.
+    pub fn lost_requests(&self) -> u64 {
+        let loads = self.all.iter().filter_map(|trial| trial.load.as_ref());
+        loads.map(|load| load.lost()).sum()
     }
 }
 

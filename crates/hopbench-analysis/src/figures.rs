@@ -39,7 +39,10 @@ pub type Ratios = Figures<Option<Estimate>>;
 /// One value per block.
 pub type Series = Figures<Vec<f64>>;
 
-/// What was measured in each block; of several trials in one, their mean.
+/// What was measured in each block. Of several trials in one block, a figure is their geometric
+/// mean, since ratios are looked at in their logarithms: the arithmetic mean of a quiet trial and a
+/// disturbed one would make the reference look slower than it is in the middle. The growth of
+/// memory, which is a difference, is their arithmetic mean.
 #[derive(Clone, Debug, Default)]
 pub struct Blocks(BTreeMap<u32, Block>);
 
@@ -125,17 +128,24 @@ impl<T> Index<Figure> for Figures<T> {
 impl Blocks {
     pub fn of(trials: &[&Trial]) -> Self {
         let blocks: BTreeSet<u32> = trials.iter().map(|trial| trial.planned.block).collect();
-        let mean = |block: u32, of: &dyn Fn(&Trial) -> Option<f64>| {
+        let values = |block: u32, of: &dyn Fn(&Trial) -> Option<f64>| -> Vec<f64> {
             let of_block = trials.iter().filter(|trial| trial.planned.block == block);
-            let values: Vec<f64> = of_block.filter_map(|trial| of(trial)).collect();
-            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+            of_block.filter_map(|trial| of(trial)).collect()
         };
         let figures = |block| Block {
-            figures: Figures::new(|figure| mean(block, &|trial| figure.of(trial))),
-            growth_mib: mean(block, &growth_mib),
+            figures: Figures::new(|figure| {
+                geometric_mean(&values(block, &|trial| figure.of(trial)))
+            }),
+            growth_mib: mean(&values(block, &growth_mib)),
         };
         let blocks = blocks.into_iter();
         Self(blocks.map(|block| (block, figures(block))).collect())
+    }
+
+    /// The same without some of the blocks.
+    pub fn without(&self, blocks: &BTreeSet<u32>) -> Self {
+        let others = self.0.iter().filter(|(block, _)| !blocks.contains(block));
+        Self(others.map(|(number, block)| (*number, *block)).collect())
     }
 
     /// Without blocks in which there is none.
@@ -184,6 +194,18 @@ impl Series {
     }
 }
 
+/// `None` of nothing.
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// `None` of nothing. Of equal values it is that value, to the last digit.
+fn geometric_mean(values: &[f64]) -> Option<f64> {
+    let first = values.first()?;
+    let factors: Vec<f64> = values.iter().map(|value| (value / first).ln()).collect();
+    Some(first * mean(&factors)?.exp())
+}
+
 /// From before the warm-up to the peak: what a load needs only for a while counts, too.
 fn growth_mib(trial: &Trial) -> Option<f64> {
     trial.measured()?;
@@ -202,4 +224,28 @@ pub(crate) fn server_cpu_us(trial: &Trial) -> f64 {
 
 pub(crate) fn per_request(figure: f64, load: &Load) -> Option<f64> {
     (load.good > 0).then(|| figure / load.good as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::trial;
+
+    /// The reference's trials of a block are 100 and 400 µs: in logarithms their middle is 200.
+    #[test]
+    fn two_trials_of_a_block_have_their_geometric_mean() {
+        let with_p99 = |path: &str, twin: u8, p99_us: f64| {
+            let mut trial = trial(path, 1, 1, twin, 1_000, 100);
+            trial.load.as_mut().expect("loaded").latency.p99_us = Some(p99_us);
+            trial
+        };
+        let reference = [with_p99("plain", 0, 100.0), with_p99("plain", 1, 400.0)];
+        let path = with_p99("fast", 0, 200.0);
+        let reference: Vec<&Trial> = reference.iter().collect();
+        let over = Blocks::of(&[&path]).over(&Blocks::of(&reference));
+        assert!((over[Figure::P99][0] - 1.0).abs() < 1e-12, "{over:?}");
+        // One trial of a block is what it is.
+        let alone = Blocks::of(&reference[..1]).series();
+        assert_eq!(alone[Figure::P99], [100.0]);
+    }
 }

@@ -13,8 +13,11 @@
 //! blocks to be sure, and all that stands then has been told from fresh trials.
 
 mod decide;
+mod doubt;
+mod errors;
 pub mod filter;
 pub mod invariant;
+mod needs;
 pub mod policy;
 pub mod reading;
 mod subject;
@@ -30,6 +33,7 @@ pub(crate) use self::policy::usual_policy;
 
 pub use self::{
     decide::{FALSE_ALARMS, confirm},
+    needs::{BlocksNeeded, blocks_needed},
     policy::{Policy, PolicyFile},
     reading::{Reading, Unit},
 };
@@ -73,7 +77,7 @@ pub struct Finding {
     pub verdict: Verdict,
     /// `None` of errors, and of what was not measured.
     pub reading: Option<Reading>,
-    /// What else there is to be said, of a repeat.
+    /// What else there is to be said: of doubtful trials, or of a repeat.
     pub note: Option<String>,
 }
 
@@ -134,7 +138,6 @@ pub fn judge(policy: &Policy, run: Run<'_>, base: Option<Run<'_>>) -> Result<Gat
         (None, Some(base)) if of_builds(base) => return Err(Unjudged::ThreeSides),
         (Some(duel), None) => {
             let compared = duel.builds();
-            notes.extend(duel.left_out());
             (subject::of_builds(run, duel), ["b", "a"], compared)
         }
         (None, Some(base)) => {
@@ -142,12 +145,16 @@ pub fn judge(policy: &Policy, run: Run<'_>, base: Option<Run<'_>>) -> Result<Gat
             let (before, after) = (before?, after?);
             let side = |summary, trials| Side { summary, trials };
             let sides = (side(&before, base.trials), side(&after, run.trials));
-            let comparison = Comparison::new(sides.0, sides.1)?;
+            // Only for what it refuses.
+            Comparison::new(sides.0, sides.1)?;
             let compared = format!(
                 "head of {} against base of {}",
                 run.manifest.started, base.manifest.started
             );
-            let subjects = subject::of_runs(base, run, &comparison);
+            if subject::is_same(base, run) {
+                notes.push("the run and its base are the same records".to_owned());
+            }
+            let subjects = subject::of_runs(base, run);
             (subjects, ["head", "base"], compared)
         }
         (None, None) if policy.is_relative() => {
@@ -174,11 +181,13 @@ pub fn judge(policy: &Policy, run: Run<'_>, base: Option<Run<'_>>) -> Result<Gat
             ));
         }
     }
+    let findings = decide::findings(survey::cases(policy, &subjects, names));
+    notes.extend(needs::shortfalls(&findings));
     Ok(GateResult {
         policy: policy.name.clone(),
         question: policy.question.clone(),
         compared,
-        findings: decide::findings(survey::cases(policy, &subjects, names)),
+        findings,
         notes,
     })
 }

@@ -351,7 +351,7 @@ pub struct Latency {
 }
 
 /// One process of a path during the load, with its children.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct ProcessUsage {
     pub name: String,
     pub role: String,

@@ -1,16 +1,21 @@
 //! Verdicts, all at once: how probable an alarm must be depends on how many there could be.
 
+use std::collections::BTreeMap;
+
 use super::{
     Finding, GateResult, Overall, Verdict,
     reading::{Position, Reading},
-    survey::{Check, Matter},
+    survey::{Check, Doubtful, Evidence, Matter},
 };
 use crate::estimate::{BLOCKS_MAX, CONFIDENCE, p_min};
 
-/// Of all regressions that are told, at most this share is expected to be none.
+/// Of all regressions that a guardrail tells, at most this share is expected to be none.
 pub const FALSE_ALARMS: f64 = 0.05;
 
-/// What is improbable enough among all that is asked.
+/// Doubtful blocks that make a noise floor so many times as large are named.
+const FLOOR_FACTOR: f64 = 2.0;
+
+/// What is improbable enough among all that a guardrail asks.
 struct Alarms {
     questions: usize,
     /// How many are.
@@ -19,16 +24,32 @@ struct Alarms {
     p_max: f64,
 }
 
+/// The readings of a guardrail's cells stand together: each guardrail is a question of its own, and
+/// many cells of one don't make another harder to fail.
 pub(super) fn findings(cases: Vec<Check>) -> Vec<Finding> {
-    let readings = cases.iter().filter_map(|case| match &case.matter {
-        Matter::Read(reading) => Some(reading.p),
-        Matter::Settled(_) => None,
-    });
-    let alarms = Alarms::among(readings.collect());
+    let alarms = |reading: &dyn Fn(&Evidence) -> Reading| {
+        let mut p: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for case in &cases {
+            if let Matter::Read(evidence) = &case.matter {
+                let of_guardrail = p.entry(case.guardrail.clone()).or_default();
+                of_guardrail.push(reading(evidence).p);
+            }
+        }
+        let alarms = p
+            .into_iter()
+            .map(|(guardrail, p)| (guardrail, Alarms::among(p)));
+        alarms.collect::<BTreeMap<String, Alarms>>()
+    };
+    let whole = alarms(&|evidence| evidence.whole);
+    let quiet = alarms(&|evidence| evidence.quiet().unwrap_or(evidence.whole));
     let finding = |case: Check| {
-        let (verdict, reading) = match case.matter {
-            Matter::Settled(verdict) => (verdict, None),
-            Matter::Read(reading) => (alarms.verdict(&reading), Some(reading)),
+        let (verdict, note, reading) = match case.matter {
+            Matter::Settled(verdict) => (verdict, None, None),
+            Matter::Read(evidence) => {
+                let alarms = [&whole, &quiet].map(|alarms| &alarms[&case.guardrail]);
+                let (verdict, note) = evidence.verdict(alarms);
+                (verdict, note, Some(evidence.whole))
+            }
         };
         Finding {
             guardrail: case.guardrail,
@@ -36,10 +57,87 @@ pub(super) fn findings(cases: Vec<Check>) -> Vec<Finding> {
             partner: case.partner,
             verdict,
             reading,
-            note: None,
+            note,
         }
     };
     cases.into_iter().map(finding).collect()
+}
+
+impl Evidence {
+    /// What is read without the doubtful blocks, if enough others are left.
+    fn quiet(&self) -> Option<Reading> {
+        let quiet = self.doubtful.as_ref()?.quiet;
+        quiet.filter(Reading::has_enough_blocks)
+    }
+
+    /// The verdict, and what is to be said of the doubtful trials.
+    fn verdict(&self, [whole, quiet]: [&Alarms; 2]) -> (Verdict, Option<String>) {
+        let of_all = whole.verdict(&self.whole);
+        let Some(doubtful) = &self.doubtful else {
+            return (of_all, None);
+        };
+        let facts = doubtful.doubt.facts();
+        let Some(reading) = self.quiet() else {
+            return self.without_others(of_all, doubtful, facts);
+        };
+        let without = quiet.verdict(&reading);
+        let both = format!(
+            "{facts}; {} ({}) with their blocks, {} ({}) without them",
+            self.whole,
+            of_all.kind().name(),
+            reading,
+            without.kind().name()
+        );
+        let is_same = match (of_all.kind(), without.kind()) {
+            (Overall::Inconclusive, Overall::Inconclusive) => return (of_all, Some(both)),
+            // Fewer blocks have a wider interval. What they say all the same must not be another
+            // thing.
+            (one, Overall::Inconclusive) => one == reading.side(),
+            (one, other) => one == other,
+        };
+        match is_same {
+            true => (of_all, self.changed_floor(&reading, &facts)),
+            false => {
+                let why = format!("the doubtful blocks decide: {both}");
+                (Verdict::Inconclusive { why }, None)
+            }
+        }
+    }
+
+    /// Too few blocks are left without the doubtful ones.
+    fn without_others(
+        &self,
+        of_all: Verdict,
+        Doubtful { doubt, .. }: &Doubtful,
+        facts: String,
+    ) -> (Verdict, Option<String>) {
+        let decides = of_all.kind() != Overall::Inconclusive;
+        let is_one_sided = doubt.is_one_sided() || self.whole.is_of_one_side();
+        if decides && (doubt.is_of_measuring || is_one_sided) {
+            let why = format!(
+                "{facts}, and too few blocks are without; with them it is {} ({})",
+                self.whole,
+                of_all.kind().name()
+            );
+            return (Verdict::Inconclusive { why }, None);
+        }
+        // Both sides had the same: that is what the machine is like.
+        (of_all, Some(facts))
+    }
+
+    /// Says if the doubtful blocks are what makes equal things differ.
+    fn changed_floor(&self, quiet: &Reading, facts: &str) -> Option<String> {
+        let [floor, quiet_floor] = [&self.whole, quiet].map(Reading::floor_text);
+        let changes = self.whole.is_dead() != quiet.is_dead()
+            || self.whole.floor_excess() > FLOOR_FACTOR * quiet.floor_excess();
+        Some(match (floor, quiet_floor) {
+            (Some(floor), Some(quiet_floor)) if changes => format!(
+                "{facts}; equal things differ by up to {floor} with their blocks, {quiet_floor} \
+                 without them"
+            ),
+            _ => format!("{facts}; without their blocks the verdict is the same"),
+        })
+    }
 }
 
 impl Alarms {
@@ -97,7 +195,7 @@ impl Alarms {
         let Self { questions, .. } = self;
         let text = |p| crate::report::text::probability(p, 2);
         let why = format!(
-            "beyond the limit, but among {questions} questions its p must be at most {}",
+            "beyond the limit, but among {questions} cells its p must be at most {}",
             text(needed)
         );
         if reading.p_min <= needed {

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::policy::{AbsoluteFigure, Limit};
+use super::{
+    Overall,
+    policy::{AbsoluteFigure, Limit},
+};
 use crate::estimate::{
     BLOCKS_MAX, BLOCKS_WHOLE, BLOCKS_WHOLE_BETWEEN, CONFIDENCE, Shift, logarithms, p_above,
     p_above_between, p_above_between_min, p_min,
@@ -180,6 +183,29 @@ impl Reading {
             (_, true) => Position::Within,
             _ => Position::Across,
         }
+    }
+
+    /// On which side of the limit the figure itself is.
+    pub(super) fn side(&self) -> Overall {
+        let is_good = match self.limit {
+            Limit::AtLeast(bound) => self.value >= bound,
+            Limit::AtMost(bound) => self.value <= bound,
+        };
+        match is_good {
+            true => Overall::Passed,
+            false => Overall::Regressed,
+        }
+    }
+
+    /// Whether nothing was measured beside it that others would have slowed down as well.
+    pub(super) fn is_of_one_side(&self) -> bool {
+        matches!(self.unit, Unit::Own(_))
+    }
+
+    /// By how much equal things differ: the factor less 1, or in the unit. 0 without a control.
+    pub(super) fn floor_excess(&self) -> f64 {
+        let origin = if self.unit.is_added() { 0.0 } else { 1.0 };
+        self.floor.map_or(0.0, |floor| floor - origin)
     }
 
     pub(super) fn has_enough_blocks(&self) -> bool {

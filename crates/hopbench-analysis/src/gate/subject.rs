@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Run, reading::Sample};
+use super::{
+    Run,
+    doubt::{About, Doubt, Except},
+    reading::Sample,
+};
 use crate::{
     ab::{Duel, Trials, order},
-    compare::{Compared, Comparison},
-    figures::{Blocks, Figure, Figures},
-    record::{Build, Cell, Trial},
+    figures::{Blocks, Figure},
+    record::{Cell, Trial},
 };
 
 /// One cell, of no build.
@@ -16,20 +19,24 @@ pub(super) struct Subject<'a> {
     pub(super) cell: Cell,
     /// Of what is judged.
     pub(super) trials: Trials<'a>,
-    /// The factor by which equal things are found to differ in this cell.
-    pub(super) floors: Figures<Option<f64>>,
     /// `None` if there is no other side, or nothing to be said of it.
-    pub(super) other: Option<Other<'a>>,
+    pub(super) other: Option<Trials<'a>>,
+    relation: Relation,
+    /// The reference's trials at the same load: of the run that is judged, and of the other one.
+    references: [Vec<&'a Trial>; 2],
 }
 
-/// What it is judged against.
-#[derive(Debug)]
-pub(super) struct Other<'a> {
-    pub(super) trials: Trials<'a>,
-    pub(super) changes: Figures<Sample>,
-    /// In MiB.
-    pub(super) growth: Sample,
-    pub(super) growth_floor: Option<f64>,
+/// How the two sides belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    /// There is one side only.
+    Alone,
+    /// Two builds, which share their blocks.
+    Builds,
+    /// Two runs, each with its own reference and blocks.
+    Runs,
+    /// A run and its own records.
+    Same,
 }
 
 /// Cells by themselves.
@@ -40,8 +47,9 @@ pub(super) fn alone<'a>(run: Run<'a>) -> Vec<Subject<'a>> {
         .map(|(cell, trials)| Subject {
             cell: (*cell).clone(),
             trials: Trials::of(trials.clone()),
-            floors: reference_floors(run, cell, &by_cell),
             other: None,
+            relation: Relation::Alone,
+            references: [reference(run, cell, &by_cell), Vec::new()],
         })
         .collect();
     subjects.sort_by_cached_key(|subject| order(run.manifest, &subject.cell));
@@ -50,32 +58,23 @@ pub(super) fn alone<'a>(run: Run<'a>) -> Vec<Subject<'a>> {
 
 /// Build B, against A.
 pub(super) fn of_builds<'a>(run: Run<'a>, duel: Duel<'a>) -> Vec<Subject<'a>> {
-    let mut subjects: Vec<Subject<'_>> = duel
-        .cells
-        .into_iter()
-        .map(|pair| Subject {
-            floors: Figures::new(|figure| pair.floor(figure)),
-            other: Some(Other {
-                growth: Sample::Paired(pair.b.blocks.growth_mib_over(&pair.a.blocks)),
-                growth_floor: pair.growth_control.map(|control| control.reach()),
-                changes: Figures::new(|figure| Sample::Paired(pair.series[figure].clone())),
-                trials: pair.a,
-            }),
-            cell: pair.cell,
-            trials: pair.b,
-        })
+    let subject = |cell, trials, other| Subject {
+        cell,
+        trials,
+        other: Some(other),
+        relation: Relation::Builds,
+        references: Default::default(),
+    };
+    let pairs = duel.cells.into_iter();
+    let mut subjects: Vec<Subject<'_>> = pairs
+        .map(|pair| subject(pair.cell, pair.b, pair.a))
         .collect();
     // What neither side has got to yet.
     let planned = run.planned.iter();
     let planned: BTreeSet<Cell> = planned.map(|trial| trial.cell.without_build()).collect();
     for cell in planned {
         if !subjects.iter().any(|subject| subject.cell == cell) {
-            subjects.push(Subject {
-                cell,
-                trials: Trials::default(),
-                floors: Figures::new(|_| None),
-                other: Some(Other::nothing(Trials::default())),
-            });
+            subjects.push(subject(cell, Trials::default(), Trials::default()));
         }
     }
     subjects.sort_by_cached_key(|subject| order(run.manifest, &subject.cell));
@@ -84,76 +83,156 @@ pub(super) fn of_builds<'a>(run: Run<'a>, duel: Duel<'a>) -> Vec<Subject<'a>> {
 
 /// A run, against one that was there before. Its reference is the yardstick of both: it is judged
 /// by itself only.
-pub(super) fn of_runs<'a>(
-    base: Run<'a>,
-    head: Run<'a>,
-    comparison: &Comparison<'_>,
-) -> Vec<Subject<'a>> {
+pub(super) fn of_runs<'a>(base: Run<'a>, head: Run<'a>) -> Vec<Subject<'a>> {
     let mut subjects = alone(head);
-    let (of_base, of_head) = (by_cell(base), by_cell(head));
+    let of_base = by_cell(base);
+    let relation = match is_same(base, head) {
+        true => Relation::Same,
+        false => Relation::Runs,
+    };
     for subject in &mut subjects {
         let Some(before) = of_base.get(&subject.cell) else {
             continue;
         };
-        let mut compared = comparison.cells.iter();
-        let compared = compared.find(|compared| compared.head.cell == subject.cell);
-        let before = Trials::of(before.clone());
-        subject.other = match compared {
-            Some(compared) if compared.head.is_reference => None,
-            Some(compared) => {
-                subject.floors = Figures::new(|figure| larger_floor(compared, figure));
-                let growth_floors = [(base, &of_base), (head, &of_head)]
-                    .map(|(run, cells)| growth_floor(run, &subject.cell, cells));
-                Some(Other {
-                    growth_floor: growth_floors.into_iter().flatten().reduce(f64::max),
-                    ..Other::between(before, compared, &subject.trials)
-                })
-            }
-            None => Some(Other::nothing(before)),
-        };
+        if !is_reference(head, &subject.cell) {
+            subject.other = Some(Trials::of(before.clone()));
+            subject.relation = relation;
+            subject.references[1] = reference(base, &subject.cell, &of_base);
+        }
     }
     for (cell, before) in of_base {
         if !subjects.iter().any(|subject| subject.cell == *cell) {
             subjects.push(Subject {
                 cell: cell.clone(),
                 trials: Trials::default(),
-                floors: Figures::new(|_| None),
-                other: Some(Other::nothing(Trials::of(before))),
+                other: Some(Trials::of(before)),
+                relation,
+                references: Default::default(),
             });
         }
     }
     subjects
 }
 
-impl<'a> Other<'a> {
-    fn nothing(trials: Trials<'a>) -> Self {
-        Self {
-            trials,
-            changes: Figures::new(|_| Sample::Paired(Vec::new())),
-            growth: Sample::Paired(Vec::new()),
-            growth_floor: None,
-        }
-    }
-
-    fn between(before: Trials<'a>, compared: &Compared<'_>, head: &Trials<'_>) -> Self {
-        Self {
-            changes: Figures::new(|figure| Sample::Between {
-                base: compared.base.series[figure].clone(),
-                head: compared.head.series[figure].clone(),
-            }),
-            growth: Sample::Between {
-                base: before.blocks.growth_mib(),
-                head: head.blocks.growth_mib(),
-            },
-            growth_floor: None,
-            trials: before,
-        }
-    }
+/// Whether both are the records of one run, trial by trial.
+pub(super) fn is_same(base: Run<'_>, head: Run<'_>) -> bool {
+    let is_same_trial = |(one, other): (&Trial, &Trial)| {
+        one.planned == other.planned
+            && one.started == other.started
+            && one.outcome == other.outcome
+            && one.load == other.load
+            && one.processes == other.processes
+            && one.cpu_us == other.cpu_us
+    };
+    base.manifest.started == head.manifest.started
+        && !head.trials.is_empty()
+        && base.trials.len() == head.trials.len()
+        && base.trials.iter().zip(head.trials).all(is_same_trial)
 }
 
-fn larger_floor(compared: &Compared<'_>, figure: Figure) -> Option<f64> {
-    let floors = [compared.base, compared.head].map(|row| row.floor(figure));
-    floors.into_iter().flatten().reduce(f64::max)
+impl<'a> Subject<'a> {
+    /// Whether it is judged against its own records, so that nothing can have changed.
+    pub(super) fn is_same_as_other(&self) -> bool {
+        self.relation == Relation::Same
+    }
+
+    /// What is judged over what it is judged against; of nothing if there is no other side.
+    pub(super) fn change(&self, figure: Figure, except: &Except) -> Sample {
+        let Some(other) = &self.other else {
+            return Sample::Paired(Vec::new());
+        };
+        let ours = self.trials.blocks.without(&except.ours);
+        let theirs = other.blocks.without(&except.theirs);
+        match self.relation {
+            Relation::Runs | Relation::Same => {
+                let [reference, their_reference] = self.reference_blocks();
+                Sample::Between {
+                    base: theirs.over(&their_reference)[figure].clone(),
+                    head: ours.over(&reference)[figure].clone(),
+                }
+            }
+            Relation::Alone | Relation::Builds => {
+                Sample::Paired(ours.over(&theirs)[figure].clone())
+            }
+        }
+    }
+
+    /// By how many MiB more memory grew.
+    pub(super) fn growth(&self, except: &Except) -> Sample {
+        let Some(other) = &self.other else {
+            return Sample::Paired(Vec::new());
+        };
+        let ours = self.trials.blocks.without(&except.ours);
+        let theirs = other.blocks.without(&except.theirs);
+        match self.relation {
+            Relation::Runs | Relation::Same => Sample::Between {
+                base: theirs.growth_mib(),
+                head: ours.growth_mib(),
+            },
+            Relation::Alone | Relation::Builds => Sample::Paired(ours.growth_mib_over(&theirs)),
+        }
+    }
+
+    /// The factor by which equal things are found to differ at this load: A and itself, of two
+    /// builds; else the reference and itself, in whichever run that is more.
+    pub(super) fn floor(&self, figure: Figure, except: &Except) -> Option<f64> {
+        let floor =
+            |[first, second]: [Blocks; 2]| Some(second.over(&first).estimate()[figure]?.reach());
+        self.twins(except)
+            .into_iter()
+            .filter_map(floor)
+            .reduce(f64::max)
+    }
+
+    /// The same of the growth of memory, in MiB.
+    pub(super) fn growth_floor(&self, except: &Except) -> Option<f64> {
+        let floor = |[first, second]: [Blocks; 2]| Some(second.growth_shift(&first)?.reach());
+        self.twins(except)
+            .into_iter()
+            .filter_map(floor)
+            .reduce(f64::max)
+    }
+
+    /// The doubtful trials among those that a change is formed of.
+    pub(super) fn doubt(&self, about: About) -> Option<Doubt> {
+        let others = self.other.iter().flat_map(|other| &other.all);
+        let theirs: Vec<&Trial> = others.chain(&self.references[1]).copied().collect();
+        let doubt = Doubt::of([&self.own_and_reference(), &theirs], about)?;
+        Some(match self.relation {
+            Relation::Builds => doubt.of_shared_blocks(),
+            _ => doubt,
+        })
+    }
+
+    /// The doubtful trials among its own.
+    pub(super) fn own_doubt(&self, about: About) -> Option<Doubt> {
+        Doubt::of([&self.trials.all, &[]], about)
+    }
+
+    /// Its trials, and those of which the noise floor is formed.
+    pub(super) fn own_and_reference(&self) -> Vec<&'a Trial> {
+        let own = self.trials.all.iter();
+        own.chain(&self.references[0]).copied().collect()
+    }
+
+    fn reference_blocks(&self) -> [Blocks; 2] {
+        [0, 1].map(|side| Blocks::of(&self.references[side]))
+    }
+
+    /// First and second trials of equal things, of each run that has them.
+    fn twins(&self, except: &Except) -> Vec<[Blocks; 2]> {
+        let mut equal = vec![(&self.references[0], &except.ours)];
+        match (self.relation, &self.other) {
+            (Relation::Builds, Some(other)) => equal = vec![(&other.all, &except.theirs)],
+            _ => equal.push((&self.references[1], &except.theirs)),
+        }
+        let twins = equal.into_iter().map(|(trials, except)| {
+            let (first, second): (Vec<&Trial>, Vec<&Trial>) =
+                trials.iter().partition(|trial| trial.planned.twin == 0);
+            [first, second].map(|trials| Blocks::of(&trials).without(except))
+        });
+        twins.collect()
+    }
 }
 
 /// Every cell that was planned, with the trials that there are.
@@ -167,35 +246,24 @@ fn by_cell<'a>(run: Run<'a>) -> BTreeMap<&'a Cell, Vec<&'a Trial>> {
     cells
 }
 
-/// Of the reference's second trial in a block over its first, at the same load.
-fn reference_floors(
-    run: Run<'_>,
+fn is_reference(run: Run<'_>, cell: &Cell) -> bool {
+    let mut scenarios = run.manifest.scenarios.iter();
+    scenarios.any(|info| info.name == cell.scenario && info.reference == cell.path)
+}
+
+/// The trials of the reference at the same load as a cell's.
+fn reference<'a>(
+    run: Run<'a>,
     cell: &Cell,
-    cells: &BTreeMap<&Cell, Vec<&Trial>>,
-) -> Figures<Option<f64>> {
-    let [first, second] = twins(run, cell, cells);
-    let control = second.over(&first).estimate();
-    Figures::new(|figure| Some(control[figure]?.reach()))
-}
-
-/// By how many MiB more or less the reference's memory grows in its second trial of a block.
-fn growth_floor(run: Run<'_>, cell: &Cell, cells: &BTreeMap<&Cell, Vec<&Trial>>) -> Option<f64> {
-    let [first, second] = twins(run, cell, cells);
-    Some(second.growth_shift(&first)?.reach())
-}
-
-/// The reference's first and second trials at the same load as a cell's.
-fn twins(run: Run<'_>, cell: &Cell, cells: &BTreeMap<&Cell, Vec<&Trial>>) -> [Blocks; 2] {
-    let scenarios = run.manifest.scenarios.iter();
-    let mut of_name = scenarios.filter(|info| info.name == cell.scenario);
-    let reference = of_name.next().map(|info| Cell {
-        path: info.reference.clone(),
-        build: cell.build.map(|_| Build::A),
-        ..cell.clone()
-    });
+    cells: &BTreeMap<&'a Cell, Vec<&'a Trial>>,
+) -> Vec<&'a Trial> {
+    let mut scenarios = run.manifest.scenarios.iter();
+    let reference = scenarios
+        .find(|info| info.name == cell.scenario)
+        .map(|info| Cell {
+            path: info.reference.clone(),
+            ..cell.clone()
+        });
     let trials = reference.and_then(|reference| cells.get(&reference));
-    let trials = trials.into_iter().flatten().copied();
-    let (first, second): (Vec<&Trial>, Vec<&Trial>) =
-        trials.partition(|trial| trial.planned.twin == 0);
-    [first, second].map(|trials| Blocks::of(&trials))
+    trials.into_iter().flatten().copied().collect()
 }

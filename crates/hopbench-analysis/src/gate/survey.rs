@@ -2,8 +2,10 @@
 
 use super::{
     Verdict,
+    doubt::{About, Doubt, Except},
+    errors,
     invariant::Invariant,
-    policy::{Absolute, AbsoluteFigure, Change, Guardrail, Limit, Policy},
+    policy::{Absolute, AbsoluteFigure, Change, Guardrail, Policy},
     reading::{Question, Reading, Sample, Unit},
     subject::Subject,
 };
@@ -24,10 +26,27 @@ pub(super) struct Check {
 
 #[derive(Debug)]
 pub(super) enum Matter {
-    /// To be decided together with all others.
-    Read(Reading),
+    /// To be decided together with all others of the guardrail.
+    Read(Box<Evidence>),
     /// Decided by what is not a figure.
     Settled(Verdict),
+}
+
+/// What was measured.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    /// In all blocks.
+    pub(super) whole: Reading,
+    /// `None` if no trial is doubtful.
+    pub(super) doubtful: Option<Doubtful>,
+}
+
+/// Doubtful trials, and what is said without their blocks.
+#[derive(Debug)]
+pub(super) struct Doubtful {
+    pub(super) doubt: Doubt,
+    /// `None` if no block is left.
+    pub(super) quiet: Option<Reading>,
 }
 
 /// What the side that is judged is called, and what the other is.
@@ -73,7 +92,7 @@ pub(super) fn cases(policy: &Policy, subjects: &[Subject<'_>], names: Names) -> 
 }
 
 /// An invariant is judged in the cells of its left path; where that is missing, of its right one.
-fn is_of_paths(guardrail: &Guardrail, cell: &Cell) -> bool {
+pub(super) fn is_of_paths(guardrail: &Guardrail, cell: &Cell) -> bool {
     match guardrail {
         Guardrail::Invariant(rule) => [&rule.left.path, &rule.right.path].contains(&&cell.path),
         Guardrail::Relative(_) | Guardrail::Absolute(_) => true,
@@ -95,42 +114,50 @@ fn partner(guardrail: &Guardrail, cell: &Cell) -> Option<Cell> {
     })
 }
 
-/// At a fixed rate there is nothing to be said of the rate that was reached.
-fn is_no_figure(figure: Figure, cell: &Cell) -> bool {
-    figure == Figure::Rps && cell.rate_rps.is_some()
-}
-
 fn relative(change: Change, subject: &Subject<'_>, names: Names) -> Option<Matter> {
     let other = subject.other.as_ref()?;
-    let (sample, unit, floor) = match change {
-        Change::FallPercent(figure, _) | Change::RisePercent(figure, _) => {
-            if is_no_figure(figure, &subject.cell) {
-                return None;
-            }
-            let sample = &other.changes[figure];
-            (sample, Unit::Change, subject.floors[figure])
-        }
-        Change::GrowthRiseMib(_) => (&other.growth, Unit::MoreMib, other.growth_floor),
-    };
-    let question = Question {
-        unit,
-        limit: change.limit(),
-        floor,
-    };
-    Some(
-        settled(&subject.trials, Some(&other.trials), names)
-            .unwrap_or_else(|| read(sample, question, "no block has a figure of both")),
-    )
-}
-
-fn read(sample: &Sample, question: Question, nothing: &str) -> Matter {
-    match sample.read(question) {
-        Some(reading) => Matter::Read(reading),
-        None => inconclusive(nothing.to_owned()),
+    if let Some(settled) = settled(&subject.trials, Some(other), names) {
+        return Some(settled);
     }
+    if subject.is_same_as_other() {
+        return Some(Matter::Settled(Verdict::Passed));
+    }
+    let limit = change.limit();
+    let about = match change {
+        Change::FallPercent(figure, _) | Change::RisePercent(figure, _) => About::of(figure),
+        Change::GrowthRiseMib(_) => About::Memory,
+    };
+    let ask = |except: &Except| match change {
+        Change::FallPercent(figure, _) | Change::RisePercent(figure, _) => {
+            subject.change(figure, except).read(Question {
+                unit: Unit::Change,
+                limit,
+                floor: subject.floor(figure, except),
+            })
+        }
+        Change::GrowthRiseMib(_) => subject.growth(except).read(Question {
+            unit: Unit::MoreMib,
+            limit,
+            floor: subject.growth_floor(except),
+        }),
+    };
+    let doubt = subject.doubt(about);
+    Some(read(ask, doubt, "no block has a figure of both"))
 }
 
-fn inconclusive(why: String) -> Matter {
+/// Asks of all blocks, and again without those of doubtful trials.
+fn read(ask: impl Fn(&Except) -> Option<Reading>, doubt: Option<Doubt>, nothing: &str) -> Matter {
+    let Some(whole) = ask(&Except::default()) else {
+        return inconclusive(nothing.to_owned());
+    };
+    let doubtful = doubt.map(|doubt| Doubtful {
+        quiet: ask(&doubt.except),
+        doubt,
+    });
+    Matter::Read(Box::new(Evidence { whole, doubtful }))
+}
+
+pub(super) fn inconclusive(why: String) -> Matter {
     Matter::Settled(Verdict::Inconclusive { why })
 }
 
@@ -160,7 +187,7 @@ fn settled(ours: &Trials<'_>, others: Option<&Trials<'_>>, names: Names) -> Opti
 }
 
 /// The first failure that is the path's own.
-fn first_cause(trials: &Trials<'_>) -> Option<String> {
+pub(super) fn first_cause(trials: &Trials<'_>) -> Option<String> {
     let mut own = trials
         .failures()
         .filter(|failure| failure.source == Source::Subject);
@@ -169,69 +196,37 @@ fn first_cause(trials: &Trials<'_>) -> Option<String> {
 }
 
 fn absolute(rule: &Absolute, subject: &Subject<'_>, names: Names) -> Option<Matter> {
-    let series = || subject.trials.blocks.series();
-    let scaled = |figure: Figure, unit: f64| {
-        let values = series()[figure].iter().map(|value| value / unit).collect();
-        Sample::Paired(values)
+    let (figure, scale) = match rule.figure {
+        AbsoluteFigure::Errors => return Some(errors::matter(rule.limit, subject, names)),
+        AbsoluteFigure::RssGrowthMib => (None, 1.0),
+        AbsoluteFigure::Rps => (Some(Figure::Rps), 1.0),
+        AbsoluteFigure::P50Ms => (Some(Figure::P50), 1e3),
+        AbsoluteFigure::P95Ms => (Some(Figure::P95), 1e3),
+        AbsoluteFigure::P99Ms => (Some(Figure::P99), 1e3),
+        AbsoluteFigure::CpuUsPerRequest => (Some(Figure::Cpu), 1.0),
+        AbsoluteFigure::RssPeakMib => (Some(Figure::Rss), 1024.0),
     };
-    let sample = match rule.figure {
-        AbsoluteFigure::Errors => return Some(errors(rule.limit, subject, names)),
-        AbsoluteFigure::Rps if is_no_figure(Figure::Rps, &subject.cell) => return None,
-        AbsoluteFigure::Rps => scaled(Figure::Rps, 1.0),
-        AbsoluteFigure::P50Ms => scaled(Figure::P50, 1e3),
-        AbsoluteFigure::P95Ms => scaled(Figure::P95, 1e3),
-        AbsoluteFigure::P99Ms => scaled(Figure::P99, 1e3),
-        AbsoluteFigure::CpuUsPerRequest => scaled(Figure::Cpu, 1.0),
-        AbsoluteFigure::RssPeakMib => scaled(Figure::Rss, 1024.0),
-        AbsoluteFigure::RssGrowthMib => Sample::Paired(subject.trials.blocks.growth_mib()),
-    };
+    if let Some(settled) = settled(&subject.trials, None, names) {
+        return Some(settled);
+    }
     let question = Question {
         unit: Unit::Own(rule.figure),
         limit: rule.limit,
         floor: None,
     };
-    Some(
-        settled(&subject.trials, None, names)
-            .unwrap_or_else(|| read(&sample, question, "no block has a figure")),
-    )
-}
-
-/// Facts, not estimates: one is enough. But what failed before, too, is no regression.
-fn errors(limit: Limit, subject: &Subject<'_>, [our, their]: Names) -> Matter {
-    let Subject { trials, other, .. } = subject;
-    let own_failures = |trials: &Trials<'_>| {
-        let failures = trials.failures();
-        failures
-            .filter(|failure| failure.source == Source::Subject)
-            .count()
+    let ask = |except: &Except| {
+        let blocks = subject.trials.blocks.without(&except.ours);
+        let values = match figure {
+            Some(figure) => {
+                let series = blocks.series();
+                series[figure].iter().map(|value| value / scale).collect()
+            }
+            None => blocks.growth_mib(),
+        };
+        Sample::Paired(values).read(question)
     };
-    let (all, failed) = (trials.all.len(), own_failures(trials));
-    let requests = trials.failed_requests();
-    let failed_before = other.as_ref().map_or(0, |it| own_failures(&it.trials));
-    let cause = first_cause(trials).unwrap_or_default();
-    let outside = trials.failures().count() - failed;
-    if all == 0 {
-        return inconclusive(format!("{our} was not measured"));
-    }
-    if requests as f64 > limit.bound() {
-        let why = format!("{requests} requests got no right answer");
-        return Matter::Settled(Verdict::Regressed { why });
-    }
-    if failed > 0 && failed_before == 0 {
-        let why = format!("{failed} of {all} trials failed: {cause}");
-        return Matter::Settled(Verdict::Regressed { why });
-    }
-    if failed > 0 {
-        return inconclusive(format!(
-            "{failed} of {all} trials failed ({cause}), and {failed_before} of {their}"
-        ));
-    }
-    if outside > 0 {
-        return inconclusive(format!(
-            "{outside} of {all} trials failed for reasons outside of the path"
-        ));
-    }
-    Matter::Settled(Verdict::Passed)
+    let doubt = subject.own_doubt(figure.map_or(About::Memory, About::of));
+    Some(read(ask, doubt, "no block has a figure"))
 }
 
 fn invariant(
@@ -244,7 +239,8 @@ fn invariant(
     let is_left = subject.cell.path == rule.left.path;
     let other = subjects.iter().find(|other| other.cell == *cell);
     let (left, right) = match (is_left, other) {
-        _ if is_no_figure(figure, &subject.cell) => return None,
+        // At a fixed rate both have the rate that was asked for, and a hair decides.
+        _ if figure == Figure::Rps && subject.cell.rate_rps.is_some() => return None,
         (_, None) => {
             return Some(inconclusive(format!(
                 "there is no '{}' to judge by",
@@ -255,21 +251,21 @@ fn invariant(
         // The left one's cell has it, unless both are one.
         (false, Some(_)) => return None,
     };
-    let floors = [left, right].map(|subject| subject.floors[figure]);
-    let question = Question {
-        unit: Unit::Ratio,
-        limit: rule.limit,
-        floor: floors.into_iter().flatten().reduce(f64::max),
-    };
-    let sample = left.trials.blocks.over(&right.trials.blocks)[figure].clone();
     let names = ["the left path", "the right one"];
-    Some(
-        settled(&left.trials, Some(&right.trials), names).unwrap_or_else(|| {
-            read(
-                &Sample::Paired(sample),
-                question,
-                "no block has a figure of both",
-            )
-        }),
-    )
+    if let Some(settled) = settled(&left.trials, Some(&right.trials), names) {
+        return Some(settled);
+    }
+    let ask = |except: &Except| {
+        let floors = [left, right].map(|subject| subject.floor(figure, except));
+        let [of_left, of_right] =
+            [left, right].map(|subject| subject.trials.blocks.without(&except.ours));
+        Sample::Paired(of_left.over(&of_right)[figure].clone()).read(Question {
+            unit: Unit::Ratio,
+            limit: rule.limit,
+            floor: floors.into_iter().flatten().reduce(f64::max),
+        })
+    };
+    let [of_left, of_right] = [left, right].map(Subject::own_and_reference);
+    let doubt = Doubt::of([&of_left, &of_right], About::of(figure)).map(Doubt::of_shared_blocks);
+    Some(read(ask, doubt, "no block has a figure of both"))
 }

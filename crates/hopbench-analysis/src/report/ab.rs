@@ -96,7 +96,7 @@ pub(super) fn explanation(duel: &Duel<'_>) -> String {
         count(Some(true)),
         known.len()
     );
-    out.extend(duel.left_out().map(|left_out| format!(" {left_out}.")));
+    out.extend(duel.disturbed().map(|disturbed| format!(" {disturbed}.")));
     let shown = known.iter().map(|(estimate, _)| *estimate);
     out += &reliance(count(None), shown, "runs");
     out

@@ -20,8 +20,10 @@ use crate::{
     cli,
     exit::{self, Mistake},
     measure::{Measured, Settings, measure},
+    plan::Planner,
     process::{EXIT_INTERRUPTED, Interrupt, Interrupted},
     progress::say,
+    selection::Selection,
 };
 
 pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCode> {
@@ -35,6 +37,12 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
     let settings = settings(context, options);
     let builds = Builds::prepare(&options.a, &options.b, settings.silent, &interrupt)?;
     builds.check(&selection)?;
+    if let Some(policy) = &policy
+        && !settings.silent
+        && settings.goal.is_none()
+    {
+        announce_shortfall(policy, &selection);
+    }
     let toolbox = &context.toolbox;
     let mut measure = |settings: &Settings<'_>| {
         measure(toolbox, &mut selection, Some(&builds), settings, &interrupt)
@@ -59,6 +67,21 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
     }
     let repeat = ("repeat", json!(repeat));
     show(context, &options.output, &result, &measured.run_dir, repeat)
+}
+
+/// Says beforehand if the planned blocks are too few for a verdict.
+fn announce_shortfall(policy: &Policy, selection: &Selection) {
+    let planned = Planner::new(selection, 0, true, None).plan().trials;
+    // Of two builds, the reference is judged like any other path.
+    let needed = gate::blocks_needed(policy, |_| false, &planned);
+    let blocks = planned.iter().map(|trial| trial.block).max().unwrap_or(0);
+    if (blocks as usize) < needed.paired {
+        say(&format!(
+            "warning: '{}' asks of {} cells: to tell a single regression it takes {} blocks, and \
+             {blocks} are planned; use --blocks {}, or fewer cells",
+            policy.name, needed.cells, needed.paired, needed.paired
+        ));
+    }
 }
 
 fn settings<'a>(context: &Context, options: &'a cli::Ab) -> Settings<'a> {

@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use hopbench_analysis::{
+    gate::{self, Policy},
+    record::{Cell, PlannedTrial},
+};
+
 use super::{Context, columns};
 use crate::{
     catalog::RATE_RPS_MAX,
@@ -52,6 +57,9 @@ pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<Exit
     if let Some(goal) = options.until.goal() {
         text += &planner.prospect(goal);
     }
+    if let Some(policy) = context.catalog.gates.first() {
+        text += &for_a_gate(policy, &selection, &planned.trials);
+    }
     if selection.needs_knees() {
         text += &after_knees(&mut selection, options.seed);
     }
@@ -62,6 +70,20 @@ pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<Exit
     }
     context.print(&text, || serde_json::json!(planned))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many blocks a verdict takes.
+fn for_a_gate(policy: &Policy, selection: &Selection, planned: &[PlannedTrial]) -> String {
+    let is_reference = |cell: &Cell| {
+        let mut scenarios = selection.scenarios.iter();
+        scenarios.any(|one| one.definition.name == cell.scenario && one.reference == cell.path)
+    };
+    let needed = gate::blocks_needed(policy, is_reference, planned);
+    format!(
+        "to tell a single regression among {} cells, '{}' needs {} blocks of each of two runs \
+         ('hopbench gate --base'), or {} of two builds ('hopbench ab')\n",
+        needed.cells, policy.name, needed.between, needed.paired
+    )
 }
 
 /// What can't be planned yet, since its rates are shares of what is to be found first.

@@ -1,0 +1,174 @@
+//! Requests that got no right answer, and trials that failed: facts, not estimates.
+
+use super::{
+    Verdict,
+    doubt::is_late,
+    policy::Limit,
+    subject::Subject,
+    survey::{Matter, Names, first_cause, inconclusive},
+};
+use crate::{
+    ab::Trials,
+    record::{Load, Outcome, Source},
+};
+
+/// Where trials failed before, too, as many more as chance would fail this seldom are a regression.
+const P_MAX: f64 = 0.05;
+
+/// Counts of a cell's trials.
+struct Counts {
+    trials: usize,
+    /// Trials that the path failed.
+    failed: usize,
+    /// Trials that failed for reasons outside of the path.
+    outside: usize,
+    /// Trials that did not fail, and in which no request was answered rightly.
+    silent: usize,
+    /// Requests that were asked and got no right answer.
+    unanswered: u64,
+    /// Requests that were never asked, since the path kept every connection waiting.
+    dropped: u64,
+    /// Requests that were asked or due.
+    due: u64,
+    /// Requests that the load generator was too late for, in trials in which they are too many.
+    late: u64,
+}
+
+/// One failure is enough. But a trial that fails where trials failed before is a regression only if
+/// clearly more of them do.
+pub(super) fn matter(limit: Limit, subject: &Subject<'_>, [our, their]: Names) -> Matter {
+    let counts = Counts::of(&subject.trials);
+    let before = subject.other.as_ref().map(Counts::of);
+    let cause = first_cause(&subject.trials).unwrap_or_default();
+    let Counts { trials, failed, .. } = counts;
+    let regressed = |why| Matter::Settled(Verdict::Regressed { why });
+    if trials == 0 {
+        return inconclusive(format!("{our} was not measured"));
+    }
+    if counts.lost() as f64 > limit.bound() {
+        return regressed(counts.lost_facts());
+    }
+    if failed > 0 {
+        return match before.filter(|before| before.failed > 0) {
+            None => regressed(format!("{failed} of {trials} trials failed: {cause}")),
+            Some(before) => {
+                let p = p_more_failures((failed, trials), (before.failed, before.trials));
+                let facts = format!(
+                    "{failed} of {trials} trials failed ({cause}), and {} of {} of {their}",
+                    before.failed, before.trials
+                );
+                match p <= P_MAX {
+                    true => regressed(format!("{facts}: p {p:.2}")),
+                    false => inconclusive(facts),
+                }
+            }
+        };
+    }
+    if counts.outside > 0 {
+        return inconclusive(format!(
+            "{} of {trials} trials failed for reasons outside of the path",
+            counts.outside
+        ));
+    }
+    if counts.silent > 0 {
+        return inconclusive(format!(
+            "in {} of {trials} trials no request was answered, so that nothing was measured",
+            counts.silent
+        ));
+    }
+    if counts.late > 0 {
+        return inconclusive(format!(
+            "the load generator was too late for {} of {} requests, which says nothing of the path",
+            counts.late, counts.due
+        ));
+    }
+    Matter::Settled(Verdict::Passed)
+}
+
+impl Counts {
+    fn of(trials: &Trials<'_>) -> Self {
+        let failures = trials.failures().count();
+        let own = trials
+            .failures()
+            .filter(|failure| failure.source == Source::Subject)
+            .count();
+        let ended = || {
+            let ended = trials.all.iter().filter(|it| it.outcome == Outcome::Ok);
+            ended.map(|trial| trial.load.as_ref())
+        };
+        let sum = |count: &dyn Fn(&Load) -> u64| ended().flatten().map(count).sum();
+        let late = |load: &Load| load.open_loop.as_ref().map_or(0, |open| open.dropped_late);
+        Self {
+            trials: trials.all.len(),
+            failed: own,
+            outside: failures - own,
+            silent: ended()
+                .filter(|load| load.is_none_or(|load| load.good == 0))
+                .count(),
+            unanswered: sum(&Load::failed),
+            dropped: sum(&Load::dropped_by_path),
+            due: sum(&Load::due),
+            late: sum(&|load| if is_late(load) { late(load) } else { 0 }),
+        }
+    }
+
+    fn lost(&self) -> u64 {
+        self.unanswered + self.dropped
+    }
+
+    fn lost_facts(&self) -> String {
+        let Self {
+            unanswered,
+            dropped,
+            due,
+            ..
+        } = self;
+        match (unanswered, dropped) {
+            (_, 0) => format!("{unanswered} of {due} requests got no right answer"),
+            (0, _) => {
+                format!("{dropped} of {due} requests were never asked: no connection was free")
+            }
+            _ => format!(
+                "{unanswered} of {due} requests got no right answer, and {dropped} were never \
+                 asked: no connection was free"
+            ),
+        }
+    }
+}
+
+/// How likely as many failures as there are now, or more, would be if before and now failed alike:
+/// Fisher's exact test of one side (1935, *The logic of inductive inference*).
+fn p_more_failures((failed, trials): (usize, usize), before: (usize, usize)) -> f64 {
+    let (failed_before, trials_before) = before;
+    let (all_failed, all) = (failed + failed_before, trials + trials_before);
+    let ways = |k: usize| {
+        choose_ln(trials, k) + choose_ln(trials_before, all_failed - k) - choose_ln(all, all_failed)
+    };
+    let most = all_failed.min(trials);
+    let p: f64 = (failed..=most).map(|k| ways(k).exp()).sum();
+    p.min(1.0)
+}
+
+/// Logarithm of the number of ways to take `k` of `n`; none if there are not so many.
+fn choose_ln(n: usize, k: usize) -> f64 {
+    if k > n {
+        return f64::NEG_INFINITY;
+    }
+    (1..=k)
+        .map(|i| ((n - k + i) as f64).ln() - (i as f64).ln())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_failures_than_chance_would_have() {
+        // (C(6,5) C(6,1) + C(6,6) C(6,0)) / C(12,6)
+        assert!((p_more_failures((5, 6), (1, 6)) - 37.0 / 924.0).abs() < 1e-12);
+        assert!((p_more_failures((0, 6), (1, 6)) - 1.0).abs() < 1e-12);
+        assert!(p_more_failures((2, 6), (1, 6)) > 0.4);
+        assert!(p_more_failures((1, 3), (1, 200)) < P_MAX);
+    }
+}
