@@ -231,3 +231,50 @@ fn a_gate_is_tested_by_what_is_put_in() {
     let hurried = bench.run(&["self-test", "--time=1s", &nothing]);
     assert!(text(&hurried.stderr).contains("use --time"), "{hurried:?}");
 }
+
+/// What holds two connections for 20 ms each answers 100 of 500 requests per second. None fails:
+/// the others are never asked.
+#[test]
+fn requests_that_are_never_asked_are_a_regression_everywhere() {
+    let bench = Bench::new();
+    let slow = "--inject-delay-us=20000";
+    let scenario = scenario(&bench, "rate.toml", "rates = [500]\ncontrol = false");
+    let policy = bench.write(
+        "errors.toml",
+        "question = 'Is everything answered?'\n[[absolute]]\nfigure = 'errors'\nmax = 0\n",
+    );
+    let case = format!(
+        "question = 'Is it found?'\nscenario = '{scenario}'\npolicy = './errors.toml'\n\
+         inject = ['{slow}']\ntime = '15s'\nexpect = 'alarm'\nright-percent-min = 100\n"
+    );
+    let case = format!("--case={}", bench.write("slow-case.toml", &case));
+    let two_builds = bench.run(&["self-test", "--gates=1", &case]);
+    assert_eq!(two_builds.status.code(), Some(0), "{two_builds:?}");
+    let told = text(&two_builds.stderr);
+    assert!(told.contains("were never asked"), "{told}");
+
+    let path = format!(
+        "summary = 'Slow.'\nfront = '127.0.0.1:{{{{port:front}}}}'\n\
+         [[process]]\nname = 'origin'\nrole = 'origin'\n\
+         command = ['{{{{bin:http_baseline}}}}', '--listen=127.0.0.1:{{{{port:front}}}}', \
+         '{slow}', '--exit-with-stdin']\nversion = ['{{{{bin:http_baseline}}}}', '--version']\n\
+         stops-with-stdin = true\n"
+    );
+    let path = bench.write("slow.toml", &path);
+    let run = |blocks: &str| {
+        bench.run(&["run", &scenario, "--path", &path, blocks]);
+        let mut runs = bench.runs();
+        runs.sort();
+        runs.pop().expect("a run").display().to_string()
+    };
+    let (base, head) = (run("--blocks=1"), run("--blocks=1"));
+    let policy = format!("--policy={policy}");
+    let alone = bench.run(&["gate", &head, &policy]);
+    assert_eq!(alone.status.code(), Some(1), "{alone:?}");
+    assert!(
+        text(&alone.stdout).contains("were never asked"),
+        "{alone:?}"
+    );
+    let against = bench.run(&["gate", &head, &policy, &format!("--base={base}")]);
+    assert_eq!(against.status.code(), Some(1), "{against:?}");
+}
