@@ -27,6 +27,17 @@ impl Noise {
 /// Judges `runs` runs of two builds with noise of this width. B of one path has this share of the
 /// RPS. Whether it was told, and whether anything else was.
 fn simulate(runs: u64, blocks: u32, noise: f64, share: f64, policy: &Policy) -> (f64, f64) {
+    simulate_marked(runs, blocks, (noise, 0.0), share, policy)
+}
+
+/// The same if this share of all trials is marked, whether or not they are far off.
+fn simulate_marked(
+    runs: u64,
+    blocks: u32,
+    (noise, marked): (f64, f64),
+    share: f64,
+    policy: &Policy,
+) -> (f64, f64) {
     let manifest = manifest(true);
     let template = of_builds(&CELLS, blocks, |_, _, _| USUAL);
     let planned = plan(&template);
@@ -41,6 +52,9 @@ fn simulate(runs: u64, blocks: u32, noise: f64, share: f64, policy: &Policy) -> 
             let load = trial.load.as_mut().expect("loaded");
             load.elapsed_us /= slow * numbers.factor(noise);
             load.latency.p95_us = Some(USUAL.p95_us * numbers.factor(noise));
+            if marked > 0.0 && numbers.next() < marked {
+                trial.warnings.push(Warning::Steal { share: 0.06 });
+            }
         }
         let run = Run {
             manifest: &manifest,
@@ -88,4 +102,17 @@ fn what_is_well_beyond_the_limit_is_found() {
         assert!(found >= least, "{noise} {blocks} {share}: {found}");
         assert!(alarms < 0.01, "{noise} {blocks} {share}: {alarms}");
     }
+}
+
+/// Of a block's three trials one in twenty is marked, and then its block is doubtful in that cell.
+#[test]
+fn doubtful_blocks_cost_no_false_alarms_and_few_detections() {
+    let marked = 0.05;
+    let (_, alarms) = simulate_marked(500, 10, (0.05, marked), 1.0, &usual_policy());
+    assert!(alarms < 0.005, "{alarms}");
+    let (found, alarms) = simulate_marked(200, 12, (0.05, marked), 0.6, &usual_policy());
+    assert!(found >= 0.95 && alarms < 0.01, "{found} {alarms}");
+    // Where a third of all trials are, most blocks are doubtful, on both sides alike.
+    let (found, alarms) = simulate_marked(200, 12, (0.05, 0.35), 0.6, &usual_policy());
+    assert!(found >= 0.8 && alarms < 0.01, "{found} {alarms}");
 }
