@@ -263,7 +263,8 @@ fn requests_that_are_never_asked_are_a_regression_everywhere() {
     );
     let path = bench.write("slow.toml", &path);
     let run = |blocks: &str| {
-        bench.run(&["run", &scenario, "--path", &path, blocks]);
+        let output = bench.run(&["run", &scenario, "--path", &path, blocks]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
         let mut runs = bench.runs();
         runs.sort();
         runs.pop().expect("a run").display().to_string()

@@ -56,7 +56,7 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
     }
     let Some(policy) = policy else {
         report::show(context, &measured.run_dir, manifest, trials)?;
-        let clean = !trials.is_empty() && trials.iter().all(runs::is_clean);
+        let clean = !trials.is_empty() && runs::is_all_clean(trials, manifest);
         return Ok(ExitCode::from(if clean { 0 } else { exit::FAILED }));
     };
 

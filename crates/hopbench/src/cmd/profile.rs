@@ -77,7 +77,7 @@ pub(super) fn run(context: &Context, options: &cli::Profile) -> anyhow::Result<E
     let has_seen = profiles.iter().any(|profile| !profile.roles.is_empty());
     Ok(ExitCode::from(match has_seen {
         _ if is_interrupted => EXIT_INTERRUPTED,
-        true if ended.trials.iter().all(runs::is_clean) => 0,
+        true if runs::is_all_clean(&ended.trials, manifest) => 0,
         true => exit::FAILED,
         false => exit::ENVIRONMENT,
     }))

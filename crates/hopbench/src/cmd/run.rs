@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use hopbench_analysis::record::Trial;
+use hopbench_analysis::record::{Knee, Load, Manifest, Trial};
 
 use super::{Context, report};
 use crate::{
@@ -39,9 +39,13 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
         true => EXIT_INTERRUPTED,
         // Nothing is measured only if no path holds any of the rates that it was to be asked at.
         false if ended.trials.is_empty() => exit::FAILED,
-        false if ended.trials.iter().all(is_clean) => 0,
+        false if is_all_clean(&ended.trials, manifest) => 0,
         false => exit::FAILED,
     }))
+}
+
+pub(super) fn is_all_clean(trials: &[Trial], manifest: &Manifest) -> bool {
+    trials.iter().all(|trial| is_clean(trial, &manifest.knees))
 }
 
 /// What somebody chose, or that they have changed their mind.
@@ -72,7 +76,70 @@ pub(super) fn settings<'a>(context: &Context, how: &'a cli::How) -> Settings<'a>
     }
 }
 
-/// Whether every request of the trial was answered rightly.
-pub(super) fn is_clean(trial: &Trial) -> bool {
-    trial.measured().is_some_and(|load| load.failed() == 0)
+/// Whether every request of the trial was answered rightly, and none was left unasked but where the
+/// path was to be asked for as much as it is known to hold, or more.
+fn is_clean(trial: &Trial, knees: &[Knee]) -> bool {
+    let is_answered = |load: &Load| {
+        load.failed() == 0 && (load.dropped_by_path() == 0 || is_overload(trial, knees))
+    };
+    trial.measured().is_some_and(is_answered)
+}
+
+fn is_overload(trial: &Trial, knees: &[Knee]) -> bool {
+    let cell = &trial.planned.cell;
+    let mut of_path = knees.iter().filter(|knee| {
+        let found = (&knee.scenario, &knee.endpoint, &knee.path, knee.concurrency);
+        found == (&cell.scenario, &cell.endpoint, &cell.path, cell.concurrency)
+    });
+    of_path.any(|knee| knee.rate_rps <= cell.rate_rps)
+}
+
+#[cfg(test)]
+mod tests {
+    use hopbench_analysis::record::{Disturbance, OpenLoop, Timing};
+
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_below_the_knee_is_not_clean() {
+        let trial = |dropped: u64| -> Trial {
+            let open_loop = OpenLoop {
+                scheduled: 100,
+                dropped,
+                ..OpenLoop::default()
+            };
+            let load = Load {
+                requests: 100 - dropped,
+                good: 100 - dropped,
+                elapsed_us: 1e6,
+                open_loop: Some(open_loop),
+                ..Load::default()
+            };
+            serde_json::from_value(serde_json::json!({
+                "trial": 1, "block": 1, "twin": 0, "duration_ms": 1000, "warm_up_ms": 0,
+                "scenario": "s", "endpoint": "/", "path": "p", "concurrency": 1,
+                "keep_alive": true, "rate_rps": 100, "started": "", "outcome": "ok",
+                "timing": Timing::default(), "load": load, "processes": [], "cpu_us": {},
+                "counters": {}, "disturbance": Disturbance::default(), "warnings": [],
+            }))
+            .expect("a record")
+        };
+        let knee = |rate_rps| Knee {
+            scenario: "s".to_owned(),
+            endpoint: "/".to_owned(),
+            path: "p".to_owned(),
+            concurrency: 1,
+            p99_ms_max: 10.0,
+            rate_rps,
+            closed_loop_rps: None,
+            generator_bound: false,
+            probes: 1,
+        };
+        assert!(is_clean(&trial(0), &[]));
+        assert!(!is_clean(&trial(1), &[]));
+        assert!(!is_clean(&trial(1), &[knee(Some(101))]));
+        assert!(is_clean(&trial(1), &[knee(Some(100))]));
+        // A path that holds no rate at all is asked for more than it holds by any.
+        assert!(is_clean(&trial(1), &[knee(None)]));
+    }
 }
