@@ -36,6 +36,8 @@ macro_rules! conformance {
     };
 }
 
+mod ends;
+
 conformance! {
     bytes_arrive_unchanged_on_many_connections
     server_may_speak_first

@@ -1,11 +1,12 @@
 //! A host and a plugin in the test's own process.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
+use origin::server::Address;
 use tempfile::TempDir;
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     sync::{oneshot, watch},
     task::JoinHandle,
 };
@@ -42,11 +43,12 @@ struct Command {
 pub(crate) struct Rig {
     kind: Kind,
     connections_max: usize,
+    unix_clients: bool,
     directory: TempDir,
     tcp_port: u16,
     host: Option<Running>,
     plugin: Option<Running>,
-    client_address: std::net::SocketAddr,
+    client_address: SocketAddr,
     host_counters: Arc<Counters>,
     plugin_counters: Arc<Counters>,
 }
@@ -61,6 +63,7 @@ struct Running {
 pub(crate) struct Builder {
     kind: Kind,
     connections_max: usize,
+    unix_clients: bool,
 }
 
 /// Runs a test, and ends it with a message if it hangs. Not an assertion about speed: it is far
@@ -102,6 +105,14 @@ impl Builder {
         }
     }
 
+    /// Clients connect to a Unix socket: [`Rig::connect_unix`].
+    pub(crate) fn unix_clients(self) -> Self {
+        Self {
+            unix_clients: true,
+            ..self
+        }
+    }
+
     pub(crate) async fn relay(self, upstream: &str) -> Rig {
         let target = Target::Upstream(upstream.parse().expect("an address"));
         Rig::start(self, target).await
@@ -113,6 +124,7 @@ impl Rig {
         Builder {
             kind,
             connections_max: 1024,
+            unix_clients: false,
         }
     }
 
@@ -149,6 +161,7 @@ impl Rig {
         let mut rig = Self {
             kind: builder.kind,
             connections_max: builder.connections_max,
+            unix_clients: builder.unix_clients,
             directory: TempDir::new().expect("a directory"),
             tcp_port,
             host: None,
@@ -165,19 +178,22 @@ impl Rig {
     }
 
     pub(crate) async fn start_host(&mut self) {
+        let listen = match self.unix_clients {
+            true => Address::Unix(self.unix_path()),
+            false => "127.0.0.1:0".parse().expect("an address"),
+        };
         let host = Host::bind(HostOptions {
             idle_timeout: None,
             transport: self.transport(),
-            listen: "127.0.0.1:0".parse().expect("an address"),
+            listen,
             admin: Some(AdminAddress::Nowhere),
             connections_max: self.connections_max,
             threads: if self.kind == Kind::Ring { 4 } else { 1 },
         });
         let host = host.await.expect("the addresses are free");
-        let origin::server::Address::Tcp(address) = host.address().expect("bound") else {
-            panic!("not a TCP address");
-        };
-        self.client_address = address;
+        if let Address::Tcp(address) = host.address().expect("bound") {
+            self.client_address = address;
+        }
         self.host_counters = host.counters();
         let (stop, mut stopped) = watch::channel(false);
         let task = tokio::spawn(async move {
@@ -284,6 +300,19 @@ impl Rig {
         Ok(client)
     }
 
+    pub(crate) async fn connect_unix(&self) -> UnixStream {
+        let connected = UnixStream::connect(self.unix_path()).await;
+        connected.expect("the host listens")
+    }
+
+    fn unix_path(&self) -> PathBuf {
+        self.directory.path().join("clients")
+    }
+
+    pub(crate) fn client_address(&self) -> SocketAddr {
+        self.client_address
+    }
+
     pub(crate) fn host_counters(&self) -> Arc<Counters> {
         self.host_counters.clone()
     }
@@ -318,6 +347,10 @@ impl Rig {
 
     pub(crate) async fn wait_for_bytes_to_origin(&self, bytes: u64) {
         until(|| self.plugin_counters.bytes_out.get() >= bytes).await;
+    }
+
+    pub(crate) async fn wait_for_bytes_from_client(&self, bytes: u64) {
+        until(|| self.host_counters.bytes_in.get() >= bytes).await;
     }
 
     /// Until both ends have counted this much in and out: a byte may arrive before it is counted.
