@@ -272,11 +272,11 @@ async fn an_orderly_end_stays_one_after_a_failed_write(kind: Kind) {
     let plugin = rig.plugin_counters();
     let sent = fill(&mut server, || plugin.bytes_in.get()).await;
     drop(server);
-    // The first is answered by a reset, the second can't be written.
-    client.write_all(&[0; 200]).await.expect("written");
-    rig.wait_for_bytes_to_origin(200).await;
-    client.write_all(&[0; 200]).await.expect("written");
-    rig.wait_for_bytes_from_client(400).await;
+    // The first is answered by a reset, the second can't be written. Each fits any frame.
+    client.write_all(&[0; 50]).await.expect("written");
+    rig.wait_for_bytes_to_origin(50).await;
+    client.write_all(&[0; 50]).await.expect("written");
+    rig.wait_for_bytes_from_client(100).await;
     assert_receives(&mut client, &sent).await;
     let ended = client.read(&mut [0; 100]).await;
     assert_eq!(ended.expect("a clean end"), 0);
