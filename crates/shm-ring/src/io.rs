@@ -144,7 +144,7 @@ pub fn write(to: BorrowedFd<'_>, bytes: &[Readable<'_>]) -> io::Result<usize> {
     repeat(|| unsafe { libc::sendmsg(to, &raw const message, FLAGS) })
 }
 
-fn message(pieces: *mut libc::iovec, count: usize) -> libc::msghdr {
+pub(crate) fn message(pieces: *mut libc::iovec, count: usize) -> libc::msghdr {
     // SAFETY: every field is an integer or a pointer, which may be null.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = pieces;
@@ -152,7 +152,7 @@ fn message(pieces: *mut libc::iovec, count: usize) -> libc::msghdr {
     message
 }
 
-fn repeat(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+pub(crate) fn repeat(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         match usize::try_from(call()) {
             Ok(count) => return Ok(count),

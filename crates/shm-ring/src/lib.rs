@@ -25,6 +25,7 @@ mod ready;
 mod ring;
 mod schedule;
 mod segment;
+pub mod socket;
 mod spans;
 mod sync;
 mod words;

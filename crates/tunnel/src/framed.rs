@@ -5,6 +5,7 @@
 //! | `mux` | the rules, without I/O: numbers, credit, half-close, reset |
 //! | `session` | one session with a peer: the writer, the receiver, the table of tunnels |
 //! | `tunnel` | one connection: socket to frames and frames to socket |
+//! | `inbound` | what goes to the local connection |
 //! | `socket` | the local connection's ends |
 //! | `stream` | a tunnel as a byte stream, for an application in this process |
 //! | `outbox` | frames that wait for the writer |
@@ -16,6 +17,7 @@ mod arena;
 mod cork;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
+mod inbound;
 mod mux;
 mod outbox;
 mod rapace;
@@ -39,7 +41,7 @@ pub(crate) use self::{
     mux::Role,
     rapace::{LinkError, SLOTS_MIN},
     session::{Session, Terms},
-    socket::LocalSocket,
+    socket::{LocalSocket, Registered},
     stream::TunnelStream,
     tunnel::{Local, Tunnel},
 };

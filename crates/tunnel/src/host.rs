@@ -17,7 +17,7 @@ use crate::{
     admin::{self, AdminAddress},
     counters::Counters,
     framed::{Local, LocalSocket, Role, Session},
-    local,
+    local::Clients,
     rendezvous::{Bounds, Newcomer, Newcomers, Peer, PeerListener},
     ring::{self, RelayOptions, RelaySocket, Relays},
     transport::{TransportKind, TransportOptions},
@@ -42,8 +42,14 @@ pub struct HostOptions {
 /// A host that holds its addresses.
 #[derive(Debug)]
 pub struct Host {
-    options: HostOptions,
     clients: Listener,
+    sessions: Sessions,
+}
+
+/// Sessions with plugins, one at a time, and the tunnels through them.
+#[derive(Debug)]
+struct Sessions {
+    options: HostOptions,
     peers: PeerListener,
     counters: Arc<Counters>,
     /// The session that new clients get a tunnel of.
@@ -79,14 +85,14 @@ impl Host {
         let admin = options.admin.clone().unwrap_or_else(beside);
         admin::start(&admin, "http-tunnel-host", &options.transport, &counters)?;
         let (current, stopped) = (watch::Sender::new(None), watch::Sender::new(false));
-        Ok(Self {
+        let sessions = Sessions {
             options,
-            clients,
             peers,
             counters,
             current,
             stopped,
-        })
+        };
+        Ok(Self { clients, sessions })
     }
 
     /// Where clients connect.
@@ -98,35 +104,39 @@ impl Host {
     }
 
     pub fn counters(&self) -> Arc<Counters> {
-        self.counters.clone()
+        self.sessions.counters.clone()
     }
 
-    /// Serves until `stop` resolves, then lets open connections finish for the drain time.
+    /// Serves until `stop` resolves, then refuses new clients and lets open connections finish for
+    /// the drain time.
     ///
     /// # Errors
     /// If no plugin comes within the peer timeout.
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let Self { clients, sessions } = self;
+        let clients = Clients::of(clients)?;
         let tunnels = TaskTracker::new();
-        let mut attached = self.current.subscribe();
-        let attaching = self.attach_plugins();
+        let mut attached = sessions.current.subscribe();
+        let attaching = sessions.attach_plugins();
         tokio::pin!(attaching);
         tokio::select! {
             () = stop => {}
             result = &mut attaching => return result,
+            // Takes the listener with it when it is dropped.
             () = async {
                 // Until the first plugin has come, clients wait in the listen backlog. It may have
-                // gone by now. Fails only without a sender, which is `self`.
+                // gone by now. Fails only without a sender, which is there.
                 let _ = attached.changed().await;
-                self.accept_clients(&tunnels).await;
+                sessions.accept_clients(clients, &tunnels).await;
             } => {}
         }
         tunnels.close();
         // Attaching goes on while connections finish: it drives the session.
         tokio::select! {
-            _ = timeout(self.options.transport.drain(), tunnels.wait()) => {}
+            _ = timeout(sessions.options.transport.drain(), tunnels.wait()) => {}
             result = &mut attaching => return result,
         }
-        self.stopped.send_replace(true);
+        sessions.stopped.send_replace(true);
         // The session sends what is left and tells its tunnels, whose tasks close their sockets.
         let end = async {
             attaching.await?;
@@ -135,7 +145,9 @@ impl Host {
         };
         timeout(STOP_TIMEOUT, end).await.unwrap_or(Ok(()))
     }
+}
 
+impl Sessions {
     /// Attaches one plugin after the other. Only the first is waited for with a limit: after that
     /// this is a server whose back end is away. Ends without an error once `stopped`.
     async fn attach_plugins(&self) -> anyhow::Result<()> {
@@ -269,11 +281,11 @@ impl Host {
         }
     }
 
-    async fn accept_clients(&self, tunnels: &TaskTracker) {
+    async fn accept_clients(&self, clients: Clients, tunnels: &TaskTracker) {
         let connections = Arc::new(Semaphore::new(self.bounds().tunnels_max));
         loop {
             let permit = self.permit(&connections).await;
-            let socket = match local::accept(&self.clients).await {
+            let socket = match clients.accept().await {
                 Ok(socket) => socket,
                 Err(error) => {
                     tracing::warn!("could not accept a client: {error}");
@@ -305,6 +317,13 @@ impl Host {
                     self.counters.clients_refused.add(1);
                     return;
                 };
+                let socket = match socket.register() {
+                    Ok(socket) => socket,
+                    Err(error) => {
+                        tracing::warn!("could not carry a client: {error}");
+                        return tunnel.abort();
+                    }
+                };
                 let idle_timeout = self.options.idle_timeout;
                 tunnels.spawn(async move {
                     let client = Local::Client { idle_timeout };
@@ -312,12 +331,10 @@ impl Host {
                     drop(permit);
                 });
             }
-            Attached::Ring(relays) => match RelaySocket::try_from(socket) {
-                Ok(socket) => {
-                    relays.give(socket, Box::new((permit, tunnels.token())));
-                }
-                Err(error) => tracing::warn!("could not carry a client: {error}"),
-            },
+            Attached::Ring(relays) => {
+                let guard = Box::new((permit, tunnels.token()));
+                relays.give(RelaySocket::from(socket), guard);
+            }
         }
     }
 

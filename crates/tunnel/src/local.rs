@@ -1,28 +1,73 @@
 //! Connections at the near end: clients that are accepted, upstreams that are connected to.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    time::Duration,
+};
 
 use origin::{
     process,
-    server::{Address, Listener},
+    server::{Address, Listener, SocketFile},
+};
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, socket_with, sockopt,
+    },
 };
 use tokio::{
-    io::AsyncReadExt,
-    net::{TcpStream, UnixStream},
+    io::{AsyncReadExt, Interest, unix::AsyncFd},
+    net::UnixStream,
     time::timeout,
 };
 
-use crate::framed::LocalSocket;
+use crate::framed::{LocalSocket, Registered};
 
-/// Accepts one client.
-pub(crate) async fn accept(listener: &Listener) -> io::Result<LocalSocket> {
-    match listener {
-        Listener::Tcp(listener) => {
-            let (socket, _) = listener.accept().await?;
-            socket.set_nodelay(true)?;
-            Ok(LocalSocket::Tcp(socket))
-        }
-        Listener::Unix(listener, _) => Ok(LocalSocket::Unix(listener.accept().await?.0)),
+/// Sockets here are registered by whoever relays them, and for more than the runtime's own are.
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
+/// Makes the runtime say when a socket is ready for what interests.
+#[expect(
+    deprecated,
+    reason = "unsound for types that lie about their descriptor; these own theirs"
+)]
+pub(crate) fn register<T: AsRawFd>(socket: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(socket, interest)
+}
+
+/// Where clients connect. Clients that were not accepted are reset when this is dropped, and new
+/// ones are refused.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    listener: AsyncFd<OwnedFd>,
+    /// That of a Unix socket, which is removed with this.
+    file: Option<SocketFile>,
+}
+
+impl Clients {
+    pub(crate) fn of(listener: Listener) -> io::Result<Self> {
+        let (listener, file) = match listener {
+            Listener::Tcp(listener) => (listener.into_std()?.into(), None),
+            Listener::Unix(listener, file) => (listener.into_std()?.into(), Some(file)),
+        };
+        Ok(Self {
+            listener: register(listener, Interest::READABLE)?,
+            file,
+        })
+    }
+
+    /// Accepts one client.
+    pub(crate) async fn accept(&self) -> io::Result<LocalSocket> {
+        let accept = |listener: &OwnedFd| Ok(accept_with(listener, FLAGS)?);
+        let socket = self.listener.async_io(Interest::READABLE, accept).await?;
+        Ok(match self.file {
+            None => {
+                sockopt::set_tcp_nodelay(&socket, true)?;
+                LocalSocket::Tcp(socket.into())
+            }
+            Some(_) => LocalSocket::Unix(socket.into()),
+        })
     }
 }
 
@@ -60,26 +105,39 @@ impl Idleness {
 pub(crate) const CONNECT_RETRY: Duration = Duration::from_millis(5);
 
 /// Connects to an upstream.
-pub(crate) async fn connect(address: &Address, at_most: Duration) -> io::Result<LocalSocket> {
-    timeout(at_most, async {
+pub(crate) async fn connect(address: &Address, at_most: Duration) -> io::Result<Registered> {
+    let connecting = async {
         match address {
             Address::Tcp(address) => {
-                let socket = TcpStream::connect(address).await?;
-                socket.set_nodelay(true)?;
-                Ok(LocalSocket::Tcp(socket))
-            }
-            Address::Unix(path) => loop {
-                match UnixStream::connect(path).await {
-                    // Its backlog is full. Nothing tells when it isn't.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        tokio::time::sleep(CONNECT_RETRY).await;
-                    }
-                    connected => break Ok(LocalSocket::Unix(connected?)),
+                let family = match address.is_ipv4() {
+                    true => AddressFamily::INET,
+                    false => AddressFamily::INET6,
+                };
+                let socket = socket_with(family, SocketType::STREAM, FLAGS, None)?;
+                match rustix::net::connect(&socket, address) {
+                    Ok(()) | Err(Errno::INPROGRESS) => {}
+                    Err(error) => return Err(error.into()),
                 }
-            },
+                let socket = LocalSocket::Tcp(socket.into()).register()?;
+                socket.connected().await?;
+                sockopt::set_tcp_nodelay(&socket, true)?;
+                Ok(socket)
+            }
+            Address::Unix(path) => {
+                let address = SocketAddrUnix::new(path)?;
+                let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
+                // Its backlog is full. Nothing tells when it isn't.
+                while let Err(error) = rustix::net::connect(&socket, &address) {
+                    if error != Errno::AGAIN {
+                        return Err(error.into());
+                    }
+                    tokio::time::sleep(CONNECT_RETRY).await;
+                }
+                LocalSocket::Unix(socket.into()).register()
+            }
         }
-    })
-    .await?
+    };
+    timeout(at_most, connecting).await?
 }
 
 /// Says why a client's connection goes nowhere.

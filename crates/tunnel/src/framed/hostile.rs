@@ -11,7 +11,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{FramedPeer, LinkError, Local, LocalSocket, Role, Session, Terms, mux::Kind};
+use super::{
+    FramedPeer, LinkError, Local, LocalSocket, Registered, Role, Session, Terms, mux::Kind,
+};
 use crate::{
     counters::Counters,
     hostile::{RUNTIME, WATCHDOG},
@@ -45,6 +47,11 @@ fn terms(role: Role) -> Terms {
     }
 }
 
+fn local(socket: UnixStream) -> Registered {
+    let socket = socket.into_std().expect("a socket");
+    LocalSocket::Unix(socket).register().expect("a runtime")
+}
+
 async fn attack(moves: Vec<u8>) -> bool {
     let Some((how, moves)) = moves.split_first() else {
         return false;
@@ -64,7 +71,7 @@ async fn attack(moves: Vec<u8>) -> bool {
             let (near, far) = UnixStream::pair().expect("sockets");
             let tunnel = session.open().expect("not over");
             let client = Local::Client { idle_timeout: None };
-            tunnels.spawn(tunnel.relay(LocalSocket::Unix(near), client));
+            tunnels.spawn(tunnel.relay(local(near), client));
             clients.spawn(be_client(far));
         }
     }
@@ -79,7 +86,7 @@ async fn attack(moves: Vec<u8>) -> bool {
                     ended = &mut running => break ended,
                     Some(tunnel) = opened.recv() => {
                         let (near, far) = UnixStream::pair().expect("sockets");
-                        tunnels.spawn(tunnel.relay(LocalSocket::Unix(near), Local::Upstream));
+                        tunnels.spawn(tunnel.relay(local(near), Local::Upstream));
                         clients.spawn(be_server(far));
                     }
                 }

@@ -158,7 +158,7 @@ pub(crate) enum Sendable {
     Blocked,
     /// Nothing ever: the tunnel was reset.
     Never,
-    /// Nothing ever: the peer has said all it had to say, and is gone.
+    /// Nothing ever: the peer has said all it had to say, which is still delivered.
     Over,
 }
 
@@ -181,6 +181,8 @@ pub(crate) struct Flow {
     sending: Direction,
     receiving: Direction,
     reset: bool,
+    /// The peer has reset the tunnel, and what it had sent before is still delivered.
+    delivering: bool,
     /// The session ended after everything had been received.
     over: bool,
 }
@@ -197,14 +199,15 @@ impl Flow {
             sending: Direction::Open,
             receiving: Direction::Open,
             reset: false,
+            delivering: false,
             over: false,
         }
     }
 
     pub(crate) fn sendable(&self) -> Sendable {
         match self.credit {
-            _ if self.reset => Sendable::Never,
-            _ if self.over => Sendable::Over,
+            _ if self.reset && !self.delivering => Sendable::Never,
+            _ if self.over || self.delivering => Sendable::Over,
             0 => Sendable::Blocked,
             credit => Sendable::Bytes(credit),
         }
@@ -230,6 +233,7 @@ impl Flow {
     pub(crate) fn send_reset(&mut self) -> bool {
         let finished = self.is_finished();
         self.reset = true;
+        self.delivering = false;
         !finished
     }
 
@@ -285,9 +289,12 @@ impl Flow {
         }
     }
 
-    /// The peer gave the tunnel up; whether that is news.
-    pub(crate) fn receive_reset(&mut self) -> bool {
-        !std::mem::replace(&mut self.reset, true)
+    /// The peer gave the tunnel up; whether that is news. If `deliver`, what it had sent before is
+    /// still delivered.
+    pub(crate) fn receive_reset(&mut self, deliver: bool) -> bool {
+        let news = !std::mem::replace(&mut self.reset, true);
+        self.delivering |= news && deliver;
+        news
     }
 
     /// The session has ended. Whether everything had been received: then what is left to deliver
@@ -299,6 +306,11 @@ impl Flow {
 
     pub(crate) fn is_reset(&self) -> bool {
         self.reset
+    }
+
+    /// Whether the tunnel was reset, and what had come before is still delivered.
+    pub(crate) fn is_delivering(&self) -> bool {
+        self.delivering
     }
 
     /// Whether nothing can happen on this tunnel any more.

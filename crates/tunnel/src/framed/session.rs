@@ -152,6 +152,10 @@ impl Session {
         &self.counters
     }
 
+    pub(super) fn role(&self) -> Role {
+        self.terms.role
+    }
+
     pub(super) fn frame_bytes(&self) -> usize {
         self.terms.frame_bytes
     }

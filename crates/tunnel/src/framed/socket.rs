@@ -1,18 +1,23 @@
 //! The local connection behind a tunnel: its write side, its read side, and how it ends.
 
 use std::{
-    io::{self, IoSlice},
-    pin::Pin,
+    io::{self, IoSlice, Write as _},
+    net,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+        unix,
+    },
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::{BytesMut, buf::Limit};
 use rustix::net::{Shutdown, sockopt};
-use tokio::{
-    io::{AsyncRead, Interest, ReadBuf},
-    net::{TcpStream, UnixStream, tcp, unix},
-};
+use shm_ring::socket::{Received, bytes_under_way, receive, receive_alone};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::local::register;
 
 /// The local connection's write side. A copy is of the same.
 #[derive(Clone, Debug)]
@@ -20,23 +25,30 @@ pub(super) enum Sink {
     Closed,
     /// Not connected yet, or an application in this process: everything goes to the backlog.
     Backlog,
-    Tcp(Arc<tcp::OwnedWriteHalf>),
-    Unix(Arc<unix::OwnedWriteHalf>),
+    Socket(Arc<Registered>),
+    /// The upstream takes no more, for this reason; what it has sent is still wanted. What comes
+    /// for it is thrown away.
+    Failed(io::ErrorKind),
 }
 
 /// The local connection's read side.
 #[derive(Debug)]
-pub(super) enum Source {
-    Tcp(tcp::OwnedReadHalf),
-    Unix(unix::OwnedReadHalf),
+pub(super) struct Source {
+    socket: Arc<Registered>,
+    /// An urgent byte is among what is to be read.
+    has_mark: bool,
 }
 
-/// A connected local socket.
+/// A connected local socket, which doesn't block.
 #[derive(Debug)]
 pub(crate) enum LocalSocket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(net::TcpStream),
+    Unix(unix::net::UnixStream),
 }
+
+/// A local socket of which the runtime knows what it is ready for.
+#[derive(Debug)]
+pub(crate) struct Registered(AsyncFd<LocalSocket>);
 
 /// Slices per `writev`. The kernel takes up to 1,024; a socket's buffer is full long before.
 const SLICES_MAX: usize = 32;
@@ -47,6 +59,12 @@ impl Sink {
         &self,
         payloads: impl Iterator<Item = &'a [u8]>,
     ) -> io::Result<usize> {
+        let socket = match self {
+            Self::Socket(socket) => socket,
+            Self::Backlog => return Ok(0),
+            Self::Closed => return Err(io::ErrorKind::BrokenPipe.into()),
+            Self::Failed(kind) => return Err((*kind).into()),
+        };
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut used = 0;
         for (slice, payload) in slices.iter_mut().zip(payloads) {
@@ -54,12 +72,8 @@ impl Sink {
             used += 1;
         }
         loop {
-            let result = match self {
-                Self::Tcp(half) => half.try_write_vectored(&slices[..used]),
-                Self::Unix(half) => half.try_write_vectored(&slices[..used]),
-                Self::Backlog => return Ok(0),
-                Self::Closed => return Err(io::ErrorKind::BrokenPipe.into()),
-            };
+            let write = |socket: &LocalSocket| socket.write(&slices[..used]);
+            let result = socket.0.try_io(Interest::WRITABLE, write);
             match result.as_ref().map_err(io::Error::kind) {
                 Err(io::ErrorKind::Interrupted) => {}
                 Err(io::ErrorKind::WouldBlock) => return Ok(0),
@@ -70,11 +84,10 @@ impl Sink {
 
     /// Until the connection fails, as by a reset, whatever there is to be read.
     pub(super) async fn failure(&self) -> io::Error {
-        let ready = match self {
-            Self::Tcp(half) => half.ready(Interest::ERROR).await,
-            Self::Unix(half) => half.ready(Interest::ERROR).await,
-            Self::Backlog | Self::Closed => std::future::pending().await,
+        let Self::Socket(socket) = self else {
+            return std::future::pending().await;
         };
+        let ready = socket.0.ready(Interest::ERROR).await;
         ready
             .err()
             .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
@@ -82,88 +95,155 @@ impl Sink {
 
     pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(half) => (**half).as_ref().poll_write_ready(cx),
-            Self::Unix(half) => (**half).as_ref().poll_write_ready(cx),
+            Self::Socket(socket) => socket.0.poll_write_ready(cx).map_ok(drop),
             Self::Backlog => Poll::Pending,
             Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Self::Failed(kind) => Poll::Ready(Err((*kind).into())),
         }
     }
 
     /// Half-closes: no more will be written. If the connection is gone already, so be it.
     pub(super) fn shut_down(&self) {
-        let result = match self {
-            Self::Tcp(half) => rustix::net::shutdown((**half).as_ref(), Shutdown::Write),
-            Self::Unix(half) => rustix::net::shutdown((**half).as_ref(), Shutdown::Write),
-            Self::Backlog | Self::Closed => Ok(()),
-        };
-        if let Err(error) = result {
+        if let Self::Socket(socket) = self
+            && let Err(error) = rustix::net::shutdown(socket, Shutdown::Write)
+        {
             tracing::debug!(%error, "could not half-close");
         }
     }
 
+    /// Until all that was written has arrived: a reset takes back what has not.
+    pub(super) async fn until_arrived(&self) {
+        let Self::Socket(socket) = self else {
+            return;
+        };
+        // What a Unix socket has been given is the reader's, whatever happens to the writer.
+        if let LocalSocket::Unix(_) = socket.0.get_ref() {
+            return;
+        }
+        while bytes_under_way(socket.as_fd()).is_ok_and(|bytes| bytes > 0) {
+            tokio::time::sleep(ARRIVAL_LOOK).await;
+        }
+    }
+
     /// Makes the close that follows a reset instead of an orderly end, as the connection at the
-    /// other end of the tunnel got one: a cut-off answer must not look complete. There must be no
-    /// copy any more.
+    /// other end of the tunnel got one: a cut-off answer must not look complete.
     pub(super) fn reset_on_close(self) {
-        match self {
-            Self::Tcp(half) => {
-                let stream: &TcpStream = (*half).as_ref();
-                let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
-                // Dropping it would half-close first.
-                if let Some(half) = Arc::into_inner(half) {
-                    half.forget();
-                }
-            }
-            Self::Unix(half) => {
-                if let Some(half) = Arc::into_inner(half) {
-                    half.forget();
-                }
-            }
-            Self::Backlog | Self::Closed => {}
+        if let Self::Socket(socket) = self
+            && let LocalSocket::Tcp(stream) = socket.0.get_ref()
+        {
+            let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
     }
 }
+
+/// Between two looks whether what was written has arrived: nothing tells.
+const ARRIVAL_LOOK: Duration = Duration::from_millis(5);
 
 impl Source {
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(half) => half.as_ref().poll_read_ready(cx),
-            Self::Unix(half) => half.as_ref().poll_read_ready(cx),
+        self.socket.0.poll_read_ready(cx).map_ok(drop)
+    }
+
+    /// Reads as much as there is room for; `None` if there is nothing. Then, or if it has found all
+    /// there is, the next [`Self::poll_read_ready`] waits for more.
+    ///
+    /// A read that doesn't fill the room has found all, which saves the one that finds nothing.
+    /// Unless something has ended it early: an urgent byte, which makes the socket ready for
+    /// [`Interest::PRIORITY`], or descriptors beside the bytes.
+    pub(super) fn try_read(
+        &mut self,
+        room: &mut Limit<&mut BytesMut>,
+    ) -> io::Result<Option<usize>> {
+        self.has_mark |= self.take_mark();
+        let limit = room.limit();
+        let mut read = None;
+        let result = self.socket.0.try_io(Interest::READABLE, |socket| {
+            let received = socket.receive(room.get_mut(), limit)?;
+            read = Some(received.bytes);
+            let is_short = 0 < received.bytes && received.bytes < limit;
+            let is_cut = received.is_cut || is_short && std::mem::take(&mut self.has_mark);
+            match is_short && !is_cut {
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => Ok(()),
+            }
+        });
+        match result {
+            Err(error) if read.is_none() && error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(read),
         }
     }
-}
 
-impl AsyncRead for Source {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        target: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        loop {
-            let read = match this {
-                Self::Tcp(half) => Pin::new(half).poll_read(cx, target),
-                Self::Unix(half) => Pin::new(half).poll_read(cx, target),
-            };
-            match read {
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => return read,
-            }
-        }
+    /// Whether there has been an urgent byte since the last call. Or the stream has ended.
+    fn take_mark(&self) -> bool {
+        let mut is_marked = false;
+        // What would block is found anew once there is another.
+        let _ = self.socket.0.try_io(Interest::PRIORITY, |_| {
+            is_marked = true;
+            io::Result::<()>::Err(io::ErrorKind::WouldBlock.into())
+        });
+        is_marked
     }
 }
 
 impl LocalSocket {
-    pub(super) fn split(self) -> (Source, Sink) {
+    /// Makes the runtime say what the socket is ready for.
+    pub(crate) fn register(self) -> io::Result<Registered> {
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        register(self, interest).map(Registered)
+    }
+
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => {
-                let (read, write) = stream.into_split();
-                (Source::Tcp(read), Sink::Tcp(Arc::new(write)))
-            }
-            Self::Unix(stream) => {
-                let (read, write) = stream.into_split();
-                (Source::Unix(read), Sink::Unix(Arc::new(write)))
-            }
+            Self::Tcp(stream) => (&mut &*stream).write_vectored(slices),
+            Self::Unix(stream) => (&mut &*stream).write_vectored(slices),
         }
+    }
+
+    fn receive(&self, target: &mut BytesMut, limit: usize) -> io::Result<Received> {
+        match self {
+            Self::Tcp(stream) => receive(stream.as_fd(), target, limit),
+            Self::Unix(stream) => receive_alone(stream.as_fd(), target, limit),
+        }
+    }
+}
+
+impl Registered {
+    pub(super) fn split(self) -> (Source, Sink) {
+        let socket = Arc::new(self);
+        let source = Source {
+            socket: socket.clone(),
+            has_mark: false,
+        };
+        (source, Sink::Socket(socket))
+    }
+
+    /// Until a connection that was begun is there, or has failed.
+    pub(crate) async fn connected(&self) -> io::Result<()> {
+        drop(self.0.writable().await?);
+        match sockopt::socket_error(self)? {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for LocalSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for LocalSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Registered {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
     }
 }

@@ -11,10 +11,9 @@
 //! socket doesn't take goes to the backlog, which the tunnel's own task writes out when it can.
 
 use std::{
-    collections::VecDeque,
     fmt,
     io::{self, IoSlice},
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -24,18 +23,19 @@ use std::{
 };
 
 use atomic_waker::AtomicWaker;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::ReadBuf;
 
 use super::{
     arena,
-    mux::{Flow, Kind, Sendable, Violation},
+    inbound::Inbound,
+    mux::{Flow, Kind, Role, Sendable, Violation},
     outbox::{Turn, Waiting},
     rapace::{Incoming, Outgoing},
     session::Session,
-    socket::{LocalSocket, Sink, Source},
+    socket::{Registered, Sink, Source},
 };
-use crate::{copy, counters::Counters, local::Idleness};
+use crate::{copy, local::Idleness};
 
 pub(crate) struct Tunnel {
     number: u32,
@@ -53,38 +53,24 @@ pub(crate) struct Tunnel {
 /// What is at the local connection's other end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Local {
-    /// Nobody wants what it had sent before its reset.
+    /// Nobody wants what it had sent before its reset, and it is reset when the tunnel is.
     Client {
         /// It is reset when nothing has moved for so long.
         idle_timeout: Option<Duration>,
     },
-    /// What it had sent is still delivered.
+    /// What it had sent is still delivered, whatever happens to it.
     Upstream,
-}
-
-/// What goes to the local connection.
-#[derive(Debug)]
-struct Inbound {
-    sink: Sink,
-    backlog: VecDeque<Bytes>,
-    /// No more will arrive; the local connection is to be told once the backlog is empty.
-    ended: bool,
 }
 
 impl Tunnel {
     pub(super) fn new(number: u32, session: Arc<Session>, flow: Flow) -> Self {
         session.counters().tunnels_opened.add(1);
         session.counters().tunnels_open.add(1);
-        let inbound = Inbound {
-            sink: Sink::Backlog,
-            backlog: VecDeque::new(),
-            ended: false,
-        };
         Self {
             number,
             session,
             flow: Mutex::new(flow),
-            inbound: Mutex::new(inbound),
+            inbound: Mutex::new(Inbound::new()),
             outbound: Turn::default(),
             inbound_waker: AtomicWaker::new(),
             moved_bytes: AtomicU64::new(0),
@@ -93,7 +79,7 @@ impl Tunnel {
 
     /// Joins the tunnel to `socket` until both directions have ended or one has failed, or nothing
     /// has moved for too long.
-    pub(crate) async fn relay(self: Arc<Self>, socket: LocalSocket, local: Local) {
+    pub(crate) async fn relay(self: Arc<Self>, socket: Registered, local: Local) {
         let (mut source, sink) = socket.split();
         self.inbound().sink = sink.clone();
         let ended = {
@@ -109,10 +95,14 @@ impl Tunnel {
                 Local::Client { idle_timeout } => (true, idle_timeout),
                 Local::Upstream => (false, None),
             };
+            let both = async {
+                futures_util::future::try_join(outbound, inbound).await?;
+                self.last_words(&sink).await
+            };
             tokio::select! {
                 // The first says whether the second is to be asked.
                 biased;
-                ended = futures_util::future::try_join(outbound, inbound) => ended.map(drop),
+                ended = both => ended,
                 error = failed_unheard, if is_client => Err(error),
                 () = self.until_idle(idle_timeout) => Err(io::ErrorKind::TimedOut.into()),
             }
@@ -122,6 +112,18 @@ impl Tunnel {
             tracing::debug!(tunnel = self.number, %error, "tunnel failed");
             self.abort();
             sink.reset_on_close();
+        }
+    }
+
+    /// What is left to do once both directions are over; an error if the end is no orderly one.
+    async fn last_words(&self, sink: &Sink) -> io::Result<()> {
+        if self.flow().is_delivering() {
+            sink.until_arrived().await;
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        match self.inbound().sink {
+            Sink::Failed(kind) => Err(kind.into()),
+            _ => Ok(()),
         }
     }
 
@@ -228,18 +230,25 @@ impl Tunnel {
     pub(super) fn on_session_end(&self) {
         if self.flow().receive_session_end() {
             self.outbound.wake();
-        } else {
-            self.on_reset();
+        } else if self.flow().receive_reset(false) {
+            self.session.counters().tunnels_failed.add(1);
+            self.release();
         }
     }
 
-    /// The peer has given the tunnel up.
+    /// The peer has given the tunnel up. What an upstream had said before is still delivered: a
+    /// server that closes with something unread may have answered. What a client had said is not,
+    /// for an upstream that doesn't read would hold on to it.
     pub(super) fn on_reset(&self) {
-        if !self.flow().receive_reset() {
+        let deliver = self.session.role() == Role::Opener;
+        if !self.flow().receive_reset(deliver) {
             return;
         }
         self.session.counters().tunnels_failed.add(1);
-        self.release();
+        match deliver {
+            true => self.leave_session(),
+            false => self.release(),
+        }
     }
 
     /// Delivers payload. Writes what the socket takes, and keeps the rest.
@@ -260,23 +269,19 @@ impl Tunnel {
         };
         match written {
             Ok(written) if written == length => frames.clear(),
-            Ok(written) => {
-                let mut skip = written;
-                for frame in frames.drain(..) {
-                    let taken = skip.min(frame.payload().len());
-                    skip -= taken;
-                    if taken < frame.payload().len() {
-                        let mut rest = frame.into_heap(self.session.counters());
-                        rest.advance(taken);
-                        inbound.keep(rest, self.session.counters());
-                    }
-                }
-            }
+            Ok(written) => inbound.keep_rest(frames, written, self.session.counters()),
             Err(error) => {
                 frames.clear();
-                drop(inbound);
                 tracing::debug!(tunnel = self.number, %error, "local connection failed");
-                self.abort();
+                if self.has_upstream(&inbound) {
+                    let left = inbound.fail(error.kind());
+                    drop(inbound);
+                    self.discarded(left + length);
+                    self.inbound_waker.wake();
+                } else {
+                    drop(inbound);
+                    self.abort();
+                }
                 return Ok(());
             }
         }
@@ -302,7 +307,13 @@ impl Tunnel {
             flow.receive_end()?;
             flow.is_finished()
         };
-        self.inbound().ended = true;
+        {
+            let mut inbound = self.inbound();
+            inbound.ended = true;
+            // Here and now, as with data: a client that asks again before it knows of the end asks
+            // in vain.
+            inbound.tell_end();
+        }
         self.inbound_waker.wake();
         if finished {
             self.session.forget(self.number);
@@ -321,6 +332,12 @@ impl Tunnel {
             let read = |cx: &mut Context<'_>| self.poll_read(cx, source, is_deaf);
             let payload = std::future::poll_fn(read).await?;
             if payload.is_empty() {
+                // The failed write was told of the reset, and the read was not.
+                if let Sink::Failed(kind) = self.inbound().sink
+                    && kind != io::ErrorKind::BrokenPipe
+                {
+                    return Err(kind.into());
+                }
                 self.send_end();
                 is_deaf.store(true, Relaxed);
                 return Ok(());
@@ -336,28 +353,33 @@ impl Tunnel {
         source: &mut Source,
         is_deaf: &AtomicBool,
     ) -> Poll<io::Result<Bytes>> {
-        // First, so that a reset is noticed while there is nothing to read.
-        self.outbound.register(cx.waker());
-        match self.flow().sendable() {
-            Sendable::Never => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            // As if the local connection had ended: nobody is there to be told more.
-            Sendable::Over => return Poll::Ready(Ok(Bytes::new())),
-            Sendable::Blocked | Sendable::Bytes(_) => {}
+        loop {
+            // First, so that a reset is noticed while there is nothing to read.
+            self.outbound.register(cx.waker());
+            match self.flow().sendable() {
+                Sendable::Never => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                // As if the local connection had ended: nobody is there to be told more.
+                Sendable::Over => return Poll::Ready(Ok(Bytes::new())),
+                Sendable::Blocked | Sendable::Bytes(_) => {}
+            }
+            // Before asking for room, which is for those who would use it.
+            ready!(source.poll_read_ready(cx))?;
+            let sendable = self.poll_sendable(cx);
+            is_deaf.store(sendable.is_pending(), Relaxed);
+            let allowance = match ready!(sendable) {
+                // Found at the head of the loop, had it come earlier.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => continue,
+                allowance => allowance?,
+            };
+            let read = arena::with(|arena| {
+                let mut room = arena.room(allowance.min(READ_BYTES_MAX));
+                let read = source.try_read(&mut room)?;
+                io::Result::Ok(read.map(|_| arena.split()))
+            })?;
+            if let Some(payload) = read {
+                return Poll::Ready(Ok(payload));
+            }
         }
-        // Before asking for room, which is for those who would use it.
-        ready!(source.poll_read_ready(cx))?;
-        let sendable = self.poll_sendable(cx)?;
-        is_deaf.store(sendable.is_pending(), Relaxed);
-        let allowance = ready!(sendable);
-        arena::with(|arena| {
-            let mut room = arena.room(allowance.min(READ_BYTES_MAX));
-            ready!(tokio_util::io::poll_read_buf(
-                Pin::new(source),
-                cx,
-                &mut room
-            ))?;
-            Poll::Ready(Ok(arena.split()))
-        })
     }
 
     /// How many bytes may be sent now, at least one.
@@ -376,24 +398,47 @@ impl Tunnel {
     fn poll_inbound(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inbound_waker.register(cx.waker());
         loop {
-            if self.flow().is_reset() {
+            let (is_reset, is_delivering) = {
+                let flow = self.flow();
+                (flow.is_reset(), flow.is_delivering())
+            };
+            if is_reset && !is_delivering {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             let mut inbound = self.inbound();
-            if inbound.backlog.is_empty() {
-                if !inbound.ended {
-                    return Poll::Pending;
-                }
-                inbound.sink.shut_down();
+            if let Sink::Failed(_) = inbound.sink {
                 return Poll::Ready(Ok(()));
+            }
+            if inbound.backlog.is_empty() {
+                inbound.tell_end();
+                return match inbound.ended || is_delivering {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Pending,
+                };
             }
             ready!(inbound.sink.poll_write_ready(cx))?;
             let Inbound { sink, backlog, .. } = &mut *inbound;
-            let written = sink.try_write(backlog.iter().map(Bytes::as_ref))?;
-            inbound.consume(written);
-            drop(inbound);
-            self.taken(written);
+            match sink.try_write(backlog.iter().map(Bytes::as_ref)) {
+                Ok(written) => {
+                    inbound.consume(written);
+                    drop(inbound);
+                    self.taken(written);
+                }
+                Err(error) if self.has_upstream(&inbound) => {
+                    let left = inbound.fail(error.kind());
+                    drop(inbound);
+                    self.discarded(left);
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
+    }
+
+    /// Whether what goes to the local connection goes to an upstream, which is read to its end also
+    /// after writing to it has failed: it may have answered before.
+    fn has_upstream(&self, inbound: &Inbound) -> bool {
+        let is_joined = matches!(inbound.sink, Sink::Socket(_) | Sink::Failed(_));
+        self.session.role() == Role::Acceptor && is_joined
     }
 
     /// Sends payload that is covered by credit, in as many frames as it takes.
@@ -436,6 +481,11 @@ impl Tunnel {
         }
         self.moved_bytes.fetch_add(bytes as u64, Relaxed);
         self.session.counters().bytes_out.add(bytes);
+        self.discarded(bytes);
+    }
+
+    /// Gives the peer credit for bytes that wait no more.
+    fn discarded(&self, bytes: usize) {
         let credit = self
             .flow()
             .take(u32::try_from(bytes).expect("bounded by the window"));
@@ -447,6 +497,11 @@ impl Tunnel {
     /// Drops what waits, and lets everybody who waits find out.
     fn release(&self) {
         self.inbound().backlog.clear();
+        self.leave_session();
+    }
+
+    /// Lets everybody who waits find out that nothing more will come.
+    fn leave_session(&self) {
         self.session.forget(self.number);
         self.outbound.wake();
         self.inbound_waker.wake();
@@ -489,76 +544,10 @@ impl Drop for Tunnel {
     }
 }
 
-/// A piece that is shorter is put behind the one before, if that isn't long yet: each piece takes
-/// memory of its own, and a window of single bytes would be many of them.
-const SHORT_BYTES: usize = 512;
-const JOINED_BYTES_MAX: usize = 8192;
-
-impl Inbound {
-    fn keep(&mut self, piece: Bytes, counters: &Counters) {
-        let is_short = piece.len() < SHORT_BYTES;
-        match self.backlog.pop_back() {
-            Some(last) if is_short && last.len() + piece.len() <= JOINED_BYTES_MAX => {
-                let mut last = last.try_into_mut().unwrap_or_else(BytesMut::from);
-                last.reserve(piece.len());
-                copy::append(counters, &mut last, &piece);
-                self.backlog.push_back(last.freeze());
-            }
-            last => self.backlog.extend(last.into_iter().chain([piece])),
-        }
-    }
-
-    fn consume(&mut self, mut bytes: usize) {
-        while bytes > 0 {
-            let first = self
-                .backlog
-                .front_mut()
-                .expect("no more is consumed than there is");
-            let taken = bytes.min(first.len());
-            first.advance(taken);
-            bytes -= taken;
-            if first.is_empty() {
-                self.backlog.pop_front();
-            }
-        }
-    }
-}
-
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tunnel")
             .field("number", &self.number)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn many_short_pieces_are_kept_in_few() {
-        let counters = Counters::default();
-        let mut inbound = Inbound {
-            sink: Sink::Backlog,
-            backlog: VecDeque::new(),
-            ended: false,
-        };
-        let sent: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
-        let (bytes, blocks) = sent.split_at(50_000);
-        for byte in bytes {
-            inbound.keep(Bytes::copy_from_slice(&[*byte]), &counters);
-            // Now and then something is taken.
-            if *byte == 3 {
-                inbound.consume(1);
-            }
-        }
-        let taken = bytes.iter().filter(|byte| **byte == 3).count();
-        assert!(inbound.backlog.len() <= 50_000 / (JOINED_BYTES_MAX / 2) + 1);
-        for block in blocks.chunks(SHORT_BYTES) {
-            inbound.keep(Bytes::copy_from_slice(block), &counters);
-        }
-        let kept: Vec<u8> = inbound.backlog.iter().flatten().copied().collect();
-        assert_eq!(kept, sent[taken..]);
     }
 }

@@ -220,7 +220,7 @@ impl Attacked {
     /// A client's socket.
     pub(super) fn connect(&self) -> UnixStream {
         let (near, far) = UnixStream::pair().expect("sockets");
-        let socket = RelaySocket::try_from(LocalSocket::Unix(near)).expect("a socket");
+        let socket = RelaySocket::from(LocalSocket::Unix(near.into_std().expect("a socket")));
         self.relays.give(socket, Box::new(()));
         far
     }

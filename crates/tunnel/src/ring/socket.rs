@@ -75,19 +75,12 @@ impl RelaySocket {
     }
 }
 
-impl TryFrom<LocalSocket> for RelaySocket {
-    type Error = io::Error;
-
-    /// Takes the socket out of the runtime.
-    fn try_from(socket: LocalSocket) -> io::Result<Self> {
-        Ok(match socket {
-            LocalSocket::Tcp(socket) => {
-                Self::Tcp(mio::net::TcpStream::from_std(socket.into_std()?))
-            }
-            LocalSocket::Unix(socket) => {
-                Self::Unix(mio::net::UnixStream::from_std(socket.into_std()?))
-            }
-        })
+impl From<LocalSocket> for RelaySocket {
+    fn from(socket: LocalSocket) -> Self {
+        match socket {
+            LocalSocket::Tcp(socket) => Self::Tcp(mio::net::TcpStream::from_std(socket)),
+            LocalSocket::Unix(socket) => Self::Unix(mio::net::UnixStream::from_std(socket)),
+        }
     }
 }
 

@@ -72,7 +72,7 @@ fn apply(ends: &mut [End; 2], operation: Operation) -> Result<(), Violation> {
                 }
                 Some((Kind::Credit, bytes)) => end.flow.receive_credit(bytes)?,
                 Some((Kind::End, _)) => end.flow.receive_end()?,
-                Some((Kind::Reset, _)) => drop(end.flow.receive_reset()),
+                Some((Kind::Reset, _)) => drop(end.flow.receive_reset(false)),
                 Some((Kind::Open, _)) | None => {}
             }
         }

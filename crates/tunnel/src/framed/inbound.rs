@@ -1,0 +1,124 @@
+//! What goes to the local connection.
+
+use std::{collections::VecDeque, io};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::{rapace::Incoming, socket::Sink};
+use crate::{copy, counters::Counters};
+
+/// What goes to the local connection.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    pub(super) sink: Sink,
+    pub(super) backlog: VecDeque<Bytes>,
+    /// No more will arrive; the local connection is to be told once the backlog is empty.
+    pub(super) ended: bool,
+    /// The local connection was told.
+    told: bool,
+}
+
+/// A piece that is shorter is put behind the one before, if that isn't long yet: each piece takes
+/// memory of its own, and a window of single bytes would be many of them.
+const SHORT_BYTES: usize = 512;
+const JOINED_BYTES_MAX: usize = 8192;
+
+impl Inbound {
+    pub(super) fn new() -> Self {
+        Self {
+            sink: Sink::Backlog,
+            backlog: VecDeque::new(),
+            ended: false,
+            told: false,
+        }
+    }
+
+    /// Keeps what is left of `frames` without the first `skip` bytes.
+    pub(super) fn keep_rest(
+        &mut self,
+        frames: &mut Vec<Incoming>,
+        mut skip: usize,
+        counters: &Counters,
+    ) {
+        for frame in frames.drain(..) {
+            let taken = skip.min(frame.payload().len());
+            skip -= taken;
+            if taken < frame.payload().len() {
+                let mut rest = frame.into_heap(counters);
+                rest.advance(taken);
+                self.keep(rest, counters);
+            }
+        }
+    }
+
+    /// Half-closes the local connection, if everything has been delivered to it. Once is enough.
+    pub(super) fn tell_end(&mut self) {
+        let is_due = self.ended && self.backlog.is_empty();
+        if is_due && matches!(self.sink, Sink::Socket(_)) && !self.told {
+            self.sink.shut_down();
+            self.told = true;
+        }
+    }
+
+    /// Writes nothing more to an upstream, which may still have something to say. Returns the bytes
+    /// that are thrown away.
+    pub(super) fn fail(&mut self, kind: io::ErrorKind) -> usize {
+        self.sink = Sink::Failed(kind);
+        self.backlog.drain(..).map(|piece| piece.len()).sum()
+    }
+
+    fn keep(&mut self, piece: Bytes, counters: &Counters) {
+        let is_short = piece.len() < SHORT_BYTES;
+        match self.backlog.pop_back() {
+            Some(last) if is_short && last.len() + piece.len() <= JOINED_BYTES_MAX => {
+                let mut last = last.try_into_mut().unwrap_or_else(BytesMut::from);
+                last.reserve(piece.len());
+                copy::append(counters, &mut last, &piece);
+                self.backlog.push_back(last.freeze());
+            }
+            last => self.backlog.extend(last.into_iter().chain([piece])),
+        }
+    }
+
+    pub(super) fn consume(&mut self, mut bytes: usize) {
+        while bytes > 0 {
+            let first = self
+                .backlog
+                .front_mut()
+                .expect("no more is consumed than there is");
+            let taken = bytes.min(first.len());
+            first.advance(taken);
+            bytes -= taken;
+            if first.is_empty() {
+                self.backlog.pop_front();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_short_pieces_are_kept_in_few() {
+        let counters = Counters::default();
+        let mut inbound = Inbound::new();
+        let sent: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        let (bytes, blocks) = sent.split_at(50_000);
+        for byte in bytes {
+            inbound.keep(Bytes::copy_from_slice(&[*byte]), &counters);
+            // Now and then something is taken.
+            if *byte == 3 {
+                inbound.consume(1);
+            }
+        }
+        let taken = bytes.iter().filter(|byte| **byte == 3).count();
+        assert!(inbound.backlog.len() <= 50_000 / (JOINED_BYTES_MAX / 2) + 1);
+        for block in blocks.chunks(SHORT_BYTES) {
+            inbound.keep(Bytes::copy_from_slice(block), &counters);
+        }
+        let kept: Vec<u8> = inbound.backlog.iter().flatten().copied().collect();
+        assert_eq!(kept, sent[taken..]);
+    }
+}
