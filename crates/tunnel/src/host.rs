@@ -43,6 +43,7 @@ pub struct HostOptions {
 #[derive(Debug)]
 pub struct Host {
     clients: Listener,
+    peers: PeerListener,
     sessions: Sessions,
 }
 
@@ -50,10 +51,12 @@ pub struct Host {
 #[derive(Debug)]
 struct Sessions {
     options: HostOptions,
-    peers: PeerListener,
     counters: Arc<Counters>,
     /// The session that new clients get a tunnel of.
     current: watch::Sender<Option<Attached>>,
+    /// Nobody is let in any more.
+    stopping: watch::Sender<bool>,
+    /// Sessions end.
     stopped: watch::Sender<bool>,
 }
 
@@ -84,15 +87,20 @@ impl Host {
         let beside = || AdminAddress::beside(&options.transport, "host");
         let admin = options.admin.clone().unwrap_or_else(beside);
         admin::start(&admin, "http-tunnel-host", &options.transport, &counters)?;
-        let (current, stopped) = (watch::Sender::new(None), watch::Sender::new(false));
+        let current = watch::Sender::new(None);
+        let [stopping, stopped] = [(); 2].map(|()| watch::Sender::new(false));
         let sessions = Sessions {
             options,
-            peers,
             counters,
             current,
+            stopping,
             stopped,
         };
-        Ok(Self { clients, sessions })
+        Ok(Self {
+            clients,
+            peers,
+            sessions,
+        })
     }
 
     /// Where clients connect.
@@ -113,11 +121,15 @@ impl Host {
     /// # Errors
     /// If no plugin comes within the peer timeout.
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { clients, sessions } = self;
+        let Self {
+            clients,
+            peers,
+            sessions,
+        } = self;
         let clients = Clients::of(clients)?;
         let tunnels = TaskTracker::new();
         let mut attached = sessions.current.subscribe();
-        let attaching = sessions.attach_plugins();
+        let attaching = sessions.attach_plugins(peers);
         tokio::pin!(attaching);
         tokio::select! {
             () = stop => {}
@@ -130,6 +142,7 @@ impl Host {
                 sessions.accept_clients(clients, &tunnels).await;
             } => {}
         }
+        sessions.stopping.send_replace(true);
         tunnels.close();
         // Attaching goes on while connections finish: it drives the session.
         tokio::select! {
@@ -150,12 +163,12 @@ impl Host {
 impl Sessions {
     /// Attaches one plugin after the other. Only the first is waited for with a limit: after that
     /// this is a server whose back end is away. Ends without an error once `stopped`.
-    async fn attach_plugins(&self) -> anyhow::Result<()> {
+    async fn attach_plugins(&self, peers: PeerListener) -> anyhow::Result<()> {
         let wait = self.options.transport.peer_timeout();
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);
         let mut stopped = self.stopped.subscribe();
-        let mut newcomers = Newcomers::at(&self.peers);
+        let mut newcomers = Newcomers::at(peers, self.stopping.subscribe());
         let mut next = None;
         let mut failed = None;
         loop {
@@ -209,7 +222,7 @@ impl Sessions {
     async fn attach(
         &self,
         newcomer: Newcomer,
-        newcomers: &mut Newcomers<'_>,
+        newcomers: &mut Newcomers,
     ) -> anyhow::Result<Option<Newcomer>> {
         let (options, counters) = (&self.options, &self.counters);
         let welcome = newcomer.welcome(&options.transport, self.bounds(), counters);

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use origin::server::{SocketFile, bind_unix};
 use tokio::{
     net::{TcpListener, UnixListener},
+    sync::watch,
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
@@ -33,8 +34,10 @@ pub(crate) struct Newcomer {
 
 /// Those that come to `--addr`. One that says nothing keeps nobody waiting.
 #[derive(Debug)]
-pub(crate) struct Newcomers<'a> {
-    listener: &'a PeerListener,
+pub(crate) struct Newcomers {
+    /// `None` once the host stops: whoever comes is refused, and may look for the next host.
+    listener: Option<PeerListener>,
+    stopping: watch::Receiver<bool>,
     hearing: JoinSet<anyhow::Result<Newcomer>>,
     /// Those that are heard, the first first.
     heard: VecDeque<AbortHandle>,
@@ -82,10 +85,11 @@ impl PeerListener {
     }
 }
 
-impl<'a> Newcomers<'a> {
-    pub(crate) fn at(listener: &'a PeerListener) -> Self {
+impl Newcomers {
+    pub(crate) fn at(listener: PeerListener, stopping: watch::Receiver<bool>) -> Self {
         Self {
-            listener,
+            listener: Some(listener),
+            stopping,
             hearing: JoinSet::new(),
             heard: VecDeque::new(),
         }
@@ -95,8 +99,20 @@ impl<'a> Newcomers<'a> {
     /// lost if this is dropped.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Newcomer> {
         loop {
+            let accept = async {
+                match &self.listener {
+                    Some(listener) => listener.accept().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                accepted = self.listener.accept() => match accepted {
+                () = async { drop(self.stopping.wait_for(|stopping| *stopping).await) },
+                    if self.listener.is_some() =>
+                {
+                    self.listener = None;
+                    self.hearing.abort_all();
+                }
+                accepted = accept => match accepted {
                     Ok(socket) => self.hear(socket),
                     Err(error) => {
                         tokio::time::sleep(FAILED_PAUSE).await;
@@ -147,7 +163,8 @@ mod tests {
         let path = directory.path().join("plugins");
         let address = PeerAddress::Path(path.clone());
         let listener = PeerListener::bind(&address).await.expect("free");
-        let mut newcomers = Newcomers::at(&listener);
+        let (_stop, stopping) = watch::channel(false);
+        let mut newcomers = Newcomers::at(listener, stopping);
         let connect = || tokio::net::UnixStream::connect(&path);
         let mut first = connect().await.expect("listens");
         // Half a line is not enough.

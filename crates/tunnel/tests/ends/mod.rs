@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    echo,
     support::{self, Kind, Rig, noise},
     upstream,
 };
@@ -32,6 +33,7 @@ conformance! {
     all_that_came_before_a_unix_reset_arrives_after_a_failed_write
     an_orderly_end_stays_one_after_a_failed_write
     the_origin_answers_an_upload_that_it_refuses
+    a_host_that_stops_refuses_newcomers_at_once
 }
 
 /// What a relay reads at once, if it has room. Small enough for any socket's buffer.
@@ -307,4 +309,31 @@ async fn the_origin_answers_an_upload_that_it_refuses(kind: Kind) {
         }
         rig.assert_nothing_open().await;
     }
+}
+
+/// On both its addresses, while who is connected goes on. Who was refused may try the next host.
+async fn a_host_that_stops_refuses_newcomers_at_once(kind: Kind) {
+    let rig = Rig::relay(kind, &upstream(echo).await).await;
+    let mut client = rig.connect().await;
+    client.write_all(b"a").await.expect("written");
+    assert_receives(&mut client, b"a").await;
+    rig.stop_host();
+    // The host has to hear of it first.
+    while rig.try_connect().await.is_ok() || rig.try_connect_as_peer().await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let refused = [
+        rig.try_connect().await.map(drop),
+        rig.try_connect_as_peer().await,
+    ];
+    for refused in refused {
+        let kind = refused.expect_err("refused").kind();
+        // The file of a Unix socket is gone with it.
+        assert!(matches!(
+            kind,
+            ErrorKind::ConnectionRefused | ErrorKind::NotFound
+        ));
+    }
+    client.write_all(b"b").await.expect("written");
+    assert_receives(&mut client, b"b").await;
 }

@@ -15,7 +15,7 @@ use tunnel::{
     counters::Counters,
     host::{Host, HostOptions},
     plugin::{Plugin, PluginOptions, Target},
-    transport::TransportOptions,
+    transport::{PeerAddress, TransportOptions},
 };
 
 /// The transports, in the geometries that differ in what may go wrong.
@@ -257,6 +257,8 @@ impl Rig {
             "test".to_owned(),
             format!("--transport={transport}"),
             format!("--addr={address}"),
+            // Longer than any test lets a connection stay open.
+            "--drain-ms=60000".to_owned(),
         ];
         let more = more.iter().map(|option| (*option).to_owned());
         Command::parse_from(fixed.into_iter().chain(more)).transport
@@ -298,6 +300,15 @@ impl Rig {
         let client = TcpStream::connect(self.client_address).await?;
         client.set_nodelay(true)?;
         Ok(client)
+    }
+
+    /// Connects where plugins do.
+    pub(crate) async fn try_connect_as_peer(&self) -> std::io::Result<()> {
+        match self.transport().addr {
+            PeerAddress::Path(path) => drop(UnixStream::connect(path).await?),
+            PeerAddress::Tcp(address) => drop(TcpStream::connect(address).await?),
+        }
+        Ok(())
     }
 
     pub(crate) async fn connect_unix(&self) -> UnixStream {
