@@ -12,6 +12,7 @@ mod inject;
 mod memory;
 pub mod payload;
 pub mod process;
+mod refusal;
 mod routes;
 pub mod server;
 

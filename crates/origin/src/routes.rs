@@ -15,7 +15,7 @@ use futures_util::stream;
 use crate::{
     endpoint::{BYTES_MAX, DELAY_MS_MAX, Endpoint, STREAM_BYTES_MAX, STREAM_CHUNKS_MAX},
     memory::{Memory, Payloads},
-    payload,
+    payload, refusal,
 };
 
 /// Body of the smallest answers.
@@ -33,6 +33,8 @@ pub fn router_in(memory: Memory) -> Router {
         .fold(Router::new(), |router, endpoint| {
             router.route(endpoint.route(), endpoint.handler())
         })
+        .fallback(refusal::not_found)
+        .method_not_allowed_fallback(refusal::method_not_allowed)
         .with_state(Arc::new(Payloads::new(memory)))
 }
 
