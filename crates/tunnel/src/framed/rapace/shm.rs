@@ -174,7 +174,7 @@ impl ShmSender {
         copy::by_rapace(&self.link.counters, frame.payload.len());
         let frame = encode(frame, &mut self.sequence);
         self.link.counters.frames_sent.add(1);
-        // rapace wakes the peer for every frame, waiting or not.
+        // rapace wakes the peer for every frame, waiting or not, by a system call.
         self.link.counters.doorbells_sent.add(1);
         self.transport
             .send_frame(frame)
