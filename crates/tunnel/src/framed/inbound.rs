@@ -98,7 +98,38 @@ impl Inbound {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Read as _, os::unix::net::UnixStream, pin::pin, sync::Arc};
+
+    use futures_util::poll;
+
     use super::*;
+    use crate::framed::{Local, LocalSocket, Role, Session, Terms};
+
+    /// A client that gets its answer and asks again before it knows of the end behind it asks in
+    /// vain. So an end goes the way that data goes: on shm, the runtime's thread need not be woken.
+    #[tokio::test]
+    async fn whoever_receives_an_end_tells_the_socket_of_it() {
+        let terms = Terms {
+            role: Role::Opener,
+            frame_bytes: 1024,
+            window_bytes: 1024,
+            peer_window_bytes: 1024,
+            tunnels_max: 1,
+        };
+        let (session, _opened) = Session::new(terms, Arc::default());
+        let tunnel = session.open().expect("there is none yet");
+        let (near, mut far) = UnixStream::pair().expect("sockets");
+        for end in [&near, &far] {
+            end.set_nonblocking(true).expect("a socket");
+        }
+        let near = LocalSocket::Unix(near).register().expect("a runtime");
+        let client = Local::Client { idle_timeout: None };
+        let mut relaying = pin!(tunnel.clone().relay(near, client));
+        assert!(poll!(&mut relaying).is_pending());
+        tunnel.on_end().expect("the first");
+        // The tunnel's own task has not run since.
+        assert_eq!(far.read(&mut [0; 1]).expect("an end"), 0);
+    }
 
     #[test]
     fn many_short_pieces_are_kept_in_few() {
