@@ -21,6 +21,7 @@ mod arena;
 mod bell;
 pub mod io;
 mod mapping;
+mod notice;
 mod ready;
 mod ring;
 mod schedule;
@@ -34,6 +35,7 @@ pub use self::{
     arena::{Arena, ArenaView, Lease, Writable},
     bell::{Bell, Parking},
     mapping::{check_size_sealed, seal_size},
+    notice::{Notice, Ring},
     ready::ReadySet,
     ring::{Descriptor, Receiver, RingLayout, Sender, Violation},
     schedule::run_in_batches,

@@ -12,7 +12,13 @@ use loom::{cell::UnsafeCell, model, sync::Arc, thread};
 #[cfg(not(loom))]
 use self::threads::{Arc, UnsafeCell, model, thread};
 use super::*;
-use crate::{bell::Parking, ready::ReadySet, segment::StateWord, words::HeapWords};
+use crate::{
+    bell::Parking,
+    notice::{Notice, Ring},
+    ready::ReadySet,
+    segment::StateWord,
+    words::HeapWords,
+};
 
 const LAYOUT: RingLayout = RingLayout {
     published: 0,
@@ -211,8 +217,9 @@ fn no_wake_up_is_lost() {
         let payload = words.clone();
         let ringer = thread::spawn(move || {
             payload.word(3).store(1, Relaxed);
-            ringers_set.mark(0);
-            ringers_parking.must_ring()
+            let notice = Notice::new(ringers_set, ringers_parking);
+            notice.mark(0);
+            notice.ring() == Ring::Must
         });
         parking.park();
         let asleep = set.is_empty();
@@ -223,6 +230,28 @@ fn no_wake_up_is_lost() {
         set.take(&mut taken);
         assert_eq!(taken, [0]);
         assert_eq!(words.word(3).load(Relaxed), 1);
+    });
+}
+
+/// What one thread has marked and another rings for wakes who sleeps (E8): now, or at the next ring.
+#[test]
+fn a_mark_of_another_thread_is_rung() {
+    model(|| {
+        let words = HeapWords::new(3);
+        let set = ReadySet::new(words.clone(), 0, 1);
+        let parking = Parking::new(words, 2);
+        let notice = Arc::new(Notice::new(set.clone(), parking.clone()));
+        let (marking, ringing) = (notice.clone(), notice.clone());
+        let marker = thread::spawn(move || marking.mark(0));
+        let ringer = thread::spawn(move || ringing.ring());
+        parking.park();
+        let asleep = set.is_empty();
+        marker.join().expect("no panic");
+        let rung = ringer.join().expect("no panic") == Ring::Must;
+        // Whoever marks sees to it that there is another ring.
+        let rung = notice.ring() == Ring::Must || rung;
+        assert!(!asleep || rung, "asleep, and not woken");
+        assert_eq!(notice.ring(), Ring::Nothing, "rung for nothing");
     });
 }
 

@@ -102,6 +102,11 @@ impl Lane {
         self.link.ready.mark(self.index);
     }
 
+    /// Whether something was marked for which the peer may still have to be woken.
+    pub(super) fn is_unrung(&self) -> bool {
+        self.link.is_unrung()
+    }
+
     pub(super) fn counters(&self) -> &Counters {
         &self.link.counters
     }

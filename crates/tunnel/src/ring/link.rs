@@ -8,8 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use shm_ring::{
-    Arena, ArenaView, Bell, Descriptor, Geometry, MappedWords, Parking, ReadySet, Segment, Side,
-    Violation, io::Readable,
+    Arena, ArenaView, Bell, Descriptor, Geometry, MappedWords, Notice, Parking, ReadySet, Ring,
+    Segment, Side, Violation, io::Readable,
 };
 
 use crate::counters::Counters;
@@ -50,10 +50,9 @@ pub(crate) struct Link {
     bodies: Bodies,
     /// Lanes that the peer has marked.
     pub(super) ready: ReadySet<MappedWords>,
-    /// Lanes that this side marks.
-    peer_ready: ReadySet<MappedWords>,
+    /// Lanes that this side marks, and whether the peer must be woken for them.
+    notice: Notice<MappedWords>,
     pub(super) parking: Parking<MappedWords>,
-    peer_parking: Parking<MappedWords>,
     /// Wakes this side.
     pub(super) bell: Bell,
     peer_bell: Bell,
@@ -182,9 +181,8 @@ impl Link {
         Self {
             side,
             ready: segment.ready(peer),
-            peer_ready: segment.ready(side),
+            notice: Notice::new(segment.ready(side), segment.parking(peer)),
             parking: segment.parking(side),
-            peer_parking: segment.parking(peer),
             bodies,
             bell,
             peer_bell,
@@ -195,17 +193,26 @@ impl Link {
 
     /// Tells the peer that a lane has something for it. It is woken by the next [`Self::ring`].
     pub(super) fn mark(&self, lane: usize) {
-        self.peer_ready.mark(lane);
+        self.notice.mark(lane);
     }
 
-    /// Wakes the peer, if it sleeps.
+    /// Whether a lane was marked for which the peer may still have to be woken.
+    pub(super) fn is_unrung(&self) -> bool {
+        self.notice.is_unrung()
+    }
+
+    /// Wakes the peer, if a lane was marked for it and it sleeps.
     pub(super) fn ring(&self) -> io::Result<()> {
-        if self.peer_parking.must_ring() {
-            self.counters.doorbells_sent.add(1);
-            self.peer_bell.ring()
-        } else {
-            self.counters.doorbells_suppressed.add(1);
-            Ok(())
+        match self.notice.ring() {
+            Ring::Nothing => Ok(()),
+            Ring::Awake => {
+                self.counters.doorbells_suppressed.add(1);
+                Ok(())
+            }
+            Ring::Must => {
+                self.counters.doorbells_sent.add(1);
+                self.peer_bell.ring()
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! An application in this process, served straight on lanes.
 //!
 //! One task, the dispatcher, takes what the peer has marked on any link and wakes the lanes' own
-//! tasks; when those have run, it wakes the peer, once for all of them, and sleeps if there is
-//! nothing to do.
+//! tasks; when those have run, it wakes each link's peer, once for all of them, and sleeps if there
+//! is nothing to do.
 
 mod stream;
 
@@ -31,7 +31,7 @@ use crate::{counters::Counters, transport::SpinLimit};
 #[derive(Debug)]
 pub(super) struct Dispatch {
     /// Wakes the dispatcher when a lane has something for the peer. `None` while it is awake: it
-    /// will look before it sleeps.
+    /// looks again and again, also before it sleeps.
     dispatcher: Mutex<Option<Waker>>,
     /// What a lane's task has found. The dispatcher ends the session for it.
     violation: OnceLock<Violation>,
@@ -42,6 +42,8 @@ struct Dispatcher<F> {
     shards: Vec<Shard>,
     dispatch: Arc<Dispatch>,
     spin: Spin,
+    /// The peers have been told that this side sleeps.
+    parked: bool,
     serve_stream: F,
     /// Lanes to look at, kept for its memory.
     ready: Vec<usize>,
@@ -73,6 +75,7 @@ pub(crate) async fn serve(
             counters: counters.clone(),
         }),
         spin: Spin::new(spin, counters),
+        parked: false,
         serve_stream,
         ready: Vec::new(),
     };
@@ -95,7 +98,8 @@ impl Dispatch {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes sure that the peer will be woken for what was marked.
+    /// Makes sure that the peer will be woken for what was marked. To be called after every mark,
+    /// by whoever is not the dispatcher.
     fn announce(&self) {
         let dispatcher = self.waker().take();
         if let Some(waker) = dispatcher {
@@ -120,8 +124,11 @@ impl Dispatch {
 
 impl<F: FnMut(LaneStream) -> bool> Dispatcher<F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        self.wake(cx)?;
         loop {
             self.dispatch.found_violation()?;
+            // Before others' work is begun: a link whose peer sleeps must not wait for the others.
+            ring_all(&self.shards)?;
             let mut any = false;
             for shard in &mut self.shards {
                 shard.link.ready.take(&mut self.ready);
@@ -135,46 +142,89 @@ impl<F: FnMut(LaneStream) -> bool> Dispatcher<F> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            ready!(self.poll_sleep(cx))?;
+            if !self.look()? {
+                ready!(self.poll_sleep(cx))?;
+            }
         }
     }
 
-    /// Wakes the peer, then sleeps unless it has marked something meanwhile.
+    /// Looks whether it pays to wait for the peers without sleeping; whether one has something.
+    fn look(&mut self) -> Result<bool, LinkError> {
+        let shards = &self.shards;
+        let mut rung = Ok(());
+        let found = self.spin.look(|| {
+            // Other threads' tasks answer meanwhile, and their answers must not wait.
+            rung = ring_all(shards);
+            rung.is_err() || any_ready(shards)
+        });
+        rung?;
+        Ok(found)
+    }
+
+    /// Wakes the peers, then sleeps unless one has marked something meanwhile.
     fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        // Before the peer is woken: a lane that has something later finds the waker, and one that
+        // Before the peers are woken: a lane that has something later finds the waker, and one that
         // found none was marked before.
         *self.dispatch.waker() = Some(cx.waker().clone());
         // Who found one before could not wake anybody.
         self.dispatch.found_violation()?;
-        let shards = &self.shards;
-        for shard in shards {
-            shard.link.ring()?;
+        ring_all(&self.shards)?;
+        for shard in &self.shards {
+            shard.link.parking.park();
         }
-        let is_ready = || shards.iter().any(|shard| !shard.link.ready.is_empty());
-        if !self.spin.look(is_ready) {
-            for shard in shards {
-                shard.link.parking.park();
-            }
-            // Every bell is asked even if there is something already: one that isn't doesn't wake.
-            let mut rung = is_ready();
-            for shard in shards {
-                if let Poll::Ready(ready) = shard.bell.poll_read_ready(cx) {
-                    // Edge-triggered: its count need not be read.
-                    ready?.clear_ready();
-                    rung = true;
-                }
-            }
-            if !rung {
-                return Poll::Pending;
-            }
-            for shard in shards {
-                shard.link.parking.unpark();
-            }
-            self.dispatch.counters.wake_ups.add(1);
+        self.parked = true;
+        // Every bell is asked even if there is something already: one that isn't doesn't wake.
+        let rung = self.poll_bells(cx)?;
+        if !rung && !any_ready(&self.shards) {
+            return Poll::Pending;
         }
-        *self.dispatch.waker() = None;
+        self.dispatch.counters.wake_ups.add(1);
+        self.unpark();
         Poll::Ready(Ok(()))
     }
+
+    /// What there is to do first after having slept.
+    fn wake(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
+        if !self.parked {
+            return Ok(());
+        }
+        // Now, and not when it sleeps again: it would find that it was rung, and look in vain.
+        if self.poll_bells(cx)? {
+            self.dispatch.counters.wake_ups.add(1);
+        }
+        self.unpark();
+        Ok(())
+    }
+
+    fn unpark(&mut self) {
+        for shard in &self.shards {
+            shard.link.parking.unpark();
+        }
+        self.parked = false;
+        *self.dispatch.waker() = None;
+    }
+
+    /// Whether a bell has rung since this was last asked. If not, it will wake this task.
+    fn poll_bells(&self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let mut rung = false;
+        for shard in &self.shards {
+            if let Poll::Ready(ready) = shard.bell.poll_read_ready(cx) {
+                // Edge-triggered: its count need not be read.
+                ready?.clear_ready();
+                rung = true;
+            }
+        }
+        Ok(rung)
+    }
+}
+
+/// Wakes every peer for which something was marked, if it sleeps.
+fn ring_all(shards: &[Shard]) -> io::Result<()> {
+    shards.iter().try_for_each(|shard| shard.link.ring())
+}
+
+fn any_ready(shards: &[Shard]) -> bool {
+    shards.iter().any(|shard| !shard.link.ready.is_empty())
 }
 
 impl Shard {

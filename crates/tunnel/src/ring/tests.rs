@@ -4,29 +4,28 @@
 //! memory file in between, while connections send and receive. What takes a particular move has a
 //! test of its own.
 
+mod bells;
+pub(in crate::ring) mod rig;
+
 use std::{
     fs::File,
     io::{IoSlice, Read as _, Write as _},
     os::{fd::AsFd, unix::net::UnixStream},
-    sync::Arc,
 };
 
 use rustix::fs::{OFlags, fcntl_setfl};
-use shm_ring::{Arena, Segment, Side};
+use shm_ring::{Segment, Side};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
 
 use super::{
-    Link, Offer, Terms,
-    hostile::{ARENA_BYTES, Attacked, MOVE_BYTES, attack_host, attack_plugin, terms},
+    Terms,
+    hostile::{Attacked, MOVE_BYTES, attack_host, attack_plugin, terms},
     lane::{Lane, TURN_CALLS, Written},
 };
-use crate::{
-    counters::Counters,
-    hostile::{RUNTIME, WATCHDOG, made_up, rounds},
-};
+use crate::hostile::{RUNTIME, WATCHDOG, made_up, rounds};
 
 /// Moves in a session.
 const MOVES: usize = 400;
@@ -51,15 +50,8 @@ fn a_plugin_outlives_whatever_its_host_writes() {
 #[test]
 fn a_lane_that_is_never_empty_has_its_turn_and_no_more() {
     const SENT: usize = 1000;
-    let terms = Terms::new(1, 1, Some(1024), None);
-    let counters = Arc::new(Counters::default());
-    let (offer, descriptors) = Offer::new(terms).expect("memory");
-    let (arena, file) = Arena::create(ARENA_BYTES).expect("memory");
-    let host = offer
-        .accept((&file, ARENA_BYTES), &counters)
-        .expect("an arena");
-    let plugin = Link::of_offer(terms, descriptors, arena, &counters).expect("laid out");
-    let (host, plugin) = (Arc::new(host), Arc::new(plugin));
+    let [host, plugin] = rig::link(Terms::new(1, 1, Some(1024), None));
+    let (host, plugin) = (host.link, plugin.link);
     let mut receiving = Lane::open(&host, 0, 1);
     let mut sending = Lane::new(&plugin, 0, 1);
     for _ in 0..SENT {

@@ -174,7 +174,12 @@ impl AsyncRead for LaneStream {
         let waiting = self.checked(shared.lane.waiting_bytes())?;
         let room = target.remaining().min(waiting.max(1));
         let into = target.initialize_unfilled_to(room);
-        match self.checked(shared.lane.copy_to(into))? {
+        let copied = self.checked(shared.lane.copy_to(into))?;
+        // The peer may have waited for the room there is now.
+        if shared.lane.is_unrung() {
+            self.dispatch.announce();
+        }
+        match copied {
             Some(0) => {
                 shared.reader = Some(cx.waker().clone());
                 Poll::Pending
