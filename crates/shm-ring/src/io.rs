@@ -15,6 +15,15 @@ pub struct Readable<'a>(libc::iovec, PhantomData<&'a ()>);
 #[repr(transparent)]
 pub struct Space<'a>(libc::iovec, PhantomData<&'a ()>);
 
+/// What one call has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes; 0 at the end of the stream.
+    pub bytes: usize,
+    /// Something besides bytes has ended the call: there may be more bytes behind it.
+    pub is_cut: bool,
+}
+
 /// Most pieces of one system call.
 pub const PIECES_MAX: usize = 64;
 
@@ -109,21 +118,52 @@ impl Space<'_> {
 ///
 /// # Errors
 /// As recv(2) with `MSG_DONTWAIT`. An interrupted call is repeated.
-pub fn read(from: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<usize> {
-    let count = spaces.len().min(PIECES_MAX);
-    let pieces = spaces.as_mut_ptr().cast::<libc::iovec>();
-    let from = from.as_raw_fd();
+pub fn read(from: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<Received> {
     // One piece is what there mostly is, and takes a tenth less by the call that is made for it.
     if let [Space(piece, _)] = spaces {
+        let from = from.as_raw_fd();
         // SAFETY: the piece names bytes that may be written.
-        return repeat(|| unsafe {
+        let bytes = repeat(|| unsafe {
             libc::recv(from, piece.iov_base, piece.iov_len, libc::MSG_DONTWAIT)
+        })?;
+        return Ok(Received {
+            bytes,
+            is_cut: false,
         });
     }
-    let mut message = message(pieces, count);
+    read_alone(from, spaces)
+}
+
+/// Reads as [`read`] does, from a Unix socket: beside the bytes may be descriptors, which are
+/// dropped. They end a call, and recv(2) doesn't tell.
+///
+/// # Errors
+/// As recvmsg(2) with `MSG_DONTWAIT`. An interrupted call is repeated.
+pub fn read_alone(from: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<Received> {
+    let count = spaces.len().min(PIECES_MAX);
+    let mut message = message(spaces.as_mut_ptr().cast::<libc::iovec>(), count);
+    let from = from.as_raw_fd();
     // SAFETY: `Space` is an iovec, `count` of them are there, and each names bytes that may be
-    // written.
-    repeat(|| unsafe { libc::recvmsg(from, &raw mut message, libc::MSG_DONTWAIT) })
+    // written. There is nowhere to put anything else.
+    let bytes = repeat(|| unsafe { libc::recvmsg(from, &raw mut message, libc::MSG_DONTWAIT) })?;
+    Ok(Received {
+        bytes,
+        is_cut: message.msg_flags & libc::MSG_CTRUNC != 0,
+    })
+}
+
+/// Bytes that were written to a TCP socket and have not arrived.
+///
+/// # Errors
+/// As ioctl(2) with `SIOCOUTQ`.
+pub fn bytes_under_way(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `SIOCOUTQ`, of which this is the other name, writes an integer.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
 /// Writes the bytes to a socket, in order, as many as it takes.

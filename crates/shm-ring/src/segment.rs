@@ -74,7 +74,7 @@ pub enum SegmentError {
 /// "hopbring", as a number.
 const MAGIC: u64 = u64::from_be_bytes(*b"hopbring");
 /// Raised whenever the layout or the meaning of a word changes.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// A cache line and the one that is fetched with it. What one side writes often is kept this far
 /// from what the other does.
@@ -427,7 +427,7 @@ mod tests {
             Err(SegmentError::Refused(_))
         ));
         // The same size, and something else in the header.
-        rustix::io::pwrite(&file, &2_u64.to_ne_bytes(), 8).expect("shared");
+        rustix::io::pwrite(&file, &(VERSION + 1).to_ne_bytes(), 8).expect("shared");
         let error = Segment::open(&file, geometry()).expect_err("another version");
         assert!(
             matches!(error, SegmentError::Header { word: 1, .. }),

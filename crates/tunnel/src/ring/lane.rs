@@ -7,8 +7,11 @@
 //! | state | meaning |
 //! |---|---|
 //! | open | |
-//! | closed | I have received your end and sent mine: I will read nothing more. What I sent stays |
+//! | closed | I will read and send nothing more. What I sent stays; if it has no end, it was cut off |
 //! | reset | I am gone. I will read nothing more, and what I sent is void |
+//!
+//! Who has received the other's end and sent its own is closed, and so is a relay whose upstream has
+//! reset its connection: what the upstream had sent before is delivered all the same.
 
 mod socket;
 
@@ -69,8 +72,10 @@ pub(super) enum Read {
     Nothing,
     /// The source has ended.
     End,
-    /// Less than was offered: there is no more for now.
+    /// Less than was offered: there is no more for now, unless urgent data or the end is next.
     Some,
+    /// Less than was offered, and there may be more.
+    Cut,
     /// All that was offered.
     Full,
 }

@@ -5,6 +5,7 @@
 
 mod connecting;
 mod connection;
+mod ending;
 mod helpers;
 mod lending;
 mod policy;
@@ -29,7 +30,8 @@ pub(in crate::ring) use self::helpers::Helpers;
 use self::{
     connecting::Connecting,
     connection::{Connection, Progress, Readiness},
-    helpers::{Done, Returns},
+    ending::Endings,
+    helpers::Returns,
     policy::{Burst, Policy},
 };
 use super::{
@@ -38,7 +40,7 @@ use super::{
     socket::RelaySocket,
     spin::Spin,
 };
-use crate::{local::Idleness, transport::SpinLimit};
+use crate::transport::SpinLimit;
 
 /// Something that stands for a connection as long as it lasts, and does its work when dropped.
 pub(crate) type Guard = Box<dyn Send>;
@@ -131,6 +133,7 @@ struct Loop {
     /// Clients that wait for a lane. Bounded by the guards there are.
     waiting: VecDeque<(RelaySocket, Guard)>,
     connecting: Connecting,
+    endings: Endings,
     idle_timeout: Option<Duration>,
     /// When to look for idle connections; `None` while there is none at all.
     next_look: Option<Instant>,
@@ -198,6 +201,7 @@ impl Relay {
             free: (0..lanes).rev().collect(),
             waiting: VecDeque::new(),
             connecting: Connecting::default(),
+            endings: Endings::default(),
             idle_timeout: options.idle_timeout,
             next_look: None,
             last_words: None,
@@ -278,28 +282,9 @@ impl Loop {
                 }
             }
             self.go_on_connecting();
+            self.end_arrived();
             self.reset_idle();
         }
-    }
-
-    /// With the peer gone: lets go of every connection for which nothing is left. Whether that was
-    /// all, or has taken too long.
-    fn is_over(&mut self) -> Result<bool, LinkError> {
-        let Some(deadline) = self.last_words else {
-            return Ok(false);
-        };
-        let mut open = 0;
-        for index in 0..self.lanes.len() {
-            match &mut self.lanes[index] {
-                Use::Open(connection) => match connection.on_peer_gone()? {
-                    Progress::Goes => open += 1,
-                    progress => self.after(index, progress),
-                },
-                Use::Lent(_) => open += 1,
-                Use::Closing(_) | Use::Free => {}
-            }
-        }
-        Ok(open == 0 || deadline <= Instant::now())
     }
 
     /// Waits for the peer or a socket; only looks at the sockets if the peer has something.
@@ -308,6 +293,7 @@ impl Loop {
             self.connecting.next_deadline(),
             self.last_words,
             self.next_look,
+            self.endings.next_look(),
         ];
         let next_deadline = deadlines.into_iter().flatten().min();
         let mut at_most =
@@ -318,7 +304,8 @@ impl Loop {
             && self.spin.look(|| {
                 // An error shows again when it is waited.
                 let polled = poll.poll(events, Some(Duration::ZERO));
-                polled.is_ok() && !events.is_empty() || !link.ready.is_empty()
+                polled.is_ok() && !events.is_empty()
+                    || !link.ready.is_empty()
             });
         if found {
             return Ok(());
@@ -370,7 +357,12 @@ impl Loop {
 
     fn after(&mut self, index: usize, progress: Progress) {
         let awaits = match &self.lanes[index] {
-            Use::Open(connection) => connection.awaits_answer() && progress == Progress::Goes,
+            Use::Open(connection) => {
+                if connection.is_ending() {
+                    self.endings.add(index);
+                }
+                connection.awaits_answer() && progress == Progress::Goes
+            }
             Use::Free | Use::Lent(_) | Use::Closing(_) => false,
         };
         let before = std::mem::replace(&mut self.awaits[index], awaits);
@@ -381,7 +373,7 @@ impl Loop {
         let Use::Open(connection) = std::mem::replace(&mut self.lanes[index], Use::Free) else {
             return;
         };
-        if matches!(progress, Progress::Failed | Progress::Aborted) {
+        if progress != Progress::Done {
             self.link.counters.tunnels_failed.add(1);
         }
         self.link.counters.tunnels_open.subtract(1);
@@ -461,59 +453,6 @@ impl Loop {
         if let Err(error) = registered {
             tracing::warn!(%error, "could not watch a connection");
             self.after(index, Progress::Failed);
-        }
-    }
-
-    fn look_after(&self, now: Instant) -> Option<Instant> {
-        Some(now + Idleness::look_interval(self.idle_timeout?))
-    }
-
-    /// Resets connections of which nothing has moved for too long.
-    fn reset_idle(&mut self) {
-        let now = match self.next_look {
-            Some(look) if look <= Instant::now() => Instant::now(),
-            _ => return,
-        };
-        let mut are_open = false;
-        for index in 0..self.lanes.len() {
-            match &mut self.lanes[index] {
-                Use::Open(connection) => {
-                    are_open = true;
-                    if connection.look() {
-                        tracing::debug!("a connection is reset: nothing has moved");
-                        self.after(index, Progress::Failed);
-                    }
-                }
-                Use::Lent(_) => are_open = true,
-                Use::Closing(_) | Use::Free => {}
-            }
-        }
-        self.next_look = self.look_after(now).filter(|_| are_open);
-    }
-
-    fn stop(&mut self) {
-        for _ in 0..std::mem::take(&mut self.lent) {
-            if let Some(Done {
-                lane,
-                connection,
-                progress,
-            }) = self.returns.wait()
-            {
-                self.lanes[lane] = Use::Open(connection);
-                // It may have ended in order.
-                self.after(lane, progress.unwrap_or(Progress::Aborted));
-            }
-        }
-        for index in 0..self.lanes.len() {
-            match self.lanes[index] {
-                Use::Open(_) => self.after(index, Progress::Aborted),
-                // A helper that panicked had it.
-                Use::Lent(_) => {
-                    self.link.counters.tunnels_open.subtract(1);
-                    self.link.counters.tunnels_failed.add(1);
-                }
-                Use::Closing(_) | Use::Free => {}
-            }
         }
     }
 }

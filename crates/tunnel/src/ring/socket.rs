@@ -9,6 +9,7 @@ use std::{
 use mio::{Interest, Registry, Token, event::Source};
 use origin::server::Address;
 use rustix::net::{Shutdown, sockopt};
+use shm_ring::io::{Received, Space, bytes_under_way};
 
 use crate::framed::LocalSocket;
 
@@ -53,10 +54,29 @@ impl RelaySocket {
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        // Urgent data ends a read early.
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         match self {
             Self::Tcp(socket) => socket.register(registry, token, interest),
             Self::Unix(socket) => socket.register(registry, token, interest),
+        }
+    }
+
+    /// Fills the spaces, in order, with what is there.
+    pub(super) fn read(&self, spaces: &mut [Space<'_>]) -> io::Result<Received> {
+        match self {
+            Self::Tcp(socket) => shm_ring::io::read(socket.as_fd(), spaces),
+            Self::Unix(socket) => shm_ring::io::read_alone(socket.as_fd(), spaces),
+        }
+    }
+
+    /// Whether all that was written has arrived: a reset takes back what has not.
+    pub(super) fn has_arrived(&self) -> bool {
+        match self {
+            // One that can't be asked is not worth waiting for.
+            Self::Tcp(socket) => bytes_under_way(socket.as_fd()).map_or(true, |bytes| bytes == 0),
+            // What it was given is the reader's, whatever happens to the writer.
+            Self::Unix(_) => true,
         }
     }
 

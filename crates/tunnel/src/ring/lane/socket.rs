@@ -4,11 +4,11 @@ use std::{io, os::fd::BorrowedFd};
 
 use shm_ring::{
     Violation,
-    io::{PIECES_MAX, Readable, Space},
+    io::{PIECES_MAX, Readable, Received, Space},
 };
 
 use super::{HELD_BYTES_MAX, Lane, Read, Written, narrow};
-use crate::ring::link::LinkError;
+use crate::ring::{link::LinkError, socket::RelaySocket};
 
 /// What is read at once into the arena when there is a lot.
 const BULK_BYTES: usize = 256 * 1024;
@@ -33,7 +33,7 @@ const BULK_TO_WRITE_BYTES: usize = 64 * 1024;
 
 impl Lane {
     /// Reads from a socket, straight into the lane's buffer, or into the arena if there is a lot.
-    pub(in crate::ring) fn read_from(&mut self, source: BorrowedFd<'_>) -> Result<Read, LinkError> {
+    pub(in crate::ring) fn read_from(&mut self, source: &RelaySocket) -> Result<Read, LinkError> {
         if self.bulk {
             self.reclaim()?;
             if self.room() > 0
@@ -55,11 +55,11 @@ impl Lane {
             false => &mut spaces[..1],
         };
         let offered: usize = pieces.iter().map(Space::len).sum();
-        let count = match read(source, pieces)? {
-            None => return Ok(Read::Nothing),
-            Some(0) => return Ok(Read::End),
-            Some(count) => count,
+        let received = match read(source, pieces)? {
+            Ok(received) => received,
+            Err(nothing) => return Ok(nothing),
         };
+        let count = received.bytes;
         self.bulk = count == offered;
         let in_first = count.min(first.length as usize);
         for length in [in_first, count - in_first] {
@@ -69,11 +69,11 @@ impl Lane {
             }
         }
         self.count_read(count);
-        Ok(if self.bulk { Read::Full } else { Read::Some })
+        Ok(how_far(received, offered))
     }
 
     /// Reads a lot at once, into the arena. `None` if there is no room.
-    fn read_bulk_from(&mut self, source: BorrowedFd<'_>) -> Result<Option<Read>, LinkError> {
+    fn read_bulk_from(&mut self, source: &RelaySocket) -> Result<Option<Read>, LinkError> {
         if self.held_bytes + BULK_BYTES > HELD_BYTES_MAX {
             return Ok(None);
         }
@@ -81,19 +81,15 @@ impl Lane {
         let Some(mut memory) = arena.and_then(|arena| arena.alloc(BULK_BYTES)) else {
             return Ok(None);
         };
-        let read = match read(source, &mut [memory.space()])? {
-            None => return Ok(Some(Read::Nothing)),
-            Some(0) => return Ok(Some(Read::End)),
-            Some(read) => read,
+        let received = match read(source, &mut [memory.space()])? {
+            Ok(received) => received,
+            Err(nothing) => return Ok(Some(nothing)),
         };
-        self.bulk = read > OUTSIDE_BULK_BYTES;
-        self.push_lease(memory.into_lease(read), BULK_BYTES);
-        self.count_read(read);
-        Ok(Some(if read == BULK_BYTES {
-            Read::Full
-        } else {
-            Read::Some
-        }))
+        let count = received.bytes;
+        self.bulk = count > OUTSIDE_BULK_BYTES;
+        self.push_lease(memory.into_lease(count), BULK_BYTES);
+        self.count_read(count);
+        Ok(Some(how_far(received, BULK_BYTES)))
     }
 
     fn count_read(&self, bytes: usize) {
@@ -164,10 +160,23 @@ impl Lane {
     }
 }
 
-fn read(source: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<Option<usize>> {
-    match shm_ring::io::read(source, spaces) {
-        Ok(count) => Ok(Some(count)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+/// What a socket has given, or that there was nothing.
+fn read(source: &RelaySocket, spaces: &mut [Space<'_>]) -> io::Result<Result<Received, Read>> {
+    match source.read(spaces) {
+        Ok(Received { bytes: 0, .. }) => Ok(Err(Read::End)),
+        Ok(received) => Ok(Ok(received)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Err(Read::Nothing)),
         Err(error) => Err(error),
+    }
+}
+
+/// How far a read of bytes went.
+fn how_far(received: Received, offered: usize) -> Read {
+    if received.bytes == offered {
+        Read::Full
+    } else if received.is_cut {
+        Read::Cut
+    } else {
+        Read::Some
     }
 }

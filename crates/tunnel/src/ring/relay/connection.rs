@@ -1,6 +1,11 @@
 //! A socket and its lane.
 
-use std::{ops::BitOr, os::fd::AsFd, sync::Arc};
+use std::{
+    io::{self, ErrorKind},
+    ops::BitOr,
+    os::fd::AsFd,
+    sync::Arc,
+};
 
 use mio::event::Event;
 use origin::server::Address;
@@ -29,12 +34,18 @@ pub(super) struct Connection {
     writable: bool,
     /// The socket has ended or failed: what is left must be read to its end.
     hung_up: bool,
+    /// The socket has urgent data among what is to be read, which ends a read early.
+    has_urgent: bool,
     /// The socket's end was sent.
     read_ended: bool,
     /// The lane's end was received.
     write_ended: bool,
-    /// The lane had more to write when its turn was over.
-    has_more: bool,
+    /// How the last write went.
+    written: Written,
+    /// The upstream takes no more, for this reason. What it has sent is still wanted.
+    refusal: Option<ErrorKind>,
+    /// All was written: when it has arrived the connection is to end so.
+    ending: Option<Progress>,
     /// The last bytes went to the upstream: an answer is due.
     awaits_answer: bool,
     has_moved: bool,
@@ -51,6 +62,8 @@ pub(super) enum Progress {
     Aborted,
     /// The socket has failed.
     Failed,
+    /// The upstream has failed, or takes no more and has ended. What it had sent is in the lane.
+    CutOff,
 }
 
 /// What a socket is ready for.
@@ -60,6 +73,7 @@ pub(super) struct Readiness {
     writable: bool,
     hung_up: bool,
     failed: bool,
+    has_urgent: bool,
 }
 
 impl From<&Event> for Readiness {
@@ -70,6 +84,7 @@ impl From<&Event> for Readiness {
             writable: event.is_writable() || event.is_error(),
             hung_up,
             failed: event.is_error(),
+            has_urgent: event.is_priority(),
         }
     }
 }
@@ -83,6 +98,7 @@ impl BitOr for Readiness {
             writable: self.writable | other.writable,
             hung_up: self.hung_up | other.hung_up,
             failed: self.failed | other.failed,
+            has_urgent: self.has_urgent | other.has_urgent,
         }
     }
 }
@@ -105,9 +121,13 @@ impl Connection {
             readable: !is_upstream,
             writable: !is_upstream,
             hung_up: false,
+            // If there is some already, the first event says so.
+            has_urgent: false,
             read_ended: false,
             write_ended: false,
-            has_more: false,
+            written: Written::All,
+            refusal: None,
+            ending: None,
             awaits_answer: false,
             has_moved: true,
             idleness: Idleness::default(),
@@ -149,7 +169,7 @@ impl Connection {
     pub(super) fn end(self, progress: Progress) -> Lane {
         let mut lane = self.lane;
         match progress {
-            Progress::Goes | Progress::Done => lane.finish(State::Closed),
+            Progress::Goes | Progress::Done | Progress::CutOff => lane.finish(State::Closed),
             Progress::Aborted | Progress::Failed => {
                 lane.finish(State::Reset);
                 self.socket.reset();
@@ -171,9 +191,12 @@ impl Connection {
         match self.pump()? {
             Progress::Goes if self.write_ended => Ok(Progress::Done),
             // It takes no more for now, or others come first.
-            Progress::Goes if self.connected && (self.has_more || !self.writable) => {
+            Progress::Goes
+                if self.connected && (self.written == Written::More || !self.writable) =>
+            {
                 Ok(Progress::Goes)
             }
+            Progress::Goes if self.connected => Ok(self.end_when_arrived(Progress::Aborted)),
             Progress::Goes => Ok(Progress::Aborted),
             progress => Ok(progress),
         }
@@ -195,6 +218,7 @@ impl Connection {
         self.readable |= now.readable;
         self.writable |= now.writable;
         self.hung_up |= now.hung_up;
+        self.has_urgent |= now.has_urgent;
         match self.pump()? {
             // What a client had sent before its reset is void, and there may be no room for it.
             Progress::Goes if now.failed && self.upstream.is_none() => Ok(Progress::Failed),
@@ -202,56 +226,120 @@ impl Connection {
         }
     }
 
-    fn pump(&mut self) -> Result<Progress, LinkError> {
-        for step in [Self::write, Self::read] {
-            match step(self) {
-                Ok(()) => {}
-                Err(LinkError::Io(error)) => {
-                    tracing::debug!(%error, "connection failed");
-                    return Ok(Progress::Failed);
-                }
-                Err(violation) => return Err(violation),
-            }
+    /// Whether it ends as soon as what was written has arrived.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Of a connection that is ending: whether it has ended.
+    pub(super) fn look_whether_arrived(&self) -> Progress {
+        match self.ending {
+            Some(ending) if self.socket.has_arrived() => ending,
+            _ => Progress::Goes,
         }
-        if self.read_ended && self.write_ended {
-            Ok(Progress::Done)
-        } else {
-            Ok(Progress::Goes)
+    }
+
+    fn end_when_arrived(&mut self, ending: Progress) -> Progress {
+        self.ending = Some(ending);
+        self.look_whether_arrived()
+    }
+
+    fn pump(&mut self) -> Result<Progress, LinkError> {
+        // Looked at first: who finds the peer done finds all that it has sent (E6).
+        let peer_is_done = self.lane.peer_state() == State::Closed;
+        match self.write() {
+            Ok(()) => {}
+            Err(LinkError::Io(error)) if self.upstream.is_some() => self.on_refusal(&error),
+            Err(LinkError::Io(error)) => {
+                tracing::debug!(%error, "connection failed");
+                return Ok(Progress::Failed);
+            }
+            Err(violation) => return Err(violation),
+        }
+        match self.read() {
+            Ok(()) => Ok(self.progress(peer_is_done)),
+            Err(LinkError::Io(error)) => {
+                tracing::debug!(%error, "connection failed");
+                Ok(match self.upstream {
+                    Some(_) => Progress::CutOff,
+                    None => Progress::Failed,
+                })
+            }
+            Err(violation) => Err(violation),
+        }
+    }
+
+    /// The upstream takes no more: it has reset the connection, or will read nothing. It may have
+    /// answered before.
+    fn on_refusal(&mut self, error: &io::Error) {
+        tracing::debug!(%error, "the upstream takes no more");
+        self.refusal = Some(error.kind());
+        // What there is must be read to its end: no event may come any more.
+        (self.readable, self.hung_up) = (true, true);
+    }
+
+    fn progress(&mut self, peer_is_done: bool) -> Progress {
+        if self.is_ending() {
+            return self.look_whether_arrived();
+        }
+        match (self.read_ended, self.write_ended) {
+            (true, true) => Progress::Done,
+            // The end is in the lane, and nothing more will be written.
+            (true, false) if self.refusal.is_some() => Progress::CutOff,
+            // Nobody will read what this socket may still send.
+            (false, true) if peer_is_done => self.end_when_arrived(Progress::Done),
+            // All that was sent is written, and it has no end.
+            (_, false) if peer_is_done && self.written == Written::All => {
+                self.end_when_arrived(Progress::Aborted)
+            }
+            _ => Progress::Goes,
         }
     }
 
     /// From the socket to the lane, as long as there is something and this lane's turn lasts.
     fn read(&mut self) -> Result<(), LinkError> {
         let mut calls = 0;
-        while self.readable && !self.read_ended {
+        while self.readable && !self.read_ended && self.ending.is_none() {
             if calls == TURN_CALLS {
                 self.lane.look_again();
                 return Ok(());
             }
             calls += 1;
-            let read = self.lane.read_from(self.socket.as_fd())?;
-            if matches!(read, Read::Some | Read::Full) {
+            let read = self.lane.read_from(&self.socket)?;
+            if matches!(read, Read::Some | Read::Cut | Read::Full) {
                 self.awaits_answer = self.upstream.is_none();
                 self.has_moved = true;
             }
             match read {
                 Read::NoRoom => return Ok(()),
-                Read::Nothing => self.readable = false,
-                Read::End => {
-                    self.lane.send_end();
-                    self.read_ended = true;
-                }
-                // There is no more, unless it has ended: that would be the next thing to read.
-                Read::Some => self.readable = self.hung_up,
-                Read::Full => {}
+                // Urgent data that comes later is an event of its own.
+                Read::Nothing => (self.readable, self.has_urgent) = (false, false),
+                Read::End => self.on_end()?,
+                // There is no more, which saves the read that would find nothing. Unless it has
+                // ended: that would be the next thing to read; or urgent data has ended the read.
+                Read::Some => self.readable = self.hung_up || self.has_urgent,
+                Read::Cut | Read::Full => {}
             }
         }
         Ok(())
     }
 
+    /// The socket has ended.
+    fn on_end(&mut self) -> io::Result<()> {
+        match self.refusal {
+            // The kernel tells an error once, and has told it to who wrote.
+            Some(kind) if kind != ErrorKind::BrokenPipe => Err(kind.into()),
+            _ => {
+                self.lane.send_end();
+                self.read_ended = true;
+                Ok(())
+            }
+        }
+    }
+
     /// From the lane to the socket, as long as it takes it.
     fn write(&mut self) -> Result<(), LinkError> {
-        if !self.writable || self.write_ended {
+        if !self.writable || self.write_ended || self.refusal.is_some() {
             return Ok(());
         }
         let before = self.lane.written();
@@ -260,7 +348,7 @@ impl Connection {
             self.awaits_answer = self.upstream.is_some();
             self.has_moved = true;
         }
-        self.has_more = written == Written::More;
+        self.written = written;
         match written {
             Written::All | Written::More => {}
             Written::Blocked => self.writable = false,

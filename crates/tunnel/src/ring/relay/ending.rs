@@ -1,0 +1,133 @@
+//! How connections end that nothing tells the end of: when what was written has arrived, when
+//! nothing has moved for too long, when the peer has gone, and when the loop stops.
+
+use std::time::{Duration, Instant};
+
+use super::{Loop, Progress, Use, helpers::Done};
+use crate::{local::Idleness, ring::link::LinkError};
+
+/// Connections that end as soon as what was written to them has arrived, and when to look. Nothing
+/// tells; as long as there is none, nobody looks.
+#[derive(Debug, Default)]
+pub(super) struct Endings {
+    lanes: Vec<usize>,
+    next_look: Option<Instant>,
+}
+
+/// Between two looks whether what was written has arrived.
+const ARRIVAL_LOOK: Duration = Duration::from_millis(5);
+
+impl Endings {
+    pub(super) fn add(&mut self, lane: usize) {
+        if !self.lanes.contains(&lane) {
+            self.lanes.push(lane);
+        }
+        if self.next_look.is_none() {
+            self.next_look = Some(Instant::now() + ARRIVAL_LOOK);
+        }
+    }
+
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.next_look
+    }
+
+    /// The lanes to look at, if it is time.
+    fn take_due(&mut self) -> Vec<usize> {
+        match self.next_look {
+            Some(look) if look <= Instant::now() => {
+                self.next_look = None;
+                std::mem::take(&mut self.lanes)
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Loop {
+    /// Ends connections to which all that was written has arrived.
+    pub(super) fn end_arrived(&mut self) {
+        for index in self.endings.take_due() {
+            // It may have ended otherwise meanwhile, and the lane be another one's.
+            if let Use::Open(connection) = &self.lanes[index]
+                && connection.is_ending()
+            {
+                let progress = connection.look_whether_arrived();
+                self.after(index, progress);
+            }
+        }
+    }
+
+    pub(super) fn look_after(&self, now: Instant) -> Option<Instant> {
+        Some(now + Idleness::look_interval(self.idle_timeout?))
+    }
+
+    /// Resets connections of which nothing has moved for too long.
+    pub(super) fn reset_idle(&mut self) {
+        let now = match self.next_look {
+            Some(look) if look <= Instant::now() => Instant::now(),
+            _ => return,
+        };
+        let mut are_open = false;
+        for index in 0..self.lanes.len() {
+            match &mut self.lanes[index] {
+                Use::Open(connection) => {
+                    are_open = true;
+                    if connection.look() {
+                        tracing::debug!("a connection is reset: nothing has moved");
+                        self.after(index, Progress::Failed);
+                    }
+                }
+                Use::Lent(_) => are_open = true,
+                Use::Closing(_) | Use::Free => {}
+            }
+        }
+        self.next_look = self.look_after(now).filter(|_| are_open);
+    }
+
+    /// With the peer gone: lets go of every connection for which nothing is left. Whether that was
+    /// all, or has taken too long.
+    pub(super) fn is_over(&mut self) -> Result<bool, LinkError> {
+        let Some(deadline) = self.last_words else {
+            return Ok(false);
+        };
+        let mut open = 0;
+        for index in 0..self.lanes.len() {
+            match &mut self.lanes[index] {
+                Use::Open(connection) => {
+                    let progress = connection.on_peer_gone()?;
+                    open += usize::from(progress == Progress::Goes);
+                    self.after(index, progress);
+                }
+                Use::Lent(_) => open += 1,
+                Use::Closing(_) | Use::Free => {}
+            }
+        }
+        Ok(open == 0 || deadline <= Instant::now())
+    }
+
+    pub(super) fn stop(&mut self) {
+        for _ in 0..std::mem::take(&mut self.lent) {
+            if let Some(Done {
+                lane,
+                connection,
+                progress,
+            }) = self.returns.wait()
+            {
+                self.lanes[lane] = Use::Open(connection);
+                // It may have ended in order.
+                self.after(lane, progress.unwrap_or(Progress::Aborted));
+            }
+        }
+        for index in 0..self.lanes.len() {
+            match self.lanes[index] {
+                Use::Open(_) => self.after(index, Progress::Aborted),
+                // A helper that panicked had it.
+                Use::Lent(_) => {
+                    self.link.counters.tunnels_open.subtract(1);
+                    self.link.counters.tunnels_failed.add(1);
+                }
+                Use::Closing(_) | Use::Free => {}
+            }
+        }
+    }
+}
