@@ -25,8 +25,20 @@ pub(super) struct Slots {
 struct State {
     /// Offsets of free slots, by size. The last one was in use most recently, and is likely cached.
     free: [Vec<usize>; SIZES.len()],
-    /// What each block is cut into, as an index of `SIZES`.
-    blocks: Box<[Option<usize>]>,
+    blocks: Box<[Block]>,
+    /// How many blocks are not cut, and how many are and have all their slots free.
+    uncut: usize,
+    whole: usize,
+    /// Blocks and free slots that were searched under the lock.
+    #[cfg(test)]
+    searched: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Block {
+    /// What it is cut into, as an index of `SIZES`.
+    class: Option<usize>,
+    free_slots: usize,
 }
 
 impl Slots {
@@ -34,7 +46,11 @@ impl Slots {
         let holds = (0..bytes / SIZES[0]).map(|_| AtomicU32::new(0)).collect();
         let state = State {
             free: [const { Vec::new() }; SIZES.len()],
-            blocks: vec![None; bytes / BLOCK].into(),
+            blocks: vec![Block::default(); bytes / BLOCK].into(),
+            uncut: bytes / BLOCK,
+            whole: 0,
+            #[cfg(test)]
+            searched: 0,
         };
         Self {
             state: Mutex::new(state),
@@ -49,13 +65,10 @@ impl Slots {
             .iter()
             .position(|size| (1..=*size).contains(&length))?;
         let mut state = self.state();
-        let start = match state.free[class].pop() {
-            Some(start) => start,
-            None => {
-                state.cut_block(class)?;
-                state.free[class].pop()?
-            }
-        };
+        if state.free[class].is_empty() {
+            state.cut_block(class)?;
+        }
+        let start = state.take(class)?;
         drop(state);
         self.used_bytes.fetch_add(SIZES[class], Ordering::Relaxed);
         self.holds(start).store(1, Ordering::Relaxed);
@@ -64,7 +77,7 @@ impl Slots {
 
     /// One more hold on the slot in which `offset` is, which must be in use. Returns its start.
     pub(super) fn hold(&self, offset: usize) -> usize {
-        let class = self.state().blocks[offset / BLOCK].expect("in use");
+        let class = self.state().blocks[offset / BLOCK].class.expect("in use");
         let start = offset - offset % SIZES[class];
         self.holds(start).fetch_add(1, Ordering::Relaxed);
         start
@@ -77,8 +90,7 @@ impl Slots {
             return;
         }
         let mut state = self.state();
-        let class = state.blocks[start / BLOCK].expect("in use");
-        state.free[class].push(start);
+        let class = state.give_back(start);
         self.used_bytes.fetch_sub(SIZES[class], Ordering::Relaxed);
     }
 
@@ -97,32 +109,109 @@ impl Slots {
 }
 
 impl State {
+    fn take(&mut self, class: usize) -> Option<usize> {
+        let start = self.free[class].pop()?;
+        let block = &mut self.blocks[start / BLOCK];
+        self.whole -= usize::from(block.is_whole());
+        block.free_slots -= 1;
+        Some(start)
+    }
+
+    /// Returns of what size it is.
+    fn give_back(&mut self, start: usize) -> usize {
+        let block = &mut self.blocks[start / BLOCK];
+        let class = block.class.expect("in use");
+        block.free_slots += 1;
+        self.whole += usize::from(block.is_whole());
+        self.free[class].push(start);
+        class
+    }
+
     /// Cuts a block that is free, or of which every slot is, into slots of a class.
     fn cut_block(&mut self, class: usize) -> Option<()> {
-        let block = match self.blocks.iter().position(Option::is_none) {
-            Some(block) => block,
-            None => self.uncut_block()?,
+        // In an arena that is full neither is there, and nothing is searched.
+        let index = match self.uncut {
+            0 => self.uncut_block()?,
+            _ => self.find(|block| block.class.is_none())?,
         };
-        self.blocks[block] = Some(class);
+        self.uncut -= 1;
+        let slots = BLOCK / SIZES[class];
+        self.blocks[index] = Block {
+            class: Some(class),
+            free_slots: slots,
+        };
+        self.whole += 1;
         // Descending, so that the first one taken is the first in memory.
-        let starts = (0..BLOCK / SIZES[class]).rev();
-        self.free[class].extend(starts.map(|slot| block * BLOCK + slot * SIZES[class]));
+        let starts = (0..slots).rev();
+        self.free[class].extend(starts.map(|slot| index * BLOCK + slot * SIZES[class]));
         Some(())
     }
 
-    /// Finds a block whose slots are all free, and takes them out of the free lists.
+    /// Finds a block whose slots are all free, and takes them out of their free list.
     fn uncut_block(&mut self) -> Option<usize> {
-        let mut free_slots = vec![0; self.blocks.len()];
-        for start in self.free.iter().flatten() {
-            free_slots[start / BLOCK] += 1;
+        if self.whole == 0 {
+            return None;
         }
-        let whole = |block: usize| {
-            let class = self.blocks[block]?;
-            (free_slots[block] == BLOCK / SIZES[class]).then_some((block, class))
-        };
-        let (block, class) = (0..self.blocks.len()).find_map(whole)?;
-        self.free[class].retain(|start| start / BLOCK != block);
-        self.blocks[block] = None;
-        Some(block)
+        let index = self.find(Block::is_whole)?;
+        let class = self.blocks[index].class?;
+        #[cfg(test)]
+        {
+            self.searched += self.free[class].len();
+        }
+        self.free[class].retain(|start| start / BLOCK != index);
+        self.blocks[index] = Block::default();
+        self.whole -= 1;
+        self.uncut += 1;
+        Some(index)
+    }
+
+    fn find(&mut self, wanted: impl Fn(&Block) -> bool) -> Option<usize> {
+        let index = self.blocks.iter().position(wanted);
+        #[cfg(test)]
+        {
+            self.searched += index.map_or(self.blocks.len(), |index| index + 1);
+        }
+        index
+    }
+}
+
+impl Block {
+    /// Whether it is cut, and all its slots are free.
+    fn is_whole(&self) -> bool {
+        self.class
+            .is_some_and(|class| self.free_slots == BLOCK / SIZES[class])
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Of 64 MiB whose blocks are all cut into small slots, of each of which one is in use, a large
+    /// one can't be had. Whoever asks for one again and again must not search all the others, with
+    /// everybody waiting for the lock.
+    #[test]
+    fn a_full_arena_is_not_searched_for_each_allocation() {
+        let slots = Slots::new(64 * BLOCK);
+        let all: Vec<usize> = std::iter::from_fn(|| slots.alloc(SIZES[0])).collect();
+        assert_eq!(all.len(), 64 * BLOCK / SIZES[0]);
+        let is_kept = |start: &usize| start.is_multiple_of(BLOCK);
+        for start in all.iter().filter(|start| !is_kept(start)) {
+            slots.release(*start);
+        }
+        let before = slots.state().searched;
+        for _ in 0..100 {
+            assert_eq!(slots.alloc(BLOCK), None);
+        }
+        assert_eq!(slots.state().searched, before);
+        // One block is whole again: it is found, and no other.
+        slots.release(0);
+        assert_eq!(slots.alloc(BLOCK), Some(0));
+        assert_eq!(slots.alloc(BLOCK), None);
+        // Everything that was given back can be had again.
+        (1..64).for_each(|block| slots.release(block * BLOCK));
+        slots.release(0);
+        let whole: Vec<usize> = std::iter::from_fn(|| slots.alloc(BLOCK)).collect();
+        assert_eq!(whole.len(), 64);
     }
 }

@@ -179,6 +179,16 @@ impl Relay {
         options: RelayOptions,
         helpers: Arc<Helpers>,
     ) -> io::Result<(Self, impl FnOnce() -> Result<(), LinkError> + Send)> {
+        let (relay, mut event_loop) = Self::with_loop(link, upstream, options, helpers)?;
+        Ok((relay, move || event_loop.run()))
+    }
+
+    fn with_loop(
+        link: Arc<Link>,
+        upstream: Option<Upstream>,
+        options: RelayOptions,
+        helpers: Arc<Helpers>,
+    ) -> io::Result<(Self, Loop)> {
         let poll = Poll::new()?;
         let bell = link.bell.as_fd().as_raw_fd();
         // Edge-triggered: each ring is an event, and its count need not be read.
@@ -191,7 +201,7 @@ impl Relay {
             true => FEW_BEFORE_UPSTREAM,
             false => FEW,
         };
-        let mut event_loop = Loop {
+        let event_loop = Loop {
             poll,
             incoming,
             upstream,
@@ -220,7 +230,7 @@ impl Relay {
             waker,
             clients: Arc::default(),
         };
-        Ok((relay, move || event_loop.run()))
+        Ok((relay, event_loop))
     }
 
     /// Clients that it has, those that wait for a lane included.
@@ -300,12 +310,14 @@ impl Loop {
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let is_at_leisure = self.policy.is_at_leisure(self.answers_due, Instant::now);
         let (poll, link) = (&mut self.poll, &self.link);
+        let (lent, returns) = (self.lent, &self.returns);
         let found = is_at_leisure
             && self.spin.look(|| {
                 // An error shows again when it is waited.
                 let polled = poll.poll(events, Some(Duration::ZERO));
                 polled.is_ok() && !events.is_empty()
                     || !link.ready.is_empty()
+                    || lent > 0 && returns.has_come()
             });
         if found {
             return Ok(());

@@ -12,7 +12,7 @@ use origin::server::Address;
 use rustix::net::sockopt::socket_incoming_cpu;
 use shm_ring::Violation;
 
-use super::Guard;
+use super::{Guard, Missed};
 use crate::{
     local::{self, Idleness},
     ring::{
@@ -69,11 +69,11 @@ pub(super) enum Progress {
 /// What a socket is ready for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Readiness {
-    readable: bool,
-    writable: bool,
-    hung_up: bool,
-    failed: bool,
-    has_urgent: bool,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    pub(super) hung_up: bool,
+    pub(super) failed: bool,
+    pub(super) has_urgent: bool,
 }
 
 impl From<&Event> for Readiness {
@@ -223,6 +223,18 @@ impl Connection {
             // What a client had sent before its reset is void, and there may be no room for it.
             Progress::Goes if now.failed && self.upstream.is_none() => Ok(Progress::Failed),
             progress => Ok(progress),
+        }
+    }
+
+    /// Goes on with what has happened while a helper had it.
+    pub(super) fn catch_up(&mut self, missed: Missed) -> Result<Progress, LinkError> {
+        let progress = match missed.peer {
+            true => self.on_peer()?,
+            false => Progress::Goes,
+        };
+        match (progress, missed.socket) {
+            (Progress::Goes, Some(readiness)) => self.on_socket(readiness),
+            (progress, _) => Ok(progress),
         }
     }
 

@@ -194,7 +194,7 @@ impl Returns {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, done: Option<Done>) {
+    pub(super) fn put(&self, done: Option<Done>) {
         let mut queue = self.lock();
         queue.done.push_back(done);
         let wake = std::mem::take(&mut queue.loop_sleeps);
@@ -211,6 +211,11 @@ impl Returns {
         queue.loop_sleeps = false;
         let done = queue.done.pop_front()?;
         Some(done.ok_or(LinkError::Panicked))
+    }
+
+    /// Whether anything has come back. If not, the event loop looks again, and isn't woken.
+    pub(super) fn has_come(&self) -> bool {
+        !self.lock().done.is_empty()
     }
 
     /// Whether anything has come back. If not, the event loop is woken when it has.

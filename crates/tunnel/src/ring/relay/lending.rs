@@ -3,7 +3,7 @@
 use nix::sched::sched_getcpu;
 use shm_ring::Violation;
 
-use super::{Loop, Missed, Use, helpers::Done};
+use super::{Loop, Missed, Progress, Use, helpers::Done};
 use crate::ring::link::LinkError;
 
 impl Loop {
@@ -58,20 +58,109 @@ impl Loop {
             self.lent -= 1;
             let Done {
                 lane,
-                connection,
-                progress,
+                mut connection,
+                mut progress,
             } = done?;
-            let before = std::mem::replace(&mut self.lanes[lane], Use::Open(connection));
-            self.after(lane, progress?);
-            if let Use::Lent(missed) = before {
-                if let Some(readiness) = missed.socket {
-                    self.on_socket(lane, readiness)?;
-                }
-                if missed.peer {
-                    self.on_peer(lane)?;
-                }
+            // What was missed is this connection's: if it ends, the lane may be another one's.
+            if let Use::Lent(missed) = &self.lanes[lane]
+                && let Ok(Progress::Goes) = progress
+            {
+                progress = connection.catch_up(*missed);
+                self.burst.add(connection.take_written());
             }
+            self.lanes[lane] = Use::Open(connection);
+            self.after(lane, progress?);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::{fd::AsFd, unix::net::UnixStream},
+        sync::Arc,
+        time::Duration,
+    };
+
+    use mio::Events;
+
+    use super::*;
+    use crate::{
+        ring::{
+            lane::{Lane, State},
+            link::Terms,
+            relay::{Helpers, Readiness, Relay, RelayOptions},
+            socket::RelaySocket,
+            tests::rig::{End, link},
+        },
+        transport::SpinLimit,
+    };
+
+    /// A host's event loop of one lane, which looks before it sleeps for so long, and a plugin.
+    fn event_loop(looks: Duration) -> (Loop, End) {
+        let [host, plugin] = link(Terms::new(1, 1, None, None));
+        let options = RelayOptions::new(SpinLimit::Fixed(looks), 1);
+        let helpers = Arc::new(Helpers::start(0));
+        let relay = Relay::with_loop(host.link, None, options, helpers);
+        (relay.expect("descriptors").1, plugin)
+    }
+
+    #[test]
+    fn a_client_that_is_given_the_lane_of_one_that_was_lent_has_not_failed() {
+        let (mut event_loop, plugin) = event_loop(Duration::ZERO);
+        let clients = [(); 2].map(|()| {
+            let (near, far) = UnixStream::pair().expect("sockets");
+            near.set_nonblocking(true).expect("a socket");
+            let near = RelaySocket::Unix(mio::net::UnixStream::from_std(near));
+            event_loop.waiting.push_back((near, Box::new(())));
+            far
+        });
+        // The first has the one lane and is lent; then its socket fails.
+        event_loop.open_waiting();
+        let failed = Readiness {
+            failed: true,
+            ..Readiness::default()
+        };
+        let lent = Use::Lent(Missed {
+            peer: true,
+            socket: Some(failed),
+        });
+        let Use::Open(mut connection) = std::mem::replace(&mut event_loop.lanes[0], lent) else {
+            panic!("a client was waiting");
+        };
+        event_loop.lent = 1;
+        // The plugin has reset it meanwhile, which the helper finds.
+        Lane::new(&plugin.link, 0, 1).finish(State::Reset);
+        let progress = connection.on_peer();
+        event_loop.returns.put(Some(Done {
+            lane: 0,
+            connection,
+            progress,
+        }));
+        event_loop.take_back().expect("no violation");
+        assert!(event_loop.waiting.is_empty(), "the second has the lane");
+        assert!(matches!(event_loop.lanes[0], Use::Open(_)));
+        assert_eq!(event_loop.link.counters.tunnels_failed.get(), 1);
+        let ended = |client: &UnixStream| {
+            let mut space = [0];
+            rustix::net::recv(client.as_fd(), &mut space, rustix::net::RecvFlags::DONTWAIT).is_ok()
+        };
+        assert_eq!(clients.each_ref().map(ended), [true, false]);
+    }
+
+    #[test]
+    fn what_a_helper_returns_ends_the_looking() {
+        let (mut event_loop, _plugin) = event_loop(Duration::from_secs(2));
+        event_loop.lent = 1;
+        // After the loop has taken back what there was.
+        event_loop.returns.put(None);
+        event_loop
+            .sleep(&mut Events::with_capacity(1))
+            .expect("awake");
+        let counters = &event_loop.link.counters;
+        let looks = [counters.spins_found.get(), counters.spins_in_vain.get()];
+        assert_eq!(looks, [1, 0]);
+        event_loop.lent = 0;
     }
 }
