@@ -32,7 +32,7 @@ use self::{
     connection::{Connection, Progress, Readiness},
     ending::Endings,
     helpers::Returns,
-    policy::{Burst, Policy},
+    policy::{Burst, Due, Policy},
 };
 use super::{
     lane::{Lane, State},
@@ -142,9 +142,8 @@ struct Loop {
     burst: Burst,
     spin: Spin,
     policy: Policy,
-    /// Of each lane, whether an answer is due; and how many are.
-    awaits: Vec<bool>,
-    answers_due: usize,
+    /// For which lanes an answer is due.
+    due: Due,
     helpers: Arc<Helpers>,
     returns: Arc<Returns>,
     /// Connections that are with helpers.
@@ -221,8 +220,7 @@ impl Relay {
             helpers,
             returns: Returns::new(&waker),
             lent: 0,
-            awaits: vec![false; lanes],
-            answers_due: 0,
+            due: Due::new(lanes),
             link,
         };
         let relay = Self {
@@ -308,7 +306,7 @@ impl Loop {
         let next_deadline = deadlines.into_iter().flatten().min();
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let is_at_leisure = self.policy.is_at_leisure(self.answers_due, Instant::now);
+        let is_at_leisure = self.policy.is_at_leisure(&mut self.due, Instant::now);
         let (poll, link) = (&mut self.poll, &self.link);
         let (lent, returns) = (self.lent, &self.returns);
         let found = is_at_leisure
@@ -368,17 +366,16 @@ impl Loop {
     }
 
     fn after(&mut self, index: usize, progress: Progress) {
-        let awaits = match &self.lanes[index] {
-            Use::Open(connection) => {
+        match &mut self.lanes[index] {
+            Use::Open(connection) if progress == Progress::Goes => {
+                let has_asked = connection.take_asked();
+                self.due.set(index, connection.awaits_answer(), has_asked);
                 if connection.is_ending() {
                     self.endings.add(index);
                 }
-                connection.awaits_answer() && progress == Progress::Goes
             }
-            Use::Free | Use::Lent(_) | Use::Closing(_) => false,
-        };
-        let before = std::mem::replace(&mut self.awaits[index], awaits);
-        self.answers_due = self.answers_due + usize::from(awaits) - usize::from(before);
+            _ => self.due.set(index, false, false),
+        }
         if progress == Progress::Goes {
             return;
         }

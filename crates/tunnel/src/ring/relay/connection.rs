@@ -48,6 +48,8 @@ pub(super) struct Connection {
     ending: Option<Progress>,
     /// The last bytes went to the upstream: an answer is due.
     awaits_answer: bool,
+    /// Bytes have gone there since somebody asked.
+    has_asked: bool,
     has_moved: bool,
     idleness: Idleness,
 }
@@ -129,6 +131,7 @@ impl Connection {
             refusal: None,
             ending: None,
             awaits_answer: false,
+            has_asked: false,
             has_moved: true,
             idleness: Idleness::default(),
         }
@@ -159,6 +162,11 @@ impl Connection {
 
     pub(super) fn awaits_answer(&self) -> bool {
         self.awaits_answer && !self.read_ended && !self.write_ended
+    }
+
+    /// Whether bytes for which an answer is due have come since the last call.
+    pub(super) fn take_asked(&mut self) -> bool {
+        std::mem::take(&mut self.has_asked)
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -320,6 +328,7 @@ impl Connection {
             let read = self.lane.read_from(&self.socket)?;
             if matches!(read, Read::Some | Read::Cut | Read::Full) {
                 self.awaits_answer = self.upstream.is_none();
+                self.has_asked |= self.awaits_answer;
                 self.has_moved = true;
             }
             match read {
@@ -358,6 +367,7 @@ impl Connection {
         let written = self.lane.write_to(self.socket.as_fd())?;
         if self.lane.written() != before {
             self.awaits_answer = self.upstream.is_some();
+            self.has_asked |= self.awaits_answer;
             self.has_moved = true;
         }
         self.written = written;

@@ -10,7 +10,7 @@ impl Loop {
     /// Of lanes that have a lot to write, lends those whose sockets last received on other cores.
     pub(super) fn lend(&mut self, ready: &mut Vec<usize>) -> Result<(), LinkError> {
         // One connection alone is served at once: waking a helper would only delay it.
-        let is_alone = ready.len() < 2 && self.answers_due < 2;
+        let is_alone = ready.len() < 2 && self.due.count() < 2;
         if ready.is_empty() || is_alone || self.helpers.is_empty() {
             return Ok(());
         }

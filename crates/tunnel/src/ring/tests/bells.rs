@@ -198,3 +198,30 @@ fn a_peer_that_waits_for_room_is_woken_by_a_late_reader() {
         serving.abort();
     });
 }
+
+/// They have sent half a head, and nothing more; as one does that waits for an event.
+#[test]
+fn idle_clients_that_spoke_last_do_not_keep_a_host_from_looking() {
+    const HALF_A_HEAD: &[u8] = b"GET /bytes/7 HTTP/1.1\r\n";
+    watched(&RUNTIME, async {
+        let rig = Rig::start(1, in_process()).await;
+        let mut idle = Vec::new();
+        for _ in 0..9 {
+            let mut client = rig.connect().await;
+            client.write_all(HALF_A_HEAD).await.expect("written");
+            idle.push(client);
+        }
+        let sent = (idle.len() * HALF_A_HEAD.len()) as u64;
+        while rig.host.bytes_in.get() < sent {
+            yield_now().await;
+        }
+        let looks = || rig.host.spins_found.get() + rig.host.spins_in_vain.get();
+        let mut client = rig.connect().await;
+        ask(&mut client).await;
+        let before = looks();
+        while looks() == before {
+            ask(&mut client).await;
+        }
+        rig.stop().await;
+    });
+}
