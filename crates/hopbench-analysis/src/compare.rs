@@ -4,13 +4,15 @@
 //! machine that was slower as a whole in one of them is slower for the reference, too. Only the
 //! reference itself is compared as it is, which tells how much the machine differed.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use crate::{
     estimate::Estimate,
-    figures::{Figure, Ratios},
-    record::{Cell, Manifest, PlannedTrial, Trial},
+    figures::{Figure, Figures, Ratios},
+    record::{Cell, Manifest, PathInfo, PlannedTrial, Trial},
+    statistics::p_fails_more,
     summary::{CellSummary, Summary},
+    told::{Bound, Told},
 };
 
 /// What `head` has over `base`.
@@ -29,6 +31,8 @@ pub struct Compared<'a> {
     pub head: &'a CellSummary<'a>,
     /// Of the reference, how its figures changed; of all others, how their shares of it did.
     pub changes: Ratios,
+    /// What is known of the changes: percentiles may be lower bounds.
+    pub bounds: Figures<Bound>,
 }
 
 /// Why two runs have nothing to say of one another.
@@ -54,7 +58,22 @@ impl<'a> Comparison<'a> {
     /// # Errors
     /// If the runs were made under different conditions, or have no cell in common but references.
     pub fn new(base: Side<'a>, head: Side<'a>) -> Result<Self, Incomparable> {
+        let manifests = [base, head].map(|side| side.summary.manifest);
+        let found = versions(manifests[0], manifests[1]);
+        Self::of(base, head, found)
+    }
+
+    /// The same, whatever versions the programs of a path have: they are what is compared.
+    ///
+    /// # Errors
+    /// As those of [`Self::new`].
+    pub fn of_versions(base: Side<'a>, head: Side<'a>) -> Result<Self, Incomparable> {
+        Self::of(base, head, Vec::new())
+    }
+
+    fn of(base: Side<'a>, head: Side<'a>, versions: Vec<Difference>) -> Result<Self, Incomparable> {
         let mut differences = environment(base.summary.manifest, head.summary.manifest);
+        differences.extend(versions);
         differences.extend(loads(base.trials, head.trials));
         if !differences.is_empty() {
             return Err(Incomparable(differences));
@@ -87,20 +106,55 @@ impl<'a> Comparison<'a> {
 
 impl<'a> Compared<'a> {
     fn new(base: &'a CellSummary<'a>, head: &'a CellSummary<'a>) -> Self {
-        let change = |figure| Estimate::between(&base.series[figure], &head.series[figure]);
+        let bounds = Figures::new(|figure| head.bounds[figure].over(base.bounds[figure]));
+        let change = |figure| {
+            let change = Estimate::between(&base.series[figure], &head.series[figure]);
+            // What may be larger or smaller is no figure.
+            change.filter(|_| bounds[figure] != Bound::Unknown)
+        };
         Self {
             base,
             head,
             changes: Ratios::new(change),
+            bounds,
         }
     }
 
-    /// Whether a change is a difference: 1 is not within its interval, and it is larger than what
-    /// the control of either run finds between equal things. `None` without a figure, or with too
-    /// few blocks to tell.
-    pub fn differs(&self, figure: Figure) -> Option<bool> {
+    /// Whether a change is a difference, and larger than what the control of either run finds
+    /// between equal things. `None` without a figure.
+    pub fn told(&self, figure: Figure) -> Option<Told> {
         let floors = [self.base, self.head].map(|row| row.floor(figure).unwrap_or(1.0));
-        self.changes[figure]?.is_difference(floors[0].max(floors[1]))
+        let floor = floors[0].max(floors[1]);
+        let change = self.changes[figure]?;
+        Some(Told::of(&change, floor, self.bounds[figure]))
+    }
+
+    /// Whether the path left requests unanswered, or trials failed, in either run.
+    pub fn has_failures(&self) -> bool {
+        self.base.has_failures() || self.head.has_failures()
+    }
+
+    /// Whether a larger share of the trials failed in head.
+    pub fn fails_more(&self) -> bool {
+        let [base, head] = self.failed_trials();
+        head.0 * base.1.max(1) > base.0 * head.1.max(1)
+    }
+
+    /// Whether a larger share of the requests got no right answer in head.
+    pub fn answers_less(&self) -> bool {
+        let [base, head] = [self.base, self.head].map(|row| row.totals.lost_share());
+        head > base
+    }
+
+    /// How many trials failed, and of how many, in base and in head.
+    pub fn failed_trials(&self) -> [(usize, usize); 2] {
+        [self.base, self.head].map(|row| (row.failures.len(), row.trials))
+    }
+
+    /// The probability of so many more failed trials in head, if both fail alike.
+    pub fn p_fails_more(&self) -> f64 {
+        let [base, head] = self.failed_trials();
+        p_fails_more(base, head)
     }
 }
 
@@ -117,22 +171,75 @@ fn find<'a>(cells: &[&'a CellSummary<'a>], cell: &Cell) -> Option<&'a CellSummar
 }
 
 /// What of machine and build doesn't change from run to run, and changes figures if it does.
-pub(crate) fn conditions(manifest: &Manifest) -> [(&'static str, String); 8] {
+pub(crate) fn conditions(manifest: &Manifest) -> [(&'static str, String); 11] {
     let machine = &manifest.machine;
     let cgroup = machine.cgroup.iter();
     let limits: Vec<String> = cgroup
         .map(|(name, limit)| format!("{name} {limit}"))
         .collect();
+    // What the kernel keeps for itself differs by a little from start to start.
+    let memory_mib = machine.memory_kib.saturating_add(128 << 10) / (256 << 10) * 256;
     [
         ("processor", machine.cpu_model.clone()),
         ("cores", machine.cores.to_string()),
+        ("memory", format!("{memory_mib} MiB")),
         ("governor", machine.governor.clone()),
+        ("clock source", machine.clock_source.clone()),
         ("virtualization", machine.virtualization.clone()),
         ("kernel", machine.kernel.clone()),
         ("operating system", machine.operating_system.clone()),
         ("limits", limits.join(", ")),
+        ("toolchain", manifest.toolchain.clone()),
         ("profile", manifest.profile.clone()),
     ]
+}
+
+/// Versions of a path's programs that are not of this workspace, by process: those of the workspace
+/// have hopbench's own version, and to compare two revisions of them is what runs are for.
+pub(crate) fn outside_versions<'m>(
+    manifest: &Manifest,
+    path: &'m PathInfo,
+) -> BTreeMap<&'m str, &'m str> {
+    let is_own = |receipt: &str| receipt.split_whitespace().last() == Some(&manifest.hopbench);
+    let receipts = path.receipts.iter();
+    let outside = receipts.filter(|(_, receipt)| !is_own(receipt));
+    outside
+        .map(|(process, receipt)| (process.as_str(), receipt.as_str()))
+        .collect()
+}
+
+/// Programs from outside that are not of the same version, on paths that both runs have.
+fn versions(base: &Manifest, head: &Manifest) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for path in &head.paths {
+        let mut of_base = base.paths.iter();
+        let Some(of_base) = of_base.find(|other| other.name == path.name) else {
+            continue;
+        };
+        if of_base.skipped.is_some() || path.skipped.is_some() {
+            continue;
+        }
+        let [ours, theirs] = [
+            outside_versions(head, path),
+            outside_versions(base, of_base),
+        ];
+        for process in path.receipts.keys() {
+            let process = process.as_str();
+            let is_outside = ours.contains_key(process) || theirs.contains_key(process);
+            let Some(before) = of_base.receipts.get(process).filter(|_| is_outside) else {
+                continue;
+            };
+            let now = &path.receipts[process];
+            if before != now {
+                found.push(Difference {
+                    key: format!("version of '{process}' on path '{}'", path.name),
+                    base: before.clone(),
+                    head: now.clone(),
+                });
+            }
+        }
+    }
+    found
 }
 
 /// What must be the same of machine and build for figures to be comparable.
@@ -188,7 +295,7 @@ fn loads(base: &[Trial], head: &[Trial]) -> Option<Difference> {
     })
 }
 
-fn load(planned: &PlannedTrial) -> String {
+pub(crate) fn load(planned: &PlannedTrial) -> String {
     format!(
         "{} ms after {} ms of warm-up",
         planned.duration_ms, planned.warm_up_ms

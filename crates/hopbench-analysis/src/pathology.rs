@@ -1,31 +1,42 @@
 //! What went wrong, by name.
 //!
 //! A pathology is not noise and not a percentage: it is a way in which a path fails, which a table
-//! of medians hides. The rules and their limits stand in the scenario.
+//! of medians hides. So every block is looked at, and one block suffices: how many it were is said.
+//! The rules and their limits stand in the scenario.
 
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
     figures::Figure,
     record::{Cell, FailureKind, PathologyRules},
-    summary::{CellSummary, ScenarioSummary, Table},
+    report::text::latency,
+    summary::{CellSummary, Percentile, ScenarioSummary, Table},
+    told::{Bound, Told},
 };
+
+/// Up to this share of the requests due may be dropped in a trial at a fixed rate. A path in good
+/// health drops a few at the load's end: those that come due while the last answers are under way.
+const DROPPED_SHARE_MAX: f64 = 0.001;
 
 /// Something wrong with a path in a cell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pathology {
-    /// Fewer requests per second than a share of those at the next lower concurrency.
+    /// Fewer requests per second than a share of those at the next lower concurrency, in the same
+    /// block.
     Collapse {
         cell: CellName,
-        rps: f64,
+        /// The least of the blocks, as a share of what there was before.
+        share_min: f64,
+        limit: f64,
         concurrency_before: u32,
-        rps_before: f64,
+        blocks: Blocks,
     },
-    /// At a fixed rate, most requests were never asked: no connection was free for them.
+    /// At a fixed rate, requests were never asked, because the path kept every connection waiting.
     Dropped {
         cell: CellName,
         dropped: u64,
-        scheduled: u64,
+        due: u64,
+        blocks: Blocks,
     },
     /// Requests without a right answer.
     Errors {
@@ -40,11 +51,15 @@ pub enum Pathology {
         trials: usize,
         cause: String,
     },
-    /// A tail far longer than the reference's.
+    /// A tail far longer than the reference's in the same block.
     LongTail {
         cell: CellName,
-        p99_ms: f64,
-        reference_p99_ms: f64,
+        /// The most of the blocks, over the reference's.
+        ratio_max: f64,
+        limit: f64,
+        p99_min: Percentile,
+        p99_max: Percentile,
+        blocks: Blocks,
     },
     /// Slower than a path that it is meant to be faster than.
     Slower {
@@ -52,6 +67,13 @@ pub enum Pathology {
         than: String,
         ratio: f64,
     },
+}
+
+/// In how many blocks something was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Blocks {
+    pub found: usize,
+    pub of: usize,
 }
 
 /// Path, endpoint and concurrency, for a sentence.
@@ -73,7 +95,7 @@ pub fn find(scenario: &ScenarioSummary<'_>) -> Vec<Pathology> {
             found.extend(failures(row));
             found.extend(errors(row));
             found.extend(dropped(row));
-            found.extend(long_tail(rules, table, row, &scenario.info.reference));
+            found.extend(long_tail(rules, row));
             found.extend(collapse(rules, table, row));
             found.extend(slower(rules, table, row));
         }
@@ -107,27 +129,28 @@ fn errors(row: &CellSummary<'_>) -> Option<Pathology> {
 }
 
 fn dropped(row: &CellSummary<'_>) -> Option<Pathology> {
-    let (dropped, scheduled) = (row.totals.dropped, row.totals.scheduled);
-    (2 * dropped > scheduled).then(|| Pathology::Dropped {
+    let blocks = Blocks::of(&row.dropped_shares, |share| share > DROPPED_SHARE_MAX)?;
+    Some(Pathology::Dropped {
         cell: CellName::of(row),
-        dropped,
-        scheduled,
+        dropped: row.totals.dropped_by_path,
+        due: row.totals.due(),
+        blocks,
     })
 }
 
-fn long_tail(
-    rules: &PathologyRules,
-    table: &Table<'_>,
-    row: &CellSummary<'_>,
-    reference: &str,
-) -> Option<Pathology> {
-    let limit = rules.p99_over_reference?;
-    let reference = find_row(table, reference, row)?;
-    let (p99_us, reference_p99_us) = (row.p99_us?.median, reference.p99_us?.median);
-    (p99_us > limit * reference_p99_us).then(|| Pathology::LongTail {
+fn long_tail(rules: &PathologyRules, row: &CellSummary<'_>) -> Option<Pathology> {
+    let limit = rules.p99_over_reference.filter(|_| !row.is_reference)?;
+    // Of each block, over the reference's.
+    let ratios = &row.series[Figure::P99];
+    let blocks = Blocks::of(ratios, |ratio| ratio > limit)?;
+    let p99_us = row.p99_us?;
+    Some(Pathology::LongTail {
         cell: CellName::of(row),
-        p99_ms: p99_us / 1e3,
-        reference_p99_ms: reference_p99_us / 1e3,
+        ratio_max: ratios.iter().copied().fold(0.0, f64::max),
+        limit,
+        p99_min: p99_us.min,
+        p99_max: p99_us.max,
+        blocks,
     })
 }
 
@@ -150,12 +173,14 @@ fn collapse(rules: &PathologyRules, table: &Table<'_>, row: &CellSummary<'_>) ->
                 }
         })
         .max_by_key(|other| other.cell.concurrency)?;
-    let (rps, rps_before) = (row.rps?.median, before.rps?.median);
-    (rps < limit * rps_before).then(|| Pathology::Collapse {
+    let series = row.blocks.over(&before.blocks);
+    let shares = &series[Figure::Rps];
+    Some(Pathology::Collapse {
         cell: CellName::of(row),
-        rps,
+        blocks: Blocks::of(shares, |share| share < limit)?,
+        share_min: shares.iter().copied().fold(f64::INFINITY, f64::min),
+        limit,
         concurrency_before: before.cell.concurrency,
-        rps_before,
     })
 }
 
@@ -170,9 +195,9 @@ fn slower(rules: &PathologyRules, table: &Table<'_>, row: &CellSummary<'_>) -> V
     let found = named.filter_map(|rule| {
         let other = find_row(table, &rule.than, row)?;
         let ratio = row.blocks.over(&other.blocks).estimate()[Figure::Rps]?;
-        let is_slower =
-            ratio.ratio < 1.0 && ratio.is_difference(row.floor(Figure::Rps).unwrap_or(1.0))?;
-        is_slower.then(|| Pathology::Slower {
+        let floor = row.floor(Figure::Rps).unwrap_or(1.0);
+        let told = Told::of(&ratio, floor, Bound::Exact);
+        (ratio.ratio < 1.0 && told == Told::Different).then(|| Pathology::Slower {
             cell: CellName::of(row),
             than: rule.than.clone(),
             ratio: ratio.ratio,
@@ -194,6 +219,21 @@ fn find_row<'t, 'a>(
     table.rows.iter().find(|row| row.cell == cell)
 }
 
+impl Blocks {
+    /// `None` if something is so in no block.
+    fn of(blocks: &[f64], is_so: impl Fn(f64) -> bool) -> Option<Self> {
+        let found = blocks.iter().filter(|it| is_so(**it)).count();
+        let of = blocks.len();
+        (found > 0).then_some(Self { found, of })
+    }
+}
+
+impl fmt::Display for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "in {} of {} block(s)", self.found, self.of)
+    }
+}
+
 impl Pathology {
     /// What to look at next.
     pub fn advice(&self) -> &'static str {
@@ -203,7 +243,7 @@ impl Pathology {
                  concurrency, and 'hopbench profile'"
             }
             Self::Dropped { .. } => {
-                "of requests that were never asked, use a rate that the path holds ('hopbench \
+                "of requests that were dropped, use a rate that the path holds ('hopbench \
                  calibrate' finds it), or more connections"
             }
             Self::Errors { .. } => {
@@ -230,23 +270,27 @@ impl fmt::Display for Pathology {
         match self {
             Self::Collapse {
                 cell: CellName(cell),
-                rps,
+                share_min,
+                limit,
                 concurrency_before,
-                rps_before,
+                blocks,
             } => write!(
                 f,
-                "collapse: {cell}: {rps:.0} RPS, after {rps_before:.0} at c={concurrency_before}"
+                "collapse: {cell}: RPS below {:.0} % of those at c={concurrency_before} {blocks}, \
+                 {:.0} % at worst",
+                limit * 100.0,
+                share_min * 100.0
             ),
             Self::Dropped {
                 cell: CellName(cell),
                 dropped,
-                scheduled,
-            } => {
-                write!(
-                    f,
-                    "requests dropped: {cell}: {dropped} of {scheduled} were never asked"
-                )
-            }
+                due,
+                blocks,
+            } => write!(
+                f,
+                "requests dropped: {cell}: {dropped} of {due} were never asked, because the path \
+                 kept every connection waiting, {blocks}"
+            ),
             Self::Errors {
                 cell: CellName(cell),
                 failed,
@@ -267,13 +311,18 @@ impl fmt::Display for Pathology {
             }
             Self::LongTail {
                 cell: CellName(cell),
-                p99_ms,
-                reference_p99_ms,
+                ratio_max,
+                limit,
+                p99_min,
+                p99_max,
+                blocks,
             } => write!(
                 f,
-                "long tail: {cell}: p99 {p99_ms:.2} ms, {:.0} times the reference's \
-                 {reference_p99_ms:.2} ms",
-                p99_ms / reference_p99_ms
+                "long tail: {cell}: p99 over {limit:.0} times the reference's {blocks}, {:.0} \
+                 times at worst; the blocks' p99 are {} to {} ms",
+                ratio_max,
+                latency(*p99_min),
+                latency(*p99_max)
             ),
             Self::Slower {
                 cell: CellName(cell),

@@ -42,6 +42,25 @@ pub(crate) fn median_of_sorted(values: &[f64]) -> f64 {
     }
 }
 
+/// The probability that of all that failed on two sides so many or more are of the second, if both
+/// fail alike: Fisher's exact test of one side (1922, *On the interpretation of χ² from contingency
+/// tables, and the calculation of P*). Each side is how many failed, and of how many.
+pub fn p_fails_more(base: (usize, usize), head: (usize, usize)) -> f64 {
+    let ((base_failed, base_of), (head_failed, head_of)) = (base, head);
+    let failed = base_failed + head_failed;
+    let logarithm_of_ways = |of: usize, chosen: usize| -> f64 {
+        let factors = (1..=chosen).map(|it| ((of - chosen + it) as f64 / it as f64).ln());
+        factors.sum()
+    };
+    let all = logarithm_of_ways(base_of + head_of, failed);
+    let as_many = (head_failed..=failed.min(head_of)).filter(|of_head| failed - of_head <= base_of);
+    let probabilities = as_many.map(|of_head| {
+        let of_base = failed - of_head;
+        (logarithm_of_ways(head_of, of_head) + logarithm_of_ways(base_of, of_base) - all).exp()
+    });
+    probabilities.sum::<f64>().min(1.0)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -58,6 +77,19 @@ mod tests {
         );
         assert_eq!(Spread::of([]), None);
         assert_eq!(Spread::of([f64::NAN]), None);
+    }
+
+    /// Fisher's tea: of four cups with milk first, all four or three are named as such.
+    #[test]
+    fn a_lady_tastes_tea() {
+        let close = |is: f64, shall: f64| assert!((is - shall).abs() < 1e-12, "{is} {shall}");
+        close(p_fails_more((0, 4), (4, 4)), 1.0 / 70.0);
+        close(p_fails_more((1, 4), (3, 4)), 17.0 / 70.0);
+        // Of 924 ways to choose six of twelve, 37 have five or six on one side.
+        close(p_fails_more((1, 6), (5, 6)), 37.0 / 924.0);
+        close(p_fails_more((0, 6), (0, 6)), 1.0);
+        close(p_fails_more((0, 0), (3, 3)), 1.0);
+        close(p_fails_more((6, 6), (0, 6)), 1.0);
     }
 
     proptest! {

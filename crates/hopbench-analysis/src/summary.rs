@@ -3,17 +3,25 @@
 //! A figure over blocks is the median of the blocks' values, with the extremes. A ratio is formed
 //! within a block, between a path and the reference of that block, so that what slows the machine
 //! down for a while slows both; over the blocks it is an [`Estimate`](crate::estimate::Estimate).
-//! Failed trials have no figures; they are counted beside them.
+//! Failed trials have no figures, nor have those without a request; they are counted beside them.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod latency;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use hdrhistogram::{Histogram, serialization::Deserializer};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
+use self::latency::Latencies;
+pub use self::latency::{
+    Merged, Percentile, Percentiles, Quantile, TAIL_SAMPLES_MIN, TrialLatency, has_tail,
+};
 use crate::{
-    figures::{Blocks, CLIENT, Figure, Ratios, Series, per_request, server_cpu_us},
+    estimate::Estimate,
+    figures::{Blocks, CLIENT, Figure, Figures, Ratios, Series, per_request, server_cpu_us},
     record::{Build, Cell, Failure, Load, Manifest, Outcome, ScenarioInfo, Trial, Warning},
     statistics::Spread,
+    told::{Bound, Told},
 };
 
 /// A whole run.
@@ -58,13 +66,18 @@ pub struct CellSummary<'a> {
     pub series: Series,
     /// Against the reference; none of the reference itself.
     pub ratios: Ratios,
+    /// What is known of them, and of the series: percentiles may be lower bounds.
+    pub bounds: Figures<Bound>,
     /// The reference's second trial in a block against its first, at this concurrency: what is
     /// found between things that are equal. Of build B, that of A. `None` without a control.
     pub control: Option<Ratios>,
-    pub p50_us: Option<Spread>,
-    pub p90_us: Option<Spread>,
-    pub p95_us: Option<Spread>,
-    pub p99_us: Option<Spread>,
+    /// Percentiles of the blocks that have samples enough above them.
+    pub p50_us: Option<Percentiles>,
+    pub p90_us: Option<Percentiles>,
+    pub p95_us: Option<Percentiles>,
+    pub p99_us: Option<Percentiles>,
+    /// Of each trial at a fixed rate, the share of the requests due that the path dropped.
+    pub dropped_shares: Vec<f64>,
     /// Percentiles of all blocks' latencies put together.
     pub merged: Option<Merged>,
     /// The same as a curve, as far as there are samples enough; empty if `merged` is `None`.
@@ -83,31 +96,6 @@ pub struct CellSummary<'a> {
     pub rss_peak_kib: Option<Spread>,
 }
 
-/// Of the latencies of all blocks together, in microseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Merged {
-    pub count: u64,
-    pub mean_us: f64,
-    pub p50_us: f64,
-    pub p95_us: f64,
-    pub p99_us: f64,
-    pub p999_us: f64,
-    pub max_us: f64,
-}
-
-/// A point of a latency distribution: this share of all answers took at most so long.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Quantile {
-    pub quantile: f64,
-    pub latency_us: f64,
-}
-
-/// Fewer samples above a percentile make it one of chance.
-pub const TAIL_SAMPLES_MIN: f64 = 20.0;
-
-/// Points of a [`CellSummary::curve`] for each further nine.
-const CURVE_POINTS_PER_NINE: f64 = 8.0;
-
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
     pub elapsed_us: f64,
@@ -115,8 +103,10 @@ pub struct Totals {
     pub good: u64,
     /// Requests that were due at a fixed rate.
     pub scheduled: u64,
-    /// Of those, never asked.
-    pub dropped: u64,
+    /// Of those, never asked, because the path kept every connection waiting.
+    pub dropped_by_path: u64,
+    /// Of those, never asked, because the load generator was late.
+    pub dropped_late: u64,
     pub body_bytes: u64,
     pub zero_copy_bytes: u64,
     pub copied_bytes: u64,
@@ -261,13 +251,21 @@ impl<'a> CellSummary<'a> {
         of_reference: &[&Trial],
         control: Option<Ratios>,
     ) -> Result<Self, HistogramError> {
-        let blocks = Blocks::of(trials);
-        let latencies = merge(trials)?;
+        let blocks = blocks_of(trials);
+        let latencies = Latencies::merge(trials)?;
+        let of_trials = latencies_of(trials)?;
+        let bounds = bounds(&of_trials, &latencies_of(of_reference)?, is_reference);
         let series = match is_reference {
             true => blocks.series(),
-            false => blocks.over(&Blocks::of(of_reference)),
+            false => blocks.over(&blocks_of(of_reference)),
         };
         let loads = || {
+            let loads = trials
+                .iter()
+                .filter_map(|trial| Some((*trial, trial.measured()?)));
+            loads.filter(|(_, load)| load.requests > 0)
+        };
+        let all_loads = || {
             trials
                 .iter()
                 .filter_map(|trial| Some((*trial, trial.measured()?)))
@@ -275,7 +273,10 @@ impl<'a> CellSummary<'a> {
         let over = |figure: &dyn Fn(&Trial, &Load) -> Option<f64>| {
             Spread::of(loads().filter_map(|(trial, load)| figure(trial, load)))
         };
-        let latency = |percentile: fn(&Load) -> Option<f64>| over(&|_, load| percentile(load));
+        let latency = |percentile: fn(&TrialLatency) -> Option<Percentile>| {
+            let blocks: Vec<Percentile> = of_trials.iter().filter_map(percentile).collect();
+            Percentiles::of(&blocks)
+        };
         let sum_of_processes = |figure: fn(&crate::record::ProcessUsage) -> u64| {
             over(&|trial, _| Some(trial.processes.iter().map(figure).sum::<u64>() as f64))
         };
@@ -295,18 +296,26 @@ impl<'a> CellSummary<'a> {
             rps: over(&|trial, _| trial.rps()),
             ratios: match is_reference {
                 true => Ratios::default(),
-                false => series.estimate(),
+                // What may be larger or smaller is no figure.
+                false => Ratios::new(|figure| {
+                    let ratios = series[figure].iter().copied();
+                    Estimate::of(ratios).filter(|_| bounds[figure] != Bound::Unknown)
+                }),
             },
+            bounds,
             blocks,
             series,
             is_reference,
             control,
-            p50_us: latency(|load| load.latency.p50_us),
-            p90_us: latency(|load| load.latency.p90_us),
-            p95_us: latency(|load| load.latency.p95_us),
-            p99_us: latency(|load| load.latency.p99_us),
-            merged: latencies.as_ref().map(Merged::of),
-            curve: latencies.as_ref().map(curve).unwrap_or_default(),
+            p50_us: latency(|it| it.p50_us),
+            p90_us: latency(|it| it.p90_us),
+            p95_us: latency(|it| it.p95_us),
+            p99_us: latency(|it| it.p99_us),
+            dropped_shares: all_loads()
+                .filter_map(|(_, load)| dropped_share(load))
+                .collect(),
+            merged: latencies.as_ref().map(Latencies::merged),
+            curve: latencies.as_ref().map(Latencies::curve).unwrap_or_default(),
             cpu_us_per_request,
             cpu_us_per_request_server: over(&|trial, load| per_request(server_cpu_us(trial), load)),
             context_switches_per_request: over(&|trial, load| {
@@ -315,7 +324,7 @@ impl<'a> CellSummary<'a> {
                 });
                 per_request(switches.sum::<u64>() as f64, load)
             }),
-            totals: Totals::of(loads()),
+            totals: Totals::of(all_loads()),
             rss_before_kib: sum_of_processes(|process| process.rss_before_kib),
             rss_after_kib: sum_of_processes(|process| process.rss_after_kib),
             rss_peak_kib: sum_of_processes(|process| process.rss_peak_kib),
@@ -327,11 +336,16 @@ impl<'a> CellSummary<'a> {
         self.totals.requests - self.totals.good
     }
 
-    /// Whether one of its ratios is a difference: 1 is not within its interval, and it is farther
-    /// from 1 than what the control finds between things that are equal. `None` without a ratio,
-    /// or with too few blocks to tell.
-    pub fn differs(&self, figure: Figure) -> Option<bool> {
-        self.ratios[figure]?.is_difference(self.floor(figure).unwrap_or(1.0))
+    /// Whether the path left requests unanswered, or trials failed.
+    pub fn has_failures(&self) -> bool {
+        self.totals.lost() > 0 || !self.failures.is_empty()
+    }
+
+    /// Whether one of its ratios is a difference. `None` without a ratio.
+    pub fn told(&self, figure: Figure) -> Option<Told> {
+        let floor = self.floor(figure).unwrap_or(1.0);
+        let ratio = self.ratios[figure]?;
+        Some(Told::of(&ratio, floor, self.bounds[figure]))
     }
 
     /// The factor by which the control finds equal things to differ. `None` without one.
@@ -341,6 +355,21 @@ impl<'a> CellSummary<'a> {
 }
 
 impl Totals {
+    /// Requests that the path did not answer rightly, whether they were asked or not.
+    pub fn lost(&self) -> u64 {
+        self.requests - self.good + self.dropped_by_path
+    }
+
+    /// Requests that were asked or due.
+    pub fn due(&self) -> u64 {
+        self.requests + self.dropped_by_path + self.dropped_late
+    }
+
+    /// The share of the requests due that the path did not answer rightly; 0 if none was due.
+    pub fn lost_share(&self) -> f64 {
+        self.lost() as f64 / self.due().max(1) as f64
+    }
+
     fn of<'t>(loads: impl Iterator<Item = (&'t Trial, &'t Load)>) -> Self {
         let mut totals = Self::default();
         for (trial, load) in loads {
@@ -349,7 +378,8 @@ impl Totals {
             totals.good += load.good;
             if let Some(open) = &load.open_loop {
                 totals.scheduled += open.scheduled;
-                totals.dropped += open.dropped;
+                totals.dropped_by_path += load.dropped_by_path();
+                totals.dropped_late += open.dropped.min(open.dropped_late);
             }
             totals.body_bytes += load.body_bytes;
             totals.zero_copy_bytes += trial.counter("tunnel_zero_copy_bytes");
@@ -367,7 +397,7 @@ impl Totals {
 fn control_of<'t>(trials: impl Iterator<Item = &'t Trial>) -> Option<Ratios> {
     let (first, second): (Vec<&Trial>, Vec<&Trial>) =
         trials.partition(|trial| trial.planned.twin == 0);
-    let control = || Blocks::of(&second).over(&Blocks::of(&first)).estimate();
+    let control = || blocks_of(&second).over(&blocks_of(&first)).estimate();
     (!second.is_empty()).then(control)
 }
 
@@ -378,62 +408,72 @@ fn failure(trial: &Trial) -> Option<&Failure> {
     }
 }
 
-/// Puts the blocks' latencies together: percentiles are read from the whole, never averaged.
-/// `None` without any.
-fn merge(trials: &[&Trial]) -> Result<Option<Histogram<u64>>, HistogramError> {
-    // Grows to whatever range it is given.
-    let mut all = Histogram::<u64>::new(3).expect("three digits are valid");
-    for trial in trials {
-        let Some(load) = trial.measured() else {
-            continue;
-        };
-        let broken = |message: String| HistogramError {
-            trial: trial.planned.trial,
-            message,
-        };
-        let bytes = BASE64_STANDARD
-            .decode(&load.latency.histogram)
-            .map_err(|error| broken(error.to_string()))?;
-        let histogram: Histogram<u64> = Deserializer::new()
-            .deserialize(&mut &bytes[..])
-            .map_err(|error| broken(format!("{error:?}")))?;
-        all.add(histogram)
-            .map_err(|error| broken(format!("{error:?}")))?;
+/// The figures of blocks, without those that are none: of trials without a request, and
+/// percentiles with too few samples above them.
+fn blocks_of(trials: &[&Trial]) -> Blocks {
+    let trials: Vec<Cow<'_, Trial>> = trials.iter().map(|trial| with_figures(trial)).collect();
+    Blocks::of(&trials.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+}
+
+fn with_figures(trial: &Trial) -> Cow<'_, Trial> {
+    let Some(load) = trial.measured() else {
+        return Cow::Borrowed(trial);
+    };
+    let samples = load.good.saturating_add(load.latency.censored);
+    if load.requests > 0 && has_tail(samples, 0.99) {
+        return Cow::Borrowed(trial);
     }
-    Ok((!all.is_empty()).then_some(all))
-}
-
-fn at_quantile(latencies: &Histogram<u64>, quantile: f64) -> f64 {
-    latencies.value_at_quantile(quantile) as f64 / 1e3
-}
-
-impl Merged {
-    fn of(latencies: &Histogram<u64>) -> Self {
-        let at = |quantile| at_quantile(latencies, quantile);
-        Self {
-            count: latencies.len(),
-            mean_us: latencies.mean() / 1e3,
-            p50_us: at(0.5),
-            p95_us: at(0.95),
-            p99_us: at(0.99),
-            p999_us: at(0.999),
-            max_us: latencies.max() as f64 / 1e3,
+    let mut trial = trial.clone();
+    if let Some(of_trial) = &mut trial.load {
+        let latency = &mut of_trial.latency;
+        let percentiles = [
+            (0.5, &mut latency.p50_us),
+            (0.95, &mut latency.p95_us),
+            (0.99, &mut latency.p99_us),
+        ];
+        for (quantile, us) in percentiles {
+            *us = us.filter(|_| has_tail(samples, quantile));
         }
     }
+    trial.load = trial.load.filter(|load| load.requests > 0);
+    Cow::Owned(trial)
 }
 
-/// From the median on, below which there is little to see; then equally far apart in the logarithm
-/// of what lies beyond, as HdrHistogram's plots have it.
-fn curve(latencies: &Histogram<u64>) -> Vec<Quantile> {
-    let beyond = (0_u32..).map(|step| 10_f64.powf(-f64::from(step) / CURVE_POINTS_PER_NINE));
-    let beyond = beyond.skip_while(|beyond| *beyond >= 0.5);
-    [0.5]
-        .into_iter()
-        .chain(beyond)
-        .take_while(|beyond| beyond * latencies.len() as f64 >= TAIL_SAMPLES_MIN)
-        .map(|beyond| Quantile {
-            quantile: 1.0 - beyond,
-            latency_us: at_quantile(latencies, 1.0 - beyond),
-        })
+fn latencies_of(trials: &[&Trial]) -> Result<Vec<TrialLatency>, HistogramError> {
+    let loads = trials
+        .iter()
+        .filter_map(|trial| Some((trial, trial.measured()?)));
+    let asked = loads.filter(|(_, load)| load.requests > 0);
+    asked
+        .map(|(trial, load)| TrialLatency::of(trial, load))
         .collect()
+}
+
+/// What is known of the ratios of percentiles, by which trials have lower bounds.
+fn bounds(
+    ours: &[TrialLatency],
+    of_reference: &[TrialLatency],
+    is_reference: bool,
+) -> Figures<Bound> {
+    Figures::new(|figure| {
+        let of: fn(&TrialLatency) -> Option<Percentile> = match figure {
+            Figure::P50 => |it| it.p50_us,
+            Figure::P95 => |it| it.p95_us,
+            Figure::P99 => |it| it.p99_us,
+            _ => return Bound::Exact,
+        };
+        let may_be_longer = |trials: &[TrialLatency]| {
+            let mut percentiles = trials.iter().filter_map(of);
+            percentiles.any(|it| it.is_at_least)
+        };
+        Bound::of_ratio(
+            may_be_longer(ours),
+            !is_reference && may_be_longer(of_reference),
+        )
+    })
+}
+
+fn dropped_share(load: &Load) -> Option<f64> {
+    load.open_loop.as_ref()?;
+    Some(load.dropped_by_path() as f64 / load.due().max(1) as f64)
 }

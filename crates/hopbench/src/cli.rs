@@ -309,6 +309,9 @@ pub(crate) struct Compare {
     pub(crate) base: PathBuf,
     /// Directory of the run to be told from it [default: the latest]
     pub(crate) head: Option<PathBuf>,
+    /// Compare although a path's programs have other versions: they are what is compared
+    #[arg(long)]
+    pub(crate) other_versions: bool,
     /// Write the comparison as a page, too
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,

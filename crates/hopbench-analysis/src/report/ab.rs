@@ -3,15 +3,16 @@
 use serde_json::{Value, json};
 
 use super::{
-    compare::{by_endpoint, estimate_json, identity, reliance},
+    compare::{by_endpoint, counted, estimate_json, identity, reliance},
     sheet::{Entry, Medium, Tone},
     tables::Section,
-    text::{thousands, with_interval},
+    text::{marks, thousands, with_interval},
 };
 use crate::{
     ab::{Duel, Pair},
-    estimate::Shift,
+    estimate::{Estimate, Shift},
     figures::Figure,
+    told::{Bound, Told},
 };
 
 /// Tables for people, with their columns under one another.
@@ -49,7 +50,7 @@ fn row(pair: &Pair<'_>) -> Vec<Entry> {
     ];
     row.extend(Figure::ALL.map(|figure| change(pair, figure)));
     let growth = pair.growth;
-    let growth = growth.map(|it| Entry::told(&mebibytes(&it), pair.growth_differs()));
+    let growth = growth.map(|it| Entry::told(&mebibytes(&it), growth_told(pair, &it)));
     let control = pair.control[Figure::Rps].map(|control| with_interval(&control));
     let [of_a, of_b] = [&pair.a, &pair.b].map(|trials| trials.failures().count());
     let tone = match of_a + of_b {
@@ -65,10 +66,20 @@ fn row(pair: &Pair<'_>) -> Vec<Entry> {
 }
 
 fn change(pair: &Pair<'_>, figure: Figure) -> Entry {
-    match &pair.changes[figure] {
-        None => "–".into(),
-        Some(estimate) => Entry::told(&with_interval(estimate), pair.differs(figure)),
+    match (&pair.changes[figure], told(pair, figure)) {
+        (Some(estimate), Some(told)) => Entry::told(&with_interval(estimate), told),
+        _ => "–".into(),
     }
+}
+
+fn told(pair: &Pair<'_>, figure: Figure) -> Option<Told> {
+    let floor = pair.floor(figure).unwrap_or(1.0);
+    Some(Told::of(&pair.changes[figure]?, floor, Bound::Exact))
+}
+
+fn growth_told(pair: &Pair<'_>, growth: &Shift) -> Told {
+    let floor = pair.growth_control.map_or(0.0, |control| control.reach());
+    Told::of_shift(growth, floor)
 }
 
 fn mebibytes(shift: &Shift) -> String {
@@ -81,24 +92,24 @@ fn mebibytes(shift: &Shift) -> String {
 
 /// What is compared, and what the marks say.
 pub(super) fn explanation(duel: &Duel<'_>) -> String {
-    let estimates = duel.cells.iter().flat_map(|pair| {
-        let all = Figure::ALL.map(|figure| (pair.changes[figure], pair.differs(figure)));
-        all.into_iter()
+    let figures = duel
+        .cells
+        .iter()
+        .flat_map(|pair| Figure::ALL.map(|figure| (pair, figure)));
+    let known = figures.filter_map(|(pair, figure)| {
+        let estimate = pair.changes[figure]?;
+        Some((estimate, told(pair, figure)?))
     });
-    let known: Vec<_> = estimates
-        .filter_map(|(estimate, differs)| Some((estimate?, differs)))
-        .collect();
-    let count = |is| known.iter().filter(|(_, differs)| *differs == is).count();
+    let (shown, told): (Vec<Estimate>, Vec<Told>) = known.unzip();
     let mut out = format!(
-        "{} of {} figures differ. A ratio is b over a within a block, where a was measured \
-         twice; of the growth of memory under load it is the difference. ≈ is no difference: the \
-         interval has 100 % in it, or a differs as much from itself (A/A).",
-        count(Some(true)),
-        known.len()
+        "{} A ratio is b over a within a block, where a was measured twice; of the growth of \
+         memory under load it is the difference, which is never called equal. {}",
+        counted(&told),
+        marks()
     );
+    let unknown = told.iter().filter(|it| **it == Told::TooFewBlocks).count();
     out.extend(duel.disturbed().map(|disturbed| format!(" {disturbed}.")));
-    let shown = known.iter().map(|(estimate, _)| *estimate);
-    out += &reliance(count(None), shown, "runs");
+    out += &reliance(unknown, shown.into_iter(), "runs");
     out
 }
 
@@ -111,8 +122,9 @@ fn cell(pair: &Pair<'_>) -> Value {
     let cell = &pair.cell;
     let mut fields = identity(cell);
     for figure in Figure::ALL {
-        let change = pair.changes[figure].map(|estimate| {
-            let mut json = estimate_json(&estimate, pair.differs(figure));
+        let change = pair.changes[figure].zip(told(pair, figure));
+        let change = change.map(|(estimate, told)| {
+            let mut json = estimate_json(&estimate, told);
             json["floor"] = json!(pair.floor(figure));
             json
         });
@@ -123,7 +135,8 @@ fn cell(pair: &Pair<'_>) -> Value {
             "by": shift.by, "low": shift.low, "high": shift.high,
             "confidence": shift.confidence, "p": shift.p, "blocks": shift.blocks,
             "floor": pair.growth_control.map(|control| control.reach()),
-            "differs": pair.growth_differs(),
+            "differs": growth_told(pair, &shift).is_different(),
+            "told": growth_told(pair, &shift).key(),
         })
     });
     fields.insert("rss_growth_mib".to_owned(), json!(growth));

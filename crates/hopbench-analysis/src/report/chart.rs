@@ -4,7 +4,10 @@
 
 use std::fmt::Write;
 
-use super::text::{connection, percent};
+use super::{
+    text::{connection, percent},
+    words::shortfall,
+};
 use crate::{
     estimate::Estimate,
     figures::Figure,
@@ -141,9 +144,9 @@ fn bar(axis: &Axis, row: &CellSummary<'_>, x: f64, width: f64, colour: &str) -> 
     }) = row.ratios[Figure::Rps]
     else {
         // Without a failure, its reference is what is missing.
-        let (colour, text) = match row.failures.is_empty() {
-            true => ("#222", "–"),
-            false => ("#b00", "failed"),
+        let (colour, text) = match row.has_failures() {
+            false => ("#222", "–"),
+            true => ("#b00", "failed"),
         };
         return format!(
             "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"{colour}\">{text}\
@@ -154,10 +157,10 @@ fn bar(axis: &Axis, row: &CellSummary<'_>, x: f64, width: f64, colour: &str) -> 
     let y = axis.y(ratio);
     format!(
         "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\">\
-         <title>{} c={}: {:.1} % ({:.1} to {:.1} %)</title></rect>\
+         <title>{} c={}: {:.1} % ({:.1} to {:.1} %){}</title></rect>\
          <path d=\"M{middle:.1} {:.1}V{:.1}\" stroke=\"#222\"/>\
          <text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"10\" \
-         paint-order=\"stroke\" stroke=\"#fff\" stroke-width=\"3\">{:.0}</text>\n",
+         paint-order=\"stroke\" stroke=\"#fff\" stroke-width=\"3\"{}>{:.0}{}</text>\n",
         0.9 * width,
         axis.bottom - y,
         escape(&row.cell.path_and_build()),
@@ -165,10 +168,17 @@ fn bar(axis: &Axis, row: &CellSummary<'_>, x: f64, width: f64, colour: &str) -> 
         ratio * 100.0,
         low * 100.0,
         high * 100.0,
+        shortfall(row).map_or_else(String::new, |it| format!(", {it}")),
         axis.y(low),
         axis.y(high),
         axis.y(high) - 4.0,
+        if row.has_failures() {
+            " fill=\"#b00\""
+        } else {
+            ""
+        },
         ratio * 100.0,
+        if row.has_failures() { " !" } else { "" },
     )
 }
 

@@ -3,15 +3,17 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    sheet::{Entry, Medium, Sheet},
+    markdown,
+    sheet::{Entry, Medium, Sheet, Tone},
     tables::{Section, share},
-    text::{connection, percent, with_interval},
+    text::{bound, connection, marks, part, percent, probability, thousands, with_interval},
 };
 use crate::{
     compare::{Compared, Comparison},
     estimate::Estimate,
     figures::Figure,
     record::Cell,
+    told::Told,
 };
 
 /// Tables for people, with their columns under one another.
@@ -26,18 +28,70 @@ pub fn markdown(comparison: &Comparison<'_>) -> String {
 
 fn text(comparison: &Comparison<'_>, medium: Medium) -> String {
     let sections = sections(comparison).into_iter();
-    let mut out: String = sections.map(|section| section.text(medium)).collect();
+    let list = failures(comparison);
+    let mut out = match list.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\n### Fails more than it did\n\n{}",
+            markdown::list(&list, medium)
+        ),
+    };
+    out.extend(sections.map(|section| section.text(medium)));
     out.extend(alone(comparison).iter().map(|line| format!("\n{line}\n")));
     out + &format!("\n{}\n", explanation(comparison))
 }
 
 /// The same as tables.
 pub(super) fn sections(comparison: &Comparison<'_>) -> Vec<Section> {
-    let mut columns = vec!["Transport", "Concurrency", "RPS vs Baseline, base", "head"];
+    let mut columns = vec![
+        "Transport",
+        "Concurrency",
+        "RPS vs Baseline, base",
+        "head",
+        "Not answered, base",
+        "head",
+        "Trials failed, base",
+        "head",
+    ];
     columns.extend(Figure::ALL.map(Figure::title));
     let rows = comparison.cells.iter();
     let rows = rows.map(|compared| (&compared.head.cell, row(compared)));
     by_endpoint(&columns, rows)
+}
+
+/// Cells in which head answers less than base did, whatever their figures say.
+pub(super) fn failures(comparison: &Comparison<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for compared in &comparison.cells {
+        let name = compared.head.cell.full_name();
+        let rows = [compared.base, compared.head];
+        if compared.fails_more() {
+            let [base, head] = compared.failed_trials();
+            lines.push(format!(
+                "{name}: {} of {} trials failed, in base {} of {} (p {})",
+                head.0,
+                head.1,
+                base.0,
+                base.1,
+                probability(compared.p_fails_more(), 2)
+            ));
+        }
+        if compared.answers_less() {
+            let [base, head] = rows.map(|row| {
+                let totals = &row.totals;
+                format!(
+                    "{} of {}",
+                    thousands(totals.lost() as f64),
+                    thousands(totals.due() as f64)
+                )
+            });
+            lines.push(format!(
+                "{name}: {head} requests got no right answer, in base {base}: its other figures \
+                 are those of the rest"
+            ));
+        }
+    }
+    lines
 }
 
 /// Cells that only one of the runs has.
@@ -62,15 +116,28 @@ fn row(compared: &Compared<'_>) -> Vec<Entry> {
         let ratio = side.ratios[Figure::Rps].map(|it| percent(it.ratio));
         row.push(ratio.map_or_else(|| share(side, Figure::Rps), Entry::from));
     }
+    for side in [compared.base, compared.head] {
+        let (lost, due) = (side.totals.lost(), side.totals.due());
+        row.push(match (lost, due) {
+            (_, 0) => "–".into(),
+            (0, _) => "0".into(),
+            _ => Entry::new(part(lost, due), Tone::Bad),
+        });
+    }
+    for (failed, of) in compared.failed_trials() {
+        let tone = if failed == 0 { Tone::Plain } else { Tone::Bad };
+        row.push(Entry::new(format!("{failed} of {of}"), tone));
+    }
     row.extend(Figure::ALL.map(|figure| change(compared, figure)));
     row
 }
 
 fn change(compared: &Compared<'_>, figure: Figure) -> Entry {
-    match &compared.changes[figure] {
-        None => "–".into(),
-        Some(estimate) => Entry::told(&with_interval(estimate), compared.differs(figure)),
-    }
+    let (Some(estimate), Some(told)) = (&compared.changes[figure], compared.told(figure)) else {
+        return "–".into();
+    };
+    let text = bound(compared.bounds[figure]).to_owned() + &with_interval(estimate);
+    Entry::told(&text, told)
 }
 
 /// What is compared, and what the marks say.
@@ -79,23 +146,33 @@ pub(super) fn explanation(comparison: &Comparison<'_>) -> String {
         let all = comparison.cells.iter();
         all.filter(|cell| !cell.head.is_reference)
     };
-    let count = |is: Option<bool>| {
-        let figures = cells().flat_map(|cell| Figure::ALL.map(|figure| (cell, figure)));
-        figures
-            .filter(|(cell, figure)| cell.changes[*figure].is_some() && cell.differs(*figure) == is)
-            .count()
-    };
-    let [differing, alike, unknown] = [Some(true), Some(false), None].map(count);
+    let told: Vec<Told> = cells()
+        .flat_map(|cell| Figure::ALL.map(|figure| cell.told(figure)))
+        .flatten()
+        .collect();
     let mut out = format!(
-        "{differing} of {} figures differ. What is compared is each run's ratio to its own \
-         reference, head over base; of the reference, its figures as they are. ≈ is no difference: \
-         100 % is within the interval, or a run's reference differs as much from itself.",
-        differing + alike + unknown
+        "{} What is compared is each run's ratio to its own reference, head over base; of the \
+         reference, its figures as they are. {}",
+        counted(&told),
+        marks()
     );
+    let unknown = told.iter().filter(|it| **it == Told::TooFewBlocks).count();
     let cells = comparison.cells.iter();
     let shown = cells.flat_map(|cell| Figure::ALL.map(|figure| cell.changes[figure]));
     out += &reliance(unknown, shown.flatten(), "comparisons");
     out
+}
+
+/// How many figures differ, and how many are equal.
+pub(super) fn counted(told: &[Told]) -> String {
+    let count = |which| told.iter().filter(|it| **it == which).count();
+    format!(
+        "{} of {} figures differ, {} are equal, {} are not told apart.",
+        count(Told::Different),
+        told.len(),
+        count(Told::Equal),
+        count(Told::NotToldApart)
+    )
 }
 
 /// How far figures can be relied on: for how many there are too few blocks, and how often intervals
@@ -107,7 +184,7 @@ pub(super) fn reliance(
 ) -> String {
     let mut out = String::new();
     if unknown > 0 {
-        out += &format!(" ? is too few blocks to tell, which are {unknown} figures.");
+        out += &format!(" {unknown} figures have too few blocks.");
     }
     if let Some(least) = shown.map(|it| it.confidence).reduce(f64::min) {
         out += &format!(
@@ -119,11 +196,11 @@ pub(super) fn reliance(
 }
 
 /// A change, for machines.
-pub(super) fn estimate_json(estimate: &Estimate, differs: Option<bool>) -> Value {
+pub(super) fn estimate_json(estimate: &Estimate, told: Told) -> Value {
     json!({
         "ratio": estimate.ratio, "low": estimate.low, "high": estimate.high,
         "confidence": estimate.confidence, "p": estimate.p, "blocks": estimate.blocks,
-        "differs": differs,
+        "differs": told.is_different(), "told": told.key(),
     })
 }
 
@@ -178,9 +255,28 @@ fn cell(compared: &Compared<'_>) -> Value {
         ("base_rps_ratio".to_owned(), json!(base)),
         ("head_rps_ratio".to_owned(), json!(head)),
     ]);
+    for (side, row) in [("base", compared.base), ("head", compared.head)] {
+        let totals = &row.totals;
+        let counts = json!({
+            "trials": row.trials, "failed_trials": row.failures.len(), "due": totals.due(),
+            "failed_requests": row.failed_requests(),
+            "dropped_requests": totals.dropped_by_path,
+            "dropped_late_requests": totals.dropped_late, "unanswered_requests": totals.lost(),
+        });
+        fields.insert(side.to_owned(), counts);
+    }
+    fields.extend([
+        ("fails_more".to_owned(), json!(compared.fails_more())),
+        ("p_fails_more".to_owned(), json!(compared.p_fails_more())),
+        ("answers_less".to_owned(), json!(compared.answers_less())),
+    ]);
     for figure in Figure::ALL {
-        let change = compared.changes[figure]
-            .map(|estimate| estimate_json(&estimate, compared.differs(figure)));
+        let change = compared.changes[figure].zip(compared.told(figure));
+        let change = change.map(|(estimate, told)| {
+            let mut json = estimate_json(&estimate, told);
+            json["bound"] = json!(compared.bounds[figure].key());
+            json
+        });
         fields.insert(figure.key().to_owned(), json!(change));
     }
     Value::Object(fields)

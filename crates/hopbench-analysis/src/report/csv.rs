@@ -6,11 +6,12 @@ use super::text::probability;
 use crate::{
     figures::Figure,
     statistics::Spread,
-    summary::{CellSummary, Summary},
+    summary::{CellSummary, Percentile, Summary},
+    told::Bound,
 };
 
 /// Columns that every line has first.
-const CELL_COLUMNS: [&str; 15] = [
+const CELL_COLUMNS: [&str; 18] = [
     "scenario",
     "endpoint",
     "path",
@@ -23,13 +24,16 @@ const CELL_COLUMNS: [&str; 15] = [
     "requests",
     "good",
     "failed_requests",
+    "dropped_requests",
+    "dropped_late_requests",
+    "unanswered_requests",
     "rps_median",
     "rps_min",
     "rps_max",
 ];
 
 /// Then come those of [`Figure`]s, each with these endings, and CPU time by role is last.
-const RATIO_ENDINGS: [&str; 5] = ["", "_low", "_high", "_p", "_floor"];
+const RATIO_ENDINGS: [&str; 6] = ["", "_low", "_high", "_p", "_floor", "_told"];
 
 const OTHER_COLUMNS: [&str; 22] = [
     "blocks",
@@ -135,36 +139,46 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
         totals.requests.to_string(),
         totals.good.to_string(),
         row.failed_requests().to_string(),
+        totals.dropped_by_path.to_string(),
+        totals.dropped_late.to_string(),
+        totals.lost().to_string(),
         median(row.rps),
         min(row.rps),
         max(row.rps),
     ];
     for figure in Figure::ALL {
         let ratio = row.ratios[figure];
+        let at = if ratio.is_some() {
+            at(row.bounds[figure])
+        } else {
+            ""
+        };
         fields.extend([
-            number(ratio.map(|ratio| ratio.ratio)),
+            at.to_owned() + &number(ratio.map(|ratio| ratio.ratio)),
             number(ratio.map(|ratio| ratio.low)),
             number(ratio.map(|ratio| ratio.high)),
             ratio.map_or_else(String::new, |ratio| probability(ratio.p, 4)),
             number(row.floor(figure)),
+            row.told(figure)
+                .map_or_else(String::new, |told| told.key().to_owned()),
         ]);
     }
     let rps = row.ratios[Figure::Rps];
     fields.push(rps.map_or_else(String::new, |ratio| ratio.blocks.to_string()));
     fields.push(number(rps.map(|ratio| ratio.confidence)));
     fields.extend([
-        median(row.p50_us),
-        median(row.p90_us),
-        median(row.p95_us),
-        median(row.p99_us),
-        min(row.p99_us),
-        max(row.p99_us),
-        number(merged.map(|merged| merged.mean_us)),
-        number(merged.map(|merged| merged.p50_us)),
-        number(merged.map(|merged| merged.p95_us)),
-        number(merged.map(|merged| merged.p99_us)),
-        number(merged.map(|merged| merged.p999_us)),
-        number(merged.map(|merged| merged.max_us)),
+        latency(row.p50_us.map(|it| it.median)),
+        latency(row.p90_us.map(|it| it.median)),
+        latency(row.p95_us.map(|it| it.median)),
+        latency(row.p99_us.map(|it| it.median)),
+        latency(row.p99_us.map(|it| it.min)),
+        latency(row.p99_us.map(|it| it.max)),
+        latency(merged.map(|merged| merged.mean_us)),
+        latency(merged.and_then(|merged| merged.p50_us)),
+        latency(merged.and_then(|merged| merged.p95_us)),
+        latency(merged.and_then(|merged| merged.p99_us)),
+        latency(merged.and_then(|merged| merged.p999_us)),
+        latency(merged.map(|merged| merged.max_us)),
         median(row.context_switches_per_request),
         median(row.rss_peak_kib),
         totals.body_bytes.to_string(),
@@ -180,6 +194,25 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
     fields.extend(cpu);
     fields.push(median(row.cpu_us_per_request_server));
     fields
+}
+
+/// A bound is no plain number, so that nothing reads it as one.
+fn latency(percentile: Option<Percentile>) -> String {
+    let at = match percentile {
+        Some(Percentile {
+            is_at_least: true, ..
+        }) => ">=",
+        _ => "",
+    };
+    at.to_owned() + &number(percentile.map(|it| it.us))
+}
+
+fn at(bound: Bound) -> &'static str {
+    match bound {
+        Bound::Exact | Bound::Unknown => "",
+        Bound::AtLeast => ">=",
+        Bound::AtMost => "<=",
+    }
 }
 
 fn number(number: Option<f64>) -> String {

@@ -13,15 +13,15 @@ use super::{
     ab, compare, overview, rates,
     sheet::{Entry, Sheet, Tone},
     tables::{self, Section},
-    text::{hundredths, milliseconds, thousands},
+    text::{self, hundredths, thousands},
     words,
 };
 use crate::{
     ab::Duel,
     compare::Comparison,
     figures::{per_request, server_cpu_us},
-    record::{Manifest, Outcome, PathInfo, Profile, Trial},
-    summary::{ScenarioSummary, Summary},
+    record::{Load, Manifest, Outcome, PathInfo, Profile, Trial},
+    summary::{Percentile, ScenarioSummary, Summary, TrialLatency},
 };
 
 const STYLE: &str = include_str!("html/style.css");
@@ -30,7 +30,7 @@ const STYLE: &str = include_str!("html/style.css");
 const TRIALS_MAX: usize = 5_000;
 
 /// What the words of the page mean.
-const DEFINITIONS: [(&str, &str); 13] = [
+const DEFINITIONS: [(&str, &str); 14] = [
     (
         "path, Transport",
         "one way from the client to the origin, all of whose processes are started anew for \
@@ -61,7 +61,9 @@ const DEFINITIONS: [(&str, &str); 13] = [
     ),
     (
         "p99",
-        "of 100 answers, 99 took no longer; in tables the median of the blocks' own",
+        "of 100 answers, 99 took no longer; in tables the median of the blocks' own. n/a if fewer \
+         than twenty took longer; ≥ if it may be longer, since requests without an answer count \
+         with the time that they had waited",
     ),
     (
         "server CPU",
@@ -77,9 +79,16 @@ const DEFINITIONS: [(&str, &str); 13] = [
          often",
     ),
     (
-        "≈ and ?",
-        "no difference, since the interval has 100 % in it or the reference differs as much from \
-         itself; and too few blocks to tell",
+        "=, ≈ and ?",
+        "equal: the whole interval is within ±5 % of 100 %, and the reference differs from itself \
+         by no more; not told apart: the interval has 100 % in it, or the reference differs as \
+         much from itself; and too few blocks to tell. Without a mark it is different",
+    ),
+    (
+        "not answered, dropped, late",
+        "requests that the path answered wrongly or not at all; of those, the ones that were due \
+         at a fixed rate and never asked, since the path kept every connection waiting; and those \
+         that the load generator itself did not ask in time, which the path is not charged with",
     ),
     (
         "A/A",
@@ -142,10 +151,18 @@ pub fn comparison(
             }
         }
         section {
+            @let failures = compare::failures(comparison);
+            @if !failures.is_empty() {
+                div.first {
+                    h2 { "Fails more than it did" }
+                    ul { @for line in &failures { li { (line) } } }
+                }
+            }
             p { (compare::explanation(comparison)) }
             p {
                 "The large mark is the estimate, the bar its interval; coloured is what differs, \
-                 grey what doesn't."
+                 grey what is equal or not told apart; ! is a cell in which requests got no right \
+                 answer or trials failed."
             }
             (grid(charts::changes(comparison).iter().map(plot::Rows::draw)))
             @for section in compare::sections(comparison) { (table(&section)) }
@@ -261,23 +278,25 @@ fn pictures(scenario: &ScenarioSummary<'_>, manifest: &Manifest, legend: &Legend
             "Share of the reference",
             "The large mark is the estimate, the bar its interval, each small mark a block. Grey \
              band: by how much the reference differs from itself (A/A); within it nothing is told \
-             apart.",
+             apart. !: some requests got no right answer, or trials failed.",
             rows(charts::shares(scenario, legend)),
         ))
         (picture(
             "Requests per second",
-            "Hollow marks: some requests got no right answer.",
+            "Hollow marks: some requests got no right answer, or trials failed.",
             lines(charts::throughput(scenario, legend)),
         ))
         (picture(
             "Latency over rate",
-            "Of all blocks together. Hollow marks: some requests were never asked, since no \
-             connection was free. Dashed: the largest rate that the path holds.",
+            "Of all blocks together. Hollow marks: some requests got no right answer, or were \
+             never asked, since the path kept every connection waiting; or trials failed. Dashed: \
+             the largest rate that the path holds.",
             lines(charts::rates(scenario, &manifest.knees, legend)),
         ))
         (picture(
             "Latency",
-            "From the median on, of all blocks together, as far as twenty answers lie beyond.",
+            "From the median on, of all blocks together, as far as twenty answers lie beyond and \
+             requests without an answer can't make it longer.",
             lines(charts::percentiles(scenario, legend)),
         ))
         @let cpu: Vec<Markup> = rows(charts::cpu(scenario, legend));
@@ -399,17 +418,20 @@ fn trial_table<'t>(caption: &str, trials: impl Iterator<Item = &'t Trial>) -> Ma
         "RPS",
         "p50 (ms)",
         "p99 (ms)",
+        "not answered",
         "server CPU (µs/req)",
         "outcome",
     ];
     let mut sheet = Sheet::new(2, columns);
     for trial in trials {
         let unknown = || "–".to_owned();
-        let latency = trial.measured().map(|load| &load.latency);
-        let [p50, p99] = [
-            latency.and_then(|it| it.p50_us),
-            latency.and_then(|it| it.p99_us),
-        ];
+        let load = trial.measured().filter(|load| load.requests > 0);
+        // Its histogram has been read for the tables.
+        let latency = load.and_then(|load| TrialLatency::of(trial, load).ok());
+        let percentile = |of: fn(&TrialLatency) -> Option<Percentile>| match &latency {
+            None => unknown(),
+            Some(latency) => of(latency).map_or_else(|| "n/a".to_owned(), text::latency),
+        };
         let cpu = trial.measured();
         let cpu = cpu.and_then(|load| per_request(server_cpu_us(trial), load));
         let (tone, first) = match &trial.outcome {
@@ -432,14 +454,26 @@ fn trial_table<'t>(caption: &str, trials: impl Iterator<Item = &'t Trial>) -> Ma
                 0 => trial.planned.block.to_string().into(),
                 _ => format!("{}, twin", trial.planned.block).into(),
             },
-            trial.rps().map_or_else(unknown, thousands).into(),
-            p50.map_or_else(unknown, milliseconds).into(),
-            p99.map_or_else(unknown, milliseconds).into(),
+            load.and_then(|_| trial.rps())
+                .map_or_else(unknown, thousands)
+                .into(),
+            percentile(|it| it.p50_us).into(),
+            percentile(|it| it.p99_us).into(),
+            lost(trial),
             cpu.map_or_else(unknown, hundredths).into(),
             Entry::new(outcome.join(", "), tone),
         ]);
     }
     sheet.html(caption)
+}
+
+/// Requests of a trial that the path did not answer rightly.
+fn lost(trial: &Trial) -> Entry {
+    match trial.measured().map(Load::lost) {
+        None => "–".into(),
+        Some(0) => "0".into(),
+        Some(lost) => Entry::new(thousands(lost as f64), Tone::Bad),
+    }
 }
 
 fn environment(manifest: &Manifest) -> Markup {

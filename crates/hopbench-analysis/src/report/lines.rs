@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::{
     chart::{COLOURS, WIDTH, begin, escape},
-    text::connection,
+    text::{self, connection},
+    words::shortfall,
 };
 use crate::summary::{CellSummary, ScenarioSummary, Table};
 
@@ -24,8 +25,8 @@ pub fn latency(scenario: &ScenarioSummary<'_>) -> String {
         return String::new();
     }
     let height = TOP + panels.len() as f64 * PANEL_PITCH;
-    let heading = "p99 over rate, of all blocks together (both axes logarithmic; hollow: requests \
-                   were dropped)";
+    let heading = "p99 over rate, of all blocks together (both axes logarithmic; hollow: some \
+                   requests got no right answer)";
     let mut out = begin(&scenario.info.question, heading, LEFT, height);
     for (index, panel) in panels.iter().enumerate() {
         out += &panel.draw(TOP + index as f64 * PANEL_PITCH);
@@ -144,16 +145,17 @@ fn line<'a>(
         let (x, y) = place(rate, p99_ms);
         let step = if route.is_empty() { 'M' } else { 'L' };
         write!(route, "{step}{x:.1} {y:.1}").expect("a string grows");
-        let fill = if row.totals.dropped > 0 {
-            "#fff"
-        } else {
-            colour
-        };
+        let fill = if row.has_failures() { "#fff" } else { colour };
         writeln!(
             dots,
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{fill}\" stroke=\"{colour}\">\
-             <title>{} at {rate}/s: p99 {p99_ms:.3} ms</title></circle>",
-            escape(path)
+             <title>{} at {rate}/s: p99 {} ms{}</title></circle>",
+            escape(path),
+            row.merged
+                .and_then(|it| it.p99_us)
+                .map(text::latency)
+                .unwrap_or_default(),
+            shortfall(row).map_or_else(String::new, |it| format!(", {it}"))
         )
         .expect("a string grows");
     }
@@ -170,7 +172,7 @@ fn line<'a>(
 /// Rate and p99 in milliseconds, of all blocks together.
 fn point(row: &CellSummary<'_>) -> Option<(f64, f64)> {
     let rate = f64::from(row.cell.rate_rps?);
-    Some((rate, row.merged?.p99_us / 1e3))
+    Some((rate, row.merged?.p99_us?.us / 1e3))
 }
 
 impl Scale {

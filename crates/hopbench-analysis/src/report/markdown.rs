@@ -78,7 +78,7 @@ pub(super) fn pathologies(scenario: &ScenarioSummary<'_>, medium: Medium) -> Str
     format!("\n### Pathologies\n\n{lines}")
 }
 
-fn list(lines: &[String], medium: Medium) -> String {
+pub(super) fn list(lines: &[String], medium: Medium) -> String {
     let text = |line: &String| match medium {
         Medium::Markdown => escape(line),
         Medium::Terminal => line.clone(),

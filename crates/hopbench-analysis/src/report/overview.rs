@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{
     sheet::{Entry, Medium, Sheet, Tone},
+    tables,
     text::{connection, percent},
-    words::errors,
+    words::{errors, shortfall},
 };
 use crate::{figures::Figure, summary::ScenarioSummary};
 
@@ -62,10 +63,9 @@ fn of_kind(scenario: &ScenarioSummary<'_>, is_fixed_rate: bool, figure: Figure) 
         if !paths.contains(&path) {
             paths.push(path.clone());
         }
-        let share = match row.ratios[figure] {
-            Some(ratio) => Entry::told(&percent(ratio.ratio), row.differs(figure)),
-            // Nothing failed, but there is no reference yet.
-            None if row.failures.is_empty() => "–".into(),
+        let share = match row.rps {
+            // A dash if there is no reference yet.
+            Some(_) => tables::told(row, figure, |ratio| percent(ratio.ratio)).but(shortfall(row)),
             None => Entry::new(errors(row), Tone::Bad),
         };
         shares.entry(path).or_default().insert(index, share);

@@ -2,7 +2,7 @@
 
 use crate::{
     statistics::Spread,
-    summary::{CellSummary, Summary},
+    summary::{CellSummary, Percentile, Summary},
 };
 
 /// One line per cell.
@@ -15,7 +15,8 @@ pub fn render(summary: &Summary<'_>) -> String {
     rows.map(line).collect()
 }
 
-/// Counts and bytes are sums over the blocks, latencies are those of all blocks together, and the
+/// Counts and bytes are sums over the blocks; errors are all requests that the path did not answer
+/// rightly, dropped ones included. Latencies are those of all blocks together, and the
 /// rest are medians. A figure that is missing is `nan`.
 fn line(row: &CellSummary<'_>) -> String {
     let CellSummary {
@@ -24,7 +25,13 @@ fn line(row: &CellSummary<'_>) -> String {
         merged,
         ..
     } = row;
-    let ms = |us: Option<f64>| us.map_or_else(|| "nan".to_owned(), |us| format!("{:.4}", us / 1e3));
+    let ms = |it: Option<Percentile>| match it {
+        None => "nan".to_owned(),
+        Some(Percentile { us, is_at_least }) => {
+            let at_least = if is_at_least { ">=" } else { "" };
+            format!("{at_least}{:.4}", us / 1e3)
+        }
+    };
     let median = |spread: Option<Spread>| spread.map_or(f64::NAN, |spread| spread.median);
     let kib = |kib: f64| {
         if kib.is_nan() {
@@ -40,16 +47,16 @@ fn line(row: &CellSummary<'_>) -> String {
         ("concurrency", cell.concurrency.to_string()),
         ("requests", totals.requests.to_string()),
         ("success", totals.good.to_string()),
-        ("errors", row.failed_requests().to_string()),
+        ("errors", totals.lost().to_string()),
         (
             "throughput_rps",
             format!("{:.2}", median(row.rps)).to_lowercase(),
         ),
         ("total_ms", format!("{:.2}", totals.elapsed_us / 1e3)),
         ("latency_avg_ms", ms(merged.map(|merged| merged.mean_us))),
-        ("latency_p50_ms", ms(merged.map(|merged| merged.p50_us))),
-        ("latency_p95_ms", ms(merged.map(|merged| merged.p95_us))),
-        ("latency_p99_ms", ms(merged.map(|merged| merged.p99_us))),
+        ("latency_p50_ms", ms(merged.and_then(|it| it.p50_us))),
+        ("latency_p95_ms", ms(merged.and_then(|it| it.p95_us))),
+        ("latency_p99_ms", ms(merged.and_then(|it| it.p99_us))),
         ("latency_max_ms", ms(merged.map(|merged| merged.max_us))),
         ("response_bytes_total", totals.body_bytes.to_string()),
         ("rss_before_kib", kib(before)),
@@ -61,6 +68,8 @@ fn line(row: &CellSummary<'_>) -> String {
         ("endpoint", cell.endpoint.clone()),
         ("keep_alive", cell.keep_alive.to_string()),
         ("failed_trials", row.failures.len().to_string()),
+        ("dropped", totals.dropped_by_path.to_string()),
+        ("dropped_late", totals.dropped_late.to_string()),
     ];
     let build = cell.build.map(|build| ("build", build.to_string()));
     let fields = fields.into_iter().chain(build);

@@ -3,12 +3,12 @@
 use super::{
     sheet::{Entry, Medium, Sheet, Tone},
     tables::{self, Section},
-    text::{milliseconds, percent, spread, thousands},
+    text::{latency, part, spread, thousands},
 };
 use crate::{
     figures::Figure,
     record::Knee,
-    summary::{CellSummary, ScenarioSummary, TAIL_SAMPLES_MIN, Table},
+    summary::{CellSummary, ScenarioSummary, Table},
 };
 
 /// One row per path and rate.
@@ -23,7 +23,9 @@ pub(super) fn sheet(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Sheet 
         "p99.9 (ms)",
         "p50 vs Baseline",
         "p99 vs Baseline",
+        "Not answered",
         "Dropped",
+        "Late",
         "Errors",
     ];
     let columns = figures.map(str::to_owned).into_iter();
@@ -34,12 +36,14 @@ pub(super) fn sheet(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Sheet 
             row.cell.concurrency.to_string().into(),
             thousands(f64::from(row.cell.rate_rps.unwrap_or_default())).into(),
             spread(row.rps, thousands).into(),
-            spread(row.p50_us, milliseconds).into(),
-            spread(row.p99_us, milliseconds).into(),
+            tables::percentile(row, row.p50_us),
+            tables::percentile(row, row.p99_us),
             p999(row).into(),
             tables::share(row, Figure::P50),
             tables::share(row, Figure::P99),
-            dropped(row).into(),
+            bad_share(row, row.totals.lost()),
+            bad_share(row, row.totals.dropped_by_path),
+            of_due(row, row.totals.dropped_late).into(),
             tables::failed(row),
         ];
         entries.extend(tables::cpu(scenario, row));
@@ -50,21 +54,25 @@ pub(super) fn sheet(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Sheet 
 
 /// Of all blocks together.
 fn p999(row: &CellSummary<'_>) -> String {
-    let Some(merged) = row.merged else {
-        return "–".to_owned();
-    };
-    match merged.count as f64 * 0.001 < TAIL_SAMPLES_MIN {
-        true => "n/a".to_owned(),
-        false => milliseconds(merged.p999_us),
+    match row.merged.map(|merged| merged.p999_us) {
+        None => "–".to_owned(),
+        Some(None) => "n/a".to_owned(),
+        Some(Some(p999_us)) => latency(p999_us),
     }
 }
 
-/// Requests that were never asked, as a share of those that were to be.
-fn dropped(row: &CellSummary<'_>) -> String {
-    match row.totals.dropped {
-        0 => "0".to_owned(),
-        dropped => percent(dropped as f64 / row.totals.scheduled as f64),
-    }
+/// Requests as a share of those that were due.
+fn of_due(row: &CellSummary<'_>, requests: u64) -> String {
+    part(requests, row.totals.due())
+}
+
+fn bad_share(row: &CellSummary<'_>, requests: u64) -> Entry {
+    let tone = if requests == 0 {
+        Tone::Plain
+    } else {
+        Tone::Bad
+    };
+    Entry::new(of_due(row, requests), tone)
 }
 
 /// What rates the paths of a scenario hold, as a section; empty if that was not looked for.

@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::text;
+use crate::told::Told;
 
 /// What a report is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(super) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     Plain,
-    /// No difference, or too little is known to tell.
+    /// Equal, not told apart, or too little is known to tell.
     Faint,
     /// Something failed.
     Bad,
@@ -162,12 +163,20 @@ impl Entry {
     }
 
     /// A ratio, by whether it is a difference.
-    pub(super) fn told(text: &str, differs: Option<bool>) -> Self {
-        let tone = match differs {
-            Some(true) => Tone::Plain,
-            Some(false) | None => Tone::Faint,
+    pub(super) fn told(text: &str, told: Told) -> Self {
+        let tone = match told {
+            Told::Different => Tone::Plain,
+            Told::Equal | Told::NotToldApart | Told::TooFewBlocks => Tone::Faint,
         };
-        Self::new(text::mark(differs).to_owned() + text, tone)
+        Self::new(text::mark(told).to_owned() + text, tone)
+    }
+
+    /// With something behind it that is bad.
+    pub(super) fn but(self, bad: Option<String>) -> Self {
+        match bad {
+            Some(bad) => Self::new(format!("{}, {bad}", self.text), Tone::Bad),
+            None => self,
+        }
     }
 }
 
@@ -190,7 +199,10 @@ mod tests {
     #[test]
     fn what_comes_from_outside_stays_in_its_cell() {
         let mut sheet = Sheet::new(1, ["path", "RPS"]);
-        sheet.push(vec!["a|b\n<script>".into(), Entry::told("1.0 %", None)]);
+        sheet.push(vec![
+            "a|b\n<script>".into(),
+            Entry::told("1.0 %", Told::TooFewBlocks),
+        ]);
         assert_eq!(
             sheet.markdown(),
             "| path | RPS |\n|---|---:|\n| a\\|b \\<script> | ? 1.0 % |\n"

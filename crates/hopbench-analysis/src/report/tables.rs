@@ -3,13 +3,14 @@
 use super::{
     rates,
     sheet::{Entry, Medium, Sheet, Tone},
-    text::{connection, hundredths, milliseconds, spread, tenths, thousands, with_interval},
+    text::{bound, connection, hundredths, latencies, spread, tenths, thousands, with_interval},
     words::{self, errors},
 };
 use crate::{
+    estimate::Estimate,
     figures::Figure,
     record::{Build, Cell},
-    summary::{CellSummary, ScenarioSummary, Table},
+    summary::{CellSummary, Percentiles, ScenarioSummary, Table},
 };
 
 /// A table with its heading and what is to be known of it.
@@ -52,7 +53,12 @@ pub(super) fn cells(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Sectio
             text: Some(
                 "Latencies begin when a request was to be asked, not when a connection was free \
                  for it. p50 and p99 are medians of the blocks' own; p99.9 is of all blocks \
-                 together, and n/a if fewer than twenty answers took longer."
+                 together. n/a is a percentile that fewer than twenty answers exceed. ≥ is one \
+                 that may be longer: requests without an answer count with the time that they had \
+                 waited. Not answered are requests that the path answered wrongly or not at all; \
+                 of those, dropped are the ones that were never asked, because the path kept \
+                 every connection waiting. Late are requests that the load generator itself did \
+                 not ask in time, although a connection was free: they say nothing of the path."
                     .to_owned(),
             ),
             sheet: rates::sheet(scenario, table),
@@ -88,10 +94,10 @@ fn closed_loop(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Sheet {
             row.cell.path_and_build().into(),
             row.cell.load().into(),
             spread(row.rps, thousands).into(),
-            spread(row.p50_us, milliseconds).into(),
-            spread(row.p99_us, milliseconds).into(),
+            percentile(row, row.p50_us),
+            percentile(row, row.p99_us),
             share(row, Figure::Rps),
-            spread(row.p90_us, milliseconds).into(),
+            percentile(row, row.p90_us),
             failed(row),
         ];
         entries.extend(cpu(scenario, row));
@@ -130,17 +136,43 @@ pub(super) fn cpu(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> Vec<
 pub(super) fn share(row: &CellSummary<'_>, figure: Figure) -> Entry {
     let is_b = row.cell.build == Some(Build::B);
     let control = || row.control.as_ref().filter(|_| !is_b)?[figure];
-    match (row.is_reference, control(), &row.ratios[figure]) {
-        (true, Some(control), _) => format!("A/A {}", with_interval(&control)).into(),
-        (true, None, _) => "100 %".into(),
-        (false, _, Some(ratio)) => Entry::told(&with_interval(ratio), row.differs(figure)),
-        (false, _, None) => "–".into(),
+    match (row.is_reference, control()) {
+        (true, Some(control)) => format!("A/A {}", with_interval(&control)).into(),
+        (true, None) => "100 %".into(),
+        (false, ..) => told(row, figure, with_interval),
+    }
+}
+
+/// A ratio with its mark; n/a is one of percentiles with too few samples above them, or of two that
+/// may both be longer.
+pub(super) fn told(
+    row: &CellSummary<'_>,
+    figure: Figure,
+    text: impl Fn(&Estimate) -> String,
+) -> Entry {
+    let (Some(ratio), Some(told)) = (&row.ratios[figure], row.told(figure)) else {
+        let is_percentile = matches!(figure, Figure::P50 | Figure::P95 | Figure::P99);
+        return match is_percentile && row.rps.is_some() {
+            true => "n/a".into(),
+            false => "–".into(),
+        };
+    };
+    Entry::told(&(bound(row.bounds[figure]).to_owned() + &text(ratio)), told)
+}
+
+/// Of a row with figures, n/a is a percentile with too few samples above it.
+pub(super) fn percentile(row: &CellSummary<'_>, percentiles: Option<Percentiles>) -> Entry {
+    match percentiles {
+        Some(percentiles) => latencies(percentiles).into(),
+        None if row.rps.is_some() => "n/a".into(),
+        None => "–".into(),
     }
 }
 
 /// Requests without a right answer, and trials that failed.
 pub(super) fn failed(row: &CellSummary<'_>) -> Entry {
-    let tone = match row.failures.is_empty() && row.failed_requests() == 0 {
+    let is_fine = row.failures.is_empty() && row.failed_requests() == 0 && row.totals.due() > 0;
+    let tone = match is_fine {
         true => Tone::Plain,
         false => Tone::Bad,
     };

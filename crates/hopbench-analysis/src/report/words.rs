@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::text::{percent, probability};
+use super::text::{marks, part, percent, probability};
 use crate::{
     estimate::{self, BLOCKS_MIN, Estimate},
     figures::Figure,
@@ -150,12 +150,11 @@ pub(super) fn explanation(scenario: &ScenarioSummary<'_>) -> Option<String> {
     Some(format!(
         "A ratio is formed within a block; over {} or more of them it is the Hodges-Lehmann \
          estimate, in brackets the interval that covers the true ratio in {:.0} of 100 runs or \
-         more; no p-value is smaller than {}. ≈ marks what is no difference: the interval has \
-         100 % in it, or the reference differs as much from itself, which its row says (A/A). ? \
-         marks what too few blocks can't tell.",
+         more; no p-value is smaller than {}. {} The reference's own row has the control (A/A).",
         least,
         (confidence * 100.0).floor(),
-        probability(estimate::p_min(most), 2)
+        probability(estimate::p_min(most), 2),
+        marks()
     ))
 }
 
@@ -175,8 +174,8 @@ pub(super) fn control(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Opti
         .collect();
     (!reaches.is_empty()).then(|| {
         format!(
-            "A/A control: the RPS of '{}' differ from themselves by up to {}. Smaller differences \
-             mean nothing.",
+            "A/A control: the RPS of '{}' differ from themselves by up to {}. Smaller \
+             differences are not told apart from that.",
             scenario.info.reference,
             reaches.join(", ")
         )
@@ -186,8 +185,10 @@ pub(super) fn control(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Opti
 /// Requests without a right answer, and trials that failed altogether.
 pub(super) fn errors(row: &CellSummary<'_>) -> String {
     let mut parts = Vec::new();
-    if row.totals.requests > 0 || row.failures.is_empty() {
-        parts.push(row.failed_requests().to_string());
+    match (row.totals.requests, row.failures.is_empty()) {
+        (0, true) => parts.push("no requests".to_owned()),
+        (0, false) => {}
+        _ => parts.push(row.failed_requests().to_string()),
     }
     let mut failures: BTreeMap<FailureKind, usize> = BTreeMap::new();
     for failure in &row.failures {
@@ -200,6 +201,24 @@ pub(super) fn errors(row: &CellSummary<'_>) -> String {
         });
     }
     parts.join(", ")
+}
+
+/// What a figure of a cell must not be read without: the share of requests that the path did not
+/// answer, and how many trials failed. `None` if all is well.
+pub(super) fn shortfall(row: &CellSummary<'_>) -> Option<String> {
+    let mut parts = Vec::new();
+    if row.totals.lost() > 0 {
+        let share = part(row.totals.lost(), row.totals.due());
+        parts.push(format!("{share} not answered"));
+    }
+    if !row.failures.is_empty() {
+        parts.push(format!(
+            "{} of {} trials failed",
+            row.failures.len(),
+            row.trials
+        ));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// The machine and what was measured with, as names and values; unknown ones say so.

@@ -32,10 +32,14 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
         Summary::new(&of_head.0, &of_head.1)?,
     ];
     let side = |summary, trials| Side { summary, trials };
-    let comparison = Comparison::new(
+    let sides = [
         side(&summaries[0], &of_base.1),
         side(&summaries[1], &of_head.1),
-    );
+    ];
+    let comparison = match options.other_versions {
+        true => Comparison::of_versions(sides[0], sides[1]),
+        false => Comparison::new(sides[0], sides[1]),
+    };
     let comparison = match comparison {
         Ok(comparison) => comparison,
         Err(incomparable) => {

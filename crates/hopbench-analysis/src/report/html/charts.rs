@@ -8,8 +8,12 @@ use crate::{
     compare::{Compared, Comparison},
     figures::Figure,
     record::{Cell, Knee},
-    report::text::{connection, mark, milliseconds, percent, tenths, thousands},
+    report::{
+        text::{bound, connection, latency, mark, milliseconds, percent, tenths, thousands},
+        words::shortfall,
+    },
     summary::{CellSummary, Quantile, ScenarioSummary, Table},
+    told::Told,
 };
 
 /// The rows of a table that are loaded alike, with what they are loaded with.
@@ -97,16 +101,13 @@ fn share_row(row: &CellSummary<'_>, figure: Figure, legend: &Legend) -> Row {
             class,
             label,
             marks: Vec::new(),
-            value: if row.failures.is_empty() {
-                "–"
-            } else {
-                "failed"
-            }
-            .to_owned(),
+            value: if row.has_failures() { "failed" } else { "–" }.to_owned(),
             is_faint: false,
         };
     };
-    let differs = row.differs(figure);
+    let told = row.told(figure);
+    let bound = bound(row.bounds[figure]);
+    let but = shortfall(row).map_or_else(String::new, |it| format!(", {it}"));
     let [ratio, low, high] = [estimate.ratio, estimate.low, estimate.high];
     let mut marks = vec![Mark::Interval {
         from: low * 100.0,
@@ -115,7 +116,7 @@ fn share_row(row: &CellSummary<'_>, figure: Figure, legend: &Legend) -> Row {
     marks.push(Mark::Point {
         at: ratio * 100.0,
         title: format!(
-            "{label}: {} ({} to {})",
+            "{label}: {bound}{} ({} to {}){but}",
             percent(ratio),
             percent(low),
             percent(high)
@@ -131,8 +132,13 @@ fn share_row(row: &CellSummary<'_>, figure: Figure, legend: &Legend) -> Row {
     }));
     Row {
         class,
-        value: format!("{}{}", mark(differs), percent(ratio)),
-        is_faint: differs != Some(true),
+        value: format!(
+            "{}{bound}{}{}",
+            told.map_or("", mark),
+            percent(ratio),
+            if but.is_empty() { "" } else { " !" }
+        ),
+        is_faint: told != Some(Told::Different),
         label,
         marks,
     }
@@ -290,7 +296,7 @@ pub(super) fn throughput(scenario: &ScenarioSummary<'_>, legend: &Legend) -> Vec
                 x: row.cell.concurrency.into(),
                 y: rps,
                 title: format!("{}: {} per second", row.cell, thousands(rps)),
-                is_hollow: row.failed_requests() > 0 || !row.failures.is_empty(),
+                is_hollow: row.has_failures(),
                 is_marked: true,
             })
         };
@@ -342,14 +348,20 @@ fn rates_panel(
         let rows = table.rows.iter();
         rows.filter(move |row| row.cell.concurrency == concurrency)
     };
-    let p99_ms = |row: &CellSummary<'_>| Some(row.merged?.p99_us / 1e3);
+    let p99 = |row: &CellSummary<'_>| row.merged?.p99_us;
+    let p99_ms = |row: &CellSummary<'_>| Some(p99(row)?.us / 1e3);
     let rate = |row: &CellSummary<'_>| f64::from(row.cell.rate_rps.unwrap_or_default());
     let place = |row: &CellSummary<'_>| {
         Some(Point {
             x: rate(row),
             y: p99_ms(row)?,
-            title: format!("{}: p99 {} ms", row.cell, milliseconds(row.merged?.p99_us)),
-            is_hollow: row.totals.dropped > 0,
+            title: format!(
+                "{}: p99 {} ms{}",
+                row.cell,
+                latency(p99(row)?),
+                shortfall(row).map_or_else(String::new, |it| format!(", {it}"))
+            ),
+            is_hollow: row.has_failures(),
             is_marked: true,
         })
     };
@@ -549,9 +561,10 @@ pub(super) fn changes(comparison: &Comparison<'_>) -> Vec<Rows> {
 
 fn change_row(compared: &Compared<'_>, figure: Figure) -> Option<Row> {
     let estimate = compared.changes[figure]?;
-    let differs = compared.differs(figure);
+    let told = compared.told(figure);
     let [ratio, low, high] = [estimate.ratio, estimate.low, estimate.high];
     let cell = &compared.head.cell;
+    let bound = bound(compared.bounds[figure]);
     let label = format!("{} c={}", cell.path_and_build(), cell.load());
     let marks = vec![
         Mark::Interval {
@@ -561,7 +574,7 @@ fn change_row(compared: &Compared<'_>, figure: Figure) -> Option<Row> {
         Mark::Point {
             at: ratio * 100.0,
             title: format!(
-                "{label}: {} ({} to {})",
+                "{label}: {bound}{} ({} to {})",
                 percent(ratio),
                 percent(low),
                 percent(high)
@@ -569,10 +582,20 @@ fn change_row(compared: &Compared<'_>, figure: Figure) -> Option<Row> {
         },
     ];
     Some(Row {
-        class: if differs == Some(true) { "s2" } else { "s8" }.to_owned(),
+        class: if told == Some(Told::Different) {
+            "s2"
+        } else {
+            "s8"
+        }
+        .to_owned(),
         label,
         marks,
-        value: format!("{}{}", mark(differs), percent(ratio)),
-        is_faint: differs != Some(true),
+        value: format!(
+            "{}{bound}{}{}",
+            told.map_or("", mark),
+            percent(ratio),
+            if compared.has_failures() { " !" } else { "" }
+        ),
+        is_faint: told != Some(Told::Different),
     })
 }

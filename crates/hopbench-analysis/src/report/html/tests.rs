@@ -134,6 +134,6 @@ fn two_runs_are_one_page() {
     let compared = Comparison::new(side(), side()).expect("comparable");
     let page = comparison(["runs/<a>", "runs/b"], [&manifest, &manifest], &compared);
     assert!(page.contains("runs/&lt;a&gt;"), "{page}");
-    assert!(page.contains("0 of 21 figures differ."), "{page}");
+    assert!(page.contains("0 of 21 figures differ, "), "{page}");
     assert!(count(&page, "<circle class=\"point\"") > 0, "{page}");
 }
