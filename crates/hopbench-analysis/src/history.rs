@@ -2,24 +2,36 @@
 //!
 //! What is followed is each path's ratio to the reference of the same run, since a machine is not
 //! as fast today as it was a month ago; of the reference, its CPU time per request. Rows that were
-//! made under different conditions are different histories.
+//! made under different conditions are different histories, and so are cells that were loaded
+//! otherwise. How many trials failed and how many requests got no right answer is followed, too.
+
+mod recent;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::recent::{NEWEST, Recent, WINDOW_MAX, WINDOW_MIN};
 use crate::{
-    compare::conditions,
+    compare::{conditions, load, outside_versions},
+    estimate::BLOCKS_MIN,
     figures::Figure,
-    record::Cell,
-    statistics::median,
+    record::{Cell, Manifest, Trial},
+    statistics::{median, p_fails_more},
     summary::{CellSummary, Summary},
+    told::Bound,
 };
+
+/// Raised when a reader of old rows would misread new ones. Rows of 1 say neither how their cells
+/// were loaded nor how many trials failed.
+pub const SCHEMA: u32 = 2;
 
 /// A line of `history.jsonl`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
+    #[serde(default = "first_schema")]
+    pub schema: u32,
     /// UTC, RFC 3339.
     pub started: String,
     pub revision: String,
@@ -34,7 +46,41 @@ pub struct RowCell {
     #[serde(flatten)]
     pub cell: Cell,
     pub is_reference: bool,
+    /// Without those that are only bounds.
     pub figures: BTreeMap<String, f64>,
+    /// How it was loaded, and with which versions of programs from outside; rows with others are
+    /// not compared. Empty in rows of schema 1.
+    #[serde(default)]
+    pub conditions: BTreeMap<String, String>,
+    /// `None` in rows of schema 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answers>,
+}
+
+/// What failed in a cell of one run.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Answers {
+    pub trials: usize,
+    pub failed_trials: usize,
+    /// Requests that were asked or due.
+    pub due: u64,
+    /// Of those, the ones that the path did not answer rightly.
+    pub unanswered: u64,
+}
+
+/// Why a run can't be a row.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    #[error(
+        "was made with uncommitted changes, so that its revision doesn't say what was measured: \
+         expected a run of a commit"
+    )]
+    Dirty,
+    #[error(
+        "has {blocks} block(s) of '{scenario}': expected at least {BLOCKS_MIN}, since fewer tell \
+         nothing apart"
+    )]
+    Blocks { scenario: String, blocks: usize },
 }
 
 /// One figure of one cell, over the rows that have it.
@@ -45,8 +91,23 @@ pub struct Trend<'a> {
     /// To the reference; of the reference, its own.
     pub is_ratio: bool,
     pub points: Vec<Point<'a>>,
+    /// Whether the last row has it: a path may fail now.
+    pub is_in_last: bool,
     /// In the order of time; empty with fewer than [`ROWS_MIN`] points.
     pub changes: Vec<Change>,
+    /// What the newest rows say, before there are enough of them for a change.
+    pub recent: Option<Recent>,
+}
+
+/// What failed in a cell: in the last row, and in those before.
+#[derive(Clone, Debug)]
+pub struct Failing<'a> {
+    pub cell: &'a Cell,
+    /// `None` if the last row doesn't have the cell.
+    pub last: Option<Answers>,
+    /// Sums over the rows before.
+    pub before: Answers,
+    pub rows_before: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,27 +135,83 @@ const SEGMENT_MIN: usize = 5;
 /// A history is looked at again with every row, so that chance has many occasions.
 const P_MAX: f64 = 0.001;
 
+fn first_schema() -> u32 {
+    1
+}
+
 impl Row {
-    /// Of a run of one build.
-    pub fn new(summary: &Summary<'_>) -> Self {
+    /// A run of one build.
+    ///
+    /// # Errors
+    /// If nothing could be compared with it: it was made with uncommitted changes, or has too few
+    /// blocks.
+    pub fn of(summary: &Summary<'_>, trials: &[Trial]) -> Result<Self, Unfit> {
+        if summary.manifest.git.dirty {
+            return Err(Unfit::Dirty);
+        }
+        for scenario in &summary.scenarios {
+            if scenario.blocks < BLOCKS_MIN {
+                return Err(Unfit::Blocks {
+                    scenario: scenario.info.name.clone(),
+                    blocks: scenario.blocks,
+                });
+            }
+        }
+        Ok(Self::new(summary, trials))
+    }
+
+    /// The same of any run, fit or not.
+    pub fn new(summary: &Summary<'_>, trials: &[Trial]) -> Self {
         let manifest = summary.manifest;
-        let tables = summary.scenarios.iter().flat_map(|one| &one.tables);
-        let rows = tables.flat_map(|table| &table.rows);
         let conditions = conditions(manifest).into_iter();
+        let mut cells = Vec::new();
+        for scenario in &summary.scenarios {
+            for row in scenario.tables.iter().flat_map(|table| &table.rows) {
+                let mut conditions = versions(manifest, &row.cell.path, "");
+                conditions.extend(versions(manifest, &scenario.info.reference, "reference's "));
+                conditions.insert("reference".to_owned(), scenario.info.reference.clone());
+                let mut of_cell = trials.iter().filter(|it| it.planned.cell == row.cell);
+                let loaded = of_cell.find_map(|it| Some((it, it.load.as_ref()?)));
+                // Without a load nothing is known of it, and there is no figure.
+                if let Some((trial, of_trial)) = loaded {
+                    let load = format!("{} by {}", load(&trial.planned), of_trial.generator);
+                    conditions.insert("load".to_owned(), load);
+                }
+                cells.push(RowCell::new(row, conditions));
+            }
+        }
         Self {
+            schema: SCHEMA,
             started: manifest.started.clone(),
             revision: manifest.git.revision.clone(),
             conditions: conditions
                 .map(|(key, value)| (key.to_owned(), value))
                 .collect(),
-            cells: rows.map(RowCell::new).collect(),
+            cells,
         }
+    }
+
+    fn cell(&self, cell: &Cell) -> Option<&RowCell> {
+        self.cells.iter().find(|other| other.cell == *cell)
     }
 }
 
+/// The versions of a path's programs from outside.
+fn versions(manifest: &Manifest, path: &str, of: &str) -> BTreeMap<String, String> {
+    let path = manifest.paths.iter().find(|it| it.name == path);
+    let versions = path.map(|path| outside_versions(manifest, path));
+    let versions = versions.into_iter().flatten();
+    versions
+        .map(|(process, version)| (format!("version of {of}'{process}'"), version.to_owned()))
+        .collect()
+}
+
 impl RowCell {
-    fn new(row: &CellSummary<'_>) -> Self {
-        let ratio = |figure: Figure| Some((figure.key().to_owned(), row.ratios[figure]?.ratio));
+    fn new(row: &CellSummary<'_>, conditions: BTreeMap<String, String>) -> Self {
+        let ratio = |figure: Figure| {
+            let ratio = row.ratios[figure].filter(|_| row.bounds[figure] == Bound::Exact)?;
+            Some((figure.key().to_owned(), ratio.ratio))
+        };
         let own_cpu = || {
             let cpu = row.cpu_us_per_request_server?;
             Some((Figure::Cpu.key().to_owned(), cpu.median))
@@ -106,48 +223,172 @@ impl RowCell {
                 true => own_cpu().into_iter().collect(),
                 false => Figure::ALL.into_iter().filter_map(ratio).collect(),
             },
+            conditions,
+            answers: Some(Answers {
+                trials: row.trials,
+                failed_trials: row.failures.len(),
+                due: row.totals.due(),
+                unanswered: row.totals.lost(),
+            }),
         }
+    }
+
+    /// Whether two were measured alike. Where all trials failed, the load is not known.
+    fn is_like(&self, other: &Self) -> bool {
+        let both = [self, other];
+        let has_load = both.map(|it| it.conditions.contains_key("load"));
+        let is_recent = both.map(|it| it.answers.is_some());
+        let known = |it: &Self| {
+            let mut conditions = it.conditions.clone();
+            if is_recent == [true; 2] && has_load != [true; 2] {
+                conditions.remove("load");
+            }
+            conditions
+        };
+        known(self) == known(other)
     }
 }
 
-/// The figures of all cells of the last row, over the rows made under its conditions.
-pub fn trends(rows: &[Row]) -> Vec<Trend<'_>> {
+/// The rows that were made under the conditions of the last.
+pub fn alike(rows: &[Row]) -> Vec<&Row> {
     let Some(last) = rows.last() else {
         return Vec::new();
     };
-    let alike: Vec<&Row> = rows
-        .iter()
-        .filter(|row| row.conditions == last.conditions)
-        .collect();
-    let cells = last.cells.iter();
+    let alike = rows.iter().filter(|row| row.conditions == last.conditions);
+    alike.collect()
+}
+
+/// How many rows are left out, by the first condition that is not the last row's.
+pub fn left_out(rows: &[Row]) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    let Some(last) = rows.last() else {
+        return found;
+    };
+    for row in rows {
+        let keys = last.conditions.keys().chain(row.conditions.keys());
+        let mut others = keys.filter(|key| row.conditions.get(*key) != last.conditions.get(*key));
+        let Some(key) = others.next() else { continue };
+        let why = match row.conditions.contains_key(key) {
+            true => format!("another {key}"),
+            false => format!("{key} not recorded"),
+        };
+        *found.entry(why).or_default() += 1;
+    }
+    found
+}
+
+/// The cells of rows, those of the last row first, each as the last row that has it has it.
+fn cells<'a>(alike: &[&'a Row]) -> Vec<&'a RowCell> {
+    let mut found: Vec<&RowCell> = Vec::new();
+    for row in alike.iter().rev() {
+        for cell in &row.cells {
+            if !found.iter().any(|other| other.cell == cell.cell) {
+                found.push(cell);
+            }
+        }
+    }
+    found
+}
+
+/// The figures of all cells, over the rows made under the last row's conditions.
+pub fn trends(rows: &[Row]) -> Vec<Trend<'_>> {
+    let alike = alike(rows);
+    let cells = cells(&alike).into_iter();
     cells
         .flat_map(|of| Figure::ALL.map(|figure| (of, figure)))
         .filter_map(|(of, figure)| Trend::of(of, figure, &alike))
         .collect()
 }
 
+/// Cells in which something failed in one of the rows made under the last row's conditions, or that
+/// the last row doesn't have.
+pub fn failing(rows: &[Row]) -> Vec<Failing<'_>> {
+    let alike = alike(rows);
+    let Some((last, before)) = alike.split_last() else {
+        return Vec::new();
+    };
+    let of_cell = |of: &'_ RowCell| {
+        let known = before.iter().filter_map(|row| row.cell(&of.cell));
+        let answers = known
+            .filter(|it| it.is_like(of))
+            .filter_map(|it| it.answers);
+        answers.fold((0, Answers::default()), |(rows, sum), it| {
+            let sum = Answers {
+                trials: sum.trials + it.trials,
+                failed_trials: sum.failed_trials + it.failed_trials,
+                due: sum.due.saturating_add(it.due),
+                unanswered: sum.unanswered.saturating_add(it.unanswered),
+            };
+            (rows + 1, sum)
+        })
+    };
+    let cells = cells(&alike).into_iter();
+    let failing = cells.map(|of| {
+        let (rows_before, before) = of_cell(of);
+        Failing {
+            cell: &of.cell,
+            last: last.cell(&of.cell).and_then(|it| it.answers),
+            before,
+            rows_before,
+        }
+    });
+    failing.filter(Failing::is_worth_a_line).collect()
+}
+
+impl Answers {
+    fn has_failures(&self) -> bool {
+        self.failed_trials > 0 || self.unanswered > 0
+    }
+}
+
+impl Failing<'_> {
+    fn is_worth_a_line(&self) -> bool {
+        let is_gone = self.last.is_none() && self.rows_before > 0;
+        is_gone || self.before.has_failures() || self.last.is_some_and(|it| it.has_failures())
+    }
+
+    /// The probability of so many failed trials in the last row, if trials fail as they did before.
+    pub fn p(&self) -> Option<f64> {
+        let (last, before) = (self.last?, self.before);
+        Some(p_fails_more(
+            (before.failed_trials, before.trials),
+            (last.failed_trials, last.trials),
+        ))
+    }
+}
+
 impl<'a> Trend<'a> {
     fn of(of: &'a RowCell, figure: Figure, rows: &[&'a Row]) -> Option<Self> {
+        // If all trials of the last row failed, the load is the one before.
+        let cells = rows.iter().rev().filter_map(|row| row.cell(&of.cell));
+        let mut loaded = cells.filter(|it| it.conditions.contains_key("load"));
+        let loaded = loaded.next().unwrap_or(of);
         let value = |row: &'a Row| {
-            let mut cells = row.cells.iter();
-            let of_row = cells.find(|other| other.cell == of.cell)?;
+            let of_row = row.cell(&of.cell)?;
+            let of_row = Some(of_row).filter(|it| it.is_like(of) && it.is_like(loaded))?;
             let value = *of_row.figures.get(figure.key())?;
             Some(Point { row, value })
         };
         let points: Vec<Point<'_>> = rows.iter().filter_map(|row| value(row)).collect();
+        let last = rows.last()?;
         if points.is_empty() {
             return None;
         }
         let values: Vec<f64> = points.iter().map(|point| point.value).collect();
+        let changes = match values.len() >= ROWS_MIN {
+            true => changes(&values),
+            false => Vec::new(),
+        };
+        // What lies before a change is of something else.
+        let since = changes.last().map_or(0, |change| change.index);
         Some(Self {
             cell: &of.cell,
             figure,
             is_ratio: !of.is_reference,
+            is_in_last: value(last).is_some(),
             points,
-            changes: match values.len() >= ROWS_MIN {
-                true => changes(&values),
-                false => Vec::new(),
-            },
+            recent: Recent::of(&values[since..]),
+            changes,
         })
     }
 }
@@ -228,92 +469,4 @@ fn middle(values: &[f64]) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// From −0.5 to 0.5; the same numbers each time.
-    fn noise(seed: u64, index: usize) -> f64 {
-        let mut bits = seed
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            .wrapping_add(index as u64)
-            .wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 31)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((bits ^ (bits >> 29)) >> 11) as f64 / (1_u64 << 53) as f64 - 0.5
-    }
-
-    fn series(seed: u64, levels: &[(usize, f64)]) -> Vec<f64> {
-        let levels = levels.iter();
-        levels
-            .flat_map(|(count, level)| std::iter::repeat_n(*level, *count))
-            .enumerate()
-            .map(|(index, level)| level * (1.0 + 0.1 * noise(seed, index)))
-            .collect()
-    }
-
-    #[test]
-    fn steps_are_found_where_they_are() {
-        for seed in 0..50 {
-            let values = series(seed, &[(20, 1.0), (15, 1.2), (25, 0.9)]);
-            let found = changes(&values);
-            let at: Vec<usize> = found.iter().map(|change| change.index).collect();
-            assert_eq!(at, [20, 35], "seed {seed}: {found:?}");
-            assert!((found[0].before - 1.0).abs() < 0.05 && (found[1].after - 0.9).abs() < 0.05);
-        }
-    }
-
-    #[test]
-    fn noise_has_no_steps() {
-        let alarms = (0..1_000).filter(|seed| !changes(&series(*seed, &[(60, 1.0)])).is_empty());
-        assert!(alarms.count() <= 3, "a thousandth was promised");
-        // Two that are far off are no change.
-        let mut values = series(1, &[(40, 1.0)]);
-        (values[12], values[13]) = (9.0, 9.0);
-        assert_eq!(changes(&values), []);
-    }
-
-    proptest! {
-        #[test]
-        fn any_series_can_be_looked_at(values in prop::collection::vec(0.0..2.0_f64, 0..80)) {
-            let found = changes(&values);
-            prop_assert!(found.is_sorted_by_key(|change| change.index));
-            prop_assert!(found.iter().all(|change| change.index < values.len()));
-        }
-    }
-
-    fn row(revision: &str, conditions: &str, value: f64) -> Row {
-        let cell = Cell {
-            scenario: "matrix".to_owned(),
-            endpoint: "/small".to_owned(),
-            path: "fast".to_owned(),
-            concurrency: 8,
-            keep_alive: true,
-            rate_rps: None,
-            build: None,
-        };
-        Row {
-            started: "2026-01-02T03:04:05Z".to_owned(),
-            revision: revision.to_owned(),
-            conditions: [("kernel".to_owned(), conditions.to_owned())].into(),
-            cells: vec![RowCell {
-                cell,
-                is_reference: false,
-                figures: [("cpu".to_owned(), value)].into(),
-            }],
-        }
-    }
-
-    #[test]
-    fn histories_of_other_conditions_are_others() {
-        let mut rows: Vec<Row> = (0..40).map(|_| row("old", "5", 1.0)).collect();
-        rows.extend((0..29).map(|index| row("new", "6", if index < 15 { 1.0 } else { 1.5 })));
-        let trend = &trends(&rows)[0];
-        assert_eq!((trend.points.len(), trend.changes.len()), (29, 0));
-        rows.push(row("new", "6", 1.5));
-        let trend = &trends(&rows)[0];
-        assert_eq!((trend.points.len(), trend.changes.len()), (30, 1));
-        assert_eq!(trend.changes[0].index, 15);
-        assert!(trends(&[]).is_empty());
-    }
-}
+mod tests;

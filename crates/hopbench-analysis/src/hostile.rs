@@ -90,7 +90,7 @@ fn report_on(manifest: &Manifest, trials: &[Trial], plan: &Plan) -> bool {
         csv::render(&summary),
         perf::render(&summary),
     ];
-    let row = serde_json::to_string(&Row::new(&summary)).expect("a row is JSON");
+    let row = serde_json::to_string(&Row::new(&summary, trials)).expect("a row is JSON");
     let duel = Duel::of(manifest, trials).map(|duel| report::ab::markdown(&duel));
     let side = || Side {
         summary: &summary,

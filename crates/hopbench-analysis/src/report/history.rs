@@ -2,10 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::terminal::align;
+use super::{
+    terminal::align,
+    text::{part, probability},
+};
 use crate::{
     figures::Figure,
-    history::{Change, ROWS_MIN, Row, Trend, trends},
+    history::{
+        Answers, Change, Failing, NEWEST, ROWS_MIN, Recent, Row, Trend, WINDOW_MIN, alike, failing,
+        left_out, trends,
+    },
 };
 
 /// For people.
@@ -13,32 +19,72 @@ pub fn terminal(rows: &[Row]) -> String {
     align(&markdown(rows))
 }
 
-/// A row per cell and figure.
+/// What failed, and a row per cell and figure.
 pub fn markdown(rows: &[Row]) -> String {
     let trends = trends(rows);
-    let alike = trends.iter().map(|trend| trend.points.len()).max();
-    let (alike, all) = (alike.unwrap_or_default(), rows.len());
+    let (alike, all) = (alike(rows).len(), rows.len());
     let mut out = format!("{all} row(s), {alike} made under the conditions of the last one\n");
+    for (why, count) in left_out(rows) {
+        out += &format!("left out: {count} row(s), {why}\n");
+    }
+    let least = NEWEST + WINDOW_MIN;
+    if alike < least {
+        out += &format!("the newest {NEWEST} rows are tested from {least} rows on\n");
+    }
     if alike < ROWS_MIN {
         out += &format!("changes are looked for from {ROWS_MIN} on\n");
     }
-    out += "\n| cell | figure | rows | first | last | changes |\n|---|---|---:|---:|---:|---|\n";
+    out += &failures(&failing(rows));
+    out += "\n| cell | figure | rows | first | last | newest rows | changes |\n\
+            |---|---|---:|---:|---:|---|---|\n";
     for trend in &trends {
-        let [first, last] = [trend.points.first(), trend.points.last()];
         let value = |it: Option<&_>| it.map_or_else(String::new, |it| point(trend, it));
+        let last = trend.points.last().filter(|_| trend.is_in_last);
         let changes: Vec<String> = trend
             .changes
             .iter()
             .map(|change| describe(trend, change))
             .collect();
+        let recent = trend.recent.map(|recent| describe_recent(trend, &recent));
         out += &format!(
-            "| {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} |\n",
             trend.cell.full_name(),
             trend.figure.title(),
             trend.points.len(),
-            value(first),
-            value(last),
+            value(trend.points.first()),
+            last.map_or_else(|| "none".to_owned(), |last| point(trend, last)),
+            recent.unwrap_or_default(),
             changes.join("; ")
+        );
+    }
+    out
+}
+
+/// Cells with failures, as a table; empty without any.
+fn failures(failing: &[Failing<'_>]) -> String {
+    if failing.is_empty() {
+        return String::new();
+    }
+    let trials = |it: &Answers| format!("{} of {}", it.failed_trials, it.trials);
+    let lost = |it: &Answers| part(it.unanswered, it.due);
+    let mut out =
+        "\n| cell | trials failed, last row | rows before | p | not answered, last row | \
+                   rows before |\n|---|---:|---:|---:|---:|---:|\n"
+            .to_owned();
+    for it in failing {
+        let last = |text: &dyn Fn(&Answers) -> String| {
+            it.last
+                .as_ref()
+                .map_or_else(|| "not measured".to_owned(), text)
+        };
+        let p = it.p().map_or_else(String::new, |p| probability(p, 2));
+        out += &format!(
+            "| {} | {} | {} | {p} | {} | {} |\n",
+            it.cell.full_name(),
+            last(&trials),
+            trials(&it.before),
+            last(&lost),
+            lost(&it.before),
         );
     }
     out
@@ -68,6 +114,14 @@ fn describe(trend: &Trend<'_>, change: &Change) -> String {
     )
 }
 
+fn describe_recent(trend: &Trend<'_>, recent: &Recent) -> String {
+    format!(
+        "{} to {} in the newest {NEWEST}",
+        number(trend, recent.before),
+        number(trend, recent.after)
+    )
+}
+
 /// The same for machines.
 pub fn json(rows: &[Row]) -> Value {
     let trend = |trend: &Trend<'_>| {
@@ -79,13 +133,27 @@ pub fn json(rows: &[Row]) -> Value {
             })
         });
         let values = trend.points.iter().map(|point| point.value);
+        let recent = trend.recent.map(
+            |recent| json!({"index": recent.index, "before": recent.before, "after": recent.after}),
+        );
         json!({
             "cell": trend.cell, "figure": trend.figure.key(), "is_ratio": trend.is_ratio,
             "values": values.collect::<Vec<_>>(), "changes": changes.collect::<Vec<_>>(),
+            "is_in_last": trend.is_in_last, "recent": recent,
         })
     };
+    let failing = failing(rows);
+    let failing = failing.iter().map(|it| {
+        json!({
+            "cell": it.cell, "last": it.last, "before": it.before,
+            "rows_before": it.rows_before, "p": it.p(),
+        })
+    });
     json!({
         "rows": rows.len(),
+        "rows_alike": alike(rows).len(),
+        "left_out": left_out(rows),
+        "failing": failing.collect::<Vec<_>>(),
         "trends": trends(rows).iter().map(trend).collect::<Vec<_>>(),
     })
 }

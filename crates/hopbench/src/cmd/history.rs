@@ -8,7 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use hopbench_analysis::{history::Row, report::history, summary::Summary};
+use hopbench_analysis::{
+    history::{Row, SCHEMA},
+    report::history,
+    summary::Summary,
+};
+use serde::Deserialize;
 
 use super::{Context, report::read};
 use crate::{
@@ -38,7 +43,8 @@ fn row(run: &Path) -> anyhow::Result<Row> {
         let message = "is not complete: expected a run with all of its trials";
         return Err(mistake(run, message));
     }
-    Ok(Row::new(&Summary::new(&manifest, &trials)?))
+    let row = Row::of(&Summary::new(&manifest, &trials)?, &trials);
+    row.map_err(|unfit| mistake(run, &unfit.to_string()))
 }
 
 fn mistake(run: &Path, message: &str) -> anyhow::Error {
@@ -77,8 +83,25 @@ fn rows(file: &Path) -> anyhow::Result<Vec<Row>> {
     let lines = text.lines().enumerate();
     lines
         .map(|(index, line)| {
-            let row = serde_json::from_str(line);
-            row.with_context(|| format!("'{}', line {}", file.display(), index + 1))
+            let place = || format!("'{}', line {}", file.display(), index + 1);
+            check_schema(line).with_context(place)?;
+            serde_json::from_str(line).with_context(place)
         })
         .collect()
+}
+
+/// A row of a newer release may have what this one would take for a mistake.
+fn check_schema(line: &str) -> anyhow::Result<()> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        #[serde(default)]
+        schema: u32,
+    }
+    match serde_json::from_str(line) {
+        Ok(Versioned { schema }) if schema > SCHEMA => bail!(
+            "the row has schema {schema}, but this hopbench reads up to {SCHEMA}: use the release \
+             that wrote it, or a newer one"
+        ),
+        _ => Ok(()),
+    }
 }

@@ -2,7 +2,10 @@
 //! known. Method: trials at a fixed rate, made up; every format is looked at.
 
 use super::*;
-use crate::report::html;
+use crate::{
+    history::{Answers, Row},
+    report::html,
+};
 
 /// A trial at a fixed rate of 1000 per second that lasts 3 s, so that its p99 has a tail.
 fn at_rate(path: &str, block: u32, by_path: u64, late: u64) -> Trial {
@@ -69,6 +72,17 @@ fn drops_are_in_every_format() {
     let page = html::report(&summary, &trials, trials.len(), &[]);
     assert!(page.contains("2.0 % not answered"), "{page}");
     assert!(page.contains("<td class=\"figure bad\">180</td>"), "{page}");
+    let row = Row::new(&summary, &trials);
+    let fast = row.cells.iter().find(|it| it.cell.path == "fast");
+    assert_eq!(
+        fast.expect("there").answers,
+        Some(Answers {
+            trials: 3,
+            failed_trials: 0,
+            due: 9_000,
+            unanswered: 180
+        })
+    );
 }
 
 fn dropped_pathology(trials: &[Trial]) -> Option<String> {
@@ -147,6 +161,14 @@ fn a_percentile_among_requests_without_an_answer_is_at_least() {
     assert!(page.contains(": p99 ≥ 98"), "{page}");
     let picture = crate::report::lines::latency(&summary.scenarios[0]);
     assert!(picture.contains("p99 ≥ 98"), "{picture}");
+    // A plain number in a history would be taken for one.
+    let row = Row::new(&summary, &trials);
+    let fast = row
+        .cells
+        .iter()
+        .find(|it| it.cell.path == "fast")
+        .expect("there");
+    assert!(!fast.figures.contains_key("p99") && fast.figures.contains_key("p50"));
 }
 
 #[test]
