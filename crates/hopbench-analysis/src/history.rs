@@ -83,6 +83,23 @@ pub enum Unfit {
     Blocks { scenario: String, blocks: usize },
 }
 
+/// Why a line is no row.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    #[error(
+        "the row has schema {0}, but this release reads up to {SCHEMA}: use the one that wrote \
+         it, or a newer one"
+    )]
+    Newer(u32),
+    #[error(
+        "{failed} of {of} trials or requests failed: expected at most all, of a number that a run \
+         can have"
+    )]
+    Answers { failed: u64, of: u64 },
+}
+
 /// One figure of one cell, over the rows that have it.
 #[derive(Clone, Debug)]
 pub struct Trend<'a> {
@@ -140,6 +157,28 @@ fn first_schema() -> u32 {
 }
 
 impl Row {
+    /// Reads a line of `history.jsonl`, of this or an older release.
+    ///
+    /// # Errors
+    /// If it isn't one, is of a newer release, or says that more failed than there was.
+    pub fn read(line: &str) -> Result<Self, RowError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            #[serde(default = "first_schema")]
+            schema: u32,
+        }
+        let Versioned { schema } = serde_json::from_str(line)?;
+        if schema > SCHEMA {
+            return Err(RowError::Newer(schema));
+        }
+        let row: Self = serde_json::from_str(line)?;
+        row.cells
+            .iter()
+            .filter_map(|cell| cell.answers)
+            .try_for_each(Answers::check)?;
+        Ok(row)
+    }
+
     /// A run of one build.
     ///
     /// # Errors
@@ -336,6 +375,21 @@ pub fn failing(rows: &[Row]) -> Vec<Failing<'_>> {
 }
 
 impl Answers {
+    /// More trials than that are in no run, so that sums over rows stay small.
+    const TRIALS_MAX: u64 = 1 << 20;
+    const REQUESTS_MAX: u64 = 1 << 48;
+
+    fn check(self) -> Result<(), RowError> {
+        let trials = (self.failed_trials as u64, self.trials as u64);
+        let requests = (self.unanswered, self.due);
+        for ((failed, of), most) in [(trials, Self::TRIALS_MAX), (requests, Self::REQUESTS_MAX)] {
+            if failed > of || of > most {
+                return Err(RowError::Answers { failed, of });
+            }
+        }
+        Ok(())
+    }
+
     fn has_failures(&self) -> bool {
         self.failed_trials > 0 || self.unanswered > 0
     }

@@ -10,7 +10,7 @@ use crate::{
     figures::Figure,
     record::{Cell, FailureKind, PathologyRules},
     report::text::latency,
-    summary::{CellSummary, Percentile, ScenarioSummary, Table},
+    summary::{CellSummary, Percentiles, ScenarioSummary, Table},
     told::{Bound, Told},
 };
 
@@ -57,8 +57,7 @@ pub enum Pathology {
         /// The most of the blocks, over the reference's.
         ratio_max: f64,
         limit: f64,
-        p99_min: Percentile,
-        p99_max: Percentile,
+        p99_us: Percentiles,
         blocks: Blocks,
     },
     /// Slower than a path that it is meant to be faster than.
@@ -143,13 +142,11 @@ fn long_tail(rules: &PathologyRules, row: &CellSummary<'_>) -> Option<Pathology>
     // Of each block, over the reference's.
     let ratios = &row.series[Figure::P99];
     let blocks = Blocks::of(ratios, |ratio| ratio > limit)?;
-    let p99_us = row.p99_us?;
     Some(Pathology::LongTail {
         cell: CellName::of(row),
         ratio_max: ratios.iter().copied().fold(0.0, f64::max),
         limit,
-        p99_min: p99_us.min,
-        p99_max: p99_us.max,
+        p99_us: row.p99_us?,
         blocks,
     })
 }
@@ -313,16 +310,15 @@ impl fmt::Display for Pathology {
                 cell: CellName(cell),
                 ratio_max,
                 limit,
-                p99_min,
-                p99_max,
+                p99_us,
                 blocks,
             } => write!(
                 f,
                 "long tail: {cell}: p99 over {limit:.0} times the reference's {blocks}, {:.0} \
                  times at worst; the blocks' p99 are {} to {} ms",
                 ratio_max,
-                latency(*p99_min),
-                latency(*p99_max)
+                latency(p99_us.min),
+                latency(p99_us.max)
             ),
             Self::Slower {
                 cell: CellName(cell),

@@ -47,6 +47,7 @@ pub(crate) fn median_of_sorted(values: &[f64]) -> f64 {
 /// tables, and the calculation of P*). Each side is how many failed, and of how many.
 pub fn p_fails_more(base: (usize, usize), head: (usize, usize)) -> f64 {
     let ((base_failed, base_of), (head_failed, head_of)) = (base, head);
+    let (base_failed, head_failed) = (base_failed.min(base_of), head_failed.min(head_of));
     let failed = base_failed + head_failed;
     let logarithm_of_ways = |of: usize, chosen: usize| -> f64 {
         let factors = (1..=chosen).map(|it| ((of - chosen + it) as f64 / it as f64).ln());

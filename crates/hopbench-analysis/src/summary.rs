@@ -259,17 +259,8 @@ impl<'a> CellSummary<'a> {
             true => blocks.series(),
             false => blocks.over(&blocks_of(of_reference)),
         };
-        let loads = || {
-            let loads = trials
-                .iter()
-                .filter_map(|trial| Some((*trial, trial.measured()?)));
-            loads.filter(|(_, load)| load.requests > 0)
-        };
-        let all_loads = || {
-            trials
-                .iter()
-                .filter_map(|trial| Some((*trial, trial.measured()?)))
-        };
+        let all_loads = || measured(trials);
+        let loads = || measured(trials).filter(|(_, load)| load.requests > 0);
         let over = |figure: &dyn Fn(&Trial, &Load) -> Option<f64>| {
             Spread::of(loads().filter_map(|(trial, load)| figure(trial, load)))
         };
@@ -281,13 +272,10 @@ impl<'a> CellSummary<'a> {
             over(&|trial, _| Some(trial.processes.iter().map(figure).sum::<u64>() as f64))
         };
         let roles: BTreeSet<&String> = loads().flat_map(|(trial, _)| trial.cpu_us.keys()).collect();
-        let cpu_us_per_request = roles
-            .into_iter()
-            .filter_map(|role| {
-                let cpu = over(&|trial, load| per_request(*trial.cpu_us.get(role)?, load));
-                Some((role.clone(), cpu?))
-            })
-            .collect();
+        let cpu_of = |role: &String| {
+            let cpu = over(&|trial, load| per_request(*trial.cpu_us.get(role)?, load));
+            Some((role.clone(), cpu?))
+        };
         Ok(Self {
             cell: cell.clone(),
             trials: trials.len(),
@@ -296,11 +284,7 @@ impl<'a> CellSummary<'a> {
             rps: over(&|trial, _| trial.rps()),
             ratios: match is_reference {
                 true => Ratios::default(),
-                // What may be larger or smaller is no figure.
-                false => Ratios::new(|figure| {
-                    let ratios = series[figure].iter().copied();
-                    Estimate::of(ratios).filter(|_| bounds[figure] != Bound::Unknown)
-                }),
+                false => ratios(&series, &bounds),
             },
             bounds,
             blocks,
@@ -311,18 +295,13 @@ impl<'a> CellSummary<'a> {
             p90_us: latency(|it| it.p90_us),
             p95_us: latency(|it| it.p95_us),
             p99_us: latency(|it| it.p99_us),
-            dropped_shares: all_loads()
-                .filter_map(|(_, load)| dropped_share(load))
-                .collect(),
+            dropped_shares: all_loads().filter_map(dropped_share).collect(),
             merged: latencies.as_ref().map(Latencies::merged),
             curve: latencies.as_ref().map(Latencies::curve).unwrap_or_default(),
-            cpu_us_per_request,
+            cpu_us_per_request: roles.into_iter().filter_map(cpu_of).collect(),
             cpu_us_per_request_server: over(&|trial, load| per_request(server_cpu_us(trial), load)),
             context_switches_per_request: over(&|trial, load| {
-                let switches = trial.processes.iter().map(|process| {
-                    process.context_switches_voluntary + process.context_switches_involuntary
-                });
-                per_request(switches.sum::<u64>() as f64, load)
+                per_request(context_switches(trial) as f64, load)
             }),
             totals: Totals::of(all_loads()),
             rss_before_kib: sum_of_processes(|process| process.rss_before_kib),
@@ -408,6 +387,28 @@ fn failure(trial: &Trial) -> Option<&Failure> {
     }
 }
 
+/// Trials that have figures, with their loads.
+fn measured<'t>(trials: &[&'t Trial]) -> impl Iterator<Item = (&'t Trial, &'t Load)> {
+    trials
+        .iter()
+        .filter_map(|trial| Some((*trial, trial.measured()?)))
+}
+
+fn context_switches(trial: &Trial) -> u64 {
+    let processes = trial.processes.iter();
+    processes
+        .map(|it| it.context_switches_voluntary + it.context_switches_involuntary)
+        .sum()
+}
+
+/// What may be larger or smaller is no ratio.
+fn ratios(series: &Series, bounds: &Figures<Bound>) -> Ratios {
+    Ratios::new(|figure| {
+        let ratio = Estimate::of(series[figure].iter().copied());
+        ratio.filter(|_| bounds[figure] != Bound::Unknown)
+    })
+}
+
 /// The figures of blocks, without those that are none: of trials without a request, and
 /// percentiles with too few samples above them.
 fn blocks_of(trials: &[&Trial]) -> Blocks {
@@ -440,10 +441,7 @@ fn with_figures(trial: &Trial) -> Cow<'_, Trial> {
 }
 
 fn latencies_of(trials: &[&Trial]) -> Result<Vec<TrialLatency>, HistogramError> {
-    let loads = trials
-        .iter()
-        .filter_map(|trial| Some((trial, trial.measured()?)));
-    let asked = loads.filter(|(_, load)| load.requests > 0);
+    let asked = measured(trials).filter(|(_, load)| load.requests > 0);
     asked
         .map(|(trial, load)| TrialLatency::of(trial, load))
         .collect()
@@ -473,7 +471,7 @@ fn bounds(
     })
 }
 
-fn dropped_share(load: &Load) -> Option<f64> {
+fn dropped_share((_, load): (&Trial, &Load)) -> Option<f64> {
     load.open_loop.as_ref()?;
     Some(load.dropped_by_path() as f64 / load.due().max(1) as f64)
 }

@@ -8,7 +8,10 @@ use std::{
     time::Instant,
 };
 
-use hopbench_analysis::record::{Outcome, Plan, PlannedTrial, Trial};
+use hopbench_analysis::{
+    record::{Outcome, Plan, PlannedTrial, Trial},
+    summary::TrialLatency,
+};
 
 use self::live::Live;
 
@@ -121,11 +124,20 @@ fn result(trial: &Trial) -> String {
     match (&trial.outcome, trial.rps()) {
         (Outcome::Failed(failure), _) => format!("FAILED, {}: {}", failure.kind, failure.cause),
         (Outcome::Ok, Some(rps)) => {
-            let p99_us = trial.load.as_ref().and_then(|load| load.latency.p99_us);
-            format!(
-                "{rps:.0} RPS, p99 {:.2} ms",
-                p99_us.unwrap_or(f64::NAN) / 1e3
-            )
+            let load = trial.measured();
+            let p99 = match load.and_then(|load| TrialLatency::of(trial, load).ok()?.p99_us) {
+                Some(p99) => {
+                    let at_least = if p99.is_at_least { "≥ " } else { "" };
+                    format!("p99 {at_least}{:.2} ms", p99.us / 1e3)
+                }
+                None => "too few answers for a p99".to_owned(),
+            };
+            let lost = load.map(|load| (load.lost(), load.due()));
+            let lost = match lost {
+                Some((lost, due)) if lost > 0 => format!(", {lost} of {due} not answered"),
+                _ => String::new(),
+            };
+            format!("{rps:.0} RPS, {p99}{lost}")
         }
         (Outcome::Ok, None) => "no load".to_owned(),
     }

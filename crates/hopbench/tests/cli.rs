@@ -390,6 +390,22 @@ fn a_run_is_compared_with_its_like_and_not_with_another_machine_s() {
         &["is the latest run itself"],
     );
 
+    // Another version of a program that is not of this workspace.
+    let mut newer = manifest.clone();
+    let paths = newer["paths"].as_array_mut().expect("a list");
+    let outside = paths
+        .iter_mut()
+        .find(|path| path["receipts"]["nginx"].is_string());
+    outside.expect("there")["receipts"]["nginx"] = "nginx version: nginx/9.9.9".into();
+    shell.write("other/manifest.json", &newer.to_string());
+    shell.mistake(
+        &["compare", base_name, other],
+        3,
+        &["version of 'nginx' on path"],
+    );
+    let allowed = shell.hopbench(&["compare", base_name, other, "--other-versions"]);
+    assert!(allowed.status.success(), "{}", text(&allowed.stderr));
+
     manifest["machine"]["cores"] = 96.into();
     shell.write("other/manifest.json", &manifest.to_string());
     shell.mistake(
@@ -399,6 +415,64 @@ fn a_run_is_compared_with_its_like_and_not_with_another_machine_s() {
     );
     shell.mistake(&["compare", base_name, "absent"], 2, &["'absent'"]);
     shell.mistake(&["compare", base_name], 4, &["there are no runs"]);
+}
+
+#[test]
+fn a_history_has_runs_of_commits_and_rows_that_can_be_read() {
+    let shell = Shell::new();
+    let base = reference_run();
+    let name = base.to_str().expect("a name");
+    let file = "--file=history.jsonl";
+    let added = shell.hopbench(&["history", file, "--add", name]);
+    assert!(added.status.success(), "{}", text(&added.stderr));
+    assert!(
+        text(&added.stdout).starts_with("1 row(s), 1 made under"),
+        "{added:?}"
+    );
+
+    let unfit = shell.directory.path().join("unfit");
+    fs::create_dir(&unfit).expect("created");
+    for name in ["plan.json", "trials.jsonl"] {
+        fs::copy(base.join(name), unfit.join(name)).expect("copied");
+    }
+    let manifest = fs::read_to_string(base.join("manifest.json")).expect("readable");
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    manifest["git"]["dirty"] = true.into();
+    shell.write("unfit/manifest.json", &manifest.to_string());
+    let unfit = unfit.to_str().expect("a name");
+    let expected = ["was made with uncommitted changes"];
+    shell.mistake(&["history", file, "--add", unfit], 2, &expected);
+
+    // One block, of which nothing can be told.
+    manifest["git"]["dirty"] = false.into();
+    shell.write("unfit/manifest.json", &manifest.to_string());
+    let plan = fs::read_to_string(base.join("plan.json")).expect("readable");
+    let mut plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+    let planned = plan["trials"].as_array_mut().expect("a list");
+    planned.retain(|trial| trial["block"] == 1);
+    shell.write("unfit/plan.json", &plan.to_string());
+    let trials = fs::read_to_string(base.join("trials.jsonl")).expect("readable");
+    let first = trials.lines().filter(|line| line.contains("\"block\":1,"));
+    let first: Vec<&str> = first.collect();
+    shell.write("unfit/trials.jsonl", &(first.join("\n") + "\n"));
+    let expected = ["has 1 block(s) of 'http-tunnel': expected at least 3"];
+    shell.mistake(&["history", file, "--add", unfit], 2, &expected);
+
+    // As the first release wrote them, before the new one; and as one to come may.
+    let row = fs::read_to_string(shell.directory.path().join("history.jsonl")).expect("written");
+    let old = "{\"started\":\"2026-01-02T03:04:05Z\",\"revision\":\"old\",\"conditions\":{},\
+               \"cells\":[]}\n";
+    shell.write("history.jsonl", &format!("{old}{row}"));
+    let both = shell.hopbench(&["history", file]);
+    let out = text(&both.stdout);
+    assert!(out.starts_with("2 row(s), 1 made under"), "{both:?}");
+    assert!(
+        out.contains("left out: 1 row(s), clock source not recorded"),
+        "{out}"
+    );
+    let newer = row.replace("\"schema\":2", "\"schema\":3,\"more\":true");
+    shell.write("history.jsonl", &format!("{row}{newer}"));
+    shell.mistake(&["history", file], 4, &["line 2", "the row has schema 3"]);
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn rows_of_older_versions_are_read() {
         "conditions":{"kernel":"5"},"cells":[{"scenario":"matrix","endpoint":"/small",
         "path":"fast","concurrency":8,"keep_alive":true,"is_reference":false,
         "figures":{"cpu":1.5}}]}"#;
-    let old: Row = serde_json::from_str(line).expect("an old row");
+    let old = Row::read(line).expect("an old row");
     assert_eq!((old.schema, old.cells[0].answers), (1, None));
     let trends_of_old = [old.clone(), old.clone()];
     assert_eq!(trends(&trends_of_old)[0].points.len(), 2);
@@ -186,4 +186,28 @@ fn a_step_is_seen_in_the_newest_rows() {
     let recent = trends(&rows)[0].recent.expect("a step of 30 %");
     assert!((recent.after - 1.3).abs() < 1e-9 && (recent.before - 1.0).abs() < 0.05);
     assert_eq!(recent.index, 20);
+}
+
+#[test]
+fn rows_that_cannot_be_are_refused() {
+    let refused = |change: fn(&mut Row)| {
+        let mut row = row("new", "5", 1.0);
+        change(&mut row);
+        let line = serde_json::to_string(&row).expect("a line");
+        Row::read(&line).expect_err("refused").to_string()
+    };
+    let newer = refused(|row| row.schema += 1);
+    assert!(newer.starts_with("the row has schema 3, "), "{newer}");
+    let more = refused(|row| {
+        row.cells[0].answers.as_mut().expect("recent").failed_trials = 7;
+    });
+    assert!(more.starts_with("7 of 6 trials"), "{more}");
+    let many = refused(|row| {
+        row.cells[0].answers.as_mut().expect("recent").trials = 1 << 40;
+    });
+    assert!(many.contains("expected at most all"), "{many}");
+    let none = refused(|row| {
+        row.cells[0].answers.as_mut().expect("recent").unanswered = u64::MAX;
+    });
+    assert!(none.contains("requests failed"), "{none}");
 }

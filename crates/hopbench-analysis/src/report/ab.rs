@@ -6,10 +6,10 @@ use super::{
     compare::{by_endpoint, counted, estimate_json, identity, reliance},
     sheet::{Entry, Medium, Tone},
     tables::Section,
-    text::{marks, thousands, with_interval},
+    text::{marks, part, thousands, with_interval},
 };
 use crate::{
-    ab::{Duel, Pair},
+    ab::{Duel, Pair, Trials},
     estimate::{Estimate, Shift},
     figures::Figure,
     told::{Bound, Told},
@@ -35,7 +35,12 @@ fn text(duel: &Duel<'_>, medium: Medium) -> String {
 pub(super) fn sections(duel: &Duel<'_>) -> Vec<Section> {
     let mut columns = vec!["Transport", "Concurrency", "RPS of a"];
     columns.extend(Figure::ALL.map(Figure::title));
-    columns.extend(["growth of RSS", "A/A of RPS", "Trials failed, a, b"]);
+    columns.extend([
+        "growth of RSS",
+        "A/A of RPS",
+        "Not answered, a, b",
+        "Trials failed, a, b",
+    ]);
     let rows = duel.cells.iter().map(|pair| (&pair.cell, row(pair)));
     by_endpoint(&columns, rows)
 }
@@ -60,6 +65,7 @@ fn row(pair: &Pair<'_>) -> Vec<Entry> {
     row.extend([
         growth.unwrap_or_else(unknown),
         control.map_or_else(unknown, Entry::from),
+        not_answered(pair),
         Entry::new(format!("{of_a}, {of_b}"), tone),
     ]);
     row
@@ -70,6 +76,24 @@ fn change(pair: &Pair<'_>, figure: Figure) -> Entry {
         (Some(estimate), Some(told)) => Entry::told(&with_interval(estimate), told),
         _ => "–".into(),
     }
+}
+
+/// Requests that got no right answer, and of how many that were due.
+fn lost(trials: &Trials<'_>) -> (u64, u64) {
+    let loads = trials.all.iter().filter_map(|trial| trial.measured());
+    loads.fold((0, 0), |(lost, due), load| {
+        (lost + load.lost(), due + load.due())
+    })
+}
+
+fn not_answered(pair: &Pair<'_>) -> Entry {
+    let [of_a, of_b] = [lost(&pair.a), lost(&pair.b)];
+    let tone = match of_a.0 + of_b.0 {
+        0 => Tone::Plain,
+        _ => Tone::Bad,
+    };
+    let [of_a, of_b] = [of_a, of_b].map(|(lost, due)| part(lost, due));
+    Entry::new(format!("{of_a}, {of_b}"), tone)
 }
 
 fn told(pair: &Pair<'_>, figure: Figure) -> Option<Told> {
@@ -129,6 +153,14 @@ fn cell(pair: &Pair<'_>) -> Value {
             json
         });
         fields.insert(figure.key().to_owned(), json!(change));
+    }
+    for (side, trials) in [("a", &pair.a), ("b", &pair.b)] {
+        let (lost, due) = lost(trials);
+        let counts = json!({
+            "trials": trials.all.len(), "failed_trials": trials.failures().count(),
+            "due": due, "unanswered_requests": lost,
+        });
+        fields.insert(side.to_owned(), counts);
     }
     let growth = pair.growth.map(|shift| {
         json!({

@@ -128,7 +128,11 @@ fn row(compared: &Compared<'_>) -> Vec<Entry> {
         let tone = if failed == 0 { Tone::Plain } else { Tone::Bad };
         row.push(Entry::new(format!("{failed} of {of}"), tone));
     }
-    row.extend(Figure::ALL.map(|figure| change(compared, figure)));
+    row.extend(Figure::ALL.map(|figure| {
+        // More right answers per second are no gain if the rest got none.
+        let is_less = figure == Figure::Rps && (compared.fails_more() || compared.answers_less());
+        change(compared, figure).but(is_less.then(|| "fails more".to_owned()))
+    }));
     row
 }
 

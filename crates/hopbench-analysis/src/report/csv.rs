@@ -7,7 +7,7 @@ use crate::{
     figures::Figure,
     statistics::Spread,
     summary::{CellSummary, Percentile, Summary},
-    told::Bound,
+    told::{Bound, Told},
 };
 
 /// Columns that every line has first.
@@ -123,7 +123,6 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
     let median = |spread: Option<Spread>| number(spread.map(|spread| spread.median));
     let min = |spread: Option<Spread>| number(spread.map(|spread| spread.min));
     let max = |spread: Option<Spread>| number(spread.map(|spread| spread.max));
-    let merged = row.merged;
     let mut fields = vec![
         cell.scenario.clone(),
         cell.endpoint.clone(),
@@ -146,39 +145,16 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
         min(row.rps),
         max(row.rps),
     ];
-    for figure in Figure::ALL {
-        let ratio = row.ratios[figure];
-        let at = if ratio.is_some() {
-            at(row.bounds[figure])
-        } else {
-            ""
-        };
-        fields.extend([
-            at.to_owned() + &number(ratio.map(|ratio| ratio.ratio)),
-            number(ratio.map(|ratio| ratio.low)),
-            number(ratio.map(|ratio| ratio.high)),
-            ratio.map_or_else(String::new, |ratio| probability(ratio.p, 4)),
-            number(row.floor(figure)),
-            row.told(figure)
-                .map_or_else(String::new, |told| told.key().to_owned()),
-        ]);
-    }
+    fields.extend(
+        Figure::ALL
+            .into_iter()
+            .flat_map(|figure| ratio(row, figure)),
+    );
     let rps = row.ratios[Figure::Rps];
     fields.push(rps.map_or_else(String::new, |ratio| ratio.blocks.to_string()));
     fields.push(number(rps.map(|ratio| ratio.confidence)));
+    fields.extend(latencies(row));
     fields.extend([
-        latency(row.p50_us.map(|it| it.median)),
-        latency(row.p90_us.map(|it| it.median)),
-        latency(row.p95_us.map(|it| it.median)),
-        latency(row.p99_us.map(|it| it.median)),
-        latency(row.p99_us.map(|it| it.min)),
-        latency(row.p99_us.map(|it| it.max)),
-        latency(merged.map(|merged| merged.mean_us)),
-        latency(merged.and_then(|merged| merged.p50_us)),
-        latency(merged.and_then(|merged| merged.p95_us)),
-        latency(merged.and_then(|merged| merged.p99_us)),
-        latency(merged.and_then(|merged| merged.p999_us)),
-        latency(merged.map(|merged| merged.max_us)),
         median(row.context_switches_per_request),
         median(row.rss_peak_kib),
         totals.body_bytes.to_string(),
@@ -194,6 +170,40 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
     fields.extend(cpu);
     fields.push(median(row.cpu_us_per_request_server));
     fields
+}
+
+/// What [`RATIO_ENDINGS`] name.
+fn ratio(row: &CellSummary<'_>, figure: Figure) -> [String; RATIO_ENDINGS.len()] {
+    let ratio = row.ratios[figure];
+    let bound = ratio.map_or("", |_| at(row.bounds[figure]));
+    let told = row.told(figure).map_or("", Told::key);
+    [
+        bound.to_owned() + &number(ratio.map(|ratio| ratio.ratio)),
+        number(ratio.map(|ratio| ratio.low)),
+        number(ratio.map(|ratio| ratio.high)),
+        ratio.map_or_else(String::new, |ratio| probability(ratio.p, 4)),
+        number(row.floor(figure)),
+        told.to_owned(),
+    ]
+}
+
+/// Of the blocks, and of all of them together.
+fn latencies(row: &CellSummary<'_>) -> [String; 12] {
+    let merged = row.merged;
+    [
+        latency(row.p50_us.map(|it| it.median)),
+        latency(row.p90_us.map(|it| it.median)),
+        latency(row.p95_us.map(|it| it.median)),
+        latency(row.p99_us.map(|it| it.median)),
+        latency(row.p99_us.map(|it| it.min)),
+        latency(row.p99_us.map(|it| it.max)),
+        latency(merged.map(|merged| merged.mean_us)),
+        latency(merged.and_then(|merged| merged.p50_us)),
+        latency(merged.and_then(|merged| merged.p95_us)),
+        latency(merged.and_then(|merged| merged.p99_us)),
+        latency(merged.and_then(|merged| merged.p999_us)),
+        latency(merged.map(|merged| merged.max_us)),
+    ]
 }
 
 /// A bound is no plain number, so that nothing reads it as one.

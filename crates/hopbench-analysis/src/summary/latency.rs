@@ -83,7 +83,7 @@ pub fn has_tail(samples: u64, quantile: f64) -> bool {
 
 impl Percentiles {
     /// Over blocks; `None` of none.
-    pub(super) fn of(blocks: &[Percentile]) -> Option<Self> {
+    pub fn of(blocks: &[Percentile]) -> Option<Self> {
         let spread = Spread::of(blocks.iter().map(|it| it.us))?;
         let mut ordered: Vec<f64> = blocks.iter().map(|it| it.us).collect();
         ordered.sort_by(f64::total_cmp);

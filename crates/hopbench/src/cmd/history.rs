@@ -8,12 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use hopbench_analysis::{
-    history::{Row, SCHEMA},
-    report::history,
-    summary::Summary,
-};
-use serde::Deserialize;
+use hopbench_analysis::{history::Row, report::history, summary::Summary};
 
 use super::{Context, report::read};
 use crate::{
@@ -84,24 +79,7 @@ fn rows(file: &Path) -> anyhow::Result<Vec<Row>> {
     lines
         .map(|(index, line)| {
             let place = || format!("'{}', line {}", file.display(), index + 1);
-            check_schema(line).with_context(place)?;
-            serde_json::from_str(line).with_context(place)
+            Row::read(line).with_context(place)
         })
         .collect()
-}
-
-/// A row of a newer release may have what this one would take for a mistake.
-fn check_schema(line: &str) -> anyhow::Result<()> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        #[serde(default)]
-        schema: u32,
-    }
-    match serde_json::from_str(line) {
-        Ok(Versioned { schema }) if schema > SCHEMA => bail!(
-            "the row has schema {schema}, but this hopbench reads up to {SCHEMA}: use the release \
-             that wrote it, or a newer one"
-        ),
-        _ => Ok(()),
-    }
 }

@@ -7,6 +7,7 @@ use hopbench_analysis::{
     figures::CLIENT,
     record::{Cell, Outcome, PlannedTrial, Trial},
     statistics::median,
+    summary::{Percentile, Percentiles, TrialLatency},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -29,8 +30,10 @@ struct SoFar {
     trials: usize,
     failed: usize,
     rps: Vec<f64>,
-    p99_us: Vec<f64>,
+    p99_us: Vec<Percentile>,
     cpu_us: Vec<f64>,
+    /// Requests that the path did not answer rightly.
+    lost: u64,
 }
 
 impl Live {
@@ -82,6 +85,7 @@ impl SoFar {
             rps: Vec::new(),
             p99_us: Vec::new(),
             cpu_us: Vec::new(),
+            lost: 0,
         }
     }
 
@@ -92,7 +96,9 @@ impl SoFar {
             return;
         };
         self.rps.extend(trial.rps());
-        self.p99_us.extend(load.latency.p99_us);
+        let latency = TrialLatency::of(trial, load).ok();
+        self.p99_us.extend(latency.and_then(|it| it.p99_us));
+        self.lost += load.lost();
         let servers = trial.cpu_us.iter().filter(|(role, _)| *role != CLIENT);
         let cpu_us: f64 = servers.map(|(_, cpu_us)| cpu_us).sum();
         self.cpu_us
@@ -104,16 +110,25 @@ impl SoFar {
             Some(median) => format!("{median:.digits$}"),
             None => "-".to_owned(),
         };
-        let p99_ms: Vec<f64> = self.p99_us.iter().map(|us| us / 1e3).collect();
+        let p99 = match Percentiles::of(&self.p99_us).map(|it| it.median) {
+            Some(Percentile { us, is_at_least }) => {
+                let at_least = if is_at_least { "≥" } else { "" };
+                format!("{at_least}{:.2}", us / 1e3)
+            }
+            None => "-".to_owned(),
+        };
+        let lost = match self.lost {
+            0 => String::new(),
+            lost => format!("  {lost} not answered"),
+        };
         let failed = match self.failed {
             0 => String::new(),
             failed => format!("  {failed} failed"),
         };
         format!(
-            "{:>6}  {:>9}  {:>9}  {:>9}  {}{failed}",
+            "{:>6}  {:>9}  {p99:>9}  {:>9}  {}{failed}{lost}",
             self.trials,
             figure(&self.rps, 0),
-            figure(&p99_ms, 2),
             figure(&self.cpu_us, 1),
             self.cell,
         )
@@ -152,14 +167,17 @@ mod tests {
         last.trials = 4;
         last.failed = 1;
         last.rps = vec![100.0, 300.0, 200.0];
-        last.p99_us = vec![1_500.0];
+        last.p99_us = [(1_400.0, false), (1_500.0, true), (1_600.0, false)]
+            .map(|(us, is_at_least)| Percentile { us, is_at_least })
+            .into();
+        last.lost = 3;
         let text = table(&cells, &cell(21));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 1 + ROWS_MAX + 1);
         assert!(lines[1].ends_with("p /small c=9"), "{text}");
         assert_eq!(
             lines[ROWS_MAX],
-            "     4        200       1.50          -  p /small c=20  1 failed"
+            "     4        200      ≥1.50          -  p /small c=20  1 failed  3 not answered"
         );
         assert_eq!(lines[ROWS_MAX + 1], "measuring s p /small c=21");
     }

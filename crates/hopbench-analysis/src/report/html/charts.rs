@@ -562,6 +562,7 @@ pub(super) fn changes(comparison: &Comparison<'_>) -> Vec<Rows> {
 fn change_row(compared: &Compared<'_>, figure: Figure) -> Option<Row> {
     let estimate = compared.changes[figure]?;
     let told = compared.told(figure);
+    let is_different = told == Some(Told::Different);
     let [ratio, low, high] = [estimate.ratio, estimate.low, estimate.high];
     let cell = &compared.head.cell;
     let bound = bound(compared.bounds[figure]);
@@ -582,12 +583,7 @@ fn change_row(compared: &Compared<'_>, figure: Figure) -> Option<Row> {
         },
     ];
     Some(Row {
-        class: if told == Some(Told::Different) {
-            "s2"
-        } else {
-            "s8"
-        }
-        .to_owned(),
+        class: if is_different { "s2" } else { "s8" }.to_owned(),
         label,
         marks,
         value: format!(
@@ -596,6 +592,6 @@ fn change_row(compared: &Compared<'_>, figure: Figure) -> Option<Row> {
             percent(ratio),
             if compared.has_failures() { " !" } else { "" }
         ),
-        is_faint: told != Some(Told::Different),
+        is_faint: !is_different,
     })
 }

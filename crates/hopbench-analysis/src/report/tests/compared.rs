@@ -29,6 +29,10 @@ fn errors_are_shown_beside_what_they_make_faster() {
                 text.contains("| fast | 8 | 16 % | 20 % | 0 | 10 % |"),
                 "{text}"
             );
+            assert!(
+                text.contains(" 129 % (122 %–136 %), fails more |"),
+                "{text}"
+            );
             let json = compare::cells(&comparison);
             let fast = json
                 .iter()
