@@ -283,7 +283,8 @@ pub struct Timing {
     pub stop_ms: f64,
 }
 
-/// What the load generator reports. Latencies are those of right answers, in microseconds.
+/// What the load generator reports. Latencies are those of right answers, in microseconds, and of
+/// requests that are [censored](Latency::censored).
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Load {
     pub generator: String,
@@ -322,8 +323,9 @@ pub struct OpenLoop {
     pub scheduled: u64,
     /// Of those, never started before the load's end.
     pub dropped: u64,
-    /// Of the dropped ones, those that a connection was free for: the load generator was late. No
-    /// connection was free for the others, because the path had not answered.
+    /// Of the dropped ones, those that the load generator was late for: it did not wait for the
+    /// path since they were due, but was busy or not awake. The others found no connection free,
+    /// because the path had not answered.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped_late: u64,
     /// From the scheduled instant to the one at which the request was started.
@@ -342,8 +344,9 @@ pub struct Latency {
     pub p99_us: Option<f64>,
     pub p999_us: Option<f64>,
     pub max_us: Option<f64>,
-    /// How many of the latencies are lower bounds: requests at a fixed rate that were never asked
-    /// or never answered count with the time that they had waited.
+    /// How many of the latencies are lower bounds: requests at a fixed rate that were never
+    /// answered count with the time until they failed, those that were never asked with the time
+    /// until a connection was free again after the schedule's end.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub censored: u64,
     /// HdrHistogram of nanoseconds, V2 compressed, in base64.
@@ -386,6 +389,11 @@ pub struct Disturbance {
     pub throttled: Option<u64>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl Trial {
     /// Right answers per second; `None` if the trial failed.
     pub fn rps(&self) -> Option<f64> {
@@ -399,10 +407,11 @@ impl Trial {
         warnings.any(|it| matches!(it, Warning::OtherLoad { .. } | Warning::Steal { .. }))
     }
 
-    /// The load, if the trial has figures.
+    /// The load, if the trial has figures: without a right answer there are none, whatever the
+    /// record says of its outcome.
     pub fn measured(&self) -> Option<&Load> {
         match self.outcome {
-            Outcome::Ok => self.load.as_ref(),
+            Outcome::Ok => self.load.as_ref().filter(|load| load.has_figures()),
             Outcome::Failed(_) => None,
         }
     }
@@ -422,6 +431,11 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Load {
+    /// Whether there is a right answer to form figures of.
+    pub fn has_figures(&self) -> bool {
+        self.good > 0 && self.elapsed_us > 0.0
+    }
+
     /// Requests that were asked and got no right answer.
     pub fn failed(&self) -> u64 {
         self.requests - self.good

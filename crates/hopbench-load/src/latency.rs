@@ -7,7 +7,9 @@ use hdrhistogram::{
 };
 use serde::Serialize;
 
-/// Latencies of the right answers, in microseconds.
+use crate::tally::Tally;
+
+/// Latencies of the right answers and of the requests that are censored, in microseconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Latency {
     mean_us: Option<f64>,
@@ -18,6 +20,9 @@ pub(crate) struct Latency {
     p99_us: Option<f64>,
     p999_us: Option<f64>,
     pub(crate) max_us: Option<f64>,
+    /// How many of them are lower bounds: requests that were never asked or never answered count
+    /// with the time that they had waited.
+    censored: u64,
     /// HdrHistogram of nanoseconds, three significant digits, V2 compressed, in base64.
     pub(crate) histogram: String,
 }
@@ -39,7 +44,8 @@ pub(crate) fn quantile_us(durations: &Durations, quantile: f64) -> Option<f64> {
 }
 
 impl Latency {
-    pub(crate) fn of(latencies: &Durations) -> anyhow::Result<Self> {
+    pub(crate) fn of(tally: &Tally) -> anyhow::Result<Self> {
+        let latencies = &tally.latencies;
         let known = |ns: f64| (!latencies.is_empty()).then_some(ns / 1e3);
         let at = |quantile| quantile_us(latencies, quantile);
         let mut bytes = Vec::new();
@@ -55,6 +61,7 @@ impl Latency {
             p99_us: at(0.99),
             p999_us: at(0.999),
             max_us: known(latencies.max() as f64),
+            censored: tally.censored,
             histogram: BASE64_STANDARD.encode(bytes),
         })
     }
@@ -66,7 +73,7 @@ mod tests {
 
     #[test]
     fn no_answers_have_no_latency() {
-        let latency = Latency::of(&no_durations().expect("valid")).expect("writable");
+        let latency = Latency::of(&Tally::new().expect("valid")).expect("writable");
         assert_eq!((latency.p50_us, latency.mean_us), (None, None));
     }
 }

@@ -6,6 +6,7 @@
 //! | [`worker`] | one thread: a timer, and a task per connection |
 //! | [`connection`] | one connection and the request under way on it, in one task |
 //! | [`pacer`], [`lead`], [`deadline`] | clock and timers |
+//! | [`sleep`] | when a thread waited for the path |
 //! | [`own_wakes`] | keeps a task from waking itself |
 //! | [`target`] | what is asked for |
 //!
@@ -19,6 +20,7 @@ mod lead;
 mod own_wakes;
 mod pacer;
 mod schedule;
+mod sleep;
 mod target;
 mod worker;
 
@@ -37,7 +39,9 @@ use crate::{
     latency::quantile_us,
     result::{LoadResult, OpenLoop, Outcome},
 };
+use pacer::now_ns;
 use schedule::{Share, Timing};
+use sleep::Sleeps;
 use target::Target;
 use worker::{Record, Worker};
 
@@ -98,6 +102,7 @@ pub(crate) fn run(options: &Options, rate_rps: u32) -> anyhow::Result<LoadResult
         open_loop: Some(OpenLoop {
             scheduled,
             dropped: all.dropped,
+            dropped_late: all.dropped_late,
             late_us_p50: quantile_us(&all.late, 0.5),
             late_us_p99: quantile_us(&all.late, 0.99),
             late_us_max: quantile_us(&all.late, 1.0),
@@ -136,7 +141,7 @@ fn run_threads(
         let mut connections = None;
         if all_ready {
             let lead_ns = u64::try_from(LEAD.as_nanos())?;
-            let start_ns = pacer::now_ns() + lead_ns;
+            let start_ns = now_ns() + lead_ns;
             for start in &starts {
                 // If its thread has failed, joining tells.
                 start.send(start_ns).ok();
@@ -171,10 +176,14 @@ fn run_thread(
     let Signals { ready, start, done } = signals;
     // The least there is. It applies to time-outs; the schedule's timer has no slack.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
+    let sleeps = Sleeps::default();
+    let (falls_asleep, wakes_up) = (sleeps.clone(), sleeps.clone());
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(move || falls_asleep.begin(now_ns()))
+        .on_thread_unpark(move || wakes_up.end(now_ns()))
         .build_local(LocalOptions::default())?;
-    let worker = runtime.block_on(Worker::open(options, timing, target, share))?;
+    let worker = runtime.block_on(Worker::open(options, timing, target, share, sleeps))?;
     ready.send(())?;
     drop(ready);
     let Ok(start_ns) = start.recv() else {

@@ -81,7 +81,7 @@ mod tests {
             tally.wrong,
             [("1 bytes".into(), 1), ("status 500".into(), 1)].into()
         );
-        let latency = Latency::of(&tally.latencies).expect("writable");
+        let latency = Latency::of(&tally).expect("writable");
         let max_us = latency.max_us.expect("two latencies");
         assert!((max_us - 2_000.0).abs() < 2.0, "{max_us}");
 

@@ -43,8 +43,10 @@ pub(crate) struct LoadResult {
 pub(crate) struct OpenLoop {
     /// Requests that were due within the load's duration.
     pub(crate) scheduled: u64,
-    /// Of those, never started: no connection was free for them before the load's end.
+    /// Of those, never started before the load's end.
     pub(crate) dropped: u64,
+    /// Of the dropped ones, those that the path was ready for: this program was late.
+    pub(crate) dropped_late: u64,
     /// From the scheduled instant to the one at which the request was started.
     pub(crate) late_us_p50: Option<f64>,
     pub(crate) late_us_p99: Option<f64>,
@@ -72,7 +74,7 @@ impl LoadResult {
             elapsed_us: outcome.elapsed_us,
             requests: tally.answered() + outcome.errors.values().sum::<u64>(),
             good: tally.good,
-            latency: Latency::of(&tally.latencies)?,
+            latency: Latency::of(&tally)?,
             wrong: tally.wrong,
             errors: outcome.errors,
             body_bytes: tally.body_bytes,

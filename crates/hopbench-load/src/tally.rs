@@ -19,8 +19,10 @@ pub(crate) struct Tally {
     pub(crate) wrong: BTreeMap<String, u64>,
     /// Bytes of all bodies, right or wrong.
     pub(crate) body_bytes: u64,
-    /// Of the right answers.
+    /// Of the right answers, and of the requests that are [`censored`](Self::censored).
     pub(crate) latencies: Durations,
+    /// Requests without an answer, whose latency is at least the time that they had waited.
+    pub(crate) censored: u64,
 }
 
 impl Tally {
@@ -30,6 +32,7 @@ impl Tally {
             wrong: BTreeMap::new(),
             body_bytes: 0,
             latencies: no_durations()?,
+            censored: 0,
         })
     }
 
@@ -53,6 +56,14 @@ impl Tally {
         Ok(())
     }
 
+    /// Counts requests that got no answer within `waited_ns`. Without them, the percentiles of a
+    /// path that answers only some requests would be those of the quick ones.
+    pub(crate) fn unanswered(&mut self, waited_ns: u64, requests: u64) -> anyhow::Result<()> {
+        self.censored += requests;
+        self.latencies.record_n(waited_ns, requests)?;
+        Ok(())
+    }
+
     pub(crate) fn answered(&self) -> u64 {
         self.good + self.wrong.values().sum::<u64>()
     }
@@ -63,6 +74,7 @@ impl Tally {
         add_counts(&mut self.wrong, other.wrong);
         self.body_bytes += other.body_bytes;
         self.latencies.add(other.latencies)?;
+        self.censored += other.censored;
         Ok(())
     }
 }

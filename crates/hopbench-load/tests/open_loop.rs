@@ -2,16 +2,25 @@
 //! request was due. Method: the program itself against servers in this process. Times are only
 //! checked from below: a machine that is busy makes everything later.
 
+#[path = "support/child.rs"]
+mod child;
 mod support;
 
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
     time::Duration,
 };
 
-use assert_cmd::cargo::cargo_bin_cmd;
+use assert_cmd::cargo::{cargo_bin, cargo_bin_cmd};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use support::{OK, answer, request, server};
 
@@ -152,6 +161,87 @@ fn a_server_that_says_nothing_is_a_time_out_and_the_rest_is_dropped() {
     assert_eq!(result["errors"], json!({"timeout": 2}));
     assert_eq!(result["open_loop"]["dropped"], 28);
     assert!(number(&result["elapsed_us"]) >= 2_000e3, "waited for them");
+    // Each of them waited at least from the end of the schedule until the first time-out.
+    let latency = &result["latency"];
+    assert_eq!(latency["censored"], 30, "{result}");
+    assert!(number(&latency["min_us"]) >= 1_690e3, "{result}");
+    assert!(number(&latency["p50_us"]) >= 1_800e3, "{result}");
+}
+
+#[test]
+fn requests_that_a_slow_path_drops_are_in_the_percentiles_and_are_its_fault() {
+    // One connection gets through 10 of the 50 that are due.
+    let url = server(|mut client| {
+        while request(&mut client) {
+            hold(Duration::from_millis(50));
+            if client.write_all(OK.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let options = ["--rate=100", "--concurrency=1", "--duration-ms=500"];
+    let result = load(&url, &options);
+    assert_complete(&result, 50);
+    let open_loop = &result["open_loop"];
+    let dropped = count(open_loop, "dropped");
+    assert!(dropped >= 38, "{result}");
+    // On a machine that stands still, the generator may be late for some.
+    assert!(2 * count(open_loop, "dropped_late") <= dropped, "{result}");
+    assert_eq!(result["latency"]["censored"], dropped, "{result}");
+    assert_eq!(result["errors"], json!({}));
+    // The twelve or fewer that were answered are the first, and most of them waited less.
+    assert!(number(&result["latency"]["p50_us"]) >= 150e3, "{result}");
+}
+
+#[test]
+fn requests_that_fail_are_in_the_percentiles_with_the_time_that_they_took() {
+    let url = server(|mut client| {
+        request(&mut client);
+        hold(Duration::from_millis(200));
+        // And closes without an answer.
+    });
+    let options = ["--rate=50", "--concurrency=10", "--duration-ms=200"];
+    let result = load(&url, &options);
+    assert_complete(&result, 10);
+    assert_eq!(result["good"], 0, "{result}");
+    let failed = count(&result, "errors") + count(&result["open_loop"], "dropped");
+    assert_eq!(result["latency"]["censored"], failed, "{result}");
+    assert!(number(&result["latency"]["min_us"]) >= 199e3, "{result}");
+}
+
+/// The generator is stopped until its schedule is over: what it could not ask then is not the
+/// path's fault.
+#[test]
+fn requests_that_a_stopped_generator_drops_are_its_own_fault() {
+    let (seen_in, seen) = mpsc::channel();
+    let url = server(move |mut client| {
+        while request(&mut client) {
+            if seen_in.send(()).is_err() || client.write_all(OK.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let arguments = ["--rate=100", "--concurrency=1", "--duration-ms=1000"];
+    let program = child::start(
+        cargo_bin!("hopbench-load"),
+        &[&["--url", &url], &arguments[..]].concat(),
+    );
+    for _ in 0..10 {
+        seen.recv_timeout(WATCHDOG).expect("requests");
+    }
+    let pid = Pid::from_raw(program.id().try_into().expect("a process number"));
+    kill(pid, Signal::SIGSTOP).expect("it runs");
+    hold(Duration::from_millis(1_500));
+    kill(pid, Signal::SIGCONT).expect("it is stopped");
+    let output = program.wait_with_output().expect("ends");
+    let result: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_complete(&result, 100);
+    let dropped = count(&result["open_loop"], "dropped");
+    let late = count(&result["open_loop"], "dropped_late");
+    assert!(dropped >= 50, "{result}");
+    // One may have been under way, and its answer unread.
+    assert!(10 * late >= 9 * dropped, "{result}");
+    assert_eq!(result["latency"]["censored"], dropped, "{result}");
 }
 
 #[test]

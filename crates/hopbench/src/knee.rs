@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use hopbench_analysis::record::{Cell, Knee, PlannedTrial, Trial, Warning};
+use hopbench_analysis::record::{Cell, Knee, Outcome, PlannedTrial, Source, Trial, Warning};
 
 use crate::{
     catalog::RATE_RPS_MAX,
@@ -32,11 +32,26 @@ struct Search {
 struct Votes {
     held: u32,
     missed: u32,
+    /// Those that said nothing.
+    silent: u32,
+}
+
+/// What a probe says of the path at its rate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Verdict {
+    Held,
+    Missed,
+    /// The load generator did not ask everything, or something else than the path failed: nothing
+    /// is known of the path.
+    Silent,
 }
 
 /// A rate is held or not if two probes say so, of three at most: one that something else disturbed
 /// decides nothing.
 const VOTES: u32 = 2;
+
+/// A rate at which so many probes said nothing is one that the load generator can't ask.
+const SILENT_MAX: u32 = 3;
 
 /// Factor between the rates that are tried until the knee lies between two.
 const STEP: f64 = 1.4;
@@ -70,20 +85,21 @@ impl Search {
         }
     }
 
-    /// What a probe of that rate said.
-    fn add(&mut self, is_held: bool) {
-        let votes = match is_held {
-            true => &mut self.votes.held,
-            false => &mut self.votes.missed,
+    /// What a probe of that rate said. True if the rate is given up because the probes say nothing.
+    fn add(&mut self, verdict: Verdict) -> bool {
+        let (votes, enough) = match verdict {
+            Verdict::Held => (&mut self.votes.held, VOTES),
+            Verdict::Missed => (&mut self.votes.missed, VOTES),
+            Verdict::Silent => (&mut self.votes.silent, SILENT_MAX),
         };
         *votes += 1;
-        if *votes < VOTES {
-            return;
+        if *votes < enough {
+            return false;
         }
         self.votes = Votes::default();
-        match is_held {
-            true => self.held_rps = Some(self.rate_rps),
-            false => self.missed_rps = Some(self.rate_rps),
+        match verdict {
+            Verdict::Held => self.held_rps = Some(self.rate_rps),
+            Verdict::Missed | Verdict::Silent => self.missed_rps = Some(self.rate_rps),
         }
         let rate = f64::from(self.rate_rps);
         self.rate_rps = whole(match (self.held_rps, self.missed_rps) {
@@ -91,6 +107,7 @@ impl Search {
             (_, None) => rate * STEP,
             (None, _) => rate / STEP,
         });
+        verdict == Verdict::Silent
     }
 
     fn knee(&self) -> Option<u32> {
@@ -193,9 +210,9 @@ impl<E: Executor> Probes<'_, E> {
         if let Some(search) = &mut search {
             while let Some(rate_rps) = search.next() {
                 let trial = probe(Some(rate_rps))?;
-                let is_held = holds(&trial, p99_ms_max);
-                generator_bound |= !is_held && is_generator_bound(&trial);
-                search.add(is_held);
+                let verdict = judge(&trial, p99_ms_max);
+                generator_bound |= verdict == Verdict::Missed && is_generator_bound(&trial);
+                generator_bound |= search.add(verdict);
             }
         }
         Ok(Knee {
@@ -213,13 +230,24 @@ impl<E: Executor> Probes<'_, E> {
 }
 
 /// Whether everything was asked, answered rightly, and mostly in time.
-fn holds(trial: &Trial, p99_ms_max: f64) -> bool {
+fn judge(trial: &Trial, p99_ms_max: f64) -> Verdict {
     let Some(load) = trial.measured() else {
-        return false;
+        return match &trial.outcome {
+            Outcome::Failed(failure) if failure.source != Source::Subject => Verdict::Silent,
+            Outcome::Failed(_) | Outcome::Ok => Verdict::Missed,
+        };
     };
-    let dropped = load.open_loop.as_ref().map_or(0, |open| open.dropped);
+    let dropped_late = load.open_loop.as_ref().map_or(0, |open| open.dropped_late);
     let p99_us = load.latency.p99_us.unwrap_or(f64::INFINITY);
-    dropped == 0 && load.failed() == 0 && p99_us <= p99_ms_max * 1e3
+    if load.lost() > 0 {
+        Verdict::Missed
+    } else if dropped_late > 0 {
+        Verdict::Silent
+    } else if p99_us <= p99_ms_max * 1e3 {
+        Verdict::Held
+    } else {
+        Verdict::Missed
+    }
 }
 
 fn is_generator_bound(trial: &Trial) -> bool {
@@ -247,6 +275,7 @@ fn probe_ms(duration_ms: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use hopbench_analysis::record::{Failure, FailureKind, Load, OpenLoop};
     use proptest::prelude::*;
 
     use super::*;
@@ -255,7 +284,10 @@ mod tests {
     fn search(first: u32, holds: impl Fn(u32, u32) -> bool) -> (Option<u32>, u32) {
         let (mut search, mut probes) = (Search::new(first), 0);
         while let Some(rate) = search.next() {
-            search.add(holds(rate, probes));
+            search.add(match holds(rate, probes) {
+                true => Verdict::Held,
+                false => Verdict::Missed,
+            });
             probes += 1;
             assert!(probes < 1_000, "no end: {search:?}");
         }
@@ -286,6 +318,80 @@ mod tests {
         let disturbed = search(700, |rate, probe| probe != 1 && rate <= 1_000);
         assert_eq!(undisturbed.0, disturbed.0);
         assert_eq!(undisturbed.1 + 1, disturbed.1);
+    }
+
+    #[test]
+    fn probes_that_say_nothing_are_repeated_and_then_end_the_rate() {
+        let mut search = Search::new(1_000);
+        let verdicts = [Verdict::Held, Verdict::Silent, Verdict::Silent];
+        assert!(!verdicts.into_iter().any(|verdict| search.add(verdict)));
+        assert_eq!(search.next(), Some(1_000), "nothing is decided");
+        assert!(!search.add(Verdict::Held));
+        assert_eq!(search.next(), Some(1_400));
+        let silent = [Verdict::Silent; 3].map(|verdict| search.add(verdict));
+        assert_eq!(silent, [false, false, true]);
+        assert_eq!(
+            (search.knee(), search.missed_rps),
+            (Some(1_000), Some(1_400))
+        );
+    }
+
+    #[test]
+    fn a_probe_says_what_the_path_did() {
+        let probe = |change: &dyn Fn(&mut Load)| {
+            let planned = serde_json::json!({
+                "trial": 1, "block": 0, "twin": 0, "duration_ms": 1000, "warm_up_ms": 0,
+                "scenario": "x", "endpoint": "/", "path": "x", "concurrency": 8,
+                "keep_alive": true, "rate_rps": 100,
+            });
+            let mut load = Load {
+                elapsed_us: 1e6,
+                requests: 100,
+                good: 100,
+                open_loop: Some(OpenLoop {
+                    scheduled: 100,
+                    ..OpenLoop::default()
+                }),
+                ..Load::default()
+            };
+            load.latency.p99_us = Some(5e3);
+            change(&mut load);
+            let mut trial = crate::trial::begun(serde_json::from_value(planned).expect("one"));
+            trial.load = Some(load);
+            trial
+        };
+        let verdict = |change: &dyn Fn(&mut Load)| judge(&probe(change), 10.0);
+        assert_eq!(verdict(&|_| {}), Verdict::Held);
+        assert_eq!(
+            verdict(&|load| load.latency.p99_us = Some(11e3)),
+            Verdict::Missed
+        );
+        assert_eq!(verdict(&|load| load.good = 99), Verdict::Missed);
+        let dropped = |load: &mut Load, late| {
+            load.open_loop = Some(OpenLoop {
+                scheduled: 100,
+                dropped: 1,
+                dropped_late: late,
+                ..OpenLoop::default()
+            });
+            load.requests = 99;
+            load.good = 99;
+        };
+        assert_eq!(verdict(&|load| dropped(load, 0)), Verdict::Missed);
+        assert_eq!(verdict(&|load| dropped(load, 1)), Verdict::Silent);
+        let failed = |source| {
+            let mut trial = probe(&|_| {});
+            let kind = FailureKind::Unable;
+            trial.outcome = Outcome::Failed(Failure {
+                source,
+                kind,
+                cause: String::new(),
+                log: Vec::new(),
+            });
+            judge(&trial, 10.0)
+        };
+        assert_eq!(failed(Source::Subject), Verdict::Missed);
+        assert_eq!(failed(Source::LoadGenerator), Verdict::Silent);
     }
 
     #[test]

@@ -135,7 +135,12 @@ mod tests {
             Ok(Trial {
                 planned: planned.clone(),
                 started: String::new(),
-                load: (outcome == Outcome::Ok).then(Load::default),
+                load: (outcome == Outcome::Ok).then(|| Load {
+                    good: 1,
+                    requests: 1,
+                    elapsed_us: 1.0,
+                    ..Load::default()
+                }),
                 outcome,
                 timing: Default::default(),
                 processes: Vec::new(),

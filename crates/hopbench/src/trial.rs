@@ -4,6 +4,7 @@
 //! that everything around trials can be tested without a socket or a clock.
 
 mod fill;
+mod judge;
 mod load;
 mod profile;
 mod stage;
@@ -17,11 +18,13 @@ use std::{
 
 use anyhow::Context;
 use hopbench_analysis::record::{
-    Disturbance, Failure, FailureKind, Load, Outcome, PlannedTrial, ProcessUsage, Source, Timing,
-    Trial,
+    Disturbance, Failure, FailureKind, Outcome, PlannedTrial, ProcessUsage, Source, Timing, Trial,
 };
 
-use self::stage::Stage;
+use self::{
+    judge::{conserve, judge},
+    stage::Stage,
+};
 use crate::{
     builds::Builds,
     catalog::PathDefinition,
@@ -237,7 +240,7 @@ impl Executor for Live<'_> {
 }
 
 /// A trial of which nothing is known yet.
-fn begun(planned: PlannedTrial) -> Trial {
+pub(crate) fn begun(planned: PlannedTrial) -> Trial {
     Trial {
         planned,
         started: jiff::Timestamp::now().to_string(),
@@ -261,7 +264,7 @@ pub(crate) fn read_load(text: &str) -> bool {
         "rate_rps": text.len() % 2 * 1000,
     });
     let mut trial = begun(serde_json::from_value(planned).expect("a planned trial"));
-    let Ok(load) = Load::read(text) else {
+    let Ok(load) = hopbench_analysis::record::Load::read(text) else {
         return false;
     };
     trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
@@ -269,111 +272,6 @@ pub(crate) fn read_load(text: &str) -> bool {
     let sound = judge(&load, Duration::from_secs(1)).is_ok();
     trial.load = Some(load);
     sound && trial.rps().is_some()
-}
-
-/// Whether a load's answers allow figures at all.
-fn judge(load: &Load, request_timeout: Duration) -> Result<(), Trouble> {
-    let fail = |kind, cause| {
-        let source = Source::Subject;
-        Err(Trouble::Failed(Failure {
-            source,
-            kind,
-            cause,
-            log: Vec::new(),
-        }))
-    };
-    let listed = |counts: &BTreeMap<String, u64>| {
-        let counts: Vec<String> = counts
-            .iter()
-            .map(|(what, count)| format!("{count} × {what}"))
-            .collect();
-        counts.join(", ")
-    };
-    if !load.wrong.is_empty() {
-        let (wrong, all) = (load.wrong.values().sum::<u64>(), load.requests);
-        let cause = format!(
-            "{wrong} of {all} answers were wrong: {}",
-            listed(&load.wrong)
-        );
-        return fail(FailureKind::WrongAnswer, cause);
-    }
-    // What comes back isn't HTTP any more: bytes were lost, repeated or mixed up.
-    let garbled = load
-        .errors
-        .iter()
-        .filter(|(error, _)| error.starts_with("invalid HTTP"));
-    let garbled: BTreeMap<String, u64> = garbled
-        .map(|(error, count)| (error.clone(), *count))
-        .collect();
-    if !garbled.is_empty() {
-        return fail(
-            FailureKind::WrongAnswer,
-            format!("garbled answers: {}", listed(&garbled)),
-        );
-    }
-    // The text with which oha counts a request that took too long.
-    let late = load.errors.get("timeout").copied().unwrap_or_default();
-    if late > 0 {
-        let kind = if load.good == 0 {
-            FailureKind::Hang
-        } else {
-            FailureKind::TimeOut
-        };
-        let cause = format!(
-            "{late} of {} requests got no answer within {} ms",
-            load.requests,
-            request_timeout.as_millis()
-        );
-        return fail(kind, cause);
-    }
-    if load.good == 0 {
-        let cause = match load.errors.is_empty() {
-            true => "no request was answered".to_owned(),
-            false => format!("no request was answered: {}", listed(&load.errors)),
-        };
-        return fail(FailureKind::Hang, cause);
-    }
-    Ok(())
-}
-
-/// Every byte of a body that the client received has passed each counting process, which must have
-/// counted it: as copied or as not.
-fn conserve(trial: &Trial, body_bytes: u64) -> Result<(), Trouble> {
-    for (process, counters) in &trial.counters {
-        let out = |name: &str| counters.get(name).copied();
-        let passed = out("tunnel_bytes_in").zip(out("tunnel_bytes_out"));
-        let Some((bytes_in, bytes_out)) = passed else {
-            continue;
-        };
-        if bytes_in.max(bytes_out) < body_bytes {
-            return Err(unaccounted(format!(
-                "'{process}' counted {bytes_in} bytes in and {bytes_out} out, and the client \
-                 received bodies of {body_bytes}"
-            )));
-        }
-    }
-    let names = ["tunnel_zero_copy_bytes", "tunnel_copied_bytes"];
-    let [zero_copy, copied] = names.map(|name| trial.counter(name));
-    // Counters of another kind of hop are recorded, and not held against anything.
-    let mut counted = trial.counters.values();
-    let are_counted = counted.any(|of| names.iter().any(|name| of.contains_key(*name)));
-    if are_counted && zero_copy + copied < body_bytes {
-        return Err(unaccounted(format!(
-            "{zero_copy} bytes are counted as passed by reference and {copied} as copied, and the \
-             client received bodies of {body_bytes}"
-        )));
-    }
-    Ok(())
-}
-
-fn unaccounted(cause: String) -> Trouble {
-    let (source, kind) = (Source::Subject, FailureKind::Conservation);
-    Trouble::Failed(Failure {
-        source,
-        kind,
-        cause,
-        log: Vec::new(),
-    })
 }
 
 /// A failure that is not the path's.

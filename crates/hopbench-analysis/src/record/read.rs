@@ -117,4 +117,21 @@ mod tests {
         let found = damaged("/load/good", json!(1_000_000_000));
         assert!(found.starts_with("'good' is 1000000000, of "), "{found}");
     }
+
+    #[test]
+    fn a_record_without_a_right_answer_has_no_figures() {
+        let real = include_str!("../../fixtures/run/trials.jsonl");
+        let real: Value = serde_json::from_str(real.lines().next().expect("one")).expect("JSON");
+        let trial = |requests: u64, elapsed_us: f64| {
+            let mut trial = real.clone();
+            trial["load"]["good"] = json!(requests);
+            trial["load"]["requests"] = json!(requests);
+            trial["load"]["elapsed_us"] = json!(elapsed_us);
+            Trial::from_value(trial).expect("a record")
+        };
+        assert_eq!(trial(1, 1e6).rps(), Some(1.0));
+        for none in [trial(0, 1e6), trial(1, 0.0)] {
+            assert_eq!((none.measured(), none.rps()), (None, None));
+        }
+    }
 }

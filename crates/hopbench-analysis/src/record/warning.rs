@@ -15,8 +15,10 @@ pub enum Warning {
     Connections { open: u64, concurrency: u32 },
     /// At a fixed rate, a runnable task waited for a core for this share of the time.
     CpuPressure { share: f64 },
-    /// At a fixed rate, no connection was free for these before the load's end.
+    /// At a fixed rate, these were never asked because the path had not answered earlier ones.
     Dropped { dropped: u64, scheduled: u64 },
+    /// At a fixed rate, these were never asked because the load generator was late.
+    DroppedLate { dropped: u64, scheduled: u64 },
     /// Requests failed or were answered wrongly.
     Errors { failed: u64, requests: u64 },
     /// The load generator used all the cores that it can use: it is the limit.
@@ -55,6 +57,7 @@ impl Warning {
             Self::Connections { .. } => "too few connections",
             Self::CpuPressure { .. } => "waiting for cores",
             Self::Dropped { .. } => "requests dropped",
+            Self::DroppedLate { .. } => "dropped by the generator",
             Self::Errors { .. } => "errors",
             Self::GeneratorBound { .. } => "generator is the limit",
             Self::Idle { .. } => "machine idle",
@@ -88,8 +91,12 @@ impl Warning {
             }
             Self::Dropped { dropped, scheduled } => {
                 format!(
-                    "{dropped} of {scheduled} requests were never asked: no connection was free"
+                    "{dropped} of {scheduled} requests were never asked: every connection waited \
+                     for the path"
                 )
+            }
+            Self::DroppedLate { dropped, scheduled } => {
+                format!("the load generator was too late to ask {dropped} of {scheduled} requests")
             }
             Self::Errors { failed, requests } => {
                 format!("{failed} of {requests} requests got no right answer")
@@ -154,7 +161,14 @@ impl Warning {
             Self::CpuPressure { .. } => {
                 ": latencies have the scheduler's share in them; use a lower --rate, or more cores"
             }
-            Self::Dropped { .. } => "; use a lower --rate, or more connections (--concurrency)",
+            Self::Dropped { .. } => {
+                ": the latencies have the time that they waited; use a lower --rate, or more \
+                 connections (--concurrency)"
+            }
+            Self::DroppedLate { .. } => {
+                ": the latencies have its lateness in them; use more --load-threads or a lower \
+                 --rate, or repeat when the machine is quiet"
+            }
             Self::GeneratorBound { .. } => {
                 ": it is the limit, not the path; compare CPU per request, or use more \
                  --load-threads"

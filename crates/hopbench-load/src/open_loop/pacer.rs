@@ -59,6 +59,10 @@ impl Timer {
         self.due_ns.get() == due_ns
     }
 
+    pub(crate) fn due_ns(&self) -> u64 {
+        self.due_ns.get()
+    }
+
     /// Sets it to an instant of [`now_ns`]; one that is past fires at once.
     pub(crate) fn set(&self, due_ns: u64) -> io::Result<()> {
         let fires_ns = due_ns.saturating_sub(self.lead.borrow().ns()).max(now_ns());

@@ -25,7 +25,27 @@ pub(crate) struct Schedule {
     /// Connections that have nothing to do, longest idle first.
     idle: VecDeque<usize>,
     busy: usize,
+    /// Until when this thread has waited for the path, with every connection busy.
+    waited_ns: u64,
+    /// When the first connection was free again that got no other request, since the load was over.
+    closed_ns: Option<u64>,
 }
+
+/// Requests that were due and never started.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Dropped {
+    /// Those that no connection was free for, because the path had not answered.
+    pub(crate) by_path: u64,
+    /// Those that this program was too late for.
+    pub(crate) late: u64,
+}
+
+/// How often to wake up while every connection is busy: what this program is late by is known to
+/// this. It costs nothing that a load without a free connection would notice.
+const BEAT_NS: u64 = 10_000_000;
+
+/// Waiting times of dropped requests that are told apart; more would take long to add up.
+const WAITING_TIMES_MAX: u64 = 100_000;
 
 /// One request, to be started now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,6 +92,8 @@ impl Schedule {
             step: share.threads as u64,
             idle: (0..connections).collect(),
             busy: 0,
+            waited_ns: 0,
+            closed_ns: None,
         }
     }
 
@@ -90,6 +112,8 @@ impl Schedule {
         self.busy -= 1;
         if now_ns < self.duration_ns {
             self.idle.push_back(connection);
+        } else {
+            self.closed_ns.get_or_insert(now_ns);
         }
     }
 
@@ -99,7 +123,13 @@ impl Schedule {
         let due_ns = self.next_due_ns().filter(|_| !self.idle.is_empty());
         match due_ns {
             Some(due_ns) => Some(due_ns),
-            None => (now_ns < self.duration_ns).then_some(self.duration_ns),
+            None => (now_ns < self.duration_ns).then(|| {
+                let beat_ns = (now_ns / BEAT_NS + 1) * BEAT_NS;
+                match self.idle.is_empty() && self.next_due_ns().is_some() {
+                    true => beat_ns.min(self.duration_ns),
+                    false => self.duration_ns,
+                }
+            }),
         }
     }
 
@@ -114,17 +144,60 @@ impl Schedule {
         (self.step * SECOND_NS / self.rate_rps).max(self.tick_ns)
     }
 
-    /// Arrivals not started.
-    pub(crate) fn left(&self) -> u64 {
+    /// The thread has slept until then, since it had nothing else to do.
+    pub(crate) fn slept(&mut self, until_ns: u64) {
+        if self.idle.is_empty() {
+            self.waited_ns = self.waited_ns.max(until_ns.min(self.duration_ns));
+        }
+    }
+
+    /// Arrivals not started. They are the last ones, and waited until the end. Those that were due
+    /// when this thread last waited for a connection are the path's.
+    pub(crate) fn dropped(&self) -> Dropped {
+        let left = self.left();
+        // Of a sorted list without the list: the first that was due after that.
+        let (mut low, mut high) = (0, left);
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.due_ns(self.next + middle * self.step) < self.waited_ns {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        Dropped {
+            by_path: low,
+            late: left - low,
+        }
+    }
+
+    /// How long arrivals that were not started had waited when a connection was free again, and how
+    /// many of them each.
+    pub(crate) fn waiting_times_ns(&self) -> impl Iterator<Item = (u64, u64)> {
+        let left = self.left();
+        let closed_ns = self.closed_ns.unwrap_or(self.duration_ns);
+        let at_once = left.div_ceil(WAITING_TIMES_MAX).max(1);
+        (0..left)
+            .step_by(at_once.try_into().unwrap_or(usize::MAX))
+            .map(move |first| {
+                let count = at_once.min(left - first);
+                // The last of them has waited least: what is said is a lower bound of each.
+                let last = self.next + (first + count - 1) * self.step;
+                (closed_ns.saturating_sub(self.due_ns(last)), count)
+            })
+    }
+
+    fn left(&self) -> u64 {
         self.arrivals.saturating_sub(self.next).div_ceil(self.step)
     }
 
-    /// Exact, without an interval that is rounded and adds up: at most 3.6e18, which a u64 holds.
     fn next_due_ns(&self) -> Option<u64> {
-        (self.next < self.arrivals).then(|| {
-            let even_ns = self.next * SECOND_NS / self.rate_rps;
-            even_ns - even_ns % self.tick_ns
-        })
+        (self.next < self.arrivals).then(|| self.due_ns(self.next))
+    }
+
+    /// Exact, without an interval that is rounded and adds up: at most 3.6e18, which a u64 holds.
+    fn due_ns(&self, arrival: u64) -> u64 {
+        let even_ns = arrival * SECOND_NS / self.rate_rps;
+        even_ns - even_ns % self.tick_ns
     }
 }
 
@@ -215,7 +288,7 @@ mod tests {
         assert_eq!(starts(&mut schedule, 1_000_000), [(0, 0), (1, 1_000_000)]);
         // Nobody is free: only the end is waited for.
         assert_eq!(starts(&mut schedule, 3_500_000), []);
-        assert_eq!(schedule.wake_ns(3_500_000), Some(10_000_000));
+        assert_eq!(schedule.wake_ns(3_500_000), Some(10_000_000), "the end");
         schedule.release(1, 3_500_000);
         assert_eq!(starts(&mut schedule, 3_500_000), [(1, 2_000_000)]);
         schedule.release(0, 3_600_000);
@@ -236,6 +309,82 @@ mod tests {
         assert_eq!(starts(&mut schedule, 10_000_001), []);
         assert!(schedule.is_over(10_000_001));
         assert_eq!(schedule.left(), 9);
+    }
+
+    #[test]
+    fn a_dropped_request_is_the_paths_if_this_thread_waited_for_it() {
+        let dropped = |slept: &[u64]| {
+            let mut schedule = Schedule::new(even(1_000, 100), ALONE, 1);
+            assert_eq!(starts(&mut schedule, 0), [(0, 0)]);
+            slept.iter().for_each(|until_ns| schedule.slept(*until_ns));
+            schedule.release(0, 120_000_000);
+            (
+                schedule.dropped(),
+                schedule.waiting_times_ns().collect::<Vec<_>>(),
+            )
+        };
+        let (all, waited) = dropped(&[50_000_000, 100_000_000]);
+        assert_eq!(
+            all,
+            Dropped {
+                by_path: 99,
+                late: 0
+            }
+        );
+        // From when each was due until a connection was free.
+        let first_and_last = (waited[0], waited[98]);
+        assert_eq!(first_and_last, ((119_000_000, 1), (21_000_000, 1)));
+        // It never slept: the answers may have been there.
+        let (none, _) = dropped(&[]);
+        assert_eq!(
+            none,
+            Dropped {
+                by_path: 0,
+                late: 99
+            }
+        );
+        // It has not been awake since: what was due before had waited for the path.
+        let (some, _) = dropped(&[50_000_000]);
+        assert_eq!(
+            some,
+            Dropped {
+                by_path: 49,
+                late: 50
+            }
+        );
+    }
+
+    #[test]
+    fn sleeping_while_a_connection_is_free_is_not_waiting_for_one() {
+        let mut schedule = Schedule::new(even(1_000, 100), ALONE, 2);
+        assert_eq!(starts(&mut schedule, 0), [(0, 0)]);
+        schedule.slept(50_000_000);
+        assert_eq!(starts(&mut schedule, 60_000_000), [(1, 1_000_000)]);
+        assert_eq!(
+            schedule.dropped(),
+            Dropped {
+                by_path: 0,
+                late: 98
+            }
+        );
+    }
+
+    #[test]
+    fn while_all_are_busy_it_looks_at_the_clock_now_and_then() {
+        let mut schedule = Schedule::new(even(1_000, 25), ALONE, 1);
+        assert_eq!(starts(&mut schedule, 0), [(0, 0)]);
+        assert_eq!(schedule.wake_ns(0), Some(BEAT_NS));
+        assert_eq!(schedule.wake_ns(BEAT_NS), Some(2 * BEAT_NS));
+        assert_eq!(schedule.wake_ns(2 * BEAT_NS), Some(25_000_000));
+    }
+
+    #[test]
+    fn waiting_times_of_many_are_added_up_in_bounded_time() {
+        let schedule = Schedule::new(even(1_000_000, 3_600_000), ALONE, 1);
+        let times: Vec<(u64, u64)> = schedule.waiting_times_ns().collect();
+        assert_eq!(times.len() as u64, WAITING_TIMES_MAX);
+        let counted = times.iter().map(|(_, count)| count).sum::<u64>();
+        assert_eq!(counted, 3_600_000_000);
     }
 
     #[test]

@@ -15,7 +15,8 @@ use super::{
     connection::{Answer, CONNECT_MAX, Connection, TIMEOUT},
     deadline::Deadline,
     pacer::{Timer, now_ns},
-    schedule::{Schedule, Share, Timing},
+    schedule::{Dropped, Schedule, Share, Timing},
+    sleep::Sleeps,
     target::Target,
 };
 use crate::{
@@ -40,6 +41,7 @@ struct Shared {
     timeout: Duration,
     expected: Expected,
     timer: Timer,
+    sleeps: Sleeps,
     schedule: RefCell<Schedule>,
     seats: RefCell<Vec<Seat>>,
     /// The one who sets the timer.
@@ -61,6 +63,7 @@ pub(crate) struct Record {
     pub(crate) tally: Tally,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) dropped: u64,
+    pub(crate) dropped_late: u64,
     /// From when requests were due to when they were started.
     pub(crate) late: Durations,
     /// When the last request ended, from the load's start.
@@ -76,6 +79,7 @@ impl Worker {
         timing: Timing,
         target: Target,
         share: Share,
+        sleeps: Sleeps,
     ) -> anyhow::Result<Self> {
         let (all, threads) = (options.concurrency.get(), share.threads);
         let count = all / threads + usize::from(share.thread < all % threads);
@@ -99,6 +103,7 @@ impl Worker {
             timeout: options.timeout(),
             expected: options.expected(),
             timer: Timer::new(schedule.interval_ns())?,
+            sleeps,
             schedule: schedule.into(),
             seats: vec![Seat::empty(); count].into(),
             pacer: Waker::noop().clone().into(),
@@ -120,7 +125,7 @@ impl Worker {
         }
         runtime.block_on(poll_fn(|context| shared.poll_pace(context)))?;
         let mut record = shared.record.replace(Record::new()?);
-        record.dropped = shared.schedule.borrow().left();
+        record.drop_rest(&shared.schedule.borrow())?;
         record.connect_ns_max = self.connect_ns_max.get();
         Ok(record)
     }
@@ -164,6 +169,7 @@ impl Shared {
             self.timer.set(self.start_ns)?;
             return Poll::Pending;
         };
+        self.note_sleep();
         self.start_due(now_ns);
         let schedule = self.schedule.borrow();
         if let Some(at_ns) = schedule.wake_ns(now_ns) {
@@ -173,6 +179,13 @@ impl Shared {
             true => Poll::Ready(Ok(())),
             false => Poll::Pending,
         }
+    }
+
+    /// Before anything is started or released: while the thread slept, nothing was.
+    fn note_sleep(&self) {
+        let until_ns = self.sleeps.until_ns(self.timer.due_ns());
+        let until_ns = until_ns.saturating_sub(self.start_ns);
+        self.schedule.borrow_mut().slept(until_ns);
     }
 
     fn start_due(&self, now_ns: u64) {
@@ -195,6 +208,7 @@ impl Shared {
     /// A connection is free again: what waits is started at once.
     fn release(&self, index: usize) {
         let now_ns = now_ns() - self.start_ns;
+        self.note_sleep();
         self.schedule.borrow_mut().release(index, now_ns);
         self.start_due(now_ns);
         let schedule = self.schedule.borrow();
@@ -210,12 +224,16 @@ impl Shared {
         record.end_ns = record.end_ns.max(ended_ns - self.start_ns);
         // Its histogram grows to hold any value.
         record.late.record(started_ns - due_ns).ok();
+        let took_ns = ended_ns - due_ns;
         let error = match outcome {
             Ok(Answer { status, length }) => record
                 .tally
-                .answer(self.expected, status, length, ended_ns - due_ns)
+                .answer(self.expected, status, length, took_ns)
                 .map_err(|error| error.to_string()),
-            Err(error) => Err(error),
+            Err(error) => {
+                record.tally.unanswered(took_ns, 1).ok();
+                Err(error)
+            }
         };
         if let Err(error) = error {
             *record.errors.entry(error).or_insert(0) += 1;
@@ -238,10 +256,22 @@ impl Record {
             tally: Tally::new()?,
             errors: BTreeMap::new(),
             dropped: 0,
+            dropped_late: 0,
             late: no_durations()?,
             end_ns: 0,
             connect_ns_max: None,
         })
+    }
+
+    /// Counts what was not started.
+    fn drop_rest(&mut self, schedule: &Schedule) -> anyhow::Result<()> {
+        let Dropped { by_path, late } = schedule.dropped();
+        self.dropped = by_path + late;
+        self.dropped_late = late;
+        for (waited_ns, requests) in schedule.waiting_times_ns() {
+            self.tally.unanswered(waited_ns, requests)?;
+        }
+        Ok(())
     }
 
     /// Adds what another thread has measured.
@@ -249,6 +279,7 @@ impl Record {
         self.tally.add(other.tally)?;
         add_counts(&mut self.errors, other.errors);
         self.dropped += other.dropped;
+        self.dropped_late += other.dropped_late;
         self.late.add(other.late)?;
         self.end_ns = self.end_ns.max(other.end_ns);
         self.connect_ns_max = self.connect_ns_max.max(other.connect_ns_max);

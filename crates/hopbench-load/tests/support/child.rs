@@ -1,8 +1,8 @@
-//! Programs that an example starts, and what they spent.
+//! Programs that an example or a test starts, and what they spent.
 
 use std::{
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::Context;
@@ -12,11 +12,24 @@ use nix::sys::{
 };
 use serde_json::Value;
 
+/// A child whose output is kept, and that ends by itself.
+#[allow(dead_code, reason = "not everyone's")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "hopbench::process is of another crate"
+)]
+pub(crate) fn start(program: impl AsRef<Path>, arguments: &[&str]) -> Child {
+    let mut command = Command::new(program.as_ref());
+    command.args(arguments).stdout(Stdio::piped());
+    command.spawn().expect("it can be started")
+}
+
 /// What a child printed, and the CPU time of its whole life, in microseconds.
 #[expect(
     clippy::disallowed_methods,
     reason = "hopbench::process is of another crate; this waits for the child, which ends by itself"
 )]
+#[allow(dead_code, reason = "not everyone's")]
 pub(crate) fn run(program: &Path, arguments: &[String]) -> anyhow::Result<(Value, f64)> {
     let before_us = children_cpu_us()?;
     let child = Command::new(program)
@@ -32,6 +45,7 @@ pub(crate) fn run(program: &Path, arguments: &[String]) -> anyhow::Result<(Value
 }
 
 /// Of children that have been waited for.
+#[allow(dead_code, reason = "not everyone's")]
 fn children_cpu_us() -> anyhow::Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let cpu = usage.user_time() + usage.system_time();

@@ -56,6 +56,7 @@ pub(super) fn warnings(trial: &Trial, load: &Load) -> Vec<Warning> {
         idle(trial, cores),
         short_tail(load),
         dropped(load),
+        dropped_late(load),
         behind(trial, load),
         cpu_pressure(trial, load),
         connections(trial, load),
@@ -139,9 +140,15 @@ fn short_tail(load: &Load) -> Option<Warning> {
 }
 
 fn dropped(load: &Load) -> Option<Warning> {
-    let open = load.open_loop.as_ref()?;
-    let (dropped, scheduled) = (open.dropped, open.scheduled);
+    let scheduled = load.open_loop.as_ref()?.scheduled;
+    let dropped = load.dropped_by_path();
     (dropped > 0).then_some(Warning::Dropped { dropped, scheduled })
+}
+
+fn dropped_late(load: &Load) -> Option<Warning> {
+    let open = load.open_loop.as_ref()?;
+    let (dropped, scheduled) = (open.dropped_late, open.scheduled);
+    (dropped > 0).then_some(Warning::DroppedLate { dropped, scheduled })
 }
 
 fn behind(trial: &Trial, load: &Load) -> Option<Warning> {
@@ -342,6 +349,24 @@ mod tests {
                 }
             ]
         );
+        let missed = open(|_, load| {
+            load.open_loop = Some(OpenLoop {
+                scheduled: 5_000,
+                dropped: 10,
+                dropped_late: 7,
+                ..OpenLoop::default()
+            });
+        });
+        let scheduled = 5_000;
+        let by_path = Warning::Dropped {
+            dropped: 3,
+            scheduled,
+        };
+        let late = Warning::DroppedLate {
+            dropped: 7,
+            scheduled,
+        };
+        assert_eq!(missed, [by_path, late]);
         // A generator that is busy keeping its schedule is not the limit; one that can't, is.
         let busy = open(|_, load| load.cpu_us = 250e3);
         assert_eq!(busy, []);

@@ -1,0 +1,161 @@
+//! Whether a trial's answers and bytes allow figures at all.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use hopbench_analysis::record::{Failure, FailureKind, Load, Source, Trial};
+
+use super::Trouble;
+
+/// Whether a load's answers allow figures at all.
+pub(super) fn judge(load: &Load, request_timeout: Duration) -> Result<(), Trouble> {
+    let fail_of = |source, kind, cause| {
+        Err(Trouble::Failed(Failure {
+            source,
+            kind,
+            cause,
+            log: Vec::new(),
+        }))
+    };
+    let fail = |kind, cause| fail_of(Source::Subject, kind, cause);
+    let listed = |counts: &BTreeMap<String, u64>| {
+        let counts: Vec<String> = counts
+            .iter()
+            .map(|(what, count)| format!("{count} × {what}"))
+            .collect();
+        counts.join(", ")
+    };
+    if !load.wrong.is_empty() {
+        let (wrong, all) = (load.wrong.values().sum::<u64>(), load.requests);
+        let cause = format!(
+            "{wrong} of {all} answers were wrong: {}",
+            listed(&load.wrong)
+        );
+        return fail(FailureKind::WrongAnswer, cause);
+    }
+    // What comes back isn't HTTP any more: bytes were lost, repeated or mixed up.
+    let garbled = load
+        .errors
+        .iter()
+        .filter(|(error, _)| error.starts_with("invalid HTTP"));
+    let garbled: BTreeMap<String, u64> = garbled
+        .map(|(error, count)| (error.clone(), *count))
+        .collect();
+    if !garbled.is_empty() {
+        return fail(
+            FailureKind::WrongAnswer,
+            format!("garbled answers: {}", listed(&garbled)),
+        );
+    }
+    // The text with which oha counts a request that took too long.
+    let late = load.errors.get("timeout").copied().unwrap_or_default();
+    if late > 0 {
+        let kind = if load.good == 0 {
+            FailureKind::Hang
+        } else {
+            FailureKind::TimeOut
+        };
+        let cause = format!(
+            "{late} of {} requests got no answer within {} ms",
+            load.requests,
+            request_timeout.as_millis()
+        );
+        return fail(kind, cause);
+    }
+    // Nothing was asked, and not because the path kept connections waiting.
+    if load.requests == 0 && load.dropped_by_path() == 0 {
+        let cause = format!("the load generator asked none of {} requests", load.due());
+        return fail_of(Source::LoadGenerator, FailureKind::Unable, cause);
+    }
+    if !load.has_figures() {
+        let cause = match load.errors.is_empty() {
+            true => "no request was answered".to_owned(),
+            false => format!("no request was answered: {}", listed(&load.errors)),
+        };
+        return fail(FailureKind::Hang, cause);
+    }
+    Ok(())
+}
+
+/// Every byte of a body that the client received has passed each counting process, which must have
+/// counted it: as copied or as not.
+pub(super) fn conserve(trial: &Trial, body_bytes: u64) -> Result<(), Trouble> {
+    for (process, counters) in &trial.counters {
+        let out = |name: &str| counters.get(name).copied();
+        let passed = out("tunnel_bytes_in").zip(out("tunnel_bytes_out"));
+        let Some((bytes_in, bytes_out)) = passed else {
+            continue;
+        };
+        if bytes_in.max(bytes_out) < body_bytes {
+            return Err(unaccounted(format!(
+                "'{process}' counted {bytes_in} bytes in and {bytes_out} out, and the client \
+                 received bodies of {body_bytes}"
+            )));
+        }
+    }
+    let names = ["tunnel_zero_copy_bytes", "tunnel_copied_bytes"];
+    let [zero_copy, copied] = names.map(|name| trial.counter(name));
+    // Counters of another kind of hop are recorded, and not held against anything.
+    let mut counted = trial.counters.values();
+    let are_counted = counted.any(|of| names.iter().any(|name| of.contains_key(*name)));
+    if are_counted && zero_copy + copied < body_bytes {
+        return Err(unaccounted(format!(
+            "{zero_copy} bytes are counted as passed by reference and {copied} as copied, and the \
+             client received bodies of {body_bytes}"
+        )));
+    }
+    Ok(())
+}
+
+fn unaccounted(cause: String) -> Trouble {
+    let (source, kind) = (Source::Subject, FailureKind::Conservation);
+    Trouble::Failed(Failure {
+        source,
+        kind,
+        cause,
+        log: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use hopbench_analysis::record::OpenLoop;
+
+    use super::*;
+
+    fn failure(load: &Load) -> Option<(Source, FailureKind)> {
+        match judge(load, Duration::from_secs(1)) {
+            Ok(()) => None,
+            Err(Trouble::Failed(failure)) => Some((failure.source, failure.kind)),
+            Err(Trouble::Interrupted) => panic!("nobody interrupts"),
+        }
+    }
+
+    #[test]
+    fn a_load_without_a_right_answer_has_no_figures() {
+        let load = |requests, dropped, dropped_late| Load {
+            elapsed_us: 1e6,
+            requests,
+            good: requests,
+            open_loop: Some(OpenLoop {
+                scheduled: 10,
+                dropped,
+                dropped_late,
+                ..OpenLoop::default()
+            }),
+            ..Load::default()
+        };
+        assert_eq!(failure(&load(10, 0, 0)), None);
+        assert_eq!(failure(&load(1, 9, 0)), None);
+        let hang = Some((Source::Subject, FailureKind::Hang));
+        assert_eq!(failure(&load(0, 10, 0)), hang);
+        assert_eq!(failure(&load(0, 10, 9)), hang);
+        let unable = Some((Source::LoadGenerator, FailureKind::Unable));
+        assert_eq!(failure(&load(0, 10, 10)), unable);
+        assert_eq!(failure(&Load::default()), unable);
+        let no_time = Load {
+            elapsed_us: 0.0,
+            ..load(10, 0, 0)
+        };
+        assert_eq!(failure(&no_time), hang);
+    }
+}
