@@ -114,6 +114,11 @@ pub struct Machine {
     /// Network interfaces and their speed; the load itself stays on loopback.
     pub network: Vec<String>,
     pub open_files_max: u64,
+    /// Whether the kernel counts time in interrupts apart (`CONFIG_IRQ_TIME_ACCOUNTING`): then the
+    /// CPU time of processes has none of it, otherwise that of whatever they interrupted. `None` if
+    /// it can't be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub irq_time_accounted: Option<bool>,
 }
 
 /// A scenario, as far as the report needs it.
@@ -216,6 +221,10 @@ pub struct Trial {
     pub processes: Vec<ProcessUsage>,
     /// CPU time during the load, by role, in microseconds.
     pub cpu_us: BTreeMap<String, f64>,
+    /// Time for which threads of the path were runnable and waited for a core during the load, by
+    /// role, in microseconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub run_queue_wait_us: BTreeMap<String, f64>,
     /// By process: each counter's change during the load; gauges as they were at its end.
     pub counters: BTreeMap<String, BTreeMap<String, u64>>,
     pub disturbance: Disturbance,
@@ -361,6 +370,9 @@ pub struct ProcessUsage {
     pub cpu_us: f64,
     pub context_switches_voluntary: u64,
     pub context_switches_involuntary: u64,
+    /// How often threads went to another core; `None` if the kernel doesn't tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrations: Option<u64>,
     /// Before the warm-up.
     pub rss_before_kib: u64,
     pub rss_after_kib: u64,
@@ -372,8 +384,25 @@ pub struct ProcessUsage {
 /// What else the machine did during the load.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub struct Disturbance {
-    /// Time in which cores ran something but interrupts, over all cores, in microseconds.
+    /// How long the machine was looked at, by the clock on the wall.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elapsed_us: Option<u64>,
+    /// Cores that the kernel ran on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<u64>,
+    /// Time in which cores ran something but interrupts, over all cores, in microseconds, as the
+    /// kernel samples it.
     pub busy_us: Option<u64>,
+    /// The same of interrupts, and of what they leave for later, such as packets. A kernel that
+    /// does not account for it samples this, too, and counts it as the CPU time of whatever was
+    /// interrupted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub irq_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub softirq_us: Option<u64>,
+    /// CPU time of hopbench itself, and of the load generator before and after its load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harness_us: Option<f64>,
     /// The same of doing nothing.
     pub idle_us: Option<u64>,
     /// Time the hypervisor gave to others, over all cores, in microseconds.
@@ -407,6 +436,21 @@ impl Trial {
         warnings.any(|it| matches!(it, Warning::OtherLoad { .. } | Warning::Steal { .. }))
     }
 
+    /// CPU time that neither the path nor the load generator nor hopbench used: all of the cores'
+    /// time, less what they idled, what the hypervisor took and what is known of. About zero on a
+    /// quiet machine; the kernel counts idle time in ticks of 10 ms, so it may be less.
+    /// `irq_is_separate` is [`Machine::irq_time_accounted`].
+    pub fn others_us(&self, irq_is_separate: bool) -> Option<f64> {
+        let seen = &self.disturbance;
+        let known_us: f64 = self.cpu_us.values().sum::<f64>() + seen.harness_us?;
+        let irq_us = match irq_is_separate {
+            true => seen.irq_us? + seen.softirq_us?,
+            false => 0,
+        };
+        let unused_us = seen.idle_us? + seen.steal_us + irq_us;
+        Some(seen.machine_us()? - unused_us as f64 - known_us)
+    }
+
     /// The load, if the trial has figures: without a right answer there are none, whatever the
     /// record says of its outcome.
     pub fn measured(&self) -> Option<&Load> {
@@ -428,6 +472,14 @@ impl Trial {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+impl Disturbance {
+    /// The time of all cores together.
+    pub fn machine_us(&self) -> Option<f64> {
+        let all_us = (self.cores? * self.elapsed_us?) as f64;
+        (all_us > 0.0).then_some(all_us)
+    }
 }
 
 impl Load {

@@ -1,6 +1,6 @@
 //! The machine, for the manifest. Whatever can't be found out stays empty.
 
-use std::{collections::BTreeMap, fs, path::Path, thread};
+use std::{collections::BTreeMap, fs, path::Path, sync::OnceLock, thread};
 
 use hopbench_analysis::record::{Git, Machine};
 
@@ -24,6 +24,7 @@ pub(crate) fn describe(directory: &Path) -> Machine {
         storage: storage(directory),
         network: network(),
         open_files_max: open_files_max(),
+        irq_time_accounted: irq_time_accounted(),
     }
 }
 
@@ -69,6 +70,41 @@ pub(crate) fn profile() -> &'static str {
     } else {
         "release"
     }
+}
+
+/// Whether the kernel counts time in interrupts for no process (`CONFIG_IRQ_TIME_ACCOUNTING`);
+/// `None` if its configuration is not there to be read.
+pub(crate) fn irq_time_accounted() -> Option<bool> {
+    static ACCOUNTED: OnceLock<Option<bool>> = OnceLock::new();
+    *ACCOUNTED.get_or_init(|| {
+        let configuration = kernel_configuration()?;
+        Some(accounts_irq_time(&configuration, &read("/proc/cmdline")))
+    })
+}
+
+/// Of the kernel's configuration and its command line, which can switch it off.
+fn accounts_irq_time(configuration: &str, command_line: &str) -> bool {
+    let is_set = |line: &str| line == "CONFIG_IRQ_TIME_ACCOUNTING=y";
+    let is_off = command_line.split(' ').any(|word| word == "tsc=noirqtime");
+    configuration.lines().any(is_set) && !is_off
+}
+
+fn kernel_configuration() -> Option<String> {
+    let system = rustix::system::uname();
+    let file = format!("/boot/config-{}", system.release().to_string_lossy());
+    if let Ok(configuration) = fs::read_to_string(file) {
+        return Some(configuration);
+    }
+    let compressed = "/proc/config.gz";
+    let unpack = Command {
+        program: "gzip".into(),
+        arguments: vec!["-dc".to_owned(), compressed.to_owned()],
+        directory: None,
+        stops_with_stdin: true,
+    };
+    Path::new(compressed)
+        .exists()
+        .then(|| capture(&unpack).ok())?
 }
 
 /// The hard limit, to which every child raises its own.
@@ -251,4 +287,22 @@ fn read(file: impl AsRef<Path>) -> String {
         .unwrap_or_default()
         .trim()
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_says_whether_interrupts_are_apart() {
+        let set = "CONFIG_HZ=250\nCONFIG_IRQ_TIME_ACCOUNTING=y\n";
+        assert!(accounts_irq_time(set, "quiet"));
+        assert!(!accounts_irq_time(set, "quiet tsc=noirqtime"));
+        let not_set = "# CONFIG_IRQ_TIME_ACCOUNTING is not set\n";
+        assert!(!accounts_irq_time(not_set, ""));
+        assert!(!accounts_irq_time(
+            "CONFIG_HAVE_IRQ_TIME_ACCOUNTING=y\n",
+            ""
+        ));
+    }
 }

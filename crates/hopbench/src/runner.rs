@@ -145,6 +145,7 @@ mod tests {
                 timing: Default::default(),
                 processes: Vec::new(),
                 cpu_us: Default::default(),
+                run_queue_wait_us: Default::default(),
                 counters: Default::default(),
                 disturbance: Default::default(),
                 warnings: Vec::new(),

@@ -29,6 +29,7 @@ use crate::{
     builds::Builds,
     catalog::PathDefinition,
     http::Client,
+    machine,
     process::{Interrupt, Interrupted},
     selection::{ExpectedAnswer, Selection},
     toolbox::Toolbox,
@@ -55,6 +56,8 @@ pub(crate) struct Live<'a> {
     /// Threads of the load generator; its own default if `None`.
     pub(crate) load_threads: Option<usize>,
     pub(crate) request_timeout: Duration,
+    /// Whether time in interrupts is in no process's CPU time.
+    irq_is_separate: bool,
 }
 
 /// What came of asking a path once, without timing anything.
@@ -99,6 +102,8 @@ impl<'a> Live<'a> {
             client: Client::new().context("could not start an HTTP client")?,
             load_threads: None,
             request_timeout: Duration::from_secs(5),
+            // Where it can't be told, the kernel is taken for one that does as most do.
+            irq_is_separate: machine::irq_time_accounted().unwrap_or_default(),
         })
     }
 
@@ -199,15 +204,22 @@ impl<'a> Live<'a> {
         // Before the generator evaluates what it has measured, which is no part of the load.
         let machine_after = MachineSnapshot::take();
         let usage_after = stage.usage();
+        let generator_us = load.cpu_us();
         let load = load.result(stage, self.interrupt)?;
         let loaded_ms = load.elapsed_us / 1e3;
         trial.timing.load_ms = loaded_ms;
         trial.timing.scrape_ms += clock.lap_ms() - loaded_ms;
 
         trial.disturbance = machine_after.since(&machine);
+        // What it took to start is no part of the load, but is the harness's.
+        let beside_us = generator_us.map(|all_us| (all_us - load.cpu_us).max(0.0));
+        if let (Some(harness_us), Some(beside_us)) = (&mut trial.disturbance.harness_us, beside_us)
+        {
+            *harness_us += beside_us;
+        }
         stage.add_usage(&usage, &usage_after?, trial);
         trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
-        trial.warnings = validity::warnings(trial, &load);
+        trial.warnings = validity::warnings(trial, &load, self.irq_is_separate);
         let judgement = judge(&load, self.request_timeout);
         let body_bytes = load.body_bytes;
         trial.load = Some(load);
@@ -249,6 +261,7 @@ pub(crate) fn begun(planned: PlannedTrial) -> Trial {
         load: None,
         processes: Vec::<ProcessUsage>::new(),
         cpu_us: BTreeMap::new(),
+        run_queue_wait_us: BTreeMap::new(),
         counters: BTreeMap::new(),
         disturbance: Disturbance::default(),
         warnings: Vec::new(),
@@ -268,7 +281,7 @@ pub(crate) fn read_load(text: &str) -> bool {
         return false;
     };
     trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
-    trial.warnings = validity::warnings(&trial, &load);
+    trial.warnings = validity::warnings(&trial, &load, false);
     let sound = judge(&load, Duration::from_secs(1)).is_ok();
     trial.load = Some(load);
     sound && trial.rps().is_some()

@@ -4,6 +4,7 @@
 //! of 10 ms. A child stands for its whole process group, so that a server with workers is counted
 //! with them.
 
+mod machine;
 mod processor;
 
 use std::{
@@ -12,17 +13,18 @@ use std::{
     path::Path,
 };
 
-use anyhow::Context;
-use hopbench_analysis::record::{Disturbance, ProcessUsage};
+use anyhow::{Context, bail};
+use hopbench_analysis::record::ProcessUsage;
 use nix::{
     sys::time::TimeValLike,
     time::{clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
 
+pub(crate) use self::machine::MachineSnapshot;
 use crate::{
     catalog::ProcessDefinition,
-    processes::{self, Process, TICK_US},
+    processes::{self, Process},
 };
 
 /// The state of one process group.
@@ -35,19 +37,13 @@ pub(crate) struct Snapshot {
     thread_cpu_us: BTreeMap<String, HashMap<u32, f64>>,
     /// Voluntary and involuntary, by thread.
     switches: HashMap<u32, (u64, u64)>,
+    /// Time in which threads were runnable and not running, by role and thread.
+    run_queue_wait_us: BTreeMap<String, HashMap<u32, f64>>,
+    /// To other cores, by thread; none if the kernel doesn't tell.
+    migrations: HashMap<u32, u64>,
     rss_kib: u64,
     peak_kib: u64,
     threads: u64,
-}
-
-/// The state of the machine.
-#[derive(Debug)]
-pub(crate) struct MachineSnapshot {
-    /// Busy, idle and stolen.
-    machine_us: Option<[u64; 3]>,
-    cpu_pressure_us: Option<u64>,
-    frequency_mhz: Option<(f64, f64)>,
-    throttled: Option<u64>,
 }
 
 impl Snapshot {
@@ -69,9 +65,7 @@ impl Snapshot {
     }
 
     fn add(&mut self, pid: u32, definition: &ProcessDefinition) -> anyhow::Result<()> {
-        let clock = clock_getcpuclockid(Pid::from_raw(pid.try_into()?))?;
-        self.cpu_us
-            .insert(pid, clock_gettime(clock)?.num_nanoseconds() as f64 / 1e3);
+        self.cpu_us.insert(pid, process_cpu_us(pid)?);
         let directory = Path::new("/proc").join(pid.to_string());
         let status = Status::read(&directory)?;
         self.rss_kib += status.number("VmRSS");
@@ -100,14 +94,23 @@ impl Snapshot {
             .thread_roles
             .iter()
             .find(|(prefix, _)| name.starts_with(*prefix));
-        if let Some((_, role)) = role {
-            // Nanoseconds on a processor, nanoseconds in its queue, times it was put on one.
-            let schedstat = fs::read_to_string(thread.join("schedstat"))?;
-            let ns: f64 = schedstat.split(' ').next().unwrap_or_default().parse()?;
-            self.thread_cpu_us
-                .entry(role.clone())
-                .or_default()
-                .insert(id, ns / 1e3);
+        let migrations = fs::read_to_string(thread.join("sched")).unwrap_or_default();
+        self.migrations
+            .extend(nr_migrations(&migrations).map(|times| (id, times)));
+        // Nanoseconds on a processor, nanoseconds in its queue, times it was put on one.
+        let schedstat = fs::read_to_string(thread.join("schedstat"))?;
+        let mut ns = schedstat.split(' ').map(str::parse::<f64>);
+        let (Some(ran_ns), Some(waited_ns)) = (ns.next(), ns.next()) else {
+            bail!("'schedstat' has no times");
+        };
+        let add = |of: &mut BTreeMap<String, HashMap<u32, f64>>, role: &str, us| {
+            of.entry(role.to_owned()).or_default().insert(id, us);
+        };
+        let own_role = role.map(|(_, role)| role);
+        let waiting_role = own_role.unwrap_or(&definition.role);
+        add(&mut self.run_queue_wait_us, waiting_role, waited_ns? / 1e3);
+        if let Some(role) = own_role {
+            add(&mut self.thread_cpu_us, role, ran_ns? / 1e3);
         }
         Ok(())
     }
@@ -146,6 +149,7 @@ impl Snapshot {
             cpu_us,
             context_switches_voluntary: switches(|(voluntary, _)| *voluntary),
             context_switches_involuntary: switches(|(_, involuntary)| *involuntary),
+            migrations: self.migrations_since(before),
             rss_before_kib: before.rss_kib,
             rss_after_kib: self.rss_kib,
             rss_peak_kib: self.peak_kib,
@@ -153,9 +157,25 @@ impl Snapshot {
         };
         (usage, by_role)
     }
-}
 
-impl Snapshot {
+    /// For how long threads that are there now were runnable and waited for a core, by role.
+    pub(crate) fn run_queue_wait_us_since(&self, before: &Self) -> BTreeMap<String, f64> {
+        let none = HashMap::new();
+        let of_role = |(role, now): (&String, &HashMap<u32, f64>)| {
+            let earlier = before.run_queue_wait_us.get(role).unwrap_or(&none);
+            (role.clone(), difference(now, earlier))
+        };
+        self.run_queue_wait_us.iter().map(of_role).collect()
+    }
+
+    fn migrations_since(&self, before: &Self) -> Option<u64> {
+        let since = self.migrations.iter().map(|(id, now)| {
+            let earlier = before.migrations.get(id).copied().unwrap_or_default();
+            now.saturating_sub(earlier)
+        });
+        (!self.migrations.is_empty()).then(|| since.sum())
+    }
+
     /// CPU time of the group. A worker that has ended since was waited for by another, usually,
     /// which has its time from then on, to a tick; of one that nobody in the group waited for
     /// nobody knows what it used.
@@ -170,41 +190,25 @@ impl Snapshot {
     }
 }
 
-impl MachineSnapshot {
-    pub(crate) fn take() -> Self {
-        Self {
-            machine_us: machine_us(),
-            cpu_pressure_us: cpu_pressure_us(),
-            frequency_mhz: processor::frequency_mhz(Path::new(processor::CPUS)),
-            throttled: processor::throttled(Path::new(processor::CPUS)),
-        }
-    }
-
-    pub(crate) fn since(&self, before: &Self) -> Disturbance {
-        let pressure = |now: u64| Some(now.saturating_sub(before.cpu_pressure_us?));
-        let since = |index: usize| {
-            let (now, before) = (self.machine_us?[index], before.machine_us?[index]);
-            Some(now.saturating_sub(before))
-        };
-        Disturbance {
-            busy_us: since(0),
-            idle_us: since(1),
-            steal_us: since(2).unwrap_or_default(),
-            cpu_pressure_us: self.cpu_pressure_us.and_then(pressure),
-            frequency_share: self.frequency_mhz.map(|(now, most)| now / most),
-            throttled: self
-                .throttled
-                .zip(before.throttled)
-                .map(|(now, before)| now.saturating_sub(before)),
-        }
-    }
-}
-
 /// What those that are there now have more than they had.
 fn difference(now: &HashMap<u32, f64>, before: &HashMap<u32, f64>) -> f64 {
     now.iter()
         .map(|(id, us)| us - before.get(id).copied().unwrap_or(0.0))
         .sum()
+}
+
+/// CPU time of a process so far, by its own clock.
+pub(crate) fn process_cpu_us(pid: u32) -> anyhow::Result<f64> {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid.try_into()?))?;
+    Ok(clock_gettime(clock)?.num_nanoseconds() as f64 / 1e3)
+}
+
+/// How often a thread went to another core, of its `sched` file, which only some kernels have.
+fn nr_migrations(sched: &str) -> Option<u64> {
+    let line = sched
+        .lines()
+        .find(|line| line.starts_with("se.nr_migrations"))?;
+    line.rsplit_once(':')?.1.trim().parse().ok()
 }
 
 /// A process and those of its group; itself alone if they can't be listed.
@@ -245,28 +249,6 @@ impl Status {
         let text = self.text(field).and_then(|text| text.split(' ').next());
         text.and_then(|text| text.parse().ok()).unwrap_or_default()
     }
-}
-
-/// Of the kernel's count of what all cores did: busy, idle, and given to others by the hypervisor.
-fn machine_us() -> Option<[u64; 3]> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    let cpu = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    let ticks = cpu.split_whitespace().map(|field| field.parse::<u64>());
-    let ticks: Vec<u64> = ticks.collect::<Result<_, _>>().ok()?;
-    // Guests are in `user` and `nice` already.
-    // Time in interrupts is left out: some kernels count it for no process, and it would seem to be
-    // the work of others.
-    let [user, nice, system, idle, iowait, _irq, _softirq, steal, ..] = ticks[..] else {
-        return None;
-    };
-    let busy = user + nice + system;
-    Some([busy, idle + iowait, steal].map(|ticks| ticks * TICK_US))
-}
-
-fn cpu_pressure_us() -> Option<u64> {
-    let pressure = fs::read_to_string("/proc/pressure/cpu").ok()?;
-    let some = pressure.lines().find(|line| line.starts_with("some"))?;
-    some.rsplit_once("total=")?.1.parse().ok()
 }
 
 #[cfg(test)]
@@ -333,5 +315,26 @@ mod tests {
             by_role["burner"]
         });
         assert!(spent_us > 1_000.0, "{spent_us} µs");
+    }
+
+    #[test]
+    fn waits_and_migrations_are_those_since_then() {
+        let sched = "server (12, #threads: 1)\n-----\nse.exec_start    :   11.5\n\
+                     se.nr_migrations                             :                    7\n";
+        assert_eq!(nr_migrations(sched), Some(7));
+        assert_eq!(nr_migrations(""), None);
+        let snapshot = |waits: &[(u32, f64)], migrations: &[(u32, u64)]| Snapshot {
+            run_queue_wait_us: [("hop".to_owned(), waits.iter().copied().collect())].into(),
+            migrations: migrations.iter().copied().collect(),
+            ..Snapshot::default()
+        };
+        let before = snapshot(&[(1, 10.0), (2, 20.0)], &[(1, 3), (2, 4)]);
+        // 2 has ended, 3 is new.
+        let after = snapshot(&[(1, 15.0), (3, 7.0)], &[(1, 5), (3, 1)]);
+        let waits = after.run_queue_wait_us_since(&before);
+        assert_eq!(waits, [("hop".to_owned(), 12.0)].into());
+        assert_eq!(after.migrations_since(&before), Some(3));
+        let untold = snapshot(&[], &[]);
+        assert_eq!(untold.migrations_since(&before), None);
     }
 }

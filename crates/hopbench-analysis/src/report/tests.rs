@@ -163,6 +163,7 @@ pub(crate) fn trial(
             .filter(|(_, there)| *there)
             .map(|(role, _)| (role.to_owned(), rps as f64 * 10.0))
             .collect(),
+        run_queue_wait_us: Default::default(),
         counters: match host {
             true => [("host".to_owned(), counters.into())].into(),
             false => Default::default(),

@@ -11,6 +11,7 @@ use super::{Live, Stage, Trouble, harness};
 use crate::{
     process::{Child, Command, Interrupt, Output, Waited, describe_exit, wait, wait_for_output},
     selection::{ExpectedAnswer, request_body},
+    usage::process_cpu_us,
 };
 
 /// How long the load generator may take beyond its load and one request's timeout: to evaluate a
@@ -102,6 +103,11 @@ impl RunningLoad {
         let interrupt = Some(interrupt);
         let waited = wait_for_output(&self.child, stage.children(), self.deadline, interrupt);
         self.check(waited.map_err(harness)?, stage)
+    }
+
+    /// CPU time of the generator's process since it began.
+    pub(super) fn cpu_us(&self) -> Option<f64> {
+        process_cpu_us(self.child.pid()).ok()
     }
 
     /// Waits for the generator's end; what it has measured.

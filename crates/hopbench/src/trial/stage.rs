@@ -272,6 +272,9 @@ impl Stage {
             for (role, cpu_us) in by_role {
                 *trial.cpu_us.entry(role).or_default() += cpu_us;
             }
+            for (role, wait_us) in after.run_queue_wait_us_since(before) {
+                *trial.run_queue_wait_us.entry(role).or_default() += wait_us;
+            }
         }
     }
 
