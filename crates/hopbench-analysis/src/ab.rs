@@ -10,6 +10,7 @@ use crate::{
     estimate::{BLOCKS_WHOLE, Estimate, Shift},
     figures::{Blocks, Figure, Ratios, Series},
     record::{Build, Cell, Failure, Manifest, Outcome, Trial},
+    told::{Bound, Told},
 };
 
 /// What B has over A.
@@ -137,22 +138,23 @@ impl<'a> Pair<'a> {
         Some(self.control[figure]?.reach())
     }
 
-    /// Whether a change is a difference: 1 is not within its interval, and it is larger than what A
-    /// has over itself. `None` without a figure, with too few blocks to tell, or if disturbed blocks
-    /// decide it.
-    pub fn differs(&self, figure: Figure) -> Option<bool> {
-        let differs = |changes: &Ratios, control: &Ratios| {
+    /// What a change says. It is not told apart if the disturbed blocks decide what it says. `None`
+    /// without a figure.
+    pub fn told(&self, figure: Figure) -> Option<Told> {
+        let told = |changes: &Ratios, control: &Ratios| {
             let floor = control[figure].map_or(1.0, |control| control.reach());
-            changes[figure]?.is_difference(floor)
+            Some(Told::of(&changes[figure]?, floor, Bound::Exact))
         };
-        let of_all = differs(&self.changes, &self.control)?;
-        // Others take time, not memory.
-        match &self.quiet {
-            Some([changes, control]) if figure != Figure::Rss => {
-                (differs(changes, control) == Some(of_all)).then_some(of_all)
+        let of_all = told(&self.changes, &self.control)?;
+        Some(match &self.quiet {
+            // Others take time, not memory.
+            Some([changes, control])
+                if figure != Figure::Rss && told(changes, control) != Some(of_all) =>
+            {
+                Told::NotToldApart
             }
-            _ => Some(of_all),
-        }
+            _ => of_all,
+        })
     }
 
     /// The same of the memory's growth.

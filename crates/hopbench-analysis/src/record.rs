@@ -3,6 +3,7 @@
 //! These types are the format (`docs/FORMAT.md`). Durations are in microseconds or milliseconds as
 //! named; a missing number is `null`, never a zero.
 
+mod knee;
 mod profile;
 mod read;
 mod warning;
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    knee::Knee,
     profile::{Profile, RoleProfile},
     read::RecordError,
     warning::Warning,
@@ -47,26 +49,6 @@ pub struct Manifest {
     /// What rates the paths hold; empty unless that was looked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub knees: Vec<Knee>,
-}
-
-/// The largest rate that a path holds.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct Knee {
-    pub scenario: String,
-    pub endpoint: String,
-    pub path: String,
-    pub concurrency: u32,
-    /// A rate is held if nothing is dropped, nothing fails, and p99 is at most this.
-    pub p99_ms_max: f64,
-    /// `None` if no rate is.
-    pub rate_rps: Option<u32>,
-    /// What a closed loop with as many connections gets through; `None` if it failed.
-    pub closed_loop_rps: Option<f64>,
-    /// The load generator could not ask any faster: the path may hold more.
-    #[serde(default)]
-    pub generator_bound: bool,
-    /// Trials that it took.
-    pub probes: u32,
 }
 
 /// One of two builds of this workspace.
@@ -469,11 +451,6 @@ impl Trial {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
 impl Disturbance {
     /// The time of all cores together.
     pub fn machine_us(&self) -> Option<f64> {
@@ -519,17 +496,6 @@ impl Timing {
 
     pub fn total_ms(&self) -> f64 {
         self.overhead_ms() + self.warm_up_ms + self.load_ms
-    }
-}
-
-impl Knee {
-    /// The rate for a table, by `number`.
-    pub fn rate(&self, number: impl FnOnce(f64) -> String) -> String {
-        let at_least = if self.generator_bound { "≥ " } else { "" };
-        match self.rate_rps {
-            Some(rate) => format!("{at_least}{}", number(rate.into())),
-            None => "nothing".to_owned(),
-        }
     }
 }
 

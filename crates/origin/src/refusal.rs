@@ -92,8 +92,9 @@ mod tests {
         const UPLOAD_BYTES: usize = 4 << 20;
         let mut client = connect().await;
         for (path, status) in [("/nowhere", "404"), ("/small", "405")] {
-            let request =
-                format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {UPLOAD_BYTES}\r\n\r\n");
+            let request = format!(
+                "POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {UPLOAD_BYTES}\r\n\r\n"
+            );
             client.write_all(request.as_bytes()).await.expect("written");
             let upload = vec![0; UPLOAD_BYTES];
             client.write_all(&upload).await.expect("all is read");

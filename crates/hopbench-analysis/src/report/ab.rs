@@ -12,7 +12,7 @@ use crate::{
     ab::{Duel, Pair, Trials},
     estimate::{Estimate, Shift},
     figures::Figure,
-    told::{Bound, Told},
+    told::Told,
 };
 
 /// Tables for people, with their columns under one another.
@@ -72,7 +72,7 @@ fn row(pair: &Pair<'_>) -> Vec<Entry> {
 }
 
 fn change(pair: &Pair<'_>, figure: Figure) -> Entry {
-    match (&pair.changes[figure], told(pair, figure)) {
+    match (&pair.changes[figure], pair.told(figure)) {
         (Some(estimate), Some(told)) => Entry::told(&with_interval(estimate), told),
         _ => "–".into(),
     }
@@ -96,11 +96,6 @@ fn not_answered(pair: &Pair<'_>) -> Entry {
     Entry::new(format!("{of_a}, {of_b}"), tone)
 }
 
-fn told(pair: &Pair<'_>, figure: Figure) -> Option<Told> {
-    let floor = pair.floor(figure).unwrap_or(1.0);
-    Some(Told::of(&pair.changes[figure]?, floor, Bound::Exact))
-}
-
 fn growth_told(pair: &Pair<'_>, growth: &Shift) -> Told {
     let floor = pair.growth_control.map_or(0.0, |control| control.reach());
     Told::of_shift(growth, floor)
@@ -122,7 +117,7 @@ pub(super) fn explanation(duel: &Duel<'_>) -> String {
         .flat_map(|pair| Figure::ALL.map(|figure| (pair, figure)));
     let known = figures.filter_map(|(pair, figure)| {
         let estimate = pair.changes[figure]?;
-        Some((estimate, told(pair, figure)?))
+        Some((estimate, pair.told(figure)?))
     });
     let (shown, told): (Vec<Estimate>, Vec<Told>) = known.unzip();
     let mut out = format!(
@@ -146,7 +141,7 @@ fn cell(pair: &Pair<'_>) -> Value {
     let cell = &pair.cell;
     let mut fields = identity(cell);
     for figure in Figure::ALL {
-        let change = pair.changes[figure].zip(told(pair, figure));
+        let change = pair.changes[figure].zip(pair.told(figure));
         let change = change.map(|(estimate, told)| {
             let mut json = estimate_json(&estimate, told);
             json["floor"] = json!(pair.floor(figure));
