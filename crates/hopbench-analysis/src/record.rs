@@ -291,10 +291,12 @@ pub struct Load {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<u64>,
     /// Connections that were opened while the load was measured; those of the warm-up are not
-    /// counted. `None` if the load generator did not count them.
+    /// counted. A closed loop opens its own then, a load at a fixed rate has opened them before.
+    /// `None` if the load generator did not count them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_opened: Option<u64>,
-    /// Answers whose body was compared with the expected digest.
+    /// Answers whose body was compared with the expected one: at a fixed rate all, in a closed loop
+    /// those that were asked for on another connection, right after the load and under one like it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub digests_checked: u64,
     pub latency: Latency,

@@ -10,23 +10,28 @@
 //! ([`open_loop`]), with a latency that begins when the request was due.
 #![forbid(unsafe_code)]
 
+mod connections;
 mod cpu;
+mod digest;
 mod latency;
 mod load;
 mod open_loop;
 mod records;
 mod result;
+mod sampler;
 mod tally;
 
 use std::{
     io::Read,
     num::{NonZeroU32, NonZeroUsize},
     process::ExitCode,
+    sync::mpsc::{self, Receiver, Sender},
     thread,
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use digest::Bodies;
 use tally::Expected;
 
 /// Puts an HTTP load on one URL and prints what came of it as one JSON object, and before that an
@@ -74,18 +79,38 @@ struct Options {
     /// The length in bytes that a right answer's body has
     #[arg(long, value_name = "BYTES")]
     expect_length: Option<u64>,
+    /// The SHA-256 that a right answer's body has, in hexadecimal. With --rate all bodies are
+    /// compared; oha's can't be, so a closed loop needs --sample
+    #[arg(long, value_name = "HEX")]
+    expect_sha256: Option<String>,
+    /// In a closed loop, when to ask on a connection of its own and compare the bodies
+    #[arg(long, value_enum, requires = "expect_sha256")]
+    sample: Option<Sample>,
     /// Stop when stdin reaches its end
     #[arg(long)]
     exit_with_stdin: bool,
 }
 
+/// When bodies are compared in a closed loop.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Sample {
+    /// While the load is on, which it disturbs
+    During,
+    /// After it, while another short load is on
+    After,
+    /// The same, but only once a line has come on stdin
+    AfterLine,
+}
+
 #[expect(clippy::print_stdout, reason = "the result is this program's output")]
 fn main() -> ExitCode {
     let options = Options::parse();
-    if options.exit_with_stdin {
-        thread::spawn(exit_at_end_of_stdin);
+    let (line_in, line) = mpsc::channel();
+    if options.exit_with_stdin || options.sample == Some(Sample::AfterLine) {
+        let exit = options.exit_with_stdin;
+        thread::spawn(move || read_stdin(&line_in, exit));
     }
-    match run(&options) {
+    match run(&options, &line) {
         Ok(result) => {
             println!("{result}");
             ExitCode::SUCCESS
@@ -98,9 +123,10 @@ fn main() -> ExitCode {
 }
 
 /// The result as JSON.
-fn run(options: &Options) -> anyhow::Result<String> {
+fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<String> {
+    connections::count()?;
     let result = match options.rate {
-        None => load::run(options)?,
+        None => load::run(options, line)?,
         Some(rate_rps) => open_loop::run(options, rate_rps)?,
     };
     Ok(serde_json::to_string(&result)?)
@@ -114,6 +140,11 @@ impl Options {
         }
     }
 
+    /// What answers are compared with, if that is known.
+    fn bodies(&self) -> Option<Bodies> {
+        self.expect_sha256.as_deref().map(Bodies::new)
+    }
+
     fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
     }
@@ -123,13 +154,19 @@ impl Options {
     }
 }
 
-/// Whoever started this process is gone: the load must not go on.
+/// Passes on that something came. At the end, whoever started this process is gone, and the load
+/// must not go on.
 #[expect(
     clippy::exit,
     reason = "nothing to clean up, and oha's threads can't be stopped"
 )]
-fn exit_at_end_of_stdin() {
+fn read_stdin(line: &Sender<()>, exit: bool) {
     let mut buffer = [0; 64];
-    while matches!(std::io::stdin().read(&mut buffer), Ok(n) if n > 0) {}
-    std::process::exit(4);
+    while matches!(std::io::stdin().read(&mut buffer), Ok(n) if n > 0) {
+        // Nobody may wait for it.
+        line.send(()).ok();
+    }
+    if exit {
+        std::process::exit(4);
+    }
 }

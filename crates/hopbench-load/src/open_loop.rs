@@ -14,14 +14,14 @@
 //! all connections are busy or that this program is late, is part of it, so a stall can't hide the
 //! requests that it held up (coordinated omission).
 
-mod connection;
+pub(crate) mod connection;
 mod deadline;
 mod lead;
 mod own_wakes;
 mod pacer;
 mod schedule;
 mod sleep;
-mod target;
+pub(crate) mod target;
 mod worker;
 
 use std::{
@@ -34,7 +34,7 @@ use std::{
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::{
-    Options,
+    Options, connections,
     cpu::{Usage, connections_after, say_over},
     latency::quantile_us,
     result::{LoadResult, OpenLoop, Outcome},
@@ -85,7 +85,7 @@ pub(crate) fn run(options: &Options, rate_rps: u32) -> anyhow::Result<LoadResult
     let threads = options
         .threads
         .map_or(1, |threads| threads.get().min(connections));
-    let (records, usage) = run_threads(options, timing, &target, threads)?;
+    let (records, usage, connections_opened) = run_threads(options, timing, &target, threads)?;
     let mut all = Record::new()?;
     for record in records {
         all.add(record)?;
@@ -97,6 +97,7 @@ pub(crate) fn run(options: &Options, rate_rps: u32) -> anyhow::Result<LoadResult
         tally: all.tally,
         errors: all.errors,
         connect_us_max: all.connect_ns_max.map(|ns| ns as f64 / 1e3),
+        connections_opened: Some(connections_opened),
         usage,
         threads,
         open_loop: Some(OpenLoop {
@@ -110,13 +111,14 @@ pub(crate) fn run(options: &Options, rate_rps: u32) -> anyhow::Result<LoadResult
     })
 }
 
-/// What each thread has measured, and what the process spent from the start to the last answer.
+/// What each thread has measured, what the process spent from the start to the last answer, and
+/// how many connections it opened meanwhile.
 fn run_threads(
     options: &Options,
     timing: Timing,
     target: &Target,
     threads: usize,
-) -> anyhow::Result<(Vec<Record>, Usage)> {
+) -> anyhow::Result<(Vec<Record>, Usage, u64)> {
     thread::scope(|scope| {
         let (ready_in, ready) = mpsc::sync_channel(threads);
         let (done_in, done) = mpsc::sync_channel(threads);
@@ -138,7 +140,8 @@ fn run_threads(
         drop((ready_in, done_in));
         let all_ready = (0..threads).all(|_| ready.recv().is_ok());
         let before = Usage::until_now()?;
-        let mut connections = None;
+        let opened_before = connections::opened();
+        let mut open = None;
         if all_ready {
             let lead_ns = u64::try_from(LEAD.as_nanos())?;
             let start_ns = now_ns() + lead_ns;
@@ -146,13 +149,14 @@ fn run_threads(
                 // If its thread has failed, joining tells.
                 start.send(start_ns).ok();
             }
-            connections = connections_after(LEAD + options.duration() / 2, &done)?;
+            open = connections_after(LEAD + options.duration() / 2, &done)?;
             while done.recv().is_ok() {}
         }
         let usage = Usage {
-            connections,
+            connections: open,
             ..Usage::until_now()?.since(before)
         };
+        let opened = connections::opened() - opened_before;
         say_over()?;
         drop(starts);
         let mut records = Vec::new();
@@ -161,7 +165,7 @@ fn run_threads(
             let record = record.map_err(|_| anyhow::anyhow!("a load thread panicked"))??;
             records.extend(record);
         }
-        Ok((records, usage))
+        Ok((records, usage, opened))
     })
 }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use crate::tally::{Expected, Tally};
+use crate::tally::{Answer, Expected, Tally};
 
 /// oha's database, in the memory of this process: nothing is written to a disk while the servers
 /// under test still run.
@@ -36,7 +36,12 @@ impl Database {
         while let Some(row) = rows.next()? {
             let seconds: f64 = row.get(0)?;
             let length: u64 = row.get::<_, i64>(2)?.try_into()?;
-            tally.answer(expected, row.get(1)?, length, nanoseconds(seconds))?;
+            let answer = Answer {
+                status: row.get(1)?,
+                length,
+                is_right: None,
+            };
+            tally.answer(expected, answer, nanoseconds(seconds))?;
         }
         Ok(tally)
     }

@@ -26,6 +26,10 @@ pub(crate) struct LoadResult {
     connect_us_max: Option<f64>,
     /// Connections that were open in the middle of the load; `null` if it ended before.
     connections: Option<usize>,
+    /// Connections that were opened since the load began; `null` if others were opened, too.
+    connections_opened: Option<u64>,
+    /// Answers whose body was compared with the expected one.
+    digests_checked: u64,
     latency: Latency,
     /// CPU time of this process while it put on the load, in microseconds.
     cpu_us: f64,
@@ -61,6 +65,7 @@ pub(crate) struct Outcome {
     pub(crate) tally: Tally,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) connect_us_max: Option<f64>,
+    pub(crate) connections_opened: Option<u64>,
     pub(crate) usage: Usage,
     pub(crate) threads: usize,
     pub(crate) open_loop: Option<OpenLoop>,
@@ -80,6 +85,8 @@ impl LoadResult {
             body_bytes: tally.body_bytes,
             connect_us_max: outcome.connect_us_max,
             connections: usage.connections,
+            connections_opened: outcome.connections_opened,
+            digests_checked: tally.digests_checked,
             cpu_us: usage.cpu_us,
             peak_rss_kib: usage.peak_rss_kib,
             context_switches: usage.context_switches,

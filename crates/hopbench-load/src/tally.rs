@@ -11,6 +11,18 @@ pub(crate) struct Expected {
     pub(crate) length: Option<u64>,
 }
 
+/// What an answer was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) length: u64,
+    /// Whether its body was the expected one; `None` if it was not looked at.
+    pub(crate) is_right: Option<bool>,
+}
+
+/// How an answer was wrong that has the expected length.
+const OTHER_BYTES: &str = "other bytes than expected";
+
 /// What the answers add up to.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -19,6 +31,8 @@ pub(crate) struct Tally {
     pub(crate) wrong: BTreeMap<String, u64>,
     /// Bytes of all bodies, right or wrong.
     pub(crate) body_bytes: u64,
+    /// Answers whose body was compared with the expected one.
+    pub(crate) digests_checked: u64,
     /// Of the right answers, and of the requests that are [`censored`](Self::censored).
     pub(crate) latencies: Durations,
     /// Requests without an answer, whose latency is at least the time that they had waited.
@@ -31,24 +45,32 @@ impl Tally {
             good: 0,
             wrong: BTreeMap::new(),
             body_bytes: 0,
+            digests_checked: 0,
             latencies: no_durations()?,
             censored: 0,
         })
     }
 
-    /// Counts an answer of this status and length, that took `latency_ns`.
+    /// Counts an answer that took `latency_ns`.
     pub(crate) fn answer(
         &mut self,
         expected: Expected,
-        status: u16,
-        length: u64,
+        answer: Answer,
         latency_ns: u64,
     ) -> anyhow::Result<()> {
+        let Answer {
+            status,
+            length,
+            is_right,
+        } = answer;
         self.body_bytes += length;
+        self.digests_checked += u64::from(is_right.is_some());
         if status != expected.status {
             *self.wrong.entry(format!("status {status}")).or_insert(0) += 1;
         } else if expected.length.is_some_and(|expected| length != expected) {
             *self.wrong.entry(format!("{length} bytes")).or_insert(0) += 1;
+        } else if is_right == Some(false) {
+            *self.wrong.entry(OTHER_BYTES.to_owned()).or_insert(0) += 1;
         } else {
             self.good += 1;
             self.latencies.record(latency_ns)?;
@@ -73,6 +95,7 @@ impl Tally {
         self.good += other.good;
         add_counts(&mut self.wrong, other.wrong);
         self.body_bytes += other.body_bytes;
+        self.digests_checked += other.digests_checked;
         self.latencies.add(other.latencies)?;
         self.censored += other.censored;
         Ok(())

@@ -15,7 +15,7 @@ mod strays;
 use std::{
     ffi::OsString,
     fmt,
-    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read},
+    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write},
     iter,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -272,6 +272,13 @@ impl Child {
             ));
         }
         !obeyed
+    }
+
+    /// Writes a line to its stdin. One that has ended, or doesn't read, is noticed by its output.
+    pub(crate) fn tell(&mut self, line: &str) {
+        if let Some(stdin) = &mut self.stdin {
+            let _ = writeln!(stdin, "{line}");
+        }
     }
 
     fn reap(&mut self) -> io::Result<ExitStatus> {

@@ -22,7 +22,8 @@ use hopbench_analysis::record::{
 };
 
 use self::{
-    judge::{conserve, judge},
+    judge::{conserve, judge, repeated},
+    load::Bodies,
     stage::Stage,
 };
 use crate::{
@@ -186,7 +187,7 @@ impl<'a> Live<'a> {
         let fresh = stage.usage()?;
         if trial.planned.warm_up_ms > 0 {
             let duration = Duration::from_millis(trial.planned.warm_up_ms);
-            let load = self.load(&trial.planned, stage, answer, duration)?;
+            let load = self.load(&trial.planned, stage, answer, duration, Bodies::During)?;
             judge(&load, self.request_timeout)?;
             trial.timing.warm_up_ms = clock.lap_ms();
         }
@@ -199,12 +200,15 @@ impl<'a> Live<'a> {
         let machine = MachineSnapshot::take();
         trial.timing.scrape_ms = clock.lap_ms();
         let duration = Duration::from_millis(trial.planned.duration_ms);
-        let load = self.start_load(&trial.planned, stage, answer, duration)?;
+        let load = self.start_load(&trial.planned, stage, answer, duration, Bodies::After)?;
         load.wait(stage, self.interrupt)?;
         // Before the generator evaluates what it has measured, which is no part of the load.
         let machine_after = MachineSnapshot::take();
         let usage_after = stage.usage();
         let generator_us = load.cpu_us();
+        // A path that has stopped answering doesn't give its counters either: that is not what is
+        // wrong with it.
+        let counters = stage.counters_since(&counters, self);
         let load = load.result(stage, self.interrupt)?;
         let loaded_ms = load.elapsed_us / 1e3;
         trial.timing.load_ms = loaded_ms;
@@ -212,23 +216,22 @@ impl<'a> Live<'a> {
 
         trial.disturbance = machine_after.since(&machine);
         // What it took to start is no part of the load, but is the harness's.
-        let beside_us = generator_us.map(|all_us| (all_us - load.cpu_us).max(0.0));
-        if let (Some(harness_us), Some(beside_us)) = (&mut trial.disturbance.harness_us, beside_us)
-        {
-            *harness_us += beside_us;
-        }
+        let harness_us = trial.disturbance.harness_us.zip(generator_us);
+        let beside_us = |all_us: f64| (all_us - load.cpu_us).max(0.0);
+        trial.disturbance.harness_us = harness_us.map(|(own, all)| own + beside_us(all));
         stage.add_usage(&usage, &usage_after?, trial);
         trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
         trial.warnings = validity::warnings(trial, &load, self.irq_is_separate);
         let judgement = judge(&load, self.request_timeout);
-        let body_bytes = load.body_bytes;
+        let (body_bytes, good) = (load.body_bytes, load.good);
         trial.load = Some(load);
-        // A path that has stopped answering doesn't give its counters either: that is not what is
-        // wrong with it.
-        let counters = stage.counters_since(&counters, self);
         judgement?;
         trial.counters = counters?;
         conserve(trial, body_bytes)?;
+        let sent_bytes = answer.target.body_bytes.unwrap_or_default() * good;
+        trial
+            .warnings
+            .extend(repeated(trial, body_bytes.max(sent_bytes), good));
         trial.timing.scrape_ms += clock.lap_ms();
         stage.verify(self, answer)?;
         trial.timing.verify_ms += clock.lap_ms();

@@ -35,6 +35,19 @@ pub enum Warning {
     Overrun { asked_ms: u64, took_ms: f64 },
     /// The hypervisor took this share of the machine's time.
     Steal { share: f64 },
+    /// A keep-alive load opened this many connections beyond those that it needs: the path closed
+    /// some.
+    Reconnects {
+        opened: u64,
+        concurrency: u32,
+        requests: u64,
+    },
+    /// A process counted far more bytes than the client received or sent.
+    Repeated {
+        process: String,
+        counted_bytes: u64,
+        body_bytes: u64,
+    },
     /// The first attempt failed for a reason outside of the path; this is the second.
     Retried { cause: String },
     /// A core's clock was at this share of its fastest.
@@ -45,6 +58,8 @@ pub enum Warning {
     Strayed { process: String },
     /// Cores were slowed down this often because they were too hot.
     Throttled { times: u64 },
+    /// No body was compared with the expected one while the path was under load.
+    Unchecked { good: u64 },
     /// A process had to be killed at the end.
     Unstoppable { process: String },
 }
@@ -65,12 +80,15 @@ impl Warning {
             Self::MeanAboveP99 { .. } => "mean above p99",
             Self::OtherLoad { .. } => "other load",
             Self::Overrun { .. } => "overrun",
+            Self::Reconnects { .. } => "connections opened anew",
+            Self::Repeated { .. } => "bytes carried twice",
             Self::Retried { .. } => "second attempt",
             Self::ShortTail { .. } => "too few answers for a p99",
             Self::SlowClock { .. } => "slow clock",
             Self::Steal { .. } => "stolen time",
             Self::Strayed { .. } => "left its group",
             Self::Throttled { .. } => "throttled",
+            Self::Unchecked { .. } => "bodies not compared",
             Self::Unstoppable { .. } => "killed at the end",
         }
     }
@@ -127,6 +145,21 @@ impl Warning {
             Self::Overrun { asked_ms, took_ms } => {
                 format!("the load took {took_ms:.0} ms instead of {asked_ms}")
             }
+            Self::Reconnects {
+                opened,
+                concurrency,
+                requests,
+            } => format!(
+                "{opened} connections were opened for {requests} requests on {concurrency} that \
+                 should stay open"
+            ),
+            Self::Repeated {
+                process,
+                counted_bytes,
+                body_bytes,
+            } => format!(
+                "'{process}' counted {counted_bytes} bytes, and the bodies were {body_bytes}"
+            ),
             Self::Retried { cause } => {
                 format!("the first attempt failed, and not by the path: {cause}")
             }
@@ -142,6 +175,9 @@ impl Warning {
             }
             Self::Throttled { times } => {
                 format!("cores were slowed down {times} times because they were too hot")
+            }
+            Self::Unchecked { good } => {
+                format!("of {good} answers no body was compared with the expected one")
             }
             Self::Unstoppable { process } => {
                 format!("'{process}' did not stop when asked and was killed")
@@ -183,6 +219,14 @@ impl Warning {
             Self::Overrun { .. } => {
                 ": it waited for single requests, and its RPS is of a path that stood still; see \
                  the path's logs"
+            }
+            Self::Reconnects { .. } => {
+                ": the figures have the cost of opening them; see what closes them, such as a limit \
+                 of requests per connection, or answers that nobody asked for"
+            }
+            Self::Repeated { .. } => ": something was carried twice, or for somebody else",
+            Self::Unchecked { .. } => {
+                ": the path refused another connection, or answered too slowly"
             }
             Self::ShortTail { .. } => "; use a longer --duration-ms",
             Self::SlowClock { .. } => "; set the governor to 'performance'",

@@ -4,7 +4,7 @@
 //! answer's arrival wakes one task once.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     io,
     pin::pin,
@@ -26,12 +26,19 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{own_wakes::OwnWakes, pacer::now_ns, target::Target};
+use crate::{digest::Bodies, tally::Answer};
 
 /// The text with which a request is counted that took too long. oha has the same.
 pub(crate) const TIMEOUT: &str = "timeout";
 
 /// No connection on one machine, or to a neighbour, takes longer to open and still is one.
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// The text with which an answer is counted that nobody has asked for.
+const UNASKED: &str = "answer without a request";
+
+/// How hyper says that something came on an idle connection.
+const UNEXPECTED: &str = "unexpected message";
 
 /// A place for a connection: there may be none at the moment.
 #[derive(Debug)]
@@ -40,8 +47,17 @@ pub(crate) struct Connection {
     keep_alive: bool,
     link: Option<Link>,
     own_wakes: OwnWakes,
+    notes: Rc<Notes>,
+    bodies: Option<Rc<RefCell<Bodies>>>,
+}
+
+/// What the connections of a thread have seen besides answers.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
     /// The longest that opening took.
-    connect_ns_max: Rc<Cell<Option<u64>>>,
+    pub(crate) connect_ns_max: Cell<Option<u64>>,
+    /// Connections on which something came that was not asked for.
+    unasked: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -53,12 +69,9 @@ struct Link {
 /// The half that does the I/O. None when it has ended: only by being dropped does it tell the other
 /// half, which would wait for it for ever.
 #[derive(Debug)]
-struct Wire(Option<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>);
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) length: u64,
+struct Wire {
+    connection: Option<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>,
+    notes: Rc<Notes>,
 }
 
 /// Why there is no answer.
@@ -73,14 +86,16 @@ impl Connection {
     pub(crate) fn new(
         target: Rc<Target>,
         keep_alive: bool,
-        connect_ns_max: Rc<Cell<Option<u64>>>,
+        notes: Rc<Notes>,
+        bodies: Option<Rc<RefCell<Bodies>>>,
     ) -> Self {
         Self {
             target,
             keep_alive,
             link: None,
             own_wakes: OwnWakes::new(),
-            connect_ns_max,
+            notes,
+            bodies,
         }
     }
 
@@ -90,11 +105,11 @@ impl Connection {
             return Ok(());
         }
         let started_ns = now_ns();
-        let link = timeout(CONNECT_MAX, Link::open(&self.target));
+        let link = timeout(CONNECT_MAX, Link::open(&self.target, &self.notes));
         self.link = Some(link.await.map_err(|_| TIMEOUT.to_owned())??);
         let took_ns = now_ns() - started_ns;
-        let longest_ns = self.connect_ns_max.get().unwrap_or(0).max(took_ns);
-        self.connect_ns_max.set(Some(longest_ns));
+        let longest_ns = self.notes.connect_ns_max.get().unwrap_or(0).max(took_ns);
+        self.notes.connect_ns_max.set(Some(longest_ns));
         Ok(())
     }
 
@@ -125,7 +140,11 @@ impl Connection {
         let Some(link) = &mut self.link else {
             return Err(Failure::Sent("not open".to_owned()));
         };
-        let mut exchange = pin!(exchange(&mut link.sender, self.target.request()));
+        let mut exchange = pin!(exchange(
+            &mut link.sender,
+            self.target.request(),
+            self.bodies.as_deref(),
+        ));
         let wire = &mut link.wire;
         poll_fn(|context| {
             self.own_wakes.poll(context, |context| {
@@ -151,15 +170,26 @@ impl Connection {
     }
 }
 
+impl Notes {
+    /// What is counted as errors, and how often.
+    pub(crate) fn errors(&self) -> Option<(String, u64)> {
+        let unasked = self.unasked.get();
+        (unasked > 0).then(|| (UNASKED.to_owned(), unasked))
+    }
+}
+
 impl Link {
-    async fn open(target: &Target) -> Result<Self, String> {
+    async fn open(target: &Target, notes: &Rc<Notes>) -> Result<Self, String> {
         let text = |error: io::Error| error.to_string();
         let stream = TcpStream::connect(&target.addresses[..]);
         let stream = stream.await.map_err(text)?;
         stream.set_nodelay(true).map_err(text)?;
         let handshake = http1::handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|error| describe(&error))?;
-        let wire = Wire(Some(connection));
+        let wire = Wire {
+            connection: Some(connection),
+            notes: Rc::clone(notes),
+        };
         Ok(Self { sender, wire })
     }
 }
@@ -167,15 +197,25 @@ impl Link {
 impl Wire {
     /// Goes on; whether the connection has ended.
     fn poll_ended(&mut self, context: &mut Context<'_>) -> bool {
-        self.0
-            .take_if(|connection| pin!(connection).poll(context).is_ready());
-        self.0.is_none()
+        let Some(connection) = &mut self.connection else {
+            return true;
+        };
+        let Poll::Ready(ended) = pin!(connection).poll(context) else {
+            return false;
+        };
+        // However else it ends is the business of the request under way, if there is one.
+        if ended.is_err_and(|error| error.to_string().contains(UNEXPECTED)) {
+            self.notes.unasked.set(self.notes.unasked.get() + 1);
+        }
+        self.connection = None;
+        true
     }
 }
 
 async fn exchange(
     sender: &mut SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
+    bodies: Option<&RefCell<Bodies>>,
 ) -> Result<Answer, Failure> {
     let ready = sender.ready().await;
     ready.map_err(|error| Failure::Unsent(describe(&error)))?;
@@ -183,11 +223,21 @@ async fn exchange(
     let status = response.status().as_u16();
     let mut body = response.into_body();
     let mut length = 0;
+    let mut checked = bodies.map(|bodies| bodies.borrow().begin());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::Sent(describe(&error)))?;
-        length += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(data) = frame.data_ref() {
+            length += data.len() as u64;
+            checked.iter_mut().for_each(|body| body.add(data));
+        }
     }
-    Ok(Answer { status, length })
+    let is_right = checked.zip(bodies);
+    let is_right = is_right.and_then(|(body, bodies)| bodies.borrow_mut().end(body));
+    Ok(Answer {
+        status,
+        length,
+        is_right,
+    })
 }
 
 fn failure(mut error: TrySendError<Request<Full<Bytes>>>) -> Failure {

@@ -1,7 +1,7 @@
 //! One thread's part of the load: a timer, and a task per connection.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::BTreeMap,
     future::poll_fn,
     rc::Rc,
@@ -12,7 +12,7 @@ use std::{
 use tokio::runtime::LocalRuntime;
 
 use super::{
-    connection::{Answer, CONNECT_MAX, Connection, TIMEOUT},
+    connection::{CONNECT_MAX, Connection, Notes, TIMEOUT},
     deadline::Deadline,
     pacer::{Timer, now_ns},
     schedule::{Dropped, Schedule, Share, Timing},
@@ -22,14 +22,14 @@ use super::{
 use crate::{
     Options,
     latency::{Durations, no_durations},
-    tally::{Expected, Tally, add_counts},
+    tally::{Answer, Expected, Tally, add_counts},
 };
 
 /// The connections of a thread, before the load.
 #[derive(Debug)]
 pub(crate) struct Worker {
     connections: Vec<Connection>,
-    connect_ns_max: Rc<Cell<Option<u64>>>,
+    notes: Rc<Notes>,
     shared: Shared,
 }
 
@@ -84,10 +84,15 @@ impl Worker {
         let (all, threads) = (options.concurrency.get(), share.threads);
         let count = all / threads + usize::from(share.thread < all % threads);
         let target = Rc::new(target);
-        let connect_ns_max = Rc::default();
+        let notes = Rc::default();
+        let bodies = options.bodies().map(|bodies| Rc::new(RefCell::new(bodies)));
         let connection = || {
-            let connect_ns_max = Rc::clone(&connect_ns_max);
-            Connection::new(Rc::clone(&target), !options.no_keepalive, connect_ns_max)
+            Connection::new(
+                Rc::clone(&target),
+                !options.no_keepalive,
+                Rc::clone(&notes),
+                bodies.clone(),
+            )
         };
         let mut connections: Vec<Connection> =
             std::iter::repeat_with(connection).take(count).collect();
@@ -111,7 +116,7 @@ impl Worker {
         };
         Ok(Self {
             connections,
-            connect_ns_max,
+            notes,
             shared,
         })
     }
@@ -126,7 +131,11 @@ impl Worker {
         runtime.block_on(poll_fn(|context| shared.poll_pace(context)))?;
         let mut record = shared.record.replace(Record::new()?);
         record.drop_rest(&shared.schedule.borrow())?;
-        record.connect_ns_max = self.connect_ns_max.get();
+        record.connect_ns_max = self.notes.connect_ns_max.get();
+        add_counts(
+            &mut record.errors,
+            self.notes.errors().into_iter().collect(),
+        );
         Ok(record)
     }
 }
@@ -226,9 +235,9 @@ impl Shared {
         record.late.record(started_ns - due_ns).ok();
         let took_ns = ended_ns - due_ns;
         let error = match outcome {
-            Ok(Answer { status, length }) => record
+            Ok(answer) => record
                 .tally
-                .answer(self.expected, status, length, took_ns)
+                .answer(self.expected, answer, took_ns)
                 .map_err(|error| error.to_string()),
             Err(error) => {
                 record.tally.unanswered(took_ns, 1).ok();

@@ -14,13 +14,19 @@ use serde_json::Value;
 
 /// A child whose output is kept, and that ends by itself.
 #[allow(dead_code, reason = "not everyone's")]
+pub(crate) fn start(program: impl AsRef<Path>, arguments: &[&str]) -> Child {
+    start_with(program, arguments, Stdio::null())
+}
+
+/// The same with something on its stdin.
+#[allow(dead_code, reason = "not everyone's")]
 #[expect(
     clippy::disallowed_methods,
     reason = "hopbench::process is of another crate"
 )]
-pub(crate) fn start(program: impl AsRef<Path>, arguments: &[&str]) -> Child {
+pub(crate) fn start_with(program: impl AsRef<Path>, arguments: &[&str], stdin: Stdio) -> Child {
     let mut command = Command::new(program.as_ref());
-    command.args(arguments).stdout(Stdio::piped());
+    command.args(arguments).stdin(stdin).stdout(Stdio::piped());
     command.spawn().expect("it can be started")
 }
 

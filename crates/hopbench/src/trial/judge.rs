@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use hopbench_analysis::record::{Failure, FailureKind, Load, Source, Trial};
+use hopbench_analysis::record::{Failure, FailureKind, Load, Source, Trial, Warning};
 
 use super::Trouble;
 
@@ -106,6 +106,28 @@ pub(super) fn conserve(trial: &Trial, body_bytes: u64) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// What heads take at most, for each request: those of the origin take a fifth of it.
+const HEAD_BYTES_MAX: u64 = 1_024;
+
+/// More than this times what there was to carry was not carried once.
+const REPEATED_FACTOR: f64 = 1.5;
+
+/// The other side of conservation: a process that counted far more than the bodies that the client
+/// received or sent, with their heads, has carried some of it twice, or for somebody else.
+pub(super) fn repeated(trial: &Trial, body_bytes: u64, requests: u64) -> Option<Warning> {
+    let carried_bytes = body_bytes + requests * HEAD_BYTES_MAX;
+    trial.counters.iter().find_map(|(process, counters)| {
+        let passed = ["tunnel_bytes_in", "tunnel_bytes_out"].map(|name| counters.get(name));
+        let counted_bytes = passed.into_iter().flatten().copied().max()?;
+        let is_repeated = counted_bytes as f64 > REPEATED_FACTOR * carried_bytes as f64;
+        is_repeated.then(|| Warning::Repeated {
+            process: process.clone(),
+            counted_bytes,
+            body_bytes,
+        })
+    })
+}
+
 fn unaccounted(cause: String) -> Trouble {
     let (source, kind) = (Source::Subject, FailureKind::Conservation);
     Trouble::Failed(Failure {
@@ -157,5 +179,32 @@ mod tests {
             ..load(10, 0, 0)
         };
         assert_eq!(failure(&no_time), hang);
+    }
+
+    #[test]
+    fn a_process_that_carries_everything_twice_is_named() {
+        let planned = serde_json::json!({
+            "trial": 1, "block": 1, "twin": 0, "duration_ms": 1000, "warm_up_ms": 0,
+            "scenario": "x", "endpoint": "/", "path": "x", "concurrency": 8, "keep_alive": true,
+        });
+        let mut trial = crate::trial::begun(serde_json::from_value(planned).expect("a plan"));
+        let mut warned = |bytes_in: u64, bytes_out: u64| {
+            let counters = [
+                ("tunnel_bytes_in", bytes_in),
+                ("tunnel_bytes_out", bytes_out),
+            ];
+            let counters = counters.map(|(name, count)| (name.to_owned(), count));
+            trial.counters = [("host".to_owned(), counters.into())].into();
+            repeated(&trial, 1_000_000, 10)
+        };
+        // Once, with heads.
+        assert_eq!(warned(4_000, 1_002_000), None);
+        let (process, body_bytes) = ("host".to_owned(), 1_000_000);
+        let twice = Warning::Repeated {
+            process,
+            counted_bytes: 2_004_000,
+            body_bytes,
+        };
+        assert_eq!(warned(4_000, 2_004_000), Some(twice));
     }
 }

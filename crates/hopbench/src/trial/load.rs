@@ -18,6 +18,17 @@ use crate::{
 /// few million records.
 const LOAD_GRACE: Duration = Duration::from_secs(20);
 
+/// When the generator compares bodies in a closed loop; at a fixed rate it compares all.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Bodies {
+    /// It does not: somebody else looks at the path.
+    Unchecked,
+    /// Under the load, whose figures are not kept.
+    During,
+    /// After the load, once it is told to go on.
+    After,
+}
+
 /// A load that is being put on a path.
 #[derive(Debug)]
 pub(super) struct RunningLoad {
@@ -26,15 +37,17 @@ pub(super) struct RunningLoad {
 }
 
 impl Live<'_> {
-    /// Puts a load on the path; it fails if a process of the path ends meanwhile.
+    /// Puts a load on the path whose figures are not kept; it fails if a process of the path ends
+    /// meanwhile.
     pub(super) fn load(
         &self,
         planned: &PlannedTrial,
         stage: &mut Stage,
         answer: &ExpectedAnswer,
         duration: Duration,
+        bodies: Bodies,
     ) -> Result<Load, Trouble> {
-        let load = self.start_load(planned, stage, answer, duration)?;
+        let load = self.start_load(planned, stage, answer, duration, bodies)?;
         load.result(stage, self.interrupt)
     }
 
@@ -44,9 +57,10 @@ impl Live<'_> {
         stage: &Stage,
         answer: &ExpectedAnswer,
         duration: Duration,
+        bodies: Bodies,
     ) -> Result<RunningLoad, Trouble> {
         let command = self
-            .load_command(planned, stage, answer, duration)
+            .load_command(planned, stage, answer, duration, bodies)
             .map_err(harness)?;
         let child = Child::start("load", &command, Output::Keep).map_err(harness)?;
         let deadline = Instant::now() + duration + self.request_timeout + LOAD_GRACE;
@@ -59,6 +73,7 @@ impl Live<'_> {
         stage: &Stage,
         answer: &ExpectedAnswer,
         duration: Duration,
+        bodies: Bodies,
     ) -> anyhow::Result<Command> {
         let mut arguments = vec![
             format!("--url=http://{}{}", stage.front(), answer.target.path),
@@ -75,6 +90,15 @@ impl Live<'_> {
         }
         if !planned.cell.keep_alive {
             arguments.push("--no-keepalive".to_owned());
+        }
+        let sample = match bodies {
+            Bodies::Unchecked => None,
+            Bodies::During => Some("during"),
+            Bodies::After => Some("after-line"),
+        };
+        if let Some(sample) = sample {
+            arguments.push(format!("--expect-sha256={}", answer.sha256));
+            arguments.push(format!("--sample={sample}"));
         }
         if let Some(threads) = self.load_threads {
             arguments.push(format!("--threads={threads}"));
@@ -116,6 +140,8 @@ impl RunningLoad {
         stage: &mut Stage,
         interrupt: &Interrupt,
     ) -> Result<Load, Trouble> {
+        // All that had to be read has been.
+        self.child.tell("go on");
         let mut watched = vec![&self.child];
         watched.extend(stage.children());
         let waited = wait(&watched, self.deadline, Some(interrupt)).map_err(harness)?;

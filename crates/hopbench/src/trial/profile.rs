@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hopbench_analysis::record::{Load, PlannedTrial, Profile};
 
-use super::{Live, Stage, Trouble, harness, judge};
+use super::{Live, Stage, Trouble, harness, judge, load::Bodies};
 use crate::{
     process::Interrupted,
     profile::{Perf, Roles, Strace, frequency_hz},
@@ -48,7 +48,7 @@ impl Live<'_> {
         let mut stage = Stage::start(self, &definition, None, &label)?;
         stage.verify(self, &answer)?;
         let load = |stage: &mut Stage, duration| {
-            let load = self.load(planned, stage, &answer, duration)?;
+            let load = self.load(planned, stage, &answer, duration, Bodies::Unchecked)?;
             judge(&load, self.request_timeout)?;
             Ok::<Load, Trouble>(load)
         };
@@ -82,7 +82,7 @@ impl Live<'_> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hz = frequency_hz(cores, duration.as_secs_f64());
         let perf = Perf::start(&program, &targets, duration.as_secs_f64(), hz, &file);
-        let load = self.load(planned, stage, answer, duration)?;
+        let load = self.load(planned, stage, answer, duration, Bodies::Unchecked)?;
         judge(&load, self.request_timeout)?;
         let recorded = perf.and_then(|perf| perf.finish(&targets, self.interrupt));
         match recorded {
@@ -117,7 +117,7 @@ impl Live<'_> {
         let label = format!("profile-{}", planned.cell.path);
         let counted = Strace::start(&program, &targets, &self.logs, &label);
         let duration = Duration::from_millis(planned.duration_ms).min(TRACED_MAX);
-        let load = self.load(planned, stage, answer, duration)?;
+        let load = self.load(planned, stage, answer, duration, Bodies::Unchecked)?;
         judge(&load, self.request_timeout)?;
         match counted.and_then(Strace::finish) {
             Ok(roles) => {

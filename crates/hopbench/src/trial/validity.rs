@@ -37,6 +37,10 @@ const PRESSURE_SHARE_MAX: f64 = 0.5;
 /// A server may close some now and then, which are opened anew.
 const CONNECTIONS_SHARE_MIN: f64 = 0.9;
 
+/// The same of connections that were closed and opened again. A server that closes them after so
+/// many requests may be right to, but each costs as much as many requests.
+const RECONNECTS_SHARE_MAX: f64 = 0.1;
+
 /// Below this a core is not at work, or may not work as it could.
 const CLOCK_SHARE_MIN: f64 = 0.7;
 
@@ -61,6 +65,8 @@ pub(super) fn warnings(trial: &Trial, load: &Load, irq_is_separate: bool) -> Vec
         behind(trial, load),
         cpu_pressure(trial, load),
         connections(trial, load),
+        reconnects(trial, load),
+        unchecked(load),
         slow_clock(trial),
         throttled(trial),
     ]
@@ -176,6 +182,28 @@ fn connections(trial: &Trial, load: &Load) -> Option<Warning> {
     is_short.then_some(Warning::Connections { open, concurrency })
 }
 
+/// A closed loop opens its connections when it begins, a load at a fixed rate before that. Whatever
+/// is opened then was closed by the path.
+fn reconnects(trial: &Trial, load: &Load) -> Option<Warning> {
+    let cell = &trial.planned.cell;
+    let (opened, concurrency) = (load.connections_opened?, cell.concurrency);
+    let own = match load.open_loop {
+        None => f64::from(concurrency),
+        Some(_) => 0.0,
+    };
+    let allowed = own + RECONNECTS_SHARE_MAX * f64::from(concurrency);
+    (cell.keep_alive && opened as f64 > allowed).then_some(Warning::Reconnects {
+        opened,
+        concurrency,
+        requests: load.requests,
+    })
+}
+
+fn unchecked(load: &Load) -> Option<Warning> {
+    let good = load.good;
+    (load.digests_checked == 0 && good > 0).then_some(Warning::Unchecked { good })
+}
+
 fn slow_clock(trial: &Trial) -> Option<Warning> {
     let share = trial.disturbance.frequency_share?;
     (share < CLOCK_SHARE_MIN).then_some(Warning::SlowClock { share })
@@ -244,6 +272,7 @@ mod tests {
                 p99_us: Some(900.0),
                 ..Latency::default()
             },
+            digests_checked: 64,
             cpu_us: 100e3,
             threads: 1,
             ..Load::default()
@@ -299,6 +328,22 @@ mod tests {
         };
         assert_eq!(many(90), []);
         assert!(matches!(many(89)[..], [Warning::Connections { .. }]));
+        let opened = |opened| with(|_, load| load.connections_opened = Some(opened));
+        assert_eq!(opened(8), []);
+        let requests = 5_000;
+        let again = Warning::Reconnects {
+            opened: 9,
+            concurrency,
+            requests,
+        };
+        assert_eq!(opened(9), [again]);
+        let churn = with(|trial, load| {
+            trial.planned.cell.keep_alive = false;
+            load.connections_opened = Some(5_000);
+        });
+        assert_eq!(churn, []);
+        let unchecked = with(|_, load| load.digests_checked = 0);
+        assert_eq!(unchecked, [Warning::Unchecked { good: 5_000 }]);
         let slow = with(|trial, _| trial.disturbance.frequency_share = Some(0.5));
         assert_eq!(slow, [Warning::SlowClock { share: 0.5 }]);
         let hot = with(|trial, _| trial.disturbance.throttled = Some(3));
@@ -377,6 +422,11 @@ mod tests {
         assert!(
             matches!(late[..], [Warning::GeneratorBound { .. }]),
             "{late:?}"
+        );
+        let reopened = open(|_, load| load.connections_opened = Some(1));
+        assert!(
+            matches!(reopened[..], [Warning::Reconnects { opened: 1, .. }]),
+            "{reopened:?}"
         );
         let pressed = open(|trial, _| trial.disturbance.cpu_pressure_us = Some(200_000));
         assert_eq!(pressed, [Warning::CpuPressure { share: 0.8 }]);

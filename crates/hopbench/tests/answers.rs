@@ -1,0 +1,113 @@
+//! Goal: a path that is wrong only under load, or only in what nobody asked for, is found out.
+//! Method: servers that are right when they are asked alone.
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::{
+    bench::{Bench, failure, run_short, shell_path},
+    text,
+};
+
+/// A server in Python that answers `ok` to everything, as `more` says.
+fn server(bench: &Bench, more: &str) -> String {
+    let server = format!(
+        "import socket, sys, threading\n\
+         head = b'HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n'\n\
+         answers = 0\n\
+         def serve(c):\n\
+         \x20   global answers\n\
+         \x20   while True:\n\
+         \x20       q = c.recv(4096)\n\
+         \x20       if not q: return\n\
+         \x20       body = b'ok'\n\
+         \x20       answers += 1\n\
+         \x20       {more}\n\
+         def run(c):\n\
+         \x20   try: serve(c)\n\
+         \x20   except OSError: pass\n\
+         \x20   finally: c.close()\n\
+         s = socket.create_server(('127.0.0.1', int(sys.argv[1])), backlog=100)\n\
+         while True:\n\
+         \x20   c, _ = s.accept()\n\
+         \x20   threading.Thread(target=run, args=(c,), daemon=True).start()\n"
+    );
+    let file = bench.directory.path().join("server.py");
+    fs::write(&file, server).expect("writable");
+    let script = format!("exec python3 {} {{{{port:front}}}}", file.display());
+    shell_path(bench, "odd.toml", &script)
+}
+
+fn warnings<'a>(trial: &'a Value, kind: &str) -> Vec<&'a Value> {
+    let warnings = trial["warnings"].as_array().expect("a list");
+    warnings.iter().filter_map(|it| it.get(kind)).collect()
+}
+
+#[test]
+fn a_wrong_byte_in_every_tenth_answer_fails_the_trial() {
+    let bench = Bench::new();
+    let path = server(
+        &bench,
+        "c.sendall(head + (b'oK' if answers % 10 == 9 else body))",
+    );
+    let failure = failure(&bench, &path);
+    assert_eq!(failure["kind"], "wrong-answer", "{failure}");
+    let cause = failure["cause"].as_str().expect("text");
+    assert!(cause.contains("answers were wrong"), "{failure}");
+    assert!(cause.contains("other bytes than expected"), "{failure}");
+}
+
+#[test]
+fn each_answer_twice_fails_the_trial() {
+    let bench = Bench::new();
+    let path = server(&bench, "c.sendall((head + body) * 2)");
+    let failure = failure(&bench, &path);
+    assert_eq!(failure["kind"], "wrong-answer", "{failure}");
+    let cause = failure["cause"].as_str().expect("text");
+    assert!(cause.contains("answer without a request"), "{failure}");
+}
+
+#[test]
+fn connections_that_do_not_stay_open_are_said_with_how_many() {
+    let bench = Bench::new();
+    let path = server(
+        &bench,
+        "c.sendall(head + body)\n\x20       if answers % 5 == 4: return",
+    );
+    run_short(&bench, &path);
+    for trial in bench.trials() {
+        let (load, is_odd) = (&trial["load"], trial["path"] != "direct");
+        let said = warnings(&trial, "reconnects");
+        assert_eq!(said.len(), usize::from(is_odd), "{trial}");
+        if let Some(said) = said.first() {
+            assert_eq!(said["opened"], load["connections_opened"], "{trial}");
+            assert!(said["opened"].as_u64() > Some(2), "{trial}");
+        } else {
+            assert_eq!(load["connections_opened"], 2, "{trial}");
+        }
+        assert!(load["digests_checked"].as_u64() > Some(10), "{trial}");
+        assert_eq!(warnings(&trial, "unchecked").len(), 0, "{trial}");
+    }
+    let report = fs::read_to_string(bench.run_dir().join("REPORT.md")).expect("written");
+    assert!(report.contains("connections were opened for"), "{report}");
+    let shown = bench.run(&["report"]);
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+}
+
+#[test]
+fn without_a_warm_up_and_at_a_fixed_rate_bodies_are_compared_too() {
+    for more in [&["--warm-up-ms=0"][..], &["--rate=200"]] {
+        let bench = Bench::new();
+        let what = ["run", "http-tunnel", "--endpoint=/small", "--path=direct"];
+        let how = ["--concurrency=2", "--duration-ms=200", "--blocks=1"];
+        let result = bench.run(&[&what[..], &how, more].concat());
+        assert!(result.status.success(), "{}", text(&result.stderr));
+        for trial in bench.trials() {
+            let load = &trial["load"];
+            assert!(load["digests_checked"].as_u64() >= Some(20), "{trial}");
+            assert_eq!(warnings(&trial, "reconnects").len(), 0, "{trial}");
+        }
+    }
+}
