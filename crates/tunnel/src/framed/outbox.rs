@@ -13,6 +13,7 @@ use std::{
         atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use atomic_waker::AtomicWaker;
@@ -26,6 +27,10 @@ const DATA_BYTES_MAX: usize = 192 * 1024;
 
 /// Room that is taken to be used by one waiting tunnel, in bytes: one read.
 const ROOM_BYTES: usize = 64 * 1024;
+
+/// How long an idle writer waits for those who were given room, before it gives room to others: an
+/// application may have turned to something else.
+const UNUSED_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// Something that may wait for room.
 pub(super) trait Waiting {
@@ -45,6 +50,8 @@ const AWAY: u8 = 0;
 const QUEUED: u8 = 1;
 /// Taken from the queue and woken: may put in one read's worth, whoever else waits.
 const GRANTED: u8 = 2;
+/// Will not come any more.
+const GONE: u8 = 3;
 
 impl Turn {
     pub(super) fn register(&self, waker: &Waker) {
@@ -73,6 +80,8 @@ struct State<W> {
     ordered: VecDeque<Outgoing>,
     data_bytes: usize,
     waiting: VecDeque<Arc<W>>,
+    /// Tunnels that were given room and have not come for it yet.
+    granted: usize,
     closed: bool,
 }
 
@@ -91,6 +100,7 @@ impl<W: Waiting> Outbox<W> {
             ordered: VecDeque::new(),
             data_bytes: 0,
             waiting: VecDeque::new(),
+            granted: 0,
             closed: false,
         };
         Self {
@@ -134,6 +144,7 @@ impl<W: Waiting> Outbox<W> {
         match turn.load(Relaxed) {
             GRANTED => {
                 turn.store(AWAY, Relaxed);
+                self.settle(&mut state);
                 true
             }
             QUEUED => state.closed,
@@ -145,6 +156,23 @@ impl<W: Waiting> Outbox<W> {
                 state.waiting.push_back(tunnel.clone());
                 false
             }
+        }
+    }
+
+    /// `tunnel` sends nothing more: room that it was given or waits for is others'.
+    pub(super) fn leave(&self, tunnel: &W) {
+        let mut state = self.lock();
+        if tunnel.turn().state.swap(GONE, Relaxed) == GRANTED {
+            self.settle(&mut state);
+        }
+    }
+
+    /// Room that was given to one is used, or never will be. It may have found nothing to send: an
+    /// idle writer then gives room to the next.
+    fn settle(&self, state: &mut State<W>) {
+        state.granted = state.granted.saturating_sub(1);
+        if state.granted == 0 && !state.waiting.is_empty() {
+            self.writer.wake();
         }
     }
 
@@ -163,7 +191,9 @@ impl<W: Waiting> Outbox<W> {
         };
         state.data_bytes -= frame.payload.len();
         self.count_control(&frame, -1);
-        let room = DATA_BYTES_MAX.saturating_sub(state.data_bytes);
+        // Room that was given and not used yet is given to nobody else.
+        let taken = state.data_bytes + state.granted * ROOM_BYTES;
+        let room = DATA_BYTES_MAX.saturating_sub(taken);
         // Not one by one: those woken together also read and are sent together.
         if room >= DATA_BYTES_MAX / 2 {
             state.grant(room.div_ceil(ROOM_BYTES));
@@ -177,7 +207,20 @@ impl<W: Waiting> Outbox<W> {
         if !self.lock().waiting.is_empty() {
             tokio::task::yield_now().await;
         }
+        // While the queue is empty, nobody new comes to wait for room.
+        while !self.lock().waiting.is_empty() {
+            let filled = poll_fn(|cx| self.poll_filled(cx));
+            match tokio::time::timeout(UNUSED_TIMEOUT, filled).await {
+                Ok(()) => return,
+                Err(_) => self.take_back(),
+            }
+        }
         poll_fn(|cx| self.poll_filled(cx)).await;
+    }
+
+    /// Counts room that was given as unused; whoever comes for it all the same has it.
+    fn take_back(&self) {
+        self.lock().granted = 0;
     }
 
     /// Takes no more frames; those who wait for room are woken.
@@ -195,8 +238,10 @@ impl<W: Waiting> Outbox<W> {
         if state.closed || !state.urgent.is_empty() || !state.ordered.is_empty() {
             return Poll::Ready(());
         }
-        // Whoever was granted room didn't use it: nobody may be left waiting for an idle writer.
-        state.grant(usize::MAX);
+        // Nobody may be left waiting for an idle writer.
+        if state.granted == 0 {
+            state.grant(DATA_BYTES_MAX.div_ceil(ROOM_BYTES));
+        }
         Poll::Pending
     }
 
@@ -215,10 +260,15 @@ impl<W: Waiting> Outbox<W> {
 impl<W: Waiting> State<W> {
     /// Gives room to the first `tunnels` that wait for it.
     fn grant(&mut self, tunnels: usize) {
-        let tunnels = tunnels.min(self.waiting.len());
-        for tunnel in self.waiting.drain(..tunnels) {
+        for _ in 0..tunnels {
+            let still_there = |tunnel: &Arc<W>| tunnel.turn().state.load(Relaxed) != GONE;
+            let Some(tunnel) = std::iter::from_fn(|| self.waiting.pop_front()).find(still_there)
+            else {
+                return;
+            };
             tunnel.turn().state.store(GRANTED, Relaxed);
             tunnel.turn().wake();
+            self.granted += 1;
         }
     }
 }
@@ -325,9 +375,48 @@ mod tests {
         outbox.push([frame(Kind::Data, DATA_BYTES_MAX)]);
         assert!(tunnels.iter().all(|tunnel| !outbox.has_room(tunnel)));
         outbox.next();
-        let idle = outbox.poll_filled(&mut Context::from_waker(Waker::noop()));
-        assert!(idle.is_pending());
+        // None of them uses the room it is given.
+        while !outbox.lock().waiting.is_empty() {
+            let idle = outbox.poll_filled(&mut Context::from_waker(Waker::noop()));
+            assert!(idle.is_pending());
+            outbox.take_back();
+        }
         assert!(tunnels.iter().all(|tunnel| outbox.has_room(tunnel)));
+    }
+
+    #[test]
+    fn room_is_not_given_again_before_it_is_used() {
+        const AT_ONCE: usize = DATA_BYTES_MAX / ROOM_BYTES;
+        let outbox = Outbox::new();
+        let tunnels: Vec<_> = (0..100).map(|_| Arc::new(Tunnel::default())).collect();
+        outbox.push((0..16).map(|_| frame(Kind::Data, DATA_BYTES_MAX / 16)));
+        assert!(tunnels.iter().all(|tunnel| !outbox.has_room(tunnel)));
+        // Sent while those who are given room have not come for it, as on other threads.
+        while let Next::Frame(_) = outbox.next() {}
+        for _ in 0..100 {
+            let idle = outbox.poll_filled(&mut Context::from_waker(Waker::noop()));
+            assert!(idle.is_pending());
+        }
+        let with_room = tunnels.iter().filter(|tunnel| outbox.has_room(tunnel));
+        assert!((1..=AT_ONCE).contains(&with_room.count()));
+    }
+
+    #[test]
+    fn who_leaves_keeps_no_room_from_others() {
+        let outbox = Outbox::new();
+        let [given, waiting, last] = [(); 3].map(|()| Arc::new(Tunnel::default()));
+        outbox.push([frame(Kind::Data, DATA_BYTES_MAX)]);
+        assert!(!outbox.has_room(&given));
+        outbox.next();
+        assert!(outbox.lock().waiting.is_empty(), "it was given room");
+        outbox.push([frame(Kind::Data, DATA_BYTES_MAX)]);
+        assert!(!outbox.has_room(&waiting));
+        assert!(!outbox.has_room(&last));
+        outbox.leave(&given);
+        outbox.leave(&waiting);
+        outbox.next();
+        assert_eq!(outbox.lock().granted, 1);
+        assert!(outbox.has_room(&last));
     }
 
     #[test]

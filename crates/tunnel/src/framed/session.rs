@@ -168,6 +168,10 @@ impl Session {
         self.outbox.has_room(tunnel)
     }
 
+    pub(super) fn leave_outbox(&self, tunnel: &Tunnel) {
+        self.outbox.leave(tunnel);
+    }
+
     /// Takes a tunnel off the table; frames that still arrive for it are late.
     pub(super) fn forget(&self, number: u32) {
         // Dropped after the lock: its last user may be this one.

@@ -108,6 +108,7 @@ impl Tunnel {
             }
         };
         self.inbound().sink = Sink::Closed;
+        self.session.leave_outbox(&self);
         if let Err(error) = ended {
             tracing::debug!(tunnel = self.number, %error, "tunnel failed");
             self.abort();
@@ -205,6 +206,7 @@ impl Tunnel {
 
     /// An application is done with the tunnel.
     pub(super) fn leave(&self) {
+        self.session.leave_outbox(self);
         self.send_end();
         let unread = {
             let mut inbound = self.inbound();
