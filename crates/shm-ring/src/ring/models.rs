@@ -233,7 +233,7 @@ fn no_wake_up_is_lost() {
     });
 }
 
-/// What one thread has marked and another rings for wakes who sleeps (E8): now, or at the next ring.
+/// What one thread has marked wakes who sleeps when another one rings (E8), now or the next time.
 #[test]
 fn a_mark_of_another_thread_is_rung() {
     model(|| {

@@ -7,11 +7,11 @@
 //! | state | meaning |
 //! |---|---|
 //! | open | |
-//! | closed | I will read and send nothing more. What I sent stays; if it has no end, it was cut off |
+//! | closed | I will read and send nothing more. What I sent stays; without an end it was cut off |
 //! | reset | I am gone. I will read nothing more, and what I sent is void |
 //!
-//! Who has received the other's end and sent its own is closed, and so is a relay whose upstream has
-//! reset its connection: what the upstream had sent before is delivered all the same.
+//! Who has received the other's end and sent its own is closed, and so is a relay whose upstream
+//! has reset its connection: what the upstream had sent before is delivered all the same.
 
 mod socket;
 

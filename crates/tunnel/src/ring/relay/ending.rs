@@ -6,53 +6,68 @@ use std::time::{Duration, Instant};
 use super::{Loop, Progress, Use, helpers::Done};
 use crate::{local::Idleness, ring::link::LinkError};
 
-/// Connections that end as soon as what was written to them has arrived, and when to look. Nothing
-/// tells; as long as there is none, nobody looks.
+/// Connections that end as soon as what was written to them has arrived. Nothing tells, so the loop
+/// looks: at each after a short pause, then less and less often. As long as there is none, it
+/// doesn't.
 #[derive(Debug, Default)]
-pub(super) struct Endings {
-    lanes: Vec<usize>,
-    next_look: Option<Instant>,
+pub(super) struct Endings(Vec<Ending>);
+
+#[derive(Debug)]
+struct Ending {
+    lane: usize,
+    next_look: Instant,
+    pause: Duration,
 }
 
-/// Between two looks whether what was written has arrived.
-const ARRIVAL_LOOK: Duration = Duration::from_millis(5);
+/// Before the first look: mostly, everything has arrived already.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Who doesn't read for long is looked at this seldom.
+const PAUSE_MAX: Duration = Duration::from_millis(320);
 
 impl Endings {
+    /// Looks at a lane from now on, unless that is done already.
     pub(super) fn add(&mut self, lane: usize) {
-        if !self.lanes.contains(&lane) {
-            self.lanes.push(lane);
-        }
-        if self.next_look.is_none() {
-            self.next_look = Some(Instant::now() + ARRIVAL_LOOK);
+        self.add_after(lane, FIRST_PAUSE);
+    }
+
+    fn add_after(&mut self, lane: usize, pause: Duration) {
+        if self.0.iter().all(|ending| ending.lane != lane) {
+            self.0.push(Ending {
+                lane,
+                next_look: Instant::now() + pause,
+                pause,
+            });
         }
     }
 
     pub(super) fn next_look(&self) -> Option<Instant> {
-        self.next_look
+        self.0.iter().map(|ending| ending.next_look).min()
     }
 
-    /// The lanes to look at, if it is time.
-    fn take_due(&mut self) -> Vec<usize> {
-        match self.next_look {
-            Some(look) if look <= Instant::now() => {
-                self.next_look = None;
-                std::mem::take(&mut self.lanes)
-            }
-            _ => Vec::new(),
+    /// Takes those out at which it is time to look.
+    fn take_due(&mut self) -> Vec<Ending> {
+        if self.0.is_empty() {
+            return Vec::new();
         }
+        let now = Instant::now();
+        let is_due = |ending: &mut Ending| ending.next_look <= now;
+        self.0.extract_if(.., is_due).collect()
     }
 }
 
 impl Loop {
     /// Ends connections to which all that was written has arrived.
     pub(super) fn end_arrived(&mut self) {
-        for index in self.endings.take_due() {
+        for Ending { lane, pause, .. } in self.endings.take_due() {
             // It may have ended otherwise meanwhile, and the lane be another one's.
-            if let Use::Open(connection) = &self.lanes[index]
+            if let Use::Open(connection) = &self.lanes[lane]
                 && connection.is_ending()
             {
                 let progress = connection.look_whether_arrived();
-                self.after(index, progress);
+                if progress == Progress::Goes {
+                    self.endings.add_after(lane, (2 * pause).min(PAUSE_MAX));
+                }
+                self.after(lane, progress);
             }
         }
     }
