@@ -27,16 +27,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(320);
 impl Endings {
     /// Looks at a lane from now on, unless that is done already.
     pub(super) fn add(&mut self, lane: usize) {
-        self.add_after(lane, FIRST_PAUSE);
-    }
-
-    fn add_after(&mut self, lane: usize, pause: Duration) {
         if self.0.iter().all(|ending| ending.lane != lane) {
-            self.0.push(Ending {
-                lane,
-                next_look: Instant::now() + pause,
-                pause,
-            });
+            self.0.push(Ending::new(lane, FIRST_PAUSE, Instant::now()));
         }
     }
 
@@ -45,27 +37,44 @@ impl Endings {
     }
 
     /// Takes those out at which it is time to look.
-    fn take_due(&mut self) -> Vec<Ending> {
+    fn take_due(&mut self, now: impl FnOnce() -> Instant) -> Vec<Ending> {
         if self.0.is_empty() {
             return Vec::new();
         }
-        let now = Instant::now();
+        let now = now();
         let is_due = |ending: &mut Ending| ending.next_look <= now;
         self.0.extract_if(.., is_due).collect()
+    }
+}
+
+impl Ending {
+    fn new(lane: usize, pause: Duration, now: Instant) -> Self {
+        Self {
+            lane,
+            next_look: now + pause,
+            pause,
+        }
+    }
+
+    /// To be looked at again, after twice the pause.
+    fn again(self) -> Self {
+        let pause = (2 * self.pause).min(PAUSE_MAX);
+        Self::new(self.lane, pause, self.next_look)
     }
 }
 
 impl Loop {
     /// Ends connections to which all that was written has arrived.
     pub(super) fn end_arrived(&mut self) {
-        for Ending { lane, pause, .. } in self.endings.take_due() {
+        for ending in self.endings.take_due(Instant::now) {
+            let lane = ending.lane;
             // It may have ended otherwise meanwhile, and the lane be another one's.
             if let Use::Open(connection) = &self.lanes[lane]
                 && connection.is_ending()
             {
                 let progress = connection.look_whether_arrived();
                 if progress == Progress::Goes {
-                    self.endings.add_after(lane, (2 * pause).min(PAUSE_MAX));
+                    self.endings.0.push(ending.again());
                 }
                 self.after(lane, progress);
             }
@@ -144,5 +153,29 @@ impl Loop {
                 Use::Closing(_) | Use::Free => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_read_is_looked_at_ever_less() {
+        let mut endings = Endings::default();
+        endings.add(3);
+        endings.add(3);
+        let first = endings.next_look().expect("it is ending");
+        assert!(endings.take_due(|| first - FIRST_PAUSE).is_empty());
+        let mut looks = 0;
+        for ms in 0..10_000 {
+            let now = first + Duration::from_millis(ms);
+            for ending in endings.take_due(|| now) {
+                looks += 1;
+                endings.0.push(ending.again());
+            }
+        }
+        // Six in the first 315 ms, then three in a second.
+        assert!((30..40).contains(&looks), "{looks} looks in ten seconds");
     }
 }
