@@ -2,8 +2,8 @@
 //!
 //! oha says how long opening took on average, and not how often it was done. But tokio does its I/O
 //! through mio, and mio logs each socket that it begins to watch: once for each connection, and
-//! nothing for a request. So this is a logger that counts. Nothing else here logs: rustls would, and
-//! TLS is never used.
+//! nothing for a request. So this is a logger that counts. Nothing else here logs: rustls would,
+//! and TLS is never used.
 
 use std::{
     fmt,

@@ -92,9 +92,9 @@ impl Warning {
             Self::Unstoppable { .. } => "killed at the end",
         }
     }
+
     /// What was found.
     fn facts(&self) -> String {
-        let percent = |share: &f64| share * 100.0;
         match self {
             Self::Behind {
                 offered_rps,
@@ -102,10 +102,6 @@ impl Warning {
             } => format!("{achieved_rps:.0} of {offered_rps:.0} requests per second were answered"),
             Self::Connections { open, concurrency } => {
                 format!("{open} of {concurrency} connections were open in the middle of the load")
-            }
-            Self::CpuPressure { share } => {
-                let percent = percent(share);
-                format!("for {percent:.0} % of the time something waited for a core")
             }
             Self::Dropped { dropped, scheduled } => {
                 format!(
@@ -123,12 +119,6 @@ impl Warning {
                 cores_used,
                 cores_max,
             } => format!("the load generator used {cores_used:.2} of {cores_max:.0} cores"),
-            Self::Idle { share } => {
-                format!(
-                    "the machine was idle for {:.0} % of the time",
-                    percent(share)
-                )
-            }
             Self::LittlesLaw {
                 concurrency,
                 in_flight,
@@ -138,9 +128,6 @@ impl Warning {
             Self::MeanAboveP99 { mean_us, p99_us } => {
                 let (mean_ms, p99_ms) = (mean_us / 1e3, p99_us / 1e3);
                 format!("the mean ({mean_ms:.2} ms) is above the p99 ({p99_ms:.2} ms)")
-            }
-            Self::OtherLoad { share } => {
-                format!("others used {:.0} % of the machine", percent(share))
             }
             Self::Overrun { asked_ms, took_ms } => {
                 format!("the load took {took_ms:.0} ms instead of {asked_ms}")
@@ -153,6 +140,40 @@ impl Warning {
                 "{opened} connections were opened for {requests} requests on {concurrency} that \
                  should stay open"
             ),
+            Self::ShortTail { good } => format!("{good} answers are too few for a p99"),
+            Self::Unchecked { good } => {
+                format!("of {good} answers no body was compared with the expected one")
+            }
+            Self::CpuPressure { .. }
+            | Self::Idle { .. }
+            | Self::OtherLoad { .. }
+            | Self::Repeated { .. }
+            | Self::Retried { .. }
+            | Self::SlowClock { .. }
+            | Self::Steal { .. }
+            | Self::Strayed { .. }
+            | Self::Throttled { .. }
+            | Self::Unstoppable { .. } => self.facts_of_machine(),
+        }
+    }
+
+    /// What was found of the machine, or of the path's processes.
+    fn facts_of_machine(&self) -> String {
+        let percent = |share: &f64| share * 100.0;
+        match self {
+            Self::CpuPressure { share } => {
+                let percent = percent(share);
+                format!("for {percent:.0} % of the time something waited for a core")
+            }
+            Self::Idle { share } => {
+                format!(
+                    "the machine was idle for {:.0} % of the time",
+                    percent(share)
+                )
+            }
+            Self::OtherLoad { share } => {
+                format!("others used {:.0} % of the machine", percent(share))
+            }
             Self::Repeated {
                 process,
                 counted_bytes,
@@ -163,7 +184,6 @@ impl Warning {
             Self::Retried { cause } => {
                 format!("the first attempt failed, and not by the path: {cause}")
             }
-            Self::ShortTail { good } => format!("{good} answers are too few for a p99"),
             Self::SlowClock { share } => {
                 format!("a core ran at {:.0} % of its fastest clock", percent(share))
             }
@@ -176,12 +196,21 @@ impl Warning {
             Self::Throttled { times } => {
                 format!("cores were slowed down {times} times because they were too hot")
             }
-            Self::Unchecked { good } => {
-                format!("of {good} answers no body was compared with the expected one")
-            }
             Self::Unstoppable { process } => {
                 format!("'{process}' did not stop when asked and was killed")
             }
+            Self::Behind { .. }
+            | Self::Connections { .. }
+            | Self::Dropped { .. }
+            | Self::DroppedLate { .. }
+            | Self::Errors { .. }
+            | Self::GeneratorBound { .. }
+            | Self::LittlesLaw { .. }
+            | Self::MeanAboveP99 { .. }
+            | Self::Overrun { .. }
+            | Self::Reconnects { .. }
+            | Self::ShortTail { .. }
+            | Self::Unchecked { .. } => String::new(),
         }
     }
 
@@ -221,8 +250,8 @@ impl Warning {
                  the path's logs"
             }
             Self::Reconnects { .. } => {
-                ": the figures have the cost of opening them; see what closes them, such as a limit \
-                 of requests per connection, or answers that nobody asked for"
+                ": the figures have the cost of opening them; see what closes them, such as a \
+                 limit of requests per connection, or answers that nobody asked for"
             }
             Self::Repeated { .. } => ": something was carried twice, or for somebody else",
             Self::Unchecked { .. } => {

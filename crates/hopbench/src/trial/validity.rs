@@ -13,7 +13,7 @@ const OVERRUN_FACTOR: f64 = 2.0;
 const STEAL_SHARE_MAX: f64 = 0.05;
 
 /// The same of others on this machine, beyond what may be no more than rounding: idle and stolen
-/// time are each counted in ticks of 10 ms, and looking at one process after the other takes a while.
+/// time are each counted in ticks of 10 ms, and looking at one process after the other takes time.
 const OTHER_SHARE_MAX: f64 = 0.1;
 const OTHER_US_MAX: f64 = 30e3;
 
@@ -423,16 +423,28 @@ mod tests {
             matches!(late[..], [Warning::GeneratorBound { .. }]),
             "{late:?}"
         );
-        let reopened = open(|_, load| load.connections_opened = Some(1));
-        assert!(
-            matches!(reopened[..], [Warning::Reconnects { opened: 1, .. }]),
-            "{reopened:?}"
-        );
         let pressed = open(|trial, _| trial.disturbance.cpu_pressure_us = Some(200_000));
         assert_eq!(pressed, [Warning::CpuPressure { share: 0.8 }]);
         // A closed loop always has something waiting.
         let closed = with(|trial, _| trial.disturbance.cpu_pressure_us = Some(200_000));
         assert_eq!(closed, []);
+    }
+
+    #[test]
+    fn at_a_fixed_rate_connections_are_open_before_the_load() {
+        let reopened = |opened| {
+            with(|trial, load| {
+                trial.planned.cell.rate_rps = Some(19_000);
+                load.open_loop = Some(OpenLoop::default());
+                load.connections_opened = Some(opened);
+            })
+        };
+        assert_eq!(reopened(0), []);
+        let again = reopened(1);
+        assert!(
+            matches!(again[..], [Warning::Reconnects { opened: 1, .. }]),
+            "{again:?}"
+        );
     }
 
     #[test]
