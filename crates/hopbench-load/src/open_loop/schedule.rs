@@ -144,9 +144,10 @@ impl Schedule {
         (self.step * SECOND_NS / self.rate_rps).max(self.tick_ns)
     }
 
-    /// The thread has slept until then, since it had nothing else to do.
-    pub(crate) fn slept(&mut self, until_ns: u64) {
-        if self.idle.is_empty() {
+    /// The thread has slept, since it had nothing else to do. A sleep after the end says nothing of
+    /// what was due before.
+    pub(crate) fn slept(&mut self, from_ns: u64, until_ns: u64) {
+        if self.idle.is_empty() && from_ns < self.duration_ns {
             self.waited_ns = self.waited_ns.max(until_ns.min(self.duration_ns));
         }
     }
@@ -316,7 +317,10 @@ mod tests {
         let dropped = |slept: &[u64]| {
             let mut schedule = Schedule::new(even(1_000, 100), ALONE, 1);
             assert_eq!(starts(&mut schedule, 0), [(0, 0)]);
-            slept.iter().for_each(|until_ns| schedule.slept(*until_ns));
+            slept
+                .iter()
+                .for_each(|until_ns| schedule.slept(0, *until_ns));
+            schedule.slept(110_000_000, 120_000_000);
             schedule.release(0, 120_000_000);
             (
                 schedule.dropped(),
@@ -358,7 +362,7 @@ mod tests {
     fn sleeping_while_a_connection_is_free_is_not_waiting_for_one() {
         let mut schedule = Schedule::new(even(1_000, 100), ALONE, 2);
         assert_eq!(starts(&mut schedule, 0), [(0, 0)]);
-        schedule.slept(50_000_000);
+        schedule.slept(0, 50_000_000);
         assert_eq!(starts(&mut schedule, 60_000_000), [(1, 1_000_000)]);
         assert_eq!(
             schedule.dropped(),

@@ -29,6 +29,10 @@ impl Sleeps {
         self.0.end_ns.store(now_ns, Relaxed);
     }
 
+    pub(crate) fn begin_ns(&self) -> u64 {
+        self.0.begin_ns.load(Relaxed)
+    }
+
     /// Until when the thread slept because it wanted to, last: at most until its timer was due.
     /// After that it was late.
     pub(crate) fn until_ns(&self, timer_due_ns: u64) -> u64 {

@@ -193,8 +193,10 @@ impl Shared {
     /// Before anything is started or released: while the thread slept, nothing was.
     fn note_sleep(&self) {
         let until_ns = self.sleeps.until_ns(self.timer.due_ns());
-        let until_ns = until_ns.saturating_sub(self.start_ns);
-        self.schedule.borrow_mut().slept(until_ns);
+        let from_ns = self.sleeps.begin_ns();
+        let [from_ns, until_ns] =
+            [from_ns, until_ns].map(|at_ns| at_ns.saturating_sub(self.start_ns));
+        self.schedule.borrow_mut().slept(from_ns, until_ns);
     }
 
     fn start_due(&self, now_ns: u64) {
