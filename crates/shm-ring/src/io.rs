@@ -18,7 +18,7 @@ pub struct Space<'a>(libc::iovec, PhantomData<&'a ()>);
 /// What one call has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes; 0 at the end of the stream.
+    /// Bytes; 0 at the end of the stream, or if there was no room.
     pub bytes: usize,
     /// Something besides bytes has ended the call: there may be more bytes behind it.
     pub is_cut: bool,
@@ -152,7 +152,8 @@ pub fn read_alone(from: BorrowedFd<'_>, spaces: &mut [Space<'_>]) -> io::Result<
     })
 }
 
-/// Bytes that were written to a TCP socket and have not arrived.
+/// Bytes that were written to a socket and have not arrived, or on a Unix socket have not been
+/// read.
 ///
 /// # Errors
 /// As ioctl(2) with `SIOCOUTQ`.

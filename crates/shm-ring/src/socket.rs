@@ -1,5 +1,5 @@
 //! What is asked of sockets by system calls that have no safe function: receiving into memory that
-//! holds nothing yet, and what is still under way.
+//! holds nothing yet.
 
 use std::{
     io,
@@ -8,16 +8,7 @@ use std::{
 
 use bytes::BytesMut;
 
-use crate::io::{message, repeat};
-
-/// What one call has received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received {
-    /// Bytes; 0 at the end of the stream, or if there was no room.
-    pub bytes: usize,
-    /// Something besides bytes has ended the call: there may be more bytes behind it.
-    pub is_cut: bool,
-}
+use crate::io::{Received, message, repeat};
 
 /// Receives at most `limit` bytes behind what `target` holds, as far as it has room.
 ///
@@ -62,21 +53,6 @@ pub fn receive_alone(
     })
 }
 
-/// Bytes that were written to a socket and have not arrived, or on a Unix socket have not been
-/// read.
-///
-/// # Errors
-/// As ioctl(2) with `SIOCOUTQ`.
-pub fn bytes_under_way(socket: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: `SIOCOUTQ`, of which this is the other name, writes an integer.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(usize::try_from(bytes).unwrap_or(0))
-}
-
 /// Lets `fill` write behind what `target` holds, and takes in as many bytes as it says.
 fn append(
     target: &mut BytesMut,
@@ -106,6 +82,7 @@ mod tests {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
     use super::*;
+    use crate::io::bytes_under_way;
 
     #[test]
     fn bytes_are_received_behind_those_there_are_and_no_more_than_wanted() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Finding, GateResult, Overall, Verdict,
+    policy::Limit,
     reading::{Position, Reading},
     survey::{Check, Doubtful, Evidence, Matter},
 };
@@ -71,7 +72,34 @@ impl Evidence {
     }
 
     /// The verdict, and what is to be said of the doubtful trials.
-    fn verdict(&self, [whole, quiet]: [&Alarms; 2]) -> (Verdict, Option<String>) {
+    fn verdict(&self, alarms: [&Alarms; 2]) -> (Verdict, Option<String>) {
+        let (verdict, note) = self.verdict_by_blocks(alarms);
+        // Where the true percentile is longer than the measured one, a limit that is kept may not
+        // be; and one that is broken is not, if what it is measured by is longer.
+        let [ours, theirs] = self.lower_bounds;
+        let (is_ours, trials) = match (self.whole.limit, verdict.kind()) {
+            (Limit::AtMost(_), Overall::Passed) | (Limit::AtLeast(_), Overall::Regressed) => {
+                (true, ours)
+            }
+            (Limit::AtMost(_), Overall::Regressed) | (Limit::AtLeast(_), Overall::Passed) => {
+                (false, theirs)
+            }
+            (_, Overall::Inconclusive) => return (verdict, note),
+        };
+        if trials == 0 {
+            return (verdict, note);
+        }
+        let side = if is_ours { "this" } else { "the other" };
+        let why = format!(
+            "in {trials} trial(s) of {side} side the percentile lies among requests without an \
+             answer, so that the true one is longer; with what was measured it is {} ({})",
+            self.whole,
+            verdict.kind().name()
+        );
+        (Verdict::Inconclusive { why }, note)
+    }
+
+    fn verdict_by_blocks(&self, [whole, quiet]: [&Alarms; 2]) -> (Verdict, Option<String>) {
         let of_all = whole.verdict(&self.whole);
         let Some(doubtful) = &self.doubtful else {
             return (of_all, None);

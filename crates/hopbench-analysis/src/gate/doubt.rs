@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     figures::Figure,
     record::{Load, Trial, Warning},
-    summary::TAIL_SAMPLES_MIN,
+    summary::has_tail,
 };
 
 /// What a guardrail is about, as far as warnings go.
@@ -180,7 +180,7 @@ fn faults(trial: &Trial, about: About) -> Vec<(Fault, String)> {
     });
     let mut faults: Vec<(Fault, String)> = of_warnings.collect();
     if let About::Quantile(quantile) = about
-        && has_short_tail(load, quantile)
+        && !has_tail(load.good + load.latency.censored, quantile)
     {
         let percentile = format!("p{:.0}", quantile * 100.0);
         faults.push((
@@ -194,11 +194,18 @@ fn faults(trial: &Trial, about: About) -> Vec<(Fault, String)> {
     faults
 }
 
-/// Whether fewer latencies lie above a quantile than it takes for one that isn't chance.
-fn has_short_tail(load: &Load, quantile: f64) -> bool {
-    let latencies = load.good + load.latency.censored;
-    // A little less, since 1 - 0.99 is not exactly a hundredth.
-    (1.0 - quantile) * (latencies as f64) < TAIL_SAMPLES_MIN * (1.0 - 1e-9)
+/// How many of the trials have so many requests without an answer that the percentile lies among
+/// them: the true one is longer than what was measured, by nobody knows how much.
+pub(super) fn lower_bounds(trials: &[&Trial], about: About) -> usize {
+    let About::Quantile(quantile) = about else {
+        return 0;
+    };
+    let is_bound = |load: &&Load| {
+        let latencies = load.good + load.latency.censored;
+        load.latency.censored as f64 > (1.0 - quantile) * latencies as f64
+    };
+    let loads = trials.iter().filter_map(|trial| trial.measured());
+    loads.filter(is_bound).count()
 }
 
 /// Whether more requests were never asked than it takes to matter, by fault of the generator.

@@ -2,7 +2,7 @@
 
 use super::{
     Verdict,
-    doubt::{About, Doubt, Except},
+    doubt::{About, Doubt, Except, lower_bounds},
     errors,
     invariant::Invariant,
     policy::{Absolute, AbsoluteFigure, Change, Guardrail, Policy},
@@ -39,6 +39,8 @@ pub(super) struct Evidence {
     pub(super) whole: Reading,
     /// `None` if no trial is doubtful.
     pub(super) doubtful: Option<Doubtful>,
+    /// Trials of either side whose percentile is a lower bound of the true one.
+    pub(super) lower_bounds: [usize; 2],
 }
 
 /// Doubtful trials, and what is said without their blocks.
@@ -142,11 +144,17 @@ fn relative(change: Change, subject: &Subject<'_>, names: Names) -> Option<Matte
         }),
     };
     let doubt = subject.doubt(about);
-    Some(read(ask, doubt, "no block has a figure of both"))
+    let bounds = [&subject.trials, other].map(|side| lower_bounds(&side.all, about));
+    Some(read(ask, doubt, bounds, "no block has a figure of both"))
 }
 
 /// Asks of all blocks, and again without those of doubtful trials.
-fn read(ask: impl Fn(&Except) -> Option<Reading>, doubt: Option<Doubt>, nothing: &str) -> Matter {
+fn read(
+    ask: impl Fn(&Except) -> Option<Reading>,
+    doubt: Option<Doubt>,
+    lower_bounds: [usize; 2],
+    nothing: &str,
+) -> Matter {
     let Some(whole) = ask(&Except::default()) else {
         return inconclusive(nothing.to_owned());
     };
@@ -154,7 +162,11 @@ fn read(ask: impl Fn(&Except) -> Option<Reading>, doubt: Option<Doubt>, nothing:
         quiet: ask(&doubt.except),
         doubt,
     });
-    Matter::Read(Box::new(Evidence { whole, doubtful }))
+    Matter::Read(Box::new(Evidence {
+        whole,
+        doubtful,
+        lower_bounds,
+    }))
 }
 
 pub(super) fn inconclusive(why: String) -> Matter {
@@ -225,8 +237,14 @@ fn absolute(rule: &Absolute, subject: &Subject<'_>, names: Names) -> Option<Matt
         };
         Sample::Paired(values).read(question)
     };
-    let doubt = subject.own_doubt(figure.map_or(About::Memory, About::of));
-    Some(read(ask, doubt, "no block has a figure"))
+    let about = figure.map_or(About::Memory, About::of);
+    let bounds = [lower_bounds(&subject.trials.all, about), 0];
+    Some(read(
+        ask,
+        subject.own_doubt(about),
+        bounds,
+        "no block has a figure",
+    ))
 }
 
 fn invariant(
@@ -267,5 +285,6 @@ fn invariant(
     };
     let [of_left, of_right] = [left, right].map(Subject::own_and_reference);
     let doubt = Doubt::of([&of_left, &of_right], About::of(figure)).map(Doubt::of_shared_blocks);
-    Some(read(ask, doubt, "no block has a figure of both"))
+    let bounds = [left, right].map(|side| lower_bounds(&side.trials.all, About::of(figure)));
+    Some(read(ask, doubt, bounds, "no block has a figure of both"))
 }

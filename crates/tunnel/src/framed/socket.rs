@@ -14,7 +14,10 @@ use std::{
 
 use bytes::{BytesMut, buf::Limit};
 use rustix::net::{Shutdown, sockopt};
-use shm_ring::socket::{Received, bytes_under_way, receive, receive_alone};
+use shm_ring::{
+    io::{Received, bytes_under_way},
+    socket::{receive, receive_alone},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::local::register;

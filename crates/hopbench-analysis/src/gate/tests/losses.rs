@@ -145,3 +145,31 @@ fn more_trials_that_fail_are_a_regression_though_some_did_before() {
     assert_inconclusive(&with_failures(2, 1), "1 of 6 trials failed");
     assert_inconclusive(&with_failures(2, 2), "2 of 6 trials failed");
 }
+
+/// Two in a hundred of B's requests fail at once: the measured p99 is that of the others.
+#[test]
+fn a_percentile_among_requests_without_an_answer_does_not_pass() {
+    let p99 = policy(json!({
+        "question": "?", "relative": [{"figure": "p99", "max-rise-percent": 20}],
+    }));
+    let judged = |censored: u64, share: f64| {
+        let mut trials = at_a_rate(|_| {});
+        for trial in &mut trials {
+            let is_b = is_b(&trial.planned.cell);
+            let load = trial.load.as_mut().expect("loaded");
+            (load.requests, load.good) = (10_000, 10_000);
+            if is_b {
+                load.latency.censored = censored;
+                load.latency.p99_us = load.latency.p99_us.map(|us| us * share);
+            }
+        }
+        verdict(&judge_builds(&p99, &trials), "p99", "fast")
+    };
+    assert_eq!(judged(50, 1.0), Verdict::Passed);
+    assert_inconclusive(
+        &judged(200, 1.0),
+        "in 8 trial(s) of this side the percentile lies among",
+    );
+    // What is too long already is no better if it is longer still.
+    assert!(matches!(judged(200, 3.0), Verdict::Regressed { .. }));
+}
