@@ -4,8 +4,8 @@
 //! Two processes, the *host* and the *plugin*, map one segment. A *lane* of it carries one
 //! connection: in each direction a ring of [`Descriptor`]s, each of which names bytes in the
 //! lane's own buffer or in the sender's [`Arena`]. Which lanes have work is told by a
-//! [`ReadySet`], and a process that sleeps is woken by a [`Bell`], and only then: [`Notice`] has both
-//! for whoever tells.
+//! [`ReadySet`], and a process that sleeps is woken by a [`Bell`], and only then: [`Notice`] has
+//! both for whoever tells.
 //!
 //! What can be relied on, whatever the peer does:
 //! - A number read from shared memory is checked once, where it is read ([`Violation`]), and what

@@ -327,8 +327,8 @@ fn cells_that_are_gone_are_named_and_new_ones_are_not_judged_by_others() {
     }
 }
 
-/// Eleven paths under eight loads, seven blocks of each run, one of them at a tenth of its RPS: each
-/// guardrail asks 88 times, and none of them makes another harder to fail.
+/// Eleven paths under eight loads, in seven blocks of each run, and one of them at a tenth of its
+/// RPS: each guardrail asks 88 times, and none of them makes another harder to fail.
 #[test]
 fn the_full_matrix_can_be_decided_in_seven_blocks() {
     let run = |spread_of: u32, share: f64| -> Vec<Trial> {
