@@ -156,7 +156,8 @@ impl Bench<'_> {
                 "{} are not enough for {least} blocks, which a gate needs; use --time with at \
                  least {}",
                 seconds(time.as_secs_f64()),
-                seconds(BLOCKS_WHOLE as f64 * block_ms as f64 / 1e3)
+                // Rounded up, so that what is named is enough.
+                seconds((BLOCKS_WHOLE as f64 * block_ms as f64 / 1e3).ceil())
             );
             let file = format!("case '{}'", case.name);
             return Err(CatalogError::Invalid { file, message }.into());
