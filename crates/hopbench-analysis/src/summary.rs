@@ -2,7 +2,7 @@
 //!
 //! A figure over blocks is the median of the blocks' values, with the extremes. A ratio is formed
 //! within a block, between a path and the reference of that block, so that what slows the machine
-//! down for a while slows both; over the blocks it is an [`Estimate`](crate::estimate::Estimate).
+//! down for a while slows both; over the blocks it is an [`Estimate`].
 //! Failed trials have no figures, nor have those without a request; they are counted beside them.
 
 mod latency;
