@@ -220,6 +220,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::numbers::Numbers;
 
     /// Hollander, Wolfe and Chicken, example 3.1 and its sequels: depression factors of nine
     /// patients before and after. T+ = 5, P = 0.0391 on two sides, estimate −0.46, interval of
@@ -359,50 +360,6 @@ mod tests {
         assert_eq!((lonely.blocks, lonely.is_difference(1.0)), (1, None));
     }
 
-    /// The same numbers each time.
-    struct Numbers(u64);
-
-    impl Numbers {
-        /// splitmix64.
-        fn bits(&mut self) -> u64 {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut bits = self.0;
-            bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            bits ^ (bits >> 31)
-        }
-
-        fn below(&mut self, limit: usize) -> usize {
-            usize::try_from(self.bits() % limit as u64).expect("below")
-        }
-
-        /// From 0 to 1.
-        fn next(&mut self) -> f64 {
-            (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
-        }
-
-        fn centred(&mut self) -> f64 {
-            self.next() - 0.5
-        }
-
-        fn normal(&mut self) -> f64 {
-            let (radius, angle) = (1.0 - self.next(), self.next());
-            (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
-        }
-
-        /// Two normal ones of different width: most blocks are alike, some are far off.
-        fn with_outliers(&mut self) -> f64 {
-            let width = if self.next() < 0.1 { 10.0 } else { 1.0 };
-            width * self.normal()
-        }
-
-        /// Two groups, as when a scheduler places threads in one of two ways.
-        fn two_groups(&mut self) -> f64 {
-            let side = if self.next() < 0.5 { 3.0 } else { -3.0 };
-            side + self.normal()
-        }
-    }
-
     /// Share of intervals that cover the true ratio, of `runs` of so many blocks.
     fn coverage(blocks: usize, runs: u32, draw: fn(&mut Numbers) -> f64) -> (f64, f64) {
         const TRUE: f64 = 0.8;
@@ -422,8 +379,8 @@ mod tests {
         let draws = [
             Numbers::centred,
             Numbers::normal,
-            Numbers::with_outliers,
-            Numbers::two_groups,
+            |numbers: &mut Numbers| numbers.with_outliers(10.0),
+            |numbers: &mut Numbers| numbers.in_two_groups(3.0),
         ];
         for draw in draws {
             for blocks in [2, 3, 5, 7, 8, 10, 16] {
@@ -471,7 +428,7 @@ mod tests {
             let covered = (0..2_000).filter(|_| {
                 let [base, head] = [(base, 1.0), (head, 0.8)].map(|(blocks, ratio)| {
                     (0..blocks)
-                        .map(|_| ratio * (0.05 * numbers.two_groups()).exp())
+                        .map(|_| ratio * (0.05 * numbers.in_two_groups(3.0)).exp())
                         .collect::<Vec<f64>>()
                 });
                 let estimate = Estimate::between(&base, &head).expect("both");

@@ -17,6 +17,8 @@ pub mod gate;
 pub mod history;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
+#[cfg(test)]
+mod numbers;
 pub mod pathology;
 pub mod record;
 pub mod report;

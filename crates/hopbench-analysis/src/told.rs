@@ -130,6 +130,7 @@ impl Bound {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::numbers::Numbers;
 
     fn told(ratios: &[f64], floor: f64) -> Told {
         let estimate = Estimate::of(ratios.iter().copied()).expect("some");
@@ -178,19 +179,13 @@ mod tests {
     /// an interval of 95 %).
     #[test]
     fn what_differs_by_the_margin_is_seldom_called_equal() {
-        let mut state = 1_u64;
-        let mut next = || {
-            // splitmix64
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut bits = state;
-            bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            ((bits ^ (bits >> 31)) >> 11) as f64 / (1_u64 << 53) as f64 - 0.5
-        };
+        let mut numbers = Numbers(1);
         const RUNS: u32 = 4_000;
         let mut equal = |truth: f64| {
             let runs = (0..RUNS).filter(|_| {
-                let ratios: Vec<f64> = (0..8).map(|_| truth * (0.04 * next()).exp()).collect();
+                let ratios: Vec<f64> = (0..8)
+                    .map(|_| truth * (0.04 * numbers.centred()).exp())
+                    .collect();
                 let estimate = Estimate::of(ratios).expect("eight");
                 // As if the control had no noise, which calls the most equal.
                 let told = Told::of(&estimate, 1.0, Bound::Exact);

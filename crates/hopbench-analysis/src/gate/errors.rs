@@ -10,6 +10,7 @@ use super::{
 use crate::{
     ab::Trials,
     record::{Load, Outcome, Source},
+    statistics::p_fails_more,
 };
 
 /// Where trials failed before, too, as many more as chance would fail this seldom are a regression.
@@ -52,7 +53,7 @@ pub(super) fn matter(limit: Limit, subject: &Subject<'_>, [our, their]: Names) -
         return match before.filter(|before| before.failed > 0) {
             None => regressed(format!("{failed} of {trials} trials failed: {cause}")),
             Some(before) => {
-                let p = p_more_failures((failed, trials), (before.failed, before.trials));
+                let p = p_fails_more((before.failed, before.trials), (failed, trials));
                 let facts = format!(
                     "{failed} of {trials} trials failed ({cause}), and {} of {} of {their}",
                     before.failed, before.trials
@@ -133,42 +134,5 @@ impl Counts {
                  asked: no connection was free"
             ),
         }
-    }
-}
-
-/// How likely as many failures as there are now, or more, would be if before and now failed alike:
-/// Fisher's exact test of one side (1935, *The logic of inductive inference*).
-fn p_more_failures((failed, trials): (usize, usize), before: (usize, usize)) -> f64 {
-    let (failed_before, trials_before) = before;
-    let (all_failed, all) = (failed + failed_before, trials + trials_before);
-    let ways = |k: usize| {
-        choose_ln(trials, k) + choose_ln(trials_before, all_failed - k) - choose_ln(all, all_failed)
-    };
-    let most = all_failed.min(trials);
-    let p: f64 = (failed..=most).map(|k| ways(k).exp()).sum();
-    p.min(1.0)
-}
-
-/// Logarithm of the number of ways to take `k` of `n`; none if there are not so many.
-fn choose_ln(n: usize, k: usize) -> f64 {
-    if k > n {
-        return f64::NEG_INFINITY;
-    }
-    (1..=k)
-        .map(|i| ((n - k + i) as f64).ln() - (i as f64).ln())
-        .sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn more_failures_than_chance_would_have() {
-        // (C(6,5) C(6,1) + C(6,6) C(6,0)) / C(12,6)
-        assert!((p_more_failures((5, 6), (1, 6)) - 37.0 / 924.0).abs() < 1e-12);
-        assert!((p_more_failures((0, 6), (1, 6)) - 1.0).abs() < 1e-12);
-        assert!(p_more_failures((2, 6), (1, 6)) > 0.4);
-        assert!(p_more_failures((1, 3), (1, 200)) < P_MAX);
     }
 }

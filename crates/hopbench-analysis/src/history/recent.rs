@@ -72,36 +72,7 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// splitmix64: the same numbers each time.
-    struct Numbers(u64);
-
-    impl Numbers {
-        fn next(&mut self) -> f64 {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut bits = self.0;
-            bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            ((bits ^ (bits >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-        }
-
-        fn normal(&mut self) -> f64 {
-            let (radius, angle) = (1.0 - self.next(), self.next());
-            (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
-        }
-
-        /// One in ten is far off.
-        fn with_outliers(&mut self) -> f64 {
-            let width = if self.next() < 0.1 { 4.0 } else { 1.0 };
-            width * self.normal()
-        }
-
-        /// As when a scheduler places threads in one of two ways.
-        fn two_groups(&mut self) -> f64 {
-            let side = if self.next() < 0.5 { 2.5 } else { -2.5 };
-            side + self.normal()
-        }
-    }
+    use crate::numbers::Numbers;
 
     /// The share of looks that find something, of so many rows before the newest.
     fn found(window: usize, noise: f64, step: f64, draw: fn(&mut Numbers) -> f64) -> f64 {
@@ -119,7 +90,11 @@ mod tests {
 
     #[test]
     fn a_look_at_rows_that_are_alike_hardly_ever_finds_something() {
-        let draws = [Numbers::normal, Numbers::with_outliers, Numbers::two_groups];
+        let draws = [
+            Numbers::normal,
+            |numbers: &mut Numbers| numbers.with_outliers(4.0),
+            |numbers: &mut Numbers| numbers.in_two_groups(2.5),
+        ];
         for draw in draws {
             for window in [WINDOW_MIN, WINDOW_MAX, 40] {
                 let share = found(window, 0.05, 1.0, draw);

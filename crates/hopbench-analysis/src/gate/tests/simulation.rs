@@ -1,27 +1,11 @@
 //! How often a gate is wrong, and how often it finds what there is.
 
 use super::*;
+use crate::numbers::Numbers;
 
-/// The same numbers each time.
-struct Noise(u64);
-
-impl Noise {
-    /// splitmix64, from 0 to 1.
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((bits ^ (bits >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// A factor around 1. One in ten trials is four times as far off: a neighbour that wakes up.
-    fn factor(&mut self, width: f64) -> f64 {
-        let (radius, angle) = (1.0 - self.next(), self.next());
-        let normal = (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos();
-        let outlier = if self.next() < 0.1 { 4.0 } else { 1.0 };
-        (width * outlier * normal).exp()
-    }
+/// A factor around 1. One in ten trials is four times as far off.
+fn factor(numbers: &mut Numbers, width: f64) -> f64 {
+    (width * numbers.with_outliers(4.0)).exp()
 }
 
 /// Judges `runs` runs of two builds with noise of this width. B of one path has this share of the
@@ -43,15 +27,15 @@ fn simulate_marked(
     let planned = plan(&template);
     let (mut found, mut false_alarms) = (0, 0);
     for seed in 0..runs {
-        let mut numbers = Noise(seed);
+        let mut numbers = Numbers(seed);
         let mut trials = template.clone();
         for trial in &mut trials {
             let cell = &trial.planned.cell;
             let is_slow = is_b(cell) && cell.path == "fast";
             let slow = if is_slow { share } else { 1.0 };
             let load = trial.load.as_mut().expect("loaded");
-            load.elapsed_us /= slow * numbers.factor(noise);
-            load.latency.p95_us = Some(USUAL.p95_us * numbers.factor(noise));
+            load.elapsed_us /= slow * factor(&mut numbers, noise);
+            load.latency.p95_us = Some(USUAL.p95_us * factor(&mut numbers, noise));
             if marked > 0.0 && numbers.next() < marked {
                 trial.warnings.push(Warning::Steal { share: 0.06 });
             }
