@@ -4,6 +4,8 @@
 
 #[path = "support/child.rs"]
 mod child;
+#[path = "support/run.rs"]
+mod run;
 mod support;
 
 use std::{
@@ -14,31 +16,21 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
-use assert_cmd::cargo::{cargo_bin, cargo_bin_cmd};
+use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 use support::{OK, answer, request, server};
 
 /// More than any of these loads takes on a busy machine.
-const WATCHDOG: Duration = Duration::from_secs(60);
-
 /// Of the bytes `ok`.
 const OK_SHA256: &str = "2689367b205c16ce32ed4200942b8b8b1e262dfc70d9bc9fbc77c49699a4f1df";
 
 const OTHER_BYTES: &str = "other bytes than expected";
 
+/// Puts a load on a server that answers with two bytes.
 fn load(url: &str, arguments: &[&str]) -> Value {
-    let output = cargo_bin_cmd!("hopbench-load")
-        .args(["--url", url, "--expect-length=2"])
-        .args(arguments)
-        .timeout(WATCHDOG)
-        .output()
-        .expect("runs and ends");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    serde_json::from_slice(&output.stdout).expect("one JSON object")
+    run::load(url, &[arguments, &["--expect-length=2"]].concat())
 }
 
 fn number(value: &Value) -> u64 {

@@ -4,6 +4,8 @@
 
 #[path = "support/child.rs"]
 mod child;
+#[path = "support/run.rs"]
+mod run;
 mod support;
 
 use std::{
@@ -21,28 +23,15 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use run::{WATCHDOG, load};
 use serde_json::{Value, json};
 use support::{OK, answer, request, server};
 
 /// More than any of these loads takes on a busy machine.
-const WATCHDOG: Duration = Duration::from_secs(60);
-
 /// A server's delay, which is part of the test, not a way to wait for something.
 #[expect(clippy::disallowed_methods, reason = "the delay is what is measured")]
 fn hold(delay: Duration) {
     std::thread::sleep(delay);
-}
-
-fn load(url: &str, arguments: &[&str]) -> Value {
-    let output = cargo_bin_cmd!("hopbench-load")
-        .args(["--url", url])
-        .args(arguments)
-        .timeout(WATCHDOG)
-        .output()
-        .expect("runs and ends");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
 fn count(result: &Value, what: &str) -> u64 {
