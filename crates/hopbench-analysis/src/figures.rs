@@ -98,13 +98,13 @@ impl Figure {
             Self::P50 => load.latency.p50_us,
             Self::P95 => load.latency.p95_us,
             Self::P99 => load.latency.p99_us,
-            Self::Cpu => per_request(server_cpu_us(trial), load),
+            Self::Cpu => per_request(server_cpu_us(trial)?, load),
             Self::CpuOverClient => {
                 let client_us = trial.cpu_us.get(CLIENT).filter(|us| **us > 0.0)?;
-                Some(server_cpu_us(trial) / client_us)
+                Some(server_cpu_us(trial)? / client_us)
             }
             Self::Rss => {
-                let peaks = trial.processes.iter().map(|process| process.rss_peak_kib);
+                let peaks = trial.watched()?.iter().map(|process| process.rss_peak_kib);
                 Some(peaks.sum::<u64>() as f64)
             }
         }
@@ -209,17 +209,18 @@ fn geometric_mean(values: &[f64]) -> Option<f64> {
 /// From before the warm-up to the peak: what a load needs only for a while counts, too.
 fn growth_mib(trial: &Trial) -> Option<f64> {
     trial.measured()?;
-    let growth = trial.processes.iter().map(|process| {
+    let growth = trial.watched()?.iter().map(|process| {
         let grown = process.rss_peak_kib.saturating_sub(process.rss_before_kib);
         grown as f64 / 1024.0
     });
     Some(growth.sum())
 }
 
-/// CPU time of everything but the client.
-pub(crate) fn server_cpu_us(trial: &Trial) -> f64 {
+/// CPU time of everything but the client. `None` if a process of a server was not watched.
+pub(crate) fn server_cpu_us(trial: &Trial) -> Option<f64> {
     let roles = trial.cpu_us.iter().filter(|(role, _)| *role != CLIENT);
-    roles.map(|(_, cpu_us)| cpu_us).sum()
+    trial.watched()?;
+    Some(roles.map(|(_, cpu_us)| cpu_us).sum())
 }
 
 pub(crate) fn per_request(figure: f64, load: &Load) -> Option<f64> {
@@ -229,7 +230,7 @@ pub(crate) fn per_request(figure: f64, load: &Load) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::trial;
+    use crate::{record::Warning, report::tests::trial};
 
     /// The reference's trials of a block are 100 and 400 µs: in logarithms their middle is 200.
     #[test]
@@ -247,5 +248,29 @@ mod tests {
         // One trial of a block is what it is.
         let alone = Blocks::of(&reference[..1]).series();
         assert_eq!(alone[Figure::P99], [100.0]);
+    }
+
+    #[test]
+    fn what_went_unwatched_has_no_figure() {
+        let mut stray = trial("fast", 1, 1, 0, 1_000, 100);
+        let of = |trial: &Trial| Blocks::of(&[trial]);
+        let watched = of(&stray);
+        stray.warnings.push(Warning::Strayed {
+            process: "'worker' (pid 7)".to_owned(),
+        });
+        let unwatched = of(&stray);
+        for figure in [Figure::Cpu, Figure::CpuOverClient, Figure::Rss] {
+            assert_eq!(watched.series()[figure].len(), 1, "{figure:?}");
+            assert!(unwatched.series()[figure].is_empty(), "{figure:?}");
+        }
+        assert_eq!(
+            (watched.growth_mib().len(), unwatched.growth_mib().len()),
+            (1, 0)
+        );
+        // What the client saw is known.
+        assert_eq!(
+            unwatched.series()[Figure::Rps],
+            watched.series()[Figure::Rps]
+        );
     }
 }

@@ -181,6 +181,7 @@ pub fn judge(policy: &Policy, run: Run<'_>, base: Option<Run<'_>>) -> Result<Gat
             ));
         }
     }
+    notes.extend(errors::not_asked_for(policy, &subjects));
     let findings = decide::findings(survey::cases(policy, &subjects, names));
     notes.extend(needs::shortfalls(&findings));
     Ok(GateResult {

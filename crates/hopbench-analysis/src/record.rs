@@ -302,6 +302,9 @@ pub struct Load {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub digests_checked: u64,
     pub latency: Latency,
+    /// Absent if no answers are kept apart, as at a fixed rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<FirstAnswers>,
     pub cpu_us: f64,
     pub peak_rss_kib: u64,
     pub context_switches: u64,
@@ -309,6 +312,15 @@ pub struct Load {
     /// `None` of a closed loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_loop: Option<OpenLoop>,
+}
+
+/// Right answers to the first requests of connections in a closed loop, which have the opening of
+/// the connection in their time: they are good, and in no other latency.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct FirstAnswers {
+    pub answers: u64,
+    pub mean_us: f64,
+    pub max_us: f64,
 }
 
 /// How a load at a fixed rate kept to its schedule. Its latencies begin at the scheduled instants.
@@ -385,6 +397,13 @@ impl Trial {
         warnings.any(|it| matches!(it, Warning::OtherLoad { .. } | Warning::Steal { .. }))
     }
 
+    /// What servers used; `None` if one of their processes went unwatched, so that it isn't known.
+    pub fn watched(&self) -> Option<&[ProcessUsage]> {
+        let mut warnings = self.warnings.iter();
+        let has_strays = warnings.any(|it| matches!(it, Warning::Strayed { .. }));
+        (!has_strays).then_some(&self.processes)
+    }
+
     /// CPU time that neither the path nor the load generator nor hopbench used: all of the cores'
     /// time, less what they idled, what the hypervisor took and what is known of. About zero on a
     /// quiet machine; the kernel counts idle time in ticks of 10 ms, so it may be less.
@@ -422,6 +441,14 @@ impl Load {
     /// Whether there is a right answer to form figures of.
     pub fn has_figures(&self) -> bool {
         self.good > 0 && self.elapsed_us > 0.0
+    }
+
+    /// Latencies that were recorded: of right answers, but for the first ones of connections, and
+    /// of requests without an answer.
+    pub fn latencies(&self) -> u64 {
+        let first = self.first.as_ref().map_or(0, |first| first.answers);
+        let good = self.good.saturating_sub(first);
+        good.saturating_add(self.latency.censored)
     }
 
     /// Requests that were asked and got no right answer.

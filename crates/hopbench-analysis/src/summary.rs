@@ -269,11 +269,11 @@ impl<'a> CellSummary<'a> {
             Percentiles::of(&blocks)
         };
         let sum_of_processes = |figure: fn(&crate::record::ProcessUsage) -> u64| {
-            over(&|trial, _| Some(trial.processes.iter().map(figure).sum::<u64>() as f64))
+            over(&|trial, _| Some(trial.watched()?.iter().map(figure).sum::<u64>() as f64))
         };
         let roles: BTreeSet<&String> = loads().flat_map(|(trial, _)| trial.cpu_us.keys()).collect();
         let cpu_of = |role: &String| {
-            let cpu = over(&|trial, load| per_request(*trial.cpu_us.get(role)?, load));
+            let cpu = over(&|trial, load| per_request(role_cpu_us(trial, role)?, load));
             Some((role.clone(), cpu?))
         };
         Ok(Self {
@@ -299,9 +299,11 @@ impl<'a> CellSummary<'a> {
             merged: latencies.as_ref().map(Latencies::merged),
             curve: latencies.as_ref().map(Latencies::curve).unwrap_or_default(),
             cpu_us_per_request: roles.into_iter().filter_map(cpu_of).collect(),
-            cpu_us_per_request_server: over(&|trial, load| per_request(server_cpu_us(trial), load)),
+            cpu_us_per_request_server: over(&|trial, load| {
+                per_request(server_cpu_us(trial)?, load)
+            }),
             context_switches_per_request: over(&|trial, load| {
-                per_request(context_switches(trial) as f64, load)
+                per_request(context_switches(trial)? as f64, load)
             }),
             totals: Totals::of(all_loads()),
             rss_before_kib: sum_of_processes(|process| process.rss_before_kib),
@@ -394,11 +396,19 @@ fn measured<'t>(trials: &[&'t Trial]) -> impl Iterator<Item = (&'t Trial, &'t Lo
         .filter_map(|trial| Some((*trial, trial.measured()?)))
 }
 
-fn context_switches(trial: &Trial) -> u64 {
-    let processes = trial.processes.iter();
-    processes
-        .map(|it| it.context_switches_voluntary + it.context_switches_involuntary)
-        .sum()
+fn context_switches(trial: &Trial) -> Option<u64> {
+    let processes = trial.watched()?.iter();
+    let switches =
+        processes.map(|it| it.context_switches_voluntary + it.context_switches_involuntary);
+    Some(switches.sum())
+}
+
+/// Of servers, only if all of their processes were watched.
+fn role_cpu_us(trial: &Trial, role: &str) -> Option<f64> {
+    if role != CLIENT {
+        trial.watched()?;
+    }
+    trial.cpu_us.get(role).copied()
 }
 
 /// What may be larger or smaller is no ratio.
@@ -420,7 +430,7 @@ fn with_figures(trial: &Trial) -> Cow<'_, Trial> {
     let Some(load) = trial.measured() else {
         return Cow::Borrowed(trial);
     };
-    let samples = load.good.saturating_add(load.latency.censored);
+    let samples = load.latencies();
     if load.requests > 0 && has_tail(samples, 0.99) {
         return Cow::Borrowed(trial);
     }

@@ -27,6 +27,27 @@ pub(crate) struct Latency {
     pub(crate) histogram: String,
 }
 
+/// Right answers to the first requests of connections, which have the opening of the connection in
+/// their time: they are in no other latency.
+#[derive(Debug, Serialize)]
+pub(crate) struct First {
+    answers: u64,
+    mean_us: f64,
+    max_us: f64,
+}
+
+impl First {
+    /// `None` of none.
+    pub(crate) fn of(tally: &Tally) -> Option<Self> {
+        let first = &tally.first;
+        (!first.is_empty()).then(|| Self {
+            answers: first.len(),
+            mean_us: first.mean() / 1e3,
+            max_us: first.max() as f64 / 1e3,
+        })
+    }
+}
+
 /// Durations in nanoseconds. Three digits: a percentile is off by at most a thousandth.
 pub(crate) type Durations = Histogram<u64>;
 

@@ -117,9 +117,10 @@ pub(crate) fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<Load
         .read_to_string(&mut text)
         .context("oha wrote no result")?;
     let output: OhaOutput = serde_json::from_str(&text).context("oha's result has changed")?;
-    let mut tally = database.tally(options.expected())?;
+    let mut tally = database.tally(options.expected(), first_requests(options))?;
     // Of these only what was wrong: they are not part of what is measured.
-    add_counts(&mut tally.wrong, sampled.wrong);
+    add_counts(&mut tally.wrong_beside, sampled.wrong);
+    add_counts(&mut tally.wrong_beside, sampled.wrong_beside);
     tally.digests_checked = sampled.digests_checked;
     LoadResult::of(Outcome {
         generator: "oha 1.16.0",
@@ -132,6 +133,14 @@ pub(crate) fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<Load
         threads,
         open_loop: None,
     })
+}
+
+/// Requests that open a connection which others are asked on.
+fn first_requests(options: &Options) -> u64 {
+    match options.no_keepalive {
+        true => 0,
+        false => options.concurrency.get() as u64,
+    }
 }
 
 /// Compares bodies under a load of the same kind, which nobody measures.

@@ -26,14 +26,24 @@ impl Database {
         Self::URL
     }
 
-    /// Counts the records.
-    pub(crate) fn tally(&self, expected: Expected) -> anyhow::Result<Tally> {
+    /// Counts the records. The `first` that were started are those that opened their connection,
+    /// which oha counts in their time: they are kept apart. Only if most answers are such are they
+    /// what there is.
+    pub(crate) fn tally(&self, expected: Expected, first: u64) -> anyhow::Result<Tally> {
         let mut tally = Tally::new()?;
+        let count = self
+            .connection
+            .query_row("SELECT count(*) FROM oha", (), |row| row.get::<_, i64>(0))?;
+        let is_apart = u64::try_from(count)? >= FIRST_FACTOR * first;
         let mut statement = self
             .connection
-            .prepare("SELECT duration, status, len_bytes FROM oha")?;
+            .prepare("SELECT duration, status, len_bytes FROM oha ORDER BY start")?;
         let mut rows = statement.query(())?;
-        while let Some(row) = rows.next()? {
+        let mut numbers = 0_u64..;
+        while let (Some(row), Some(number)) = (rows.next()?, numbers.next()) {
+            if is_apart && number == first {
+                tally.keep_first_apart()?;
+            }
             let seconds: f64 = row.get(0)?;
             let length: u64 = row.get::<_, i64>(2)?.try_into()?;
             let answer = Answer {
@@ -46,6 +56,9 @@ impl Database {
         Ok(tally)
     }
 }
+
+/// With fewer answers for each connection, those to the first requests are too many to leave out.
+const FIRST_FACTOR: u64 = 2;
 
 #[expect(
     clippy::cast_possible_truncation,
@@ -70,30 +83,36 @@ mod tests {
         database
             .connection
             .execute_batch(
-                "CREATE TABLE oha (duration REAL, status INTEGER, len_bytes INTEGER);
+                "CREATE TABLE oha (start REAL, duration REAL, status INTEGER, len_bytes INTEGER);
                  INSERT INTO oha VALUES
-                     (0.001, 200, 2), (0.002, 200, 2), (0.5, 500, 2), (0.5, 200, 1);",
+                     (0.2, 0.001, 200, 2), (0.3, 0.002, 200, 2), (0.4, 0.5, 500, 2),
+                     (0.5, 0.5, 200, 1), (0.1, 0.25, 200, 2), (0.6, 0.001, 200, 2);",
             )
             .expect("valid");
         let expected = Expected {
             status: 200,
             length: Some(2),
         };
-        let tally = database.tally(expected).expect("readable");
-        assert_eq!(tally.good, 2);
-        assert_eq!(tally.body_bytes, 7);
+        // With four connections most answers are first ones.
+        let short = database.tally(expected, 4).expect("readable");
+        assert_eq!((short.latencies.len(), short.first.len()), (4, 0));
+        let tally = database.tally(expected, 1).expect("readable");
+        assert_eq!(tally.good, 4);
+        assert_eq!(tally.body_bytes, 11);
+        // The one that was started first is apart.
+        assert_eq!((tally.first.len(), tally.first.max() / 1_000_000), (1, 250));
         assert_eq!(
             tally.wrong,
             [("1 bytes".into(), 1), ("status 500".into(), 1)].into()
         );
         let latency = Latency::of(&tally).expect("writable");
-        let max_us = latency.max_us.expect("two latencies");
+        let max_us = latency.max_us.expect("three latencies");
         assert!((max_us - 2_000.0).abs() < 2.0, "{max_us}");
 
         let bytes = BASE64_STANDARD.decode(latency.histogram).expect("base64");
         let histogram: Histogram<u64> = Deserializer::new()
             .deserialize(&mut &bytes[..])
             .expect("a histogram");
-        assert_eq!(histogram.len(), 2);
+        assert_eq!(histogram.len(), 3);
     }
 }

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{cpu::Usage, latency::Latency, tally::Tally};
+use crate::{
+    cpu::Usage,
+    latency::{First, Latency},
+    tally::{Tally, add_counts},
+};
 
 /// The result of one load.
 #[derive(Debug, Serialize)]
@@ -16,7 +20,8 @@ pub(crate) struct LoadResult {
     requests: u64,
     /// Answered with the expected status and length.
     good: u64,
-    /// Answered otherwise: how, and how often.
+    /// Answered otherwise: how, and how often. Answers that nobody asked for, and wrong ones to
+    /// requests that are not the load's own, are here too.
     wrong: BTreeMap<String, u64>,
     /// Not answered: why, and how often.
     errors: BTreeMap<String, u64>,
@@ -31,6 +36,9 @@ pub(crate) struct LoadResult {
     /// Answers whose body was compared with the expected one.
     digests_checked: u64,
     latency: Latency,
+    /// Absent if no answers are kept apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<First>,
     /// CPU time of this process while it put on the load, in microseconds.
     cpu_us: f64,
     /// Peak memory of this process, in KiB.
@@ -73,12 +81,17 @@ pub(crate) struct Outcome {
 
 impl LoadResult {
     pub(crate) fn of(outcome: Outcome) -> anyhow::Result<Self> {
-        let Outcome { tally, usage, .. } = outcome;
+        let Outcome {
+            mut tally, usage, ..
+        } = outcome;
+        let requests = tally.answered() + outcome.errors.values().sum::<u64>();
+        add_counts(&mut tally.wrong, std::mem::take(&mut tally.wrong_beside));
         Ok(Self {
             generator: outcome.generator,
             elapsed_us: outcome.elapsed_us,
-            requests: tally.answered() + outcome.errors.values().sum::<u64>(),
+            requests,
             good: tally.good,
+            first: First::of(&tally),
             latency: Latency::of(&tally)?,
             wrong: tally.wrong,
             errors: outcome.errors,

@@ -74,7 +74,10 @@ pub(crate) fn sample(
         }
         let is_enough = tally.answered() >= limits.answers || began.elapsed() >= limits.time;
         if is_enough || failures >= FAILURES_MAX || stop.load(Relaxed) {
-            add_counts(&mut tally.wrong, notes.errors().into_iter().collect());
+            add_counts(
+                &mut tally.wrong_beside,
+                notes.unasked().into_iter().collect(),
+            );
             return Ok(tally);
         }
     }

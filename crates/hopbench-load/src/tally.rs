@@ -29,12 +29,18 @@ pub(crate) struct Tally {
     pub(crate) good: u64,
     /// How answers were wrong, and how often.
     pub(crate) wrong: BTreeMap<String, u64>,
+    /// The same of answers that are no answers to the load's own requests: to those of the sampler,
+    /// and to none at all.
+    pub(crate) wrong_beside: BTreeMap<String, u64>,
     /// Bytes of all bodies, right or wrong.
     pub(crate) body_bytes: u64,
     /// Answers whose body was compared with the expected one.
     pub(crate) digests_checked: u64,
     /// Of the right answers, and of the requests that are [`censored`](Self::censored).
     pub(crate) latencies: Durations,
+    /// Latencies of right answers to the first requests of connections, which have the opening of
+    /// the connection in them, in a closed loop.
+    pub(crate) first: Durations,
     /// Requests without an answer, whose latency is at least the time that they had waited.
     pub(crate) censored: u64,
 }
@@ -44,9 +50,11 @@ impl Tally {
         Ok(Self {
             good: 0,
             wrong: BTreeMap::new(),
+            wrong_beside: BTreeMap::new(),
             body_bytes: 0,
             digests_checked: 0,
             latencies: no_durations()?,
+            first: no_durations()?,
             censored: 0,
         })
     }
@@ -78,6 +86,13 @@ impl Tally {
         Ok(())
     }
 
+    /// Takes the latencies so far for those of first requests.
+    pub(crate) fn keep_first_apart(&mut self) -> anyhow::Result<()> {
+        let first = std::mem::replace(&mut self.latencies, no_durations()?);
+        self.first.add(first)?;
+        Ok(())
+    }
+
     /// Counts requests that got no answer within `waited_ns`. Without them, the percentiles of a
     /// path that answers only some requests would be those of the quick ones.
     pub(crate) fn unanswered(&mut self, waited_ns: u64, requests: u64) -> anyhow::Result<()> {
@@ -94,9 +109,11 @@ impl Tally {
     pub(crate) fn add(&mut self, other: Self) -> anyhow::Result<()> {
         self.good += other.good;
         add_counts(&mut self.wrong, other.wrong);
+        add_counts(&mut self.wrong_beside, other.wrong_beside);
         self.body_bytes += other.body_bytes;
         self.digests_checked += other.digests_checked;
         self.latencies.add(other.latencies)?;
+        self.first.add(other.first)?;
         self.censored += other.censored;
         Ok(())
     }

@@ -113,8 +113,15 @@ fn an_answer_that_nobody_asked_for_is_an_error() {
     let url = server(|client| drop(answer(client, &OK.repeat(2))));
     let options = ["--rate=100", "--concurrency=2", "--duration-ms=400"];
     let result = load(&url, &options);
-    let unasked = number(&result["errors"]["answer without a request"]);
+    let unasked = number(&result["wrong"]["answer without a request"]);
     assert!(unasked > 10, "{result}");
+    // None of them is a request, and all that were asked were answered.
+    let scheduled = &result["open_loop"]["scheduled"];
+    assert_eq!(
+        (&result["requests"], &result["good"]),
+        (scheduled, scheduled),
+        "{result}"
+    );
     let reopened = number(&result["connections_opened"]);
     assert!(reopened > 10, "{result}");
     // In a closed loop the connection that compares bodies sees it.

@@ -14,9 +14,10 @@ use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use sha2::{Digest, Sha256};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::{TcpStream, UnixStream},
     runtime::{Builder, Runtime},
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 
@@ -50,6 +51,8 @@ pub(crate) struct Answer {
     pub(crate) sha256: String,
     /// The first part of the body, for messages and for counters.
     pub(crate) beginning: Vec<u8>,
+    /// Whether more came on the connection, which nobody had asked for.
+    pub(crate) is_followed: bool,
 }
 
 /// As much of a body as is kept. Counters are a kilobyte.
@@ -60,6 +63,10 @@ const BODY_BYTES_MAX: u64 = 128 << 20;
 
 /// One attempt at a server that is starting; between two, `give_up` is asked.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long a server that was asked to close the connection may take until it does, or until what
+/// else it sends is here. One that doesn't close is not held against it.
+const END_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Between two attempts at a server that is starting.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
@@ -81,7 +88,7 @@ impl Client {
         self.runtime.block_on(async {
             timeout(at_most, ask(server, question))
                 .await
-                .with_context(|| format!("no answer within {} ms", at_most.as_millis()))?
+                .with_context(|| format!("nothing came within {} ms", at_most.as_millis()))?
         })
     }
 
@@ -133,7 +140,7 @@ async fn ask_on(
 ) -> anyhow::Result<Answer> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the sender or the server, whichever is first; its errors are the request's too.
-    tokio::spawn(connection);
+    let connection = tokio::spawn(connection.without_shutdown());
     let request = Request::builder()
         .method(question.method)
         .uri(question.target)
@@ -162,12 +169,33 @@ async fn ask_on(
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
+    let rest = timeout(END_TIMEOUT, is_followed(connection));
     Ok(Answer {
         status,
         length_bytes,
         sha256,
         beginning,
+        is_followed: rest.await.unwrap_or(false),
     })
+}
+
+/// Reads on behind the answer, to the end of the connection.
+async fn is_followed<S: AsyncRead + Unpin>(
+    connection: JoinHandle<hyper::Result<http1::Parts<TokioIo<S>>>>,
+) -> bool {
+    match connection.await {
+        Ok(Ok(parts)) => {
+            if !parts.read_buf.is_empty() {
+                return true;
+            }
+            let mut stream = parts.io.into_inner();
+            let more = stream.read(&mut [0; 1]).await;
+            more.is_ok_and(|bytes| bytes > 0)
+        }
+        // What was there before the connection was given up.
+        Ok(Err(error)) => error.to_string().contains("unexpected message"),
+        Err(_) => false,
+    }
 }
 
 /// SHA-256 in lower-case hexadecimal.

@@ -7,7 +7,7 @@ use std::fs;
 
 use serde_json::Value;
 use support::{
-    bench::{Bench, failure, run_short, shell_path},
+    bench::{Bench, failure, run_short, shell_path, short, trials},
     text,
 };
 
@@ -60,13 +60,37 @@ fn a_wrong_byte_in_every_tenth_answer_fails_the_trial() {
 }
 
 #[test]
-fn each_answer_twice_fails_the_trial() {
+fn each_answer_twice_fails_the_trial_in_both_loops_and_is_not_verified() {
     let bench = Bench::new();
-    let path = server(&bench, "c.sendall((head + body) * 2)");
-    let failure = failure(&bench, &path);
-    assert_eq!(failure["kind"], "wrong-answer", "{failure}");
-    let cause = failure["cause"].as_str().expect("text");
-    assert!(cause.contains("answer without a request"), "{failure}");
+    // Right when it is asked to close the connection, as when it is verified.
+    let path = server(
+        &bench,
+        "c.sendall((head + body) * (1 if b'close' in q else 2))\n\
+         \x20       if b'close' in q: return",
+    );
+    for rate in [&[][..], &["--rate=200"]] {
+        let run = bench.run(&[&short(&path)[..], rate, &["--out=runs"]].concat());
+        assert_eq!(run.status.code(), Some(1), "{run:?}");
+        let runs = bench.directory.path().join("runs");
+        let newest = fs::read_dir(runs)
+            .expect("runs")
+            .map(|run| run.expect("one").path());
+        let newest = newest.max_by_key(|run| run.file_name().map(ToOwned::to_owned));
+        let trials = trials(&newest.expect("a run"));
+        let odd = trials
+            .iter()
+            .find(|trial| trial["path"] == "odd")
+            .expect("run");
+        let failure = &odd["outcome"]["failed"];
+        assert_eq!(failure["kind"], "wrong-answer", "{odd}");
+        let cause = failure["cause"].as_str().expect("text");
+        assert!(cause.contains("answer without a request"), "{failure}");
+    }
+    let twice = server(&bench, "c.sendall((head + body) * 2)");
+    let verified = bench.run(&["verify", "smoke", "--endpoint=/small", "--path", &twice]);
+    assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+    let told = text(&verified.stdout);
+    assert!(told.contains("answer without a request"), "{told}");
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn a_policy_of_ones_own_is_used() {
     let shell = Shell::new();
     shell.run_of_builds("slower", BLOCKS, 0.8);
     let lenient = "question = 'much slower?'\n[[relative]]\nfigure = 'rps'\n\
-                   max-fall-percent = 30\nwhere = { path = ['mine', 'other'] }\n";
+                   max-fall-percent = 30\nwhere = { path = ['mine'] }\n";
     let file = shell.write("lenient.toml", lenient);
     let out = shell.judge(&["slower", "--policy", &file], 0);
     assert!(
@@ -240,9 +240,15 @@ fn a_policy_of_ones_own_is_used() {
         "{out}"
     );
     shell.judge(&["slower", "--policy", "default"], 1);
-    let misspelt = shell.write("misspelt.toml", &lenient.replace("'mine', ", ""));
+    let misspelt = shell.write("misspelt.toml", &lenient.replace("mine", "mien"));
     let out = shell.judge(&["slower", "--policy", &misspelt], 3);
     assert!(out.contains("there is no such cell in the run"), "{out}");
+    let half = shell.write("half.toml", &lenient.replace("'mine'", "'mine', 'mien'"));
+    let out = shell.judge(&["slower", "--policy", &half], 3);
+    assert!(
+        out.contains("none of the cells that it is for has path 'mien'"),
+        "{out}"
+    );
 }
 
 #[test]

@@ -40,6 +40,10 @@ pub(super) struct Doubt {
     trials: BTreeMap<String, BTreeSet<u32>>,
     /// Whether anything is wrong with how it was measured, and not just with what the machine did.
     pub(super) is_of_measuring: bool,
+    /// Whether nothing is wrong but short tails.
+    is_of_short_tails: bool,
+    /// The same, and they are all of what is judged, and none of what it is judged by.
+    pub(super) is_of_our_short_tails: bool,
     /// Share of the machine that others had, on average over all trials of a side.
     taken_shares: [f64; 2],
 }
@@ -50,6 +54,8 @@ enum Fault {
     Outside(f64),
     /// The figure isn't what it seems to be.
     Measuring,
+    /// Of a percentile of too few answers, which is rather too short than too long.
+    ShortTail,
 }
 
 /// If others had more of the machine on one side than on the other, by this share of it, a
@@ -87,6 +93,8 @@ impl Doubt {
             of_trials: sides.iter().map(|side| side.len()).sum(),
             trials: BTreeMap::new(),
             is_of_measuring: false,
+            is_of_short_tails: true,
+            is_of_our_short_tails: false,
             taken_shares: [0.0; 2],
         };
         let mut blocks = [BTreeSet::new(), BTreeSet::new()];
@@ -96,8 +104,9 @@ impl Doubt {
                     blocks[side].insert(trial.planned.block);
                     let numbers = doubt.trials.entry(what).or_default();
                     numbers.insert(trial.planned.trial);
+                    doubt.is_of_short_tails &= matches!(fault, Fault::ShortTail);
                     match fault {
-                        Fault::Measuring => doubt.is_of_measuring = true,
+                        Fault::Measuring | Fault::ShortTail => doubt.is_of_measuring = true,
                         Fault::Outside(share) => {
                             doubt.taken_shares[side] += share / trials.len() as f64;
                         }
@@ -108,6 +117,16 @@ impl Doubt {
         let [ours, theirs] = blocks;
         doubt.except = Except { ours, theirs };
         (!doubt.trials.is_empty()).then_some(doubt)
+    }
+
+    /// The same, knowing the trials that are judged, which are some of the first side.
+    pub(super) fn judging(mut self, trials: &[&Trial]) -> Self {
+        let ours: BTreeSet<u32> = trials.iter().map(|trial| trial.planned.trial).collect();
+        let mut doubtful = self.trials.values().flatten();
+        let is_of_ours =
+            self.except.theirs.is_empty() && doubtful.all(|number| ours.contains(number));
+        self.is_of_our_short_tails = self.is_of_short_tails && is_of_ours;
+        self
     }
 
     /// The same where both sides share their blocks: a block is doubtful for both.
@@ -180,11 +199,11 @@ fn faults(trial: &Trial, about: About) -> Vec<(Fault, String)> {
     });
     let mut faults: Vec<(Fault, String)> = of_warnings.collect();
     if let About::Quantile(quantile) = about
-        && !has_tail(load.good + load.latency.censored, quantile)
+        && !has_tail(load.latencies(), quantile)
     {
         let percentile = format!("p{:.0}", quantile * 100.0);
         faults.push((
-            Fault::Measuring,
+            Fault::ShortTail,
             format!("too few answers for a {percentile}"),
         ));
     }
@@ -200,10 +219,8 @@ pub(super) fn lower_bounds(trials: &[&Trial], about: About) -> usize {
     let About::Quantile(quantile) = about else {
         return 0;
     };
-    let is_bound = |load: &&Load| {
-        let latencies = load.good + load.latency.censored;
-        load.latency.censored as f64 > (1.0 - quantile) * latencies as f64
-    };
+    let is_bound =
+        |load: &&Load| load.latency.censored as f64 > (1.0 - quantile) * load.latencies() as f64;
     let loads = trials.iter().filter_map(|trial| trial.measured());
     loads.filter(is_bound).count()
 }

@@ -3,7 +3,8 @@
 use super::{
     Verdict,
     doubt::is_late,
-    policy::Limit,
+    filter::Filter,
+    policy::{AbsoluteFigure, Guardrail, Limit, Policy},
     subject::Subject,
     survey::{Matter, Names, first_cause, inconclusive},
 };
@@ -84,6 +85,37 @@ pub(super) fn matter(limit: Limit, subject: &Subject<'_>, [our, their]: Names) -
         ));
     }
     Matter::Settled(Verdict::Passed)
+}
+
+/// One line if something was lost where no guardrail asks for errors.
+pub(super) fn not_asked_for(policy: &Policy, subjects: &[Subject<'_>]) -> Option<String> {
+    let filters = policy.guardrails.iter().filter_map(|guardrail| {
+        let is_of_errors = matches!(guardrail, Guardrail::Absolute(absolute)
+            if absolute.figure == AbsoluteFigure::Errors);
+        is_of_errors.then(|| guardrail.filter())
+    });
+    let filters: Vec<&Filter> = filters.collect();
+    let unasked = subjects.iter().filter(|subject| {
+        let mut filters = filters.iter();
+        !filters.any(|filter| filter.matches(&subject.cell))
+    });
+    let mut lost = unasked.filter_map(|subject| {
+        let counts = Counts::of(&subject.trials);
+        let facts = match (counts.failed, counts.lost()) {
+            (0, 0) => return None,
+            (0, _) => counts.lost_facts(),
+            (failed, _) => format!("{failed} of {} trials failed", counts.trials),
+        };
+        Some((&subject.cell, facts))
+    });
+    let (first, facts) = lost.next()?;
+    let more = match lost.count() {
+        0 => String::new(),
+        more => format!(", and likewise in {more} more cell(s)"),
+    };
+    Some(format!(
+        "no guardrail asks for errors, but in {first} {facts}{more}; add one with figure 'errors'"
+    ))
 }
 
 impl Counts {

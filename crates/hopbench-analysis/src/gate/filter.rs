@@ -1,6 +1,6 @@
 //! Which cells a guardrail is for.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::Deserialize;
 
@@ -66,6 +66,46 @@ impl Filter {
             && is_one_of(&self.rate, cell.rate_rps)
             && self.keep_alive.is_none_or(|is| is == cell.keep_alive)
     }
+}
+
+impl Filter {
+    /// Values that none of the cells has, each with its key.
+    pub(super) fn unmatched(&self, cells: &[&Cell]) -> Vec<String> {
+        let texts = [
+            (
+                "scenario",
+                &self.scenario,
+                cells_have(cells, |cell| &cell.scenario),
+            ),
+            (
+                "endpoint",
+                &self.endpoint,
+                cells_have(cells, |cell| &cell.endpoint),
+            ),
+            ("path", &self.path, cells_have(cells, |cell| &cell.path)),
+        ];
+        let numbers = [
+            (
+                "concurrency",
+                &self.concurrency,
+                cells_have(cells, |cell| Some(cell.concurrency)),
+            ),
+            ("rate", &self.rate, cells_have(cells, |cell| cell.rate_rps)),
+        ];
+        let texts = texts.iter().flat_map(|(key, Texts(values), have)| {
+            let missing = values.iter().filter(|value| !have.contains(value));
+            missing.map(move |value| format!("{key} '{value}'"))
+        });
+        let numbers = numbers.iter().flat_map(|(key, Numbers(values), have)| {
+            let missing = values.iter().filter(|value| !have.contains(&Some(**value)));
+            missing.map(move |value| format!("{key} '{value}'"))
+        });
+        texts.chain(numbers).collect()
+    }
+}
+
+fn cells_have<'a, T: Ord>(cells: &[&'a Cell], value: impl Fn(&'a Cell) -> T) -> BTreeSet<T> {
+    cells.iter().map(|cell| value(cell)).collect()
 }
 
 impl From<OneOrMoreTexts> for Texts {

@@ -63,6 +63,12 @@ impl FromStr for Invariant {
                 &format!("a figure like the left one, '{}'", left.figure.key()),
             ));
         }
+        if left.path == right.path {
+            return Err(words.error(
+                words.position - right.to_string().len(),
+                &format!("another path than '{}'", left.path),
+            ));
+        }
         let mut filter = Filter::default();
         if !words.is_at_end() {
             words.take("'where' or the end", |word| is(word, "where"))?;
@@ -246,6 +252,7 @@ mod tests {
             rate in prop::collection::vec(any::<u32>(), 0..3),
             keep_alive in any::<Option<bool>>(),
         ) {
+            prop_assume!(left != right);
             let figure = Figure::ALL[figure];
             let rule = Invariant {
                 left: Operand { path: left, figure },
@@ -267,6 +274,16 @@ mod tests {
         fn nothing_panics(rule in "\\PC{0,40}") {
             let _ = rule.parse::<Invariant>();
         }
+    }
+
+    #[test]
+    fn a_path_is_not_judged_by_itself() {
+        let message = "a.rps >= 1 * a.rps".parse::<Invariant>();
+        let message = message.expect_err("it always is");
+        assert!(
+            message.contains("column 14: expected another path than 'a', found 'a.rps'"),
+            "{message}"
+        );
     }
 
     #[test]

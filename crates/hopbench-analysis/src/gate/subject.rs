@@ -24,6 +24,29 @@ pub(super) struct Subject<'a> {
     relation: Relation,
     /// The reference's trials at the same load: of the run that is judged, and of the other one.
     references: [Vec<&'a Trial>; 2],
+    /// Trials that are still to be made, of those that were planned: of the run, and of the base.
+    missing: [Missing; 2],
+}
+
+/// How many of the planned trials of a cell were not made.
+#[derive(Clone, Copy, Debug, Default)]
+struct Missing {
+    trials: usize,
+    planned: usize,
+}
+
+impl Missing {
+    fn of(run: Run<'_>, cell: &Cell) -> Self {
+        let planned = run.planned.iter();
+        let planned = planned.filter(|trial| trial.cell.without_build() == *cell);
+        let trials = run.trials.iter();
+        let trials = trials.filter(|trial| trial.planned.cell.without_build() == *cell);
+        let planned = planned.count();
+        Self {
+            trials: planned.saturating_sub(trials.count()),
+            planned,
+        }
+    }
 }
 
 /// How the two sides belong together.
@@ -50,6 +73,7 @@ pub(super) fn alone<'a>(run: Run<'a>) -> Vec<Subject<'a>> {
             other: None,
             relation: Relation::Alone,
             references: [reference(run, cell, &by_cell), Vec::new()],
+            missing: [Missing::of(run, cell), Missing::default()],
         })
         .collect();
     subjects.sort_by_cached_key(|subject| order(run.manifest, &subject.cell));
@@ -59,6 +83,7 @@ pub(super) fn alone<'a>(run: Run<'a>) -> Vec<Subject<'a>> {
 /// Build B, against A.
 pub(super) fn of_builds<'a>(run: Run<'a>, duel: Duel<'a>) -> Vec<Subject<'a>> {
     let subject = |cell, trials, other| Subject {
+        missing: [Missing::of(run, &cell), Missing::default()],
         cell,
         trials,
         other: Some(other),
@@ -97,6 +122,7 @@ pub(super) fn of_runs<'a>(base: Run<'a>, head: Run<'a>) -> Vec<Subject<'a>> {
         if !is_reference(head, &subject.cell) {
             subject.other = Some(Trials::of(before.clone()));
             subject.relation = relation;
+            subject.missing[1] = Missing::of(base, &subject.cell);
             subject.references[1] = reference(base, &subject.cell, &of_base);
         }
     }
@@ -108,6 +134,7 @@ pub(super) fn of_runs<'a>(base: Run<'a>, head: Run<'a>) -> Vec<Subject<'a>> {
                 other: Some(Trials::of(before)),
                 relation,
                 references: Default::default(),
+                missing: [Missing::default(), Missing::of(base, cell)],
             });
         }
     }
@@ -134,6 +161,17 @@ impl<'a> Subject<'a> {
     /// Whether it is judged against its own records, so that nothing can have changed.
     pub(super) fn is_same_as_other(&self) -> bool {
         self.relation == Relation::Same
+    }
+
+    /// Why nothing of it has passed yet: trials that were planned and not made could be worse.
+    pub(super) fn missing(&self) -> Option<String> {
+        let sides = ["", " of the base"].into_iter().zip(self.missing);
+        let missing = sides.filter(|(_, missing)| missing.trials > 0);
+        let missing = missing.map(|(side, Missing { trials, planned })| {
+            format!("{trials} of {planned} trials{side} are missing")
+        });
+        let missing: Vec<String> = missing.collect();
+        (!missing.is_empty()).then(|| format!("passed so far, but {}", missing.join(", and ")))
     }
 
     /// What is judged over what it is judged against; of nothing if there is no other side.
@@ -198,6 +236,7 @@ impl<'a> Subject<'a> {
         let others = self.other.iter().flat_map(|other| &other.all);
         let theirs: Vec<&Trial> = others.chain(&self.references[1]).copied().collect();
         let doubt = Doubt::of([&self.own_and_reference(), &theirs], about)?;
+        let doubt = doubt.judging(&self.trials.all);
         Some(match self.relation {
             Relation::Builds => doubt.of_shared_blocks(),
             _ => doubt,
@@ -206,7 +245,8 @@ impl<'a> Subject<'a> {
 
     /// The doubtful trials among its own.
     pub(super) fn own_doubt(&self, about: About) -> Option<Doubt> {
-        Doubt::of([&self.trials.all, &[]], about)
+        let doubt = Doubt::of([&self.trials.all, &[]], about)?;
+        Some(doubt.judging(&self.trials.all))
     }
 
     /// Its trials, and those of which the noise floor is formed.

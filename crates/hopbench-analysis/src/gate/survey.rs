@@ -22,6 +22,8 @@ pub(super) struct Check {
     pub(super) cell: Option<Cell>,
     pub(super) partner: Option<Cell>,
     pub(super) matter: Matter,
+    /// Of what trials are missing, if any are: without them nothing passes.
+    pub(super) missing: Option<String>,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ pub(super) fn cases(policy: &Policy, subjects: &[Subject<'_>], names: Names) -> 
             cell: cell.cloned(),
             partner: cell.and_then(|cell| partner(guardrail, cell)),
             matter,
+            missing: None,
         };
         let matching: Vec<&Subject<'_>> = subjects
             .iter()
@@ -71,23 +74,49 @@ pub(super) fn cases(policy: &Policy, subjects: &[Subject<'_>], names: Names) -> 
         if matching.is_empty() {
             // A name that is misspelt would otherwise pass for ever.
             let why = "there is no such cell in the run".to_owned();
-            cases.push(case(None, Matter::Settled(Verdict::Inconclusive { why })));
+            cases.push(case(None, inconclusive(why)));
+        }
+        let cells: Vec<&Cell> = matching.iter().map(|subject| &subject.cell).collect();
+        if !cells.is_empty() {
+            for missing in guardrail.filter().unmatched(&cells) {
+                let why = format!("none of the cells that it is for has {missing}");
+                cases.push(case(None, inconclusive(why)));
+            }
         }
         // Below, a cell that the other side doesn't have is no check at all.
         let has_other = |subject: &&Subject<'_>| subject.other.is_some();
         let is_relative = matches!(guardrail, Guardrail::Relative(_));
         if is_relative && !matching.is_empty() && !matching.iter().any(has_other) {
             let why = "there is nothing to compare its cells with".to_owned();
-            cases.push(case(None, Matter::Settled(Verdict::Inconclusive { why })));
+            cases.push(case(None, inconclusive(why)));
         }
-        for subject in matching {
+        let before = cases.len();
+        let missing_of_partner = |cell: &Cell| {
+            let partner = partner(guardrail, cell)?;
+            let mut subjects = subjects.iter();
+            subjects.find(|subject| subject.cell == partner)?.missing()
+        };
+        for subject in &matching {
             let matter = match guardrail {
                 Guardrail::Relative(relative) => self::relative(relative.change, subject, names),
                 Guardrail::Absolute(absolute) => self::absolute(absolute, subject, names),
                 Guardrail::Invariant(rule) => partner(guardrail, &subject.cell)
                     .and_then(|other| invariant(rule, subject, &other, subjects)),
             };
-            cases.extend(matter.map(|matter| case(Some(&subject.cell), matter)));
+            cases.extend(matter.map(|matter| {
+                Check {
+                    missing: subject
+                        .missing()
+                        .or_else(|| missing_of_partner(&subject.cell)),
+                    ..case(Some(&subject.cell), matter)
+                }
+            }));
+        }
+        let is_invariant = matches!(guardrail, Guardrail::Invariant(_));
+        if is_invariant && !matching.is_empty() && cases.len() == before {
+            let why = "at a fixed rate both paths have the rate that was asked for, so that a \
+                       rule between two paths asks nothing of RPS there";
+            cases.push(case(None, inconclusive(why.to_owned())));
         }
     }
     cases
@@ -266,7 +295,7 @@ fn invariant(
             )));
         }
         (true, Some(right)) => (subject, right),
-        // The left one's cell has it, unless both are one.
+        // The left one's cell has it.
         (false, Some(_)) => return None,
     };
     let names = ["the left path", "the right one"];

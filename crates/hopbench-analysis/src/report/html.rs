@@ -433,7 +433,7 @@ fn trial_table<'t>(caption: &str, trials: impl Iterator<Item = &'t Trial>) -> Ma
             Some(latency) => of(latency).map_or_else(|| "n/a".to_owned(), text::latency),
         };
         let cpu = trial.measured();
-        let cpu = cpu.and_then(|load| per_request(server_cpu_us(trial), load));
+        let cpu = cpu.and_then(|load| per_request(server_cpu_us(trial)?, load));
         let (tone, first) = match &trial.outcome {
             Outcome::Ok => (Tone::Plain, "ok".to_owned()),
             Outcome::Failed(failure) => {

@@ -28,7 +28,23 @@ pub fn progress(trials: &[Trial], planned: usize) -> String {
             100.0 * overhead / total
         );
     }
+    if let Some(bodies) = bodies(trials) {
+        out += &format!(" {bodies}");
+    }
     out
+}
+
+/// Of how many right answers the body is known to be the expected one; `None` if of all.
+fn bodies(trials: &[Trial]) -> Option<String> {
+    let loads = || trials.iter().filter_map(Trial::measured);
+    let good: u64 = loads().map(|load| load.good).sum();
+    let checked: u64 = loads().map(|load| load.digests_checked).sum();
+    (checked < good).then(|| {
+        format!(
+            "The bodies of {checked} of {good} right answers were compared with the expected one; \
+             the others were judged by status and length."
+        )
+    })
 }
 
 /// What makes figures of the run doubtful, with what to do about it, the gravest first.

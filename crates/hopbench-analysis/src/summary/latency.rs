@@ -102,16 +102,11 @@ impl Percentiles {
     }
 }
 
-/// Latencies that a load has recorded.
-fn recorded(load: &Load) -> u64 {
-    load.good.saturating_add(load.latency.censored)
-}
-
 impl TrialLatency {
     /// # Errors
     /// If the histogram is corrupt. It is looked at only if there are lower bounds in it.
     pub fn of(trial: &Trial, load: &Load) -> Result<Self, HistogramError> {
-        let count = recorded(load);
+        let count = load.latencies();
         let latencies = match load.latency.censored {
             0 => None,
             _ => Latencies::merge(&[trial])?,
@@ -155,7 +150,7 @@ impl Latencies {
                 .map_err(|error| broken(format!("{error:?}")))?;
             all.add(histogram)
                 .map_err(|error| broken(format!("{error:?}")))?;
-            count = count.saturating_add(recorded(load));
+            count = count.saturating_add(load.latencies());
             censored = censored.saturating_add(load.latency.censored);
         }
         Ok((!all.is_empty()).then_some(Self {

@@ -171,8 +171,8 @@ impl Connection {
 }
 
 impl Notes {
-    /// What is counted as errors, and how often.
-    pub(crate) fn errors(&self) -> Option<(String, u64)> {
+    /// Answers that nobody asked for, and how many.
+    pub(crate) fn unasked(&self) -> Option<(String, u64)> {
         let unasked = self.unasked.get();
         (unasked > 0).then(|| (UNASKED.to_owned(), unasked))
     }

@@ -132,10 +132,8 @@ impl Worker {
         let mut record = shared.record.replace(Record::new()?);
         record.drop_rest(&shared.schedule.borrow())?;
         record.connect_ns_max = self.notes.connect_ns_max.get();
-        add_counts(
-            &mut record.errors,
-            self.notes.errors().into_iter().collect(),
-        );
+        let unasked = self.notes.unasked().into_iter().collect();
+        add_counts(&mut record.tally.wrong_beside, unasked);
         Ok(record)
     }
 }

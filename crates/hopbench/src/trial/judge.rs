@@ -25,9 +25,10 @@ pub(super) fn judge(load: &Load, request_timeout: Duration) -> Result<(), Troubl
         counts.join(", ")
     };
     if !load.wrong.is_empty() {
-        let (wrong, all) = (load.wrong.values().sum::<u64>(), load.requests);
+        // Some may be answers to no request of the load, so that they are no share of its requests.
         let cause = format!(
-            "{wrong} of {all} answers were wrong: {}",
+            "answers were wrong, beside {} right ones: {}",
+            load.good,
             listed(&load.wrong)
         );
         return fail(FailureKind::WrongAnswer, cause);

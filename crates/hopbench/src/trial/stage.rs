@@ -407,7 +407,12 @@ fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<String> {
             answer.length_bytes, expected.length_bytes
         ));
     }
-    (answer.sha256 != expected.sha256).then(|| "other bytes than expected".to_owned())
+    if answer.sha256 != expected.sha256 {
+        return Some("other bytes than expected".to_owned());
+    }
+    answer
+        .is_followed
+        .then(|| "answer without a request: more bytes came behind the right ones".to_owned())
 }
 
 #[cfg(test)]

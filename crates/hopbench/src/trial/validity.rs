@@ -87,7 +87,10 @@ fn littles_law(trial: &Trial, load: &Load) -> Option<Warning> {
         return None;
     }
     let concurrency = trial.planned.cell.concurrency;
-    let in_flight = load.good as f64 * load.latency.mean_us? / load.elapsed_us;
+    let first = load.first.as_ref();
+    let first_us = first.map_or(0.0, |first| first.answers as f64 * first.mean_us);
+    let others = load.good - first.map_or(0, |first| first.answers).min(load.good);
+    let in_flight = (others as f64 * load.latency.mean_us? + first_us) / load.elapsed_us;
     let is_off = (in_flight / f64::from(concurrency) - 1.0).abs() > LITTLE_TOLERANCE;
     (is_off && load.failed() == 0).then_some(Warning::LittlesLaw {
         concurrency,
@@ -140,7 +143,7 @@ fn idle(trial: &Trial, cores: f64) -> Option<Warning> {
 }
 
 fn short_tail(load: &Load) -> Option<Warning> {
-    let good = load.good;
+    let good = load.latencies();
     (good < TAIL_ANSWERS_MIN).then_some(Warning::ShortTail { good })
 }
 

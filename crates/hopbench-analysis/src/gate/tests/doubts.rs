@@ -129,6 +129,32 @@ fn a_percentile_of_too_few_answers_decides_nothing() {
 }
 
 #[test]
+fn a_path_that_is_too_slow_for_a_long_tail_regresses() {
+    let p95 = policy(json!({
+        "question": "?", "relative": [{"figure": "p95", "max-rise-percent": 20}],
+    }));
+    let with_p95 = |share: f64, is_short: fn(&Trial) -> bool| {
+        let mut trials = of_builds(&CELLS[..1], BLOCKS, equal);
+        for trial in &mut trials {
+            let is_short = is_short(trial);
+            let is_b = is_b(&trial.planned.cell);
+            let load = trial.load.as_mut().expect("loaded");
+            if is_short {
+                (load.good, load.requests) = (300, 300);
+            }
+            load.latency.p95_us = Some(if is_b { 100.0 * share } else { 100.0 });
+        }
+        verdict(&judge_builds(&p95, &trials), "p95", "plain")
+    };
+    let of_b = |trial: &Trial| is_b(&trial.planned.cell);
+    assert!(matches!(with_p95(3.0, of_b), Verdict::Regressed { .. }));
+    assert_inconclusive(&with_p95(1.0, of_b), "too few answers for a p95");
+    // Nor is a percentile of A's that seems short a reason to say that B's is longer.
+    let of_a = |trial: &Trial| !is_b(&trial.planned.cell);
+    assert_inconclusive(&with_p95(3.0, of_a), "too few answers for a p95");
+}
+
+#[test]
 fn a_generator_that_is_the_limit_hides_a_slower_path() {
     let mut trials = of_builds(&CELLS[..1], BLOCKS, equal);
     for trial in &mut trials {

@@ -44,10 +44,14 @@ fn a_fixed_rate_has_latency_and_what_was_answered_of_it() {
     }));
     // Both have the rate that was asked for: nothing is judged, and so nothing has passed.
     let nothing = judge_builds(&rule, &trials);
-    assert_eq!(
-        (nothing.findings.len(), nothing.overall()),
-        (0, Overall::Inconclusive)
-    );
+    assert_eq!(nothing.findings.len(), 1);
+    assert_inconclusive(&nothing.findings[0].verdict, "asks nothing of RPS there");
+    // Where it does ask of other cells, it is judged by those.
+    for trial in &mut trials {
+        let cell = &mut trial.planned.cell;
+        cell.rate_rps = cell.rate_rps.filter(|_| cell.concurrency == 8);
+    }
+    assert_eq!(judge_builds(&rule, &trials).findings.len(), 1);
 }
 
 #[test]
@@ -67,12 +71,32 @@ fn a_guardrail_is_for_the_cells_of_its_filter() {
     assert_eq!(cells(json!({})).len(), 4);
     assert_eq!(
         cells(json!({"path": "fast", "concurrency": [1, 8, 64]})),
-        ["fast /small c=1", "fast /small c=8"]
+        ["", "fast /small c=1", "fast /small c=8"]
+    );
+    assert_eq!(
+        cells(json!({"path": ["fast", "plian"], "rate": []})),
+        ["", "fast /small c=1", "fast /small c=8"]
     );
     assert_eq!(
         cells(json!({"endpoint": ["/small"], "keep-alive": true})).len(),
         4
     );
+    let misspelt = policy(json!({
+        "question": "?",
+        "relative": [{"figure": "rps", "max-fall-percent": 15,
+                      "where": {"path": ["plain", "fats"], "concurrency": [1, 64]}}],
+    }));
+    let result = judge_builds(&misspelt, &trials);
+    let why: Vec<&str> = result.findings.iter().map(|it| it.verdict.why()).collect();
+    assert_eq!(
+        why,
+        [
+            "none of the cells that it is for has path 'fats'",
+            "none of the cells that it is for has concurrency '64'",
+            ""
+        ]
+    );
+    assert_eq!(result.overall(), Overall::Inconclusive);
     // For none: an inconclusive finding that says so.
     for nothing in [
         json!({"path": "fats"}),

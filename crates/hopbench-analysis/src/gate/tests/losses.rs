@@ -46,6 +46,30 @@ fn requests_that_fail_count() {
 }
 
 #[test]
+fn what_is_lost_where_no_guardrail_asks_for_it_is_noted() {
+    let mut trials = of_builds(&CELLS, BLOCKS, equal);
+    let of_fast = trials.iter_mut().filter(|it| {
+        let cell = &it.planned.cell;
+        is_b(cell) && cell.path == "fast"
+    });
+    for trial in of_fast {
+        trial.load.as_mut().expect("loaded").good -= 1;
+    }
+    let rps = json!([{"figure": "rps", "max-fall-percent": 15}]);
+    let without = policy(json!({"question": "?", "relative": rps}));
+    assert_eq!(
+        judge_builds(&without, &trials).notes,
+        [
+            "no guardrail asks for errors, but in fast /small c=1 8 of 80000 requests got no right \
+          answer, and likewise in 1 more cell(s); add one with figure 'errors'"
+        ]
+    );
+    let elsewhere = json!([{"figure": "errors", "max": 0, "where": {"path": "fast"}}]);
+    let with = policy(json!({"question": "?", "relative": rps, "absolute": elsewhere}));
+    assert!(judge_builds(&with, &trials).notes.is_empty());
+}
+
+#[test]
 fn requests_that_were_never_asked_are_errors_of_the_path() {
     let trials = at_a_rate(|load| drop_requests(load, 840, 0));
     let result = judge_builds(&usual_policy(), &trials);
@@ -172,4 +196,37 @@ fn a_percentile_among_requests_without_an_answer_does_not_pass() {
     );
     // What is too long already is no better if it is longer still.
     assert!(matches!(judged(200, 3.0), Verdict::Regressed { .. }));
+}
+
+#[test]
+fn of_a_run_that_is_not_complete_nothing_passes_and_what_regressed_has() {
+    let mut head = of_builds(&CELLS[..2], BLOCKS, slower("fast", 0.5));
+    head.truncate(head.len() - 1);
+    let (manifest, mut planned) = (manifest(true), plan(&head));
+    let judged = |planned: &[PlannedTrial]| {
+        let run = Run {
+            manifest: &manifest,
+            trials: &head,
+            planned,
+        };
+        judge(&usual_policy(), run, None).expect("two sides")
+    };
+    let is_regressed = |result: &GateResult| {
+        let verdict = verdict(result, "RPS", "fast");
+        assert!(matches!(verdict, Verdict::Regressed { .. }), "{verdict:?}");
+    };
+    let whole = judged(&planned);
+    is_regressed(&whole);
+    assert_eq!(verdict(&whole, "errors", "fast"), Verdict::Passed);
+    // The last trial of the slower one was not made.
+    let mut last = planned.last().expect("trials").clone();
+    last.trial += 1;
+    planned.push(last);
+    let cut = judged(&planned);
+    is_regressed(&cut);
+    for guardrail in ["errors", "p95", "growth"] {
+        let verdict = verdict(&cut, guardrail, "fast");
+        assert_inconclusive(&verdict, "passed so far, but 1 of 24 trials are missing");
+    }
+    assert_eq!(verdict(&cut, "RPS", "plain"), Verdict::Passed);
 }
