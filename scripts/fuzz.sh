@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fuzzes one target for so many seconds, with address sanitizer: scripts/fuzz.sh TARGET SECONDS
-# Needs a nightly toolchain and cargo-fuzz. Begins with what is in fuzz/seeds; what is found is kept
-# under fuzz/corpus, and what fails under fuzz/artifacts.
+# Fuzzes one target with address sanitizer: scripts/fuzz.sh TARGET SECONDS
+# Needs a nightly toolchain and cargo-fuzz. It starts from the inputs in fuzz/seeds, keeps new ones
+# under fuzz/corpus, and those that fail under fuzz/artifacts.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../fuzz"
 
@@ -14,7 +14,7 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     exit 2
 fi
 mkdir -p "corpus/$target"
-# Something long to begin with: what is short makes few moves.
+# Start with a long input, too: a short one makes few moves.
 if [ ! -e "corpus/$target/long" ]; then
     head -c 3200 /dev/urandom > "corpus/$target/long"
 fi

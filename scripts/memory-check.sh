@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests of the shared memory and of the tunnel under address sanitizer and valgrind, and
 # the models of the rings' sync edges under thread sanitizer.
-# Needs a nightly toolchain and valgrind. Arguments: asan, tsan, memcheck; all without any.
+# Needs a nightly toolchain and valgrind. Arguments: asan, tsan, memcheck; by default all three.
 # Helgrind is of no use: it knows neither atomics nor locks that are made of them, and takes every
-# use of them for a race. Interleavings are loom's.
+# use of them for a race. loom checks interleavings.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -16,8 +16,8 @@ asan() {
         cargo +nightly test -p shm-ring -p tunnel --lib --locked --target "$target"
 }
 
-# The standard library has no sanitizer in it, since it isn't built here; what its test harness does
-# is left out. The workflow 'safety' builds it, and runs everything.
+# The standard library isn't built here, so it has no sanitizer in it, and reports about its test
+# harness are suppressed. The workflow 'safety' builds it, and runs everything.
 tsan() {
     TSAN_OPTIONS="suppressions=$PWD/scripts/thread-sanitizer.supp" \
         RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
@@ -25,7 +25,7 @@ tsan() {
         cargo +nightly test -p shm-ring --lib --locked --target "$target" models -- --test-threads=1
 }
 
-# The test program of a crate, as cargo names it.
+# Prints the path of a crate's test program.
 program() {
     cargo test -p "$1" --lib --no-run --locked --message-format=json 2>/dev/null |
         python3 -c '

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# The long forms of the soak, kill and overload tests, for each transport. Without arguments some
-# two hours; scripts/soak.sh SECONDS CONNECTIONS CHURN BODIES KILLS STORM SLOW_READERS:
-#   SECONDS       of random traffic, for each kind of origin, and at least so many
-#   BODIES        that come back right
-#   CONNECTIONS   at once, and
-#   CHURN         one after another
-#   KILLS         with 9, half of them of the host, half of the plugin
-#   STORM         connections opened at once where 50 are served at a time
-#   SLOW_READERS  of a byte a second, beside others whose pace is measured in nine rounds
+# The long forms of the soak, kill and overload tests, for each transport. They take some two hours
+# without arguments; scripts/soak.sh SECONDS CONNECTIONS CHURN BODIES KILLS STORM SLOW_READERS:
+#   SECONDS       how long random traffic goes on for each kind of origin, at least
+#   CONNECTIONS   number of connections that are open at once
+#   CHURN         number of connections that are opened one after another
+#   BODIES        number of bodies that the random traffic must bring back, at least
+#   KILLS         number of kills with signal 9: half of the host, half of the plugin
+#   STORM         number of connections opened at once, while 50 are served at a time
+#   SLOW_READERS  number of clients that read a byte per second, beside others whose pace is
+#                 measured in nine rounds
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,5 +23,5 @@ export HOPBENCH_OVERLOAD_ROUNDS=9 HOPBENCH_OVERLOAD_MS=2000
 ulimit -n "$(ulimit -Hn)"
 cargo build --workspace --release --locked
 for suite in soak kills overload; do
-    cargo test --release --locked -p hopbench --test "$suite" -- --nocapture --test-threads=1
+    cargo test --release --locked -p tunnel --test "$suite" -- --nocapture --test-threads=1
 done

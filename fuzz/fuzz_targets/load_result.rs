@@ -1,4 +1,4 @@
-//! What a load generator prints.
+//! The output of a load generator.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|text: &[u8]| {

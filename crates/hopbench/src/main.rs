@@ -1,8 +1,0 @@
-//! The orchestrator's program.
-#![forbid(unsafe_code)]
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    hopbench::main()
-}

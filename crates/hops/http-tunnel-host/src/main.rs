@@ -1,0 +1,71 @@
+//! The client's end of the tunnel.
+#![forbid(unsafe_code)]
+
+use std::{num::NonZeroUsize, process::ExitCode, thread, time::Duration};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use service::{Server, ServerArgs, admin::Program, args, process, server};
+use tunnel::{
+    host::{Host, HostOptions},
+    transport::{TransportKind, TransportOptions},
+};
+
+#[derive(Debug, Parser)]
+#[command(version, about = "Accepts clients and tunnels their bytes to a plugin")]
+struct Options {
+    #[command(flatten)]
+    transport: TransportOptions,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Milliseconds without traffic in either direction after which a client is reset
+    /// [default: never]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=604_800_000))]
+    idle_timeout_ms: Option<u64>,
+    /// Number of threads that relay. On ring, number of cores to use: each two share an event loop,
+    /// and each has a helper thread for long answers if there are two or more
+    /// [default: 1; on ring all cores]
+    #[arg(long, value_name = "N", value_parser = args::threads)]
+    threads: Option<NonZeroUsize>,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if let Err(message) = options.transport.validate() {
+        Options::command()
+            .error(ErrorKind::ValueValidation, message)
+            .exit();
+    }
+    // On ring the runtime only accepts clients; on other transports it also relays.
+    let one = NonZeroUsize::MIN;
+    let is_ring = options.transport.transport == TransportKind::Ring;
+    let (runtime_threads, relays) = match (is_ring, options.threads) {
+        (true, Some(threads)) => (one, threads),
+        (true, None) => (one, thread::available_parallelism().unwrap_or(one)),
+        (false, threads) => (threads.unwrap_or(one), one),
+    };
+    let process = options.server.process.clone();
+    server::run("host", Some(runtime_threads), &process, async |server| {
+        serve(server, options, relays).await
+    })
+}
+
+async fn serve(server: Server, options: Options, relays: NonZeroUsize) -> anyhow::Result<()> {
+    let program = Program {
+        name: "http-tunnel-host",
+        version: env!("CARGO_PKG_VERSION"),
+        details: vec![("transport", serde_json::json!(options.transport.transport))],
+    };
+    let admin = options.transport.admin_beside("host");
+    let host_options = HostOptions {
+        transport: options.transport,
+        listen: options.server.listen,
+        connections_max: options.server.max_connections,
+        idle_timeout: options.idle_timeout_ms.map(Duration::from_millis),
+        drain: server.drain,
+        threads: relays.get(),
+    };
+    let host = Host::bind(host_options, &server.registry).await?;
+    server.serve_admin(program, admin)?;
+    process::say(&format!("listening on {}", host.address()?));
+    host.run(server.stop).await
+}

@@ -1,0 +1,342 @@
+//! Compares two runs, cell by cell.
+//!
+//! The runs share no blocks, so the comparison is between each run's ratios to its own reference: a
+//! machine that was slower as a whole in one run slowed the reference, too. Only the reference is
+//! compared by its own metrics, which shows how much the machine differed.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::{
+    estimate::Estimate,
+    metrics::{Metric, Metrics, Ratios},
+    record::{Cell, Manifest, PathInfo, PlannedTrial, Trial},
+    statistics::p_fails_more,
+    summary::{CellSummary, Summary},
+    told::{Bound, Told},
+};
+
+/// Comparison of the run `head` with the run `base`.
+#[derive(Debug)]
+pub struct Comparison<'a> {
+    /// Cells that both runs have, in the order of `head`'s report.
+    pub cells: Vec<Compared<'a>>,
+    /// Cells that only `base` has.
+    pub only_base: Vec<&'a Cell>,
+    /// Cells that only `head` has.
+    pub only_head: Vec<&'a Cell>,
+}
+
+/// One cell that both runs have.
+#[derive(Debug)]
+pub struct Compared<'a> {
+    /// The cell in `base`.
+    pub base: &'a CellSummary<'a>,
+    /// The cell in `head`.
+    pub head: &'a CellSummary<'a>,
+    /// Ratios of `head` over `base`: of the reference's own metrics, or of a path's ratios to it.
+    pub changes: Ratios,
+    /// Whether each change is exact or only a bound, since percentiles may be lower bounds.
+    pub bounds: Metrics<Bound>,
+}
+
+/// Differences that make two runs incomparable.
+#[derive(Debug, thiserror::Error)]
+pub struct Incomparable(pub Vec<Difference>);
+
+/// A condition of measuring in which two runs differ.
+#[derive(Debug, PartialEq)]
+pub struct Difference {
+    /// Name of the condition.
+    pub key: String,
+    /// Its value in `base`.
+    pub base: String,
+    /// Its value in `head`.
+    pub head: String,
+}
+
+/// One of the two runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    /// Summary of the run.
+    pub summary: &'a Summary<'a>,
+    /// All trials of the run.
+    pub trials: &'a [Trial],
+}
+
+impl<'a> Comparison<'a> {
+    /// Compares two runs.
+    ///
+    /// # Errors
+    /// If the runs were made under different conditions, share no cell, or share only cells of the
+    /// reference although one of them has others.
+    pub fn new(base: Side<'a>, head: Side<'a>) -> Result<Self, Incomparable> {
+        let manifests = [base, head].map(|side| side.summary.manifest);
+        let found = versions(manifests[0], manifests[1]);
+        Self::of(base, head, found)
+    }
+
+    /// Compares two runs, and lets the versions of a path's programs differ.
+    ///
+    /// # Errors
+    /// The same as those of [`Self::new`], except for versions.
+    pub fn of_versions(base: Side<'a>, head: Side<'a>) -> Result<Self, Incomparable> {
+        Self::of(base, head, Vec::new())
+    }
+
+    fn of(base: Side<'a>, head: Side<'a>, versions: Vec<Difference>) -> Result<Self, Incomparable> {
+        let mut differences = environment(base.summary.manifest, head.summary.manifest);
+        differences.extend(versions);
+        differences.extend(loads(base.trials, head.trials));
+        if !differences.is_empty() {
+            return Err(Incomparable(differences));
+        }
+        let [of_base, of_head] = [base, head].map(|side| cells(side.summary));
+        let missing = |from: &[&'a CellSummary<'a>], of: &[&'a CellSummary<'a>]| {
+            let all = of.iter().map(|row| &row.cell);
+            all.filter(|cell| find(from, cell).is_none()).collect()
+        };
+        let comparison = Self {
+            cells: of_head
+                .iter()
+                .filter_map(|head| Some(Compared::new(find(&of_base, &head.cell)?, head)))
+                .collect(),
+            only_base: missing(&of_head, &of_base),
+            only_head: missing(&of_base, &of_head),
+        };
+        let has_more = !comparison.only_base.is_empty() || !comparison.only_head.is_empty();
+        let mut cells = comparison.cells.iter();
+        if comparison.cells.is_empty() || has_more && cells.all(|cell| cell.head.is_reference) {
+            return Err(Incomparable(vec![Difference {
+                key: "cells".to_owned(),
+                base: list(&comparison.only_base),
+                head: list(&comparison.only_head),
+            }]));
+        }
+        Ok(comparison)
+    }
+}
+
+impl<'a> Compared<'a> {
+    fn new(base: &'a CellSummary<'a>, head: &'a CellSummary<'a>) -> Self {
+        let bounds = Metrics::new(|metric| head.bounds[metric].over(base.bounds[metric]));
+        let change = |metric| {
+            let change = Estimate::between(&base.series[metric], &head.series[metric]);
+            // A ratio whose true value may be larger or smaller says nothing.
+            change.filter(|_| bounds[metric] != Bound::Unknown)
+        };
+        Self {
+            base,
+            head,
+            changes: Ratios::new(change),
+            bounds,
+        }
+    }
+
+    /// Tells whether a change is a difference, given the larger noise floor of the two runs. `None`
+    /// without a metric.
+    pub fn told(&self, metric: Metric) -> Option<Told> {
+        let floors = [self.base, self.head].map(|row| row.noise_floor(metric).unwrap_or(1.0));
+        let noise_floor = floors[0].max(floors[1]);
+        let change = self.changes[metric]?;
+        Some(Told::of(&change, noise_floor, self.bounds[metric]))
+    }
+
+    /// Returns whether the path left requests unanswered, or trials failed, in either run.
+    pub fn has_failures(&self) -> bool {
+        self.base.has_failures() || self.head.has_failures()
+    }
+
+    /// Returns whether a larger share of the trials failed in `head`.
+    pub fn fails_more(&self) -> bool {
+        let [base, head] = self.failed_trials();
+        head.0 * base.1.max(1) > base.0 * head.1.max(1)
+    }
+
+    /// Returns whether a larger share of the requests got no correct answer in `head`.
+    pub fn answers_less(&self) -> bool {
+        let [base, head] = [self.base, self.head].map(|row| row.totals.lost_share());
+        head > base
+    }
+
+    /// Returns the number of failed trials and of all trials, in `base` and in `head`.
+    pub fn failed_trials(&self) -> [(usize, usize); 2] {
+        [self.base, self.head].map(|row| (row.failures.len(), row.trials))
+    }
+
+    /// Returns the probability of at least as many failed trials in `head`, if both fail alike.
+    pub fn p_fails_more(&self) -> f64 {
+        let [base, head] = self.failed_trials();
+        p_fails_more(base, head)
+    }
+}
+
+fn cells<'a>(summary: &'a Summary<'a>) -> Vec<&'a CellSummary<'a>> {
+    let tables = summary
+        .scenarios
+        .iter()
+        .flat_map(|scenario| &scenario.tables);
+    tables.flat_map(|table| &table.rows).collect()
+}
+
+fn find<'a>(cells: &[&'a CellSummary<'a>], cell: &Cell) -> Option<&'a CellSummary<'a>> {
+    cells.iter().find(|row| row.cell == *cell).copied()
+}
+
+/// Returns the conditions of machine and build that affect metrics and seldom change between runs.
+pub(crate) fn conditions(manifest: &Manifest) -> [(&'static str, String); 11] {
+    let machine = &manifest.machine;
+    let cgroup = machine.cgroup.iter();
+    let limits: Vec<String> = cgroup
+        .map(|(name, limit)| format!("{name} {limit}"))
+        .collect();
+    // Rounded, since the kernel reserves a slightly different amount at every boot.
+    let memory_mib = machine.memory_kib.saturating_add(128 << 10) / (256 << 10) * 256;
+    [
+        ("processor", machine.cpu_model.clone()),
+        ("cores", machine.cores.to_string()),
+        ("memory", format!("{memory_mib} MiB")),
+        ("governor", machine.governor.clone()),
+        ("clock source", machine.clock_source.clone()),
+        ("virtualization", machine.virtualization.clone()),
+        ("kernel", machine.kernel.clone()),
+        ("operating system", machine.operating_system.clone()),
+        ("limits", limits.join(", ")),
+        ("toolchain", manifest.toolchain.clone()),
+        ("profile", manifest.profile.clone()),
+    ]
+}
+
+/// Returns the versions of a path's programs from outside this workspace, by process. Programs of
+/// the workspace have hopbench's own version, and runs are made to compare their revisions.
+pub(crate) fn outside_versions<'m>(
+    manifest: &Manifest,
+    path: &'m PathInfo,
+) -> BTreeMap<&'m str, &'m str> {
+    let is_own = |receipt: &str| receipt.split_whitespace().last() == Some(&manifest.hopbench);
+    let receipts = path.receipts.iter();
+    let outside = receipts.filter(|(_, receipt)| !is_own(receipt));
+    outside
+        .map(|(process, receipt)| (process.as_str(), receipt.as_str()))
+        .collect()
+}
+
+/// Finds outside programs whose versions differ, on paths that both runs measured.
+fn versions(base: &Manifest, head: &Manifest) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for path in &head.paths {
+        let mut of_base = base.paths.iter();
+        let Some(of_base) = of_base.find(|other| other.name == path.name) else {
+            continue;
+        };
+        if of_base.skipped.is_some() || path.skipped.is_some() {
+            continue;
+        }
+        let [ours, theirs] = [
+            outside_versions(head, path),
+            outside_versions(base, of_base),
+        ];
+        for process in path.receipts.keys() {
+            let process = process.as_str();
+            let is_outside = ours.contains_key(process) || theirs.contains_key(process);
+            let Some(before) = of_base.receipts.get(process).filter(|_| is_outside) else {
+                continue;
+            };
+            let now = &path.receipts[process];
+            if before != now {
+                found.push(Difference {
+                    key: format!("version of '{process}' on path '{}'", path.name),
+                    base: before.clone(),
+                    head: now.clone(),
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Finds conditions of machine, build and scenario that must be equal and are not.
+fn environment(base: &Manifest, head: &Manifest) -> Vec<Difference> {
+    let both = conditions(base).into_iter().zip(conditions(head));
+    let mut found: Vec<Difference> = both
+        .filter(|((_, base), (_, head))| base != head)
+        .map(|((key, base), (_, head))| Difference {
+            key: key.to_owned(),
+            base,
+            head,
+        })
+        .collect();
+    for scenario in &head.scenarios {
+        let of_base = base
+            .scenarios
+            .iter()
+            .find(|other| other.name == scenario.name);
+        if let Some(of_base) = of_base
+            && of_base.reference != scenario.reference
+        {
+            found.push(Difference {
+                key: format!("reference of '{}'", scenario.name),
+                base: of_base.reference.clone(),
+                head: scenario.reference.clone(),
+            });
+        }
+    }
+    found
+}
+
+/// Finds the first cell that the two runs loaded differently; it stands for all.
+fn loads(base: &[Trial], head: &[Trial]) -> Option<Difference> {
+    head.iter().find_map(|head| {
+        let base = base
+            .iter()
+            .find(|base| base.planned.cell == head.planned.cell)?;
+        let [ours, theirs] = [head, base].map(|trial| load(&trial.planned));
+        if ours != theirs {
+            return Some(Difference {
+                key: format!("load of {}", head.planned.cell.full_name()),
+                base: theirs,
+                head: ours,
+            });
+        }
+        let [ours, theirs] = [head, base].map(|trial| trial.load.as_ref());
+        let (ours, theirs) = (ours?, theirs?);
+        (ours.generator != theirs.generator).then(|| Difference {
+            key: format!("load generator of {}", head.planned.cell.full_name()),
+            base: theirs.generator.clone(),
+            head: ours.generator.clone(),
+        })
+    })
+}
+
+pub(crate) fn load(planned: &PlannedTrial) -> String {
+    format!(
+        "{} ms after {} ms of warm-up",
+        planned.duration_ms, planned.warm_up_ms
+    )
+}
+
+fn list(cells: &[&Cell]) -> String {
+    const SHOWN: usize = 3;
+    if cells.is_empty() {
+        return "none".to_owned();
+    }
+    let mut names: Vec<String> = cells
+        .iter()
+        .take(SHOWN)
+        .map(|cell| cell.full_name())
+        .collect();
+    if cells.len() > SHOWN {
+        names.push(format!("{} more", cells.len() - SHOWN));
+    }
+    names.join(", ")
+}
+
+impl fmt::Display for Incomparable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the runs are not comparable")?;
+        for (index, Difference { key, base, head }) in self.0.iter().enumerate() {
+            let separator = if index == 0 { ": " } else { "; " };
+            write!(f, "{separator}{key} '{base}' and '{head}'")?;
+        }
+        f.write_str("; measure both on the same machine, with the same scenario and options")
+    }
+}

@@ -1,0 +1,234 @@
+//! Trials whose warnings make a verdict doubtful.
+//!
+//! A block with a doubtful trial is neither left out nor trusted: the question is asked with it and
+//! without it. Others may have disturbed one side alone, and the blocks left out may be just the
+//! slow ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    metrics::Metric,
+    record::{Load, Trial, Warning},
+    summary::has_tail,
+};
+
+/// The kind of metric that a guardrail limits. It decides which warnings matter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum About {
+    Rps,
+    /// A percentile of the latencies, as a quantile from 0 to 1.
+    Quantile(f64),
+    Cpu,
+    /// Memory. Others take time from a path, not memory.
+    Memory,
+}
+
+/// Blocks to leave out on each side. Sides that share their blocks leave out the same ones.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Except {
+    pub(super) ours: BTreeSet<u32>,
+    pub(super) theirs: BTreeSet<u32>,
+}
+
+/// The doubtful trials of one guardrail in one cell.
+#[derive(Clone, Debug)]
+pub(super) struct Doubt {
+    pub(super) except: Except,
+    /// Number of trials of both sides together.
+    of_trials: usize,
+    /// Numbers of the doubtful trials, by what is wrong with them.
+    trials: BTreeMap<String, BTreeSet<u32>>,
+    /// Whether anything is wrong with the measurement, and not just with what the machine did.
+    pub(super) is_of_measuring: bool,
+    /// Whether short tails are all that is wrong.
+    is_of_short_tails: bool,
+    /// Whether short tails are all that is wrong, and only judged trials have them.
+    pub(super) is_of_our_short_tails: bool,
+    /// Share of the machine that others took, as the average over all trials of each side.
+    taken_shares: [f64; 2],
+}
+
+/// A reason to doubt a trial.
+enum Fault {
+    /// Something else took this share of the machine.
+    Outside(f64),
+    /// The metric may not be what it seems to be.
+    Measuring,
+    /// The percentile has too few answers, which makes it rather too short than too long.
+    ShortTail,
+}
+
+/// Others may explain a difference between the sides if their shares of the machine differ by more
+/// than this. A trial is marked from the same share on.
+const ONE_SIDED_SHARE_MIN: f64 = 0.05;
+
+/// Largest share of requests that the load generator may be late for. Beyond it, the trial has
+/// measured something else.
+const LATE_SHARE_MAX: f64 = 0.001;
+
+/// Largest number of trials that a note lists by number.
+const NAMED_MAX: usize = 5;
+
+impl About {
+    pub(super) fn of(metric: Metric) -> Self {
+        match metric {
+            Metric::Rps => Self::Rps,
+            Metric::P50 => Self::Quantile(0.5),
+            Metric::P95 => Self::Quantile(0.95),
+            Metric::P99 => Self::Quantile(0.99),
+            Metric::Cpu | Metric::CpuOverClient => Self::Cpu,
+            Metric::Rss => Self::Memory,
+        }
+    }
+
+    fn is_of_load(self) -> bool {
+        matches!(self, Self::Rps | Self::Quantile(_))
+    }
+}
+
+impl Doubt {
+    /// Finds the doubtful trials of both sides. `None` if there are none.
+    pub(super) fn of(sides: [&[&Trial]; 2], about: About) -> Option<Self> {
+        let mut doubt = Self {
+            except: Except::default(),
+            of_trials: sides.iter().map(|side| side.len()).sum(),
+            trials: BTreeMap::new(),
+            is_of_measuring: false,
+            is_of_short_tails: true,
+            is_of_our_short_tails: false,
+            taken_shares: [0.0; 2],
+        };
+        let mut blocks = [BTreeSet::new(), BTreeSet::new()];
+        for (side, trials) in sides.into_iter().enumerate() {
+            for trial in trials {
+                for (fault, what) in faults(trial, about) {
+                    blocks[side].insert(trial.planned.block);
+                    let numbers = doubt.trials.entry(what).or_default();
+                    numbers.insert(trial.planned.trial);
+                    doubt.is_of_short_tails &= matches!(fault, Fault::ShortTail);
+                    match fault {
+                        Fault::Measuring | Fault::ShortTail => doubt.is_of_measuring = true,
+                        Fault::Outside(share) => {
+                            doubt.taken_shares[side] += share / trials.len() as f64;
+                        }
+                    }
+                }
+            }
+        }
+        let [ours, theirs] = blocks;
+        doubt.except = Except { ours, theirs };
+        (!doubt.trials.is_empty()).then_some(doubt)
+    }
+
+    /// Notes whether all doubtful trials are among those judged, which are some of the first side.
+    pub(super) fn judging(mut self, trials: &[&Trial]) -> Self {
+        let ours: BTreeSet<u32> = trials.iter().map(|trial| trial.planned.trial).collect();
+        let mut doubtful = self.trials.values().flatten();
+        let is_of_ours =
+            self.except.theirs.is_empty() && doubtful.all(|number| ours.contains(number));
+        self.is_of_our_short_tails = self.is_of_short_tails && is_of_ours;
+        self
+    }
+
+    /// Marks each doubtful block on both sides, for sides that share their blocks.
+    pub(super) fn of_shared_blocks(mut self) -> Self {
+        let Except { ours, theirs } = &self.except;
+        let both: BTreeSet<u32> = ours.union(theirs).copied().collect();
+        self.except = Except {
+            ours: both.clone(),
+            theirs: both,
+        };
+        self
+    }
+
+    /// Returns whether others took clearly more of the machine on one side than on the other.
+    pub(super) fn is_one_sided(&self) -> bool {
+        let [ours, theirs] = self.taken_shares;
+        (ours - theirs).abs() > ONE_SIDED_SHARE_MIN
+    }
+
+    /// Says how many trials are doubtful, why, and which.
+    pub(super) fn facts(&self) -> String {
+        let all: BTreeSet<u32> = self.trials.values().flatten().copied().collect();
+        let kinds: Vec<String> = self
+            .trials
+            .iter()
+            .map(|(what, trials)| format!("{what} in {}", numbers(trials)))
+            .collect();
+        let verb = if all.len() == 1 { "is" } else { "are" };
+        format!(
+            "{} of {} trials {verb} doubtful: {}",
+            all.len(),
+            self.of_trials,
+            kinds.join(", ")
+        )
+    }
+}
+
+fn numbers(trials: &BTreeSet<u32>) -> String {
+    let word = match trials.len() {
+        1 => "trial",
+        _ => "trials",
+    };
+    let named: Vec<String> = trials.iter().take(NAMED_MAX).map(u32::to_string).collect();
+    let more = match trials.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{word} {}{more}", named.join(", "))
+}
+
+/// Returns what is wrong with a trial for this kind of metric. Empty if the trial has no metrics.
+fn faults(trial: &Trial, about: About) -> Vec<(Fault, String)> {
+    let Some(load) = trial.measured() else {
+        return Vec::new();
+    };
+    let of_warnings = trial.warnings.iter().filter_map(|warning| {
+        let fault = match warning {
+            Warning::Steal { share } | Warning::OtherLoad { share } => Fault::Outside(*share),
+            Warning::SlowClock { share } => Fault::Outside(1.0 - share),
+            Warning::Throttled { .. } => Fault::Outside(0.0),
+            Warning::GeneratorBound { .. } | Warning::LittlesLaw { .. } if about.is_of_load() => {
+                Fault::Measuring
+            }
+            Warning::Connections { .. } => Fault::Measuring,
+            Warning::Strayed { .. } if !about.is_of_load() => Fault::Measuring,
+            _ => return None,
+        };
+        let is_outside = matches!(fault, Fault::Outside(_));
+        let is_harmless = is_outside && about == About::Memory;
+        (!is_harmless).then(|| (fault, warning.kind().to_owned()))
+    });
+    let mut faults: Vec<(Fault, String)> = of_warnings.collect();
+    if let About::Quantile(quantile) = about
+        && !has_tail(load.latencies(), quantile)
+    {
+        let percentile = format!("p{:.0}", quantile * 100.0);
+        faults.push((
+            Fault::ShortTail,
+            format!("too few answers for a {percentile}"),
+        ));
+    }
+    if about.is_of_load() && is_late(load) {
+        faults.push((Fault::Measuring, "load generator late".to_owned()));
+    }
+    faults
+}
+
+/// Counts the trials whose percentile lies among requests without an answer. The true percentile is
+/// longer than the measured one by an unknown amount.
+pub(super) fn lower_bounds(trials: &[&Trial], about: About) -> usize {
+    let About::Quantile(quantile) = about else {
+        return 0;
+    };
+    let is_bound =
+        |load: &&Load| load.latency.censored as f64 > (1.0 - quantile) * load.latencies() as f64;
+    let loads = trials.iter().filter_map(|trial| trial.measured());
+    loads.filter(is_bound).count()
+}
+
+/// Returns whether the load generator was late for more than [`LATE_SHARE_MAX`] of the requests.
+pub(super) fn is_late(load: &Load) -> bool {
+    let late = load.open_loop.as_ref().map_or(0, |open| open.dropped_late);
+    late as f64 > LATE_SHARE_MAX * load.due() as f64
+}

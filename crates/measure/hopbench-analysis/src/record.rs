@@ -1,0 +1,584 @@
+//! Types of the records in a run directory: `manifest.json`, `plan.json`, lines of `trials.jsonl`.
+//!
+//! These types are the format (`docs/FORMAT.md`). The names of durations end in their unit. A
+//! missing number is `null`, never zero.
+
+mod disturbance;
+mod knee;
+mod names;
+mod profile;
+mod read;
+mod request;
+mod warning;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    disturbance::Disturbance,
+    knee::Knee,
+    profile::{Profile, RoleProfile},
+    read::RecordError,
+    request::Request,
+    warning::Warning,
+};
+
+/// Version of the format. It is raised when a reader of old records would misread new ones. Since
+/// 2, a cell has a rate and a build. Records of 1 have neither, and can still be read.
+pub const SCHEMA: u32 = 2;
+
+/// `manifest.json`: the scenarios, paths, programs and machine of a run.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+pub struct Manifest {
+    /// Version of the format.
+    pub schema: u32,
+    /// Version of hopbench.
+    pub hopbench: String,
+    /// Start of the run, in UTC and as RFC 3339.
+    pub started: String,
+    /// Command line of hopbench, word by word.
+    pub command_line: Vec<String>,
+    /// Absent from runs of older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Request>,
+    /// Seed of the random order of trials.
+    pub seed: u64,
+    /// Revision that was measured.
+    pub git: Git,
+    /// Machine that was used.
+    pub machine: Machine,
+    /// Version of the compiler, in its own words; empty if it is not installed.
+    pub toolchain: String,
+    /// Cargo profile of hopbench. The other programs of the workspace are built with the same one.
+    pub profile: String,
+    /// Scenarios of the run.
+    pub scenarios: Vec<ScenarioInfo>,
+    /// Paths of the run, skipped ones included.
+    pub paths: Vec<PathInfo>,
+    /// Conditions that make metrics doubtful, known before the first trial.
+    pub warnings: Vec<String>,
+    /// The two builds; empty unless two builds were measured against each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builds: Vec<BuildInfo>,
+    /// Rates that the paths hold; empty unless the run searched for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub knees: Vec<Knee>,
+}
+
+/// One of two builds of this workspace.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+pub struct BuildInfo {
+    /// Which of the two it is.
+    pub build: Build,
+    /// Directory or revision, as the user named it.
+    pub asked: String,
+    /// Revision that was built.
+    pub git: Git,
+}
+
+/// One of two builds that are measured against each other.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Build {
+    /// The baseline.
+    A,
+    /// The candidate.
+    B,
+}
+
+/// Git revision of a directory; empty outside of a repository.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
+pub struct Git {
+    /// Hash of the commit.
+    pub revision: String,
+    /// Whether there are uncommitted changes.
+    pub dirty: bool,
+}
+
+/// The machine. Properties that are not known are empty or `None`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
+pub struct Machine {
+    /// Model name of the processor.
+    pub cpu_model: String,
+    /// Number of cores that hopbench can use.
+    pub cores: usize,
+    /// Total memory, in KiB.
+    pub memory_kib: u64,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Name and version of the operating system.
+    pub operating_system: String,
+    /// Product name of the machine, or whether it is a virtual one.
+    pub virtualization: String,
+    /// Frequency governor of the first core.
+    pub governor: String,
+    /// Clock source of the kernel.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub clock_source: String,
+    /// cgroup limits of hopbench, as the kernel prints them.
+    pub cgroup: BTreeMap<String, String>,
+    /// File system of the run directory.
+    pub storage: String,
+    /// Network interfaces and their speed; the load itself stays on loopback.
+    pub network: Vec<String>,
+    /// Hard limit on open files of a process.
+    pub open_files_max: u64,
+    /// Whether the kernel counts time in interrupts separately (`CONFIG_IRQ_TIME_ACCOUNTING`). If
+    /// not, it is part of the CPU time of the interrupted processes. `None` if this is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub irq_time_accounted: Option<bool>,
+}
+
+/// A scenario, as far as the report needs it.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+pub struct ScenarioInfo {
+    /// Name of the scenario.
+    pub name: String,
+    /// Question that it answers.
+    pub question: String,
+    /// Text about it for the report.
+    pub analysis: String,
+    /// Name of the path that all others are compared with.
+    pub reference: String,
+    /// Endpoints in the order of the report. The length of a request body follows a colon.
+    pub endpoints: Vec<String>,
+    /// Number of blocks.
+    pub blocks: u32,
+    /// Limits beyond which a metric is a pathology.
+    pub pathologies: PathologyRules,
+}
+
+/// Limits beyond which a metric is a pathology. A limit that is `None` is not checked.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
+pub struct PathologyRules {
+    /// Largest p99, as a multiple of the reference's.
+    pub p99_over_reference: Option<f64>,
+    /// Smallest RPS, as a share of the same path's at the next lower concurrency.
+    pub rps_collapse: Option<f64>,
+    /// Pairs of paths of which the first must not be slower than the second.
+    pub slower: Vec<SlowerRule>,
+}
+
+/// A pair of paths of which the first must not be slower.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+pub struct SlowerRule {
+    /// Path that must not be slower.
+    pub path: String,
+    /// Path that it is compared with.
+    pub than: String,
+}
+
+/// A path, as far as the report needs it.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+pub struct PathInfo {
+    /// Name of the path.
+    pub name: String,
+    /// Summary in a line.
+    pub summary: String,
+    /// Text about it for the report.
+    pub analysis: String,
+    /// Version that each process reports about itself, by process.
+    pub receipts: BTreeMap<String, String>,
+    /// Reason for which the path was left out, if it was.
+    pub skipped: Option<String>,
+}
+
+/// `plan.json`: every trial, in the order in which they are run.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
+pub struct Plan {
+    /// Estimated duration of the whole run, in milliseconds.
+    pub estimate_ms: u64,
+    /// Trials in the order of running.
+    pub trials: Vec<PlannedTrial>,
+}
+
+/// One trial to be run.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct PlannedTrial {
+    /// Position in the plan, from 1.
+    pub trial: u32,
+    /// Number of the block, from 1; 0 for a trial that searches for a knee.
+    pub block: u32,
+    /// Path, endpoint and load.
+    #[serde(flatten)]
+    pub cell: Cell,
+    /// 1 for a replicate (the second trial of the reference, or of build A, in a block), else 0.
+    #[serde(rename = "twin")]
+    pub replicate: u8,
+    /// Duration of the load, in milliseconds.
+    pub duration_ms: u64,
+    /// Duration of the warm-up before it, in milliseconds.
+    pub warm_up_ms: u64,
+}
+
+/// A cell: path × endpoint × load.
+#[derive(
+    Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub struct Cell {
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Endpoint that is requested. The length of a request body follows a colon.
+    pub endpoint: String,
+    /// Name of the path.
+    pub path: String,
+    /// Number of connections.
+    pub concurrency: u32,
+    /// Whether a connection carries more than one request.
+    pub keep_alive: bool,
+    /// Requests per second, whether or not earlier ones are answered. `None` for a closed loop, in
+    /// which each connection sends its next request as soon as it has its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_rps: Option<u32>,
+    /// Build of the programs. `None` unless two builds are measured against each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
+}
+
+/// A line of `trials.jsonl`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+pub struct Trial {
+    /// The trial, as it was planned.
+    #[serde(flatten)]
+    pub planned: PlannedTrial,
+    /// Start of the trial, in UTC and as RFC 3339.
+    pub started: String,
+    /// Whether the trial yielded metrics.
+    pub outcome: Outcome,
+    /// Durations of the trial's phases.
+    pub timing: Timing,
+    /// Result of the load; absent if there was no load.
+    pub load: Option<Load>,
+    /// Usage of each process of the path.
+    pub processes: Vec<ProcessUsage>,
+    /// CPU time during the load by role, in microseconds.
+    pub cpu_us: BTreeMap<String, f64>,
+    /// Time in which runnable threads of the path waited for a core, by role, in microseconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub run_queue_wait_us: BTreeMap<String, f64>,
+    /// Counters by process: their change during the load; gauges as they were at its end.
+    pub counters: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Activity of the machine during the load.
+    pub disturbance: Disturbance,
+    /// Validity rules that the trial broke.
+    pub warnings: Vec<Warning>,
+}
+
+/// Whether a trial yielded metrics.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The trial yielded no metrics.
+    Failed(Failure),
+    /// The trial yielded metrics.
+    Ok,
+}
+
+/// Failure of a trial.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Failure {
+    /// Who is at fault.
+    pub source: Source,
+    /// Kind of the failure.
+    pub kind: FailureKind,
+    /// Cause in words.
+    pub cause: String,
+    /// Last lines that the processes logged.
+    pub log: Vec<String>,
+}
+
+/// Who is at fault for a failure.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// hopbench itself, or the machine.
+    Harness,
+    /// The load generator.
+    LoadGenerator,
+    /// The path under test.
+    Subject,
+}
+
+/// Kind of a failure.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// A process ended by itself.
+    Crash,
+    /// Bytes that the client received are missing in the tunnel's counters.
+    Conservation,
+    /// Nothing progressed any more, and the deadline passed.
+    Hang,
+    /// A process didn't start.
+    Start,
+    /// Some requests got no answer in time, but others did.
+    TimeOut,
+    /// The trial was not done, for a reason outside of the path.
+    Unable,
+    /// An answer had the wrong status, length or digest.
+    WrongAnswer,
+}
+
+/// Durations of a trial's phases, in milliseconds.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
+pub struct Timing {
+    /// Start of the processes.
+    pub start_ms: f64,
+    /// Checks of an answer before and after the load.
+    pub verify_ms: f64,
+    /// Warm-up.
+    pub warm_up_ms: f64,
+    /// Load.
+    pub load_ms: f64,
+    /// Reading of usage and counters, and the load generator's own evaluation.
+    pub scrape_ms: f64,
+    /// Stop of the processes.
+    pub stop_ms: f64,
+}
+
+/// Report of the load generator. Its latencies are those of correct answers and of
+/// [censored](Latency::censored) requests.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Load {
+    /// Name and version of the load generator.
+    pub generator: String,
+    /// Time from the first request's start to the last one's end, in microseconds.
+    pub elapsed_us: f64,
+    /// Number of requests that were sent.
+    pub requests: u64,
+    /// Number of correct answers: those of the expected status and length.
+    pub good: u64,
+    /// Numbers of wrong answers, by kind.
+    pub wrong: BTreeMap<String, u64>,
+    /// Numbers of requests without an answer, by error.
+    pub errors: BTreeMap<String, u64>,
+    /// Bytes of all bodies received.
+    pub body_bytes: u64,
+    /// Longest time to open a connection, in microseconds.
+    pub connect_us_max: Option<f64>,
+    /// Connections that were open in the middle of the load; `None` if it ended before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
+    /// Connections that were opened during the load, not during the warm-up. A closed loop opens
+    /// its own then; a load at a fixed rate has opened them before. `None` if not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_opened: Option<u64>,
+    /// Answers whose body was compared with the expected one: at a fixed rate all answers, in a
+    /// closed loop those on another connection, during a similar load right afterwards.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub digests_checked: u64,
+    /// Latencies of the answers.
+    pub latency: Latency,
+    /// First answers of connections; absent if they are not kept apart, as at a fixed rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<FirstAnswers>,
+    /// CPU time of the load generator during the load, in microseconds.
+    pub cpu_us: f64,
+    /// Peak resident memory of the load generator, in KiB.
+    pub peak_rss_kib: u64,
+    /// Number of context switches of the load generator.
+    pub context_switches: u64,
+    /// Number of threads that send requests.
+    pub threads: usize,
+    /// Schedule of a load at a fixed rate; `None` for a closed loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_loop: Option<OpenLoop>,
+}
+
+/// Correct answers to the first requests of a closed loop's connections. Their latencies include
+/// the opening of the connection, so they are good, but in no other latency.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct FirstAnswers {
+    /// Number of these answers.
+    pub answers: u64,
+    /// Mean latency, in microseconds.
+    pub mean_us: f64,
+    /// Longest latency, in microseconds.
+    pub max_us: f64,
+}
+
+/// How a load at a fixed rate kept to its schedule. Its latencies begin at the scheduled instants.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct OpenLoop {
+    /// Requests that were due within the load's duration.
+    pub scheduled: u64,
+    /// Due requests that were not started before the load's end.
+    pub dropped: u64,
+    /// Dropped requests for which the load generator was late: it was busy or not awake, although a
+    /// connection was free. For all others, the path kept every connection waiting.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped_late: u64,
+    /// Median time from a request's scheduled instant to its start, in microseconds.
+    pub late_us_p50: Option<f64>,
+    /// 99th percentile of this time.
+    pub late_us_p99: Option<f64>,
+    /// Longest such time.
+    pub late_us_max: Option<f64>,
+}
+
+/// Distribution of latencies, in microseconds. Values are `None` if there are no latencies.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Latency {
+    /// Mean.
+    pub mean_us: Option<f64>,
+    /// Shortest.
+    pub min_us: Option<f64>,
+    /// Median.
+    pub p50_us: Option<f64>,
+    /// 90th percentile.
+    pub p90_us: Option<f64>,
+    /// 95th percentile.
+    pub p95_us: Option<f64>,
+    /// 99th percentile.
+    pub p99_us: Option<f64>,
+    /// 99.9th percentile.
+    pub p999_us: Option<f64>,
+    /// Longest.
+    pub max_us: Option<f64>,
+    /// Number of latencies that are lower bounds, at a fixed rate. Requests without an answer count
+    /// with the time until they failed; requests that were never sent, with the time until a
+    /// connection was free after the schedule's end.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub censored: u64,
+    /// HdrHistogram of nanoseconds, V2 compressed, in base64.
+    pub histogram: String,
+}
+
+/// Usage of one process of a path during the load, with its children.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct ProcessUsage {
+    /// Name of the process.
+    pub name: String,
+    /// Role under which its CPU time is reported.
+    pub role: String,
+    /// CPU time, in microseconds.
+    pub cpu_us: f64,
+    /// Number of voluntary context switches.
+    pub context_switches_voluntary: u64,
+    /// Number of involuntary context switches.
+    pub context_switches_involuntary: u64,
+    /// Number of times that threads moved to another core; `None` if the kernel doesn't tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrations: Option<u64>,
+    /// Resident memory before the warm-up, in KiB.
+    pub rss_before_kib: u64,
+    /// Resident memory at the load's end, in KiB.
+    pub rss_after_kib: u64,
+    /// Peak resident memory since the process started, in KiB.
+    pub rss_peak_kib: u64,
+    /// Number of threads at the load's end.
+    pub threads: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl Trial {
+    /// Returns the correct answers per second; `None` if the trial has no metrics.
+    pub fn rps(&self) -> Option<f64> {
+        let load = self.measured()?;
+        Some(load.good as f64 / load.elapsed_us * 1e6)
+    }
+
+    /// Returns whether the warnings say that something outside used the machine meanwhile.
+    pub fn is_disturbed(&self) -> bool {
+        let mut warnings = self.warnings.iter();
+        warnings.any(|it| matches!(it, Warning::OtherLoad { .. } | Warning::Steal { .. }))
+    }
+
+    /// Returns the usage of the path's processes; `None` if one of them was not watched.
+    pub fn watched(&self) -> Option<&[ProcessUsage]> {
+        let mut warnings = self.warnings.iter();
+        let has_strays = warnings.any(|it| matches!(it, Warning::Strayed { .. }));
+        (!has_strays).then_some(&self.processes)
+    }
+
+    /// Returns the CPU time that neither the path nor the load generator nor hopbench used, in
+    /// microseconds: the time of all cores less idle, stolen and known CPU time. It is about zero
+    /// on a quiet machine, and may be below, since the kernel counts idle time in ticks of 10 ms.
+    /// `irq_is_separate` is [`Machine::irq_time_accounted`].
+    pub fn others_us(&self, irq_is_separate: bool) -> Option<f64> {
+        let seen = &self.disturbance;
+        let known_us: f64 = self.cpu_us.values().sum::<f64>() + seen.harness_us?;
+        let irq_us = match irq_is_separate {
+            true => seen.irq_us? + seen.softirq_us?,
+            false => 0,
+        };
+        let unused_us = seen.idle_us? + seen.steal_us + irq_us;
+        Some(seen.machine_us()? - unused_us as f64 - known_us)
+    }
+
+    /// Returns the load if the trial has metrics. Without a correct answer it has none, whatever
+    /// outcome the record has.
+    pub fn measured(&self) -> Option<&Load> {
+        match self.outcome {
+            Outcome::Ok => self.load.as_ref().filter(|load| load.has_metrics()),
+            Outcome::Failed(_) => None,
+        }
+    }
+
+    /// Returns the sum of a counter over the path's processes.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters
+            .values()
+            .filter_map(|counters| counters.get(name))
+            .sum()
+    }
+}
+
+impl Load {
+    /// Returns whether there is a correct answer to form metrics of.
+    pub fn has_metrics(&self) -> bool {
+        self.good > 0 && self.elapsed_us > 0.0
+    }
+
+    /// Returns the number of latencies: those of correct answers, except the first ones of
+    /// connections, and those of requests without an answer.
+    pub fn latencies(&self) -> u64 {
+        let first = self.first.as_ref().map_or(0, |first| first.answers);
+        let good = self.good.saturating_sub(first);
+        good.saturating_add(self.latency.censored)
+    }
+
+    /// Returns the number of requests that were sent and got no correct answer.
+    pub fn failed(&self) -> u64 {
+        self.requests - self.good
+    }
+
+    /// Returns the number of requests that were never sent because every connection was waiting.
+    pub fn dropped_by_path(&self) -> u64 {
+        let open = self.open_loop.as_ref();
+        open.map_or(0, |open| open.dropped.saturating_sub(open.dropped_late))
+    }
+
+    /// Returns the number of requests that got no correct answer, or that the path dropped.
+    pub fn lost(&self) -> u64 {
+        self.failed() + self.dropped_by_path()
+    }
+
+    /// Returns the number of requests that were sent or due.
+    pub fn due(&self) -> u64 {
+        let dropped = self.open_loop.as_ref().map_or(0, |open| open.dropped);
+        self.requests + dropped
+    }
+}
+
+impl Timing {
+    /// Returns the time outside of any load, in milliseconds: start, verify, scrape, stop.
+    pub fn overhead_ms(&self) -> f64 {
+        self.start_ms + self.verify_ms + self.scrape_ms + self.stop_ms
+    }
+
+    /// Returns the duration of the whole trial, in milliseconds.
+    pub fn total_ms(&self) -> f64 {
+        self.overhead_ms() + self.warm_up_ms + self.load_ms
+    }
+}

@@ -1,0 +1,23 @@
+//! Reports: summaries, comparisons and verdicts as text, Markdown, HTML, SVG, CSV and JSON.
+
+pub mod ab;
+pub mod chart;
+pub mod compare;
+pub mod csv;
+pub mod gate;
+pub mod history;
+pub mod html;
+pub mod lines;
+pub mod markdown;
+pub mod overview;
+pub mod perf;
+pub mod profile;
+pub mod rates;
+pub mod sentences;
+mod sheet;
+mod tables;
+pub mod terminal;
+pub(crate) mod text;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,243 @@
+//! `summary.csv`: one line per cell, for spreadsheets and scripts.
+
+use serde_json::Value;
+
+use super::text::probability;
+use crate::{
+    metrics::Metric,
+    statistics::Spread,
+    summary::{CellSummary, Percentile, Summary},
+    told::{Bound, Told},
+};
+
+/// Columns that come first in every line.
+const CELL_COLUMNS: [&str; 18] = [
+    "scenario",
+    "endpoint",
+    "path",
+    "concurrency",
+    "keep_alive",
+    "rate_rps",
+    "build",
+    "trials",
+    "failed_trials",
+    "requests",
+    "good",
+    "failed_requests",
+    "dropped_requests",
+    "dropped_late_requests",
+    "unanswered_requests",
+    "rps_median",
+    "rps_min",
+    "rps_max",
+];
+
+/// Endings of the columns that come second: those of each [`Metric`]. CPU time by role comes last.
+const RATIO_ENDINGS: [&str; 6] = ["", "_low", "_high", "_p", "_floor", "_told"];
+
+const OTHER_COLUMNS: [&str; 22] = [
+    "blocks",
+    "ratio_confidence",
+    "latency_us_p50",
+    "latency_us_p90",
+    "latency_us_p95",
+    "latency_us_p99",
+    "latency_us_p99_min",
+    "latency_us_p99_max",
+    "merged_latency_us_mean",
+    "merged_latency_us_p50",
+    "merged_latency_us_p95",
+    "merged_latency_us_p99",
+    "merged_latency_us_p999",
+    "merged_latency_us_max",
+    "context_switches_per_request",
+    "rss_peak_kib",
+    "body_bytes",
+    "tunnel_zero_copy_bytes",
+    "tunnel_copied_bytes",
+    "tunnel_doorbells_sent",
+    "tunnel_doorbells_suppressed",
+    "tunnel_wake_ups",
+];
+
+/// Returns the table with a heading line. Missing metrics are empty.
+pub fn render(summary: &Summary<'_>) -> String {
+    let (heading, rows) = table(summary);
+    [heading]
+        .iter()
+        .chain(&rows)
+        .map(|fields| line(fields))
+        .collect()
+}
+
+/// Returns the same cells as JSON objects; missing metrics are null.
+pub fn cells(summary: &Summary<'_>) -> Vec<Value> {
+    let (heading, rows) = table(summary);
+    let value = |text: &str| match text {
+        "" => Value::Null,
+        text => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+    };
+    rows.iter()
+        .map(|row| {
+            heading
+                .iter()
+                .cloned()
+                .zip(row.iter().map(|text| value(text)))
+                .collect()
+        })
+        .collect()
+}
+
+fn table(summary: &Summary<'_>) -> (Vec<String>, Vec<Vec<String>>) {
+    let mut roles: Vec<&str> = summary
+        .scenarios
+        .iter()
+        .flat_map(|scenario| &scenario.roles)
+        .map(String::as_str)
+        .collect();
+    roles.sort_unstable();
+    roles.dedup();
+    let mut heading: Vec<String> = CELL_COLUMNS.map(str::to_owned).into();
+    for metric in Metric::ALL {
+        heading.extend(RATIO_ENDINGS.map(|ending| format!("{}_ratio{ending}", metric.key())));
+    }
+    heading.extend(OTHER_COLUMNS.map(str::to_owned));
+    heading.extend(
+        roles
+            .iter()
+            .map(|role| format!("cpu_us_per_request_{role}")),
+    );
+    heading.push("cpu_us_per_request_server".to_owned());
+    let rows = summary
+        .scenarios
+        .iter()
+        .flat_map(|scenario| &scenario.tables);
+    let rows = rows
+        .flat_map(|table| &table.rows)
+        .map(|row| fields(row, &roles));
+    (heading, rows.collect())
+}
+
+fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
+    let CellSummary { cell, totals, .. } = row;
+    let median = |spread: Option<Spread>| number(spread.map(|spread| spread.median));
+    let min = |spread: Option<Spread>| number(spread.map(|spread| spread.min));
+    let max = |spread: Option<Spread>| number(spread.map(|spread| spread.max));
+    let mut fields = vec![
+        cell.scenario.clone(),
+        cell.endpoint.clone(),
+        cell.path.clone(),
+        cell.concurrency.to_string(),
+        cell.keep_alive.to_string(),
+        cell.rate_rps
+            .map_or_else(String::new, |rate| rate.to_string()),
+        cell.build
+            .map_or_else(String::new, |build| build.to_string()),
+        row.trials.to_string(),
+        row.failures.len().to_string(),
+        totals.requests.to_string(),
+        totals.good.to_string(),
+        row.failed_requests().to_string(),
+        totals.dropped_by_path.to_string(),
+        totals.dropped_late.to_string(),
+        totals.lost().to_string(),
+        median(row.rps),
+        min(row.rps),
+        max(row.rps),
+    ];
+    fields.extend(
+        Metric::ALL
+            .into_iter()
+            .flat_map(|metric| ratio(row, metric)),
+    );
+    let rps = row.ratios[Metric::Rps];
+    fields.push(rps.map_or_else(String::new, |ratio| ratio.blocks.to_string()));
+    fields.push(number(rps.map(|ratio| ratio.confidence)));
+    fields.extend(latencies(row));
+    fields.extend([
+        median(row.context_switches_per_request),
+        median(row.rss_peak_kib),
+        totals.body_bytes.to_string(),
+        totals.zero_copy_bytes.to_string(),
+        totals.copied_bytes.to_string(),
+        totals.doorbells_sent.to_string(),
+        totals.doorbells_suppressed.to_string(),
+        totals.wake_ups.to_string(),
+    ]);
+    let cpu = roles
+        .iter()
+        .map(|role| median(row.cpu_us_per_request.get(*role).copied()));
+    fields.extend(cpu);
+    fields.push(median(row.cpu_us_per_request_server));
+    fields
+}
+
+/// Returns the fields that [`RATIO_ENDINGS`] name.
+fn ratio(row: &CellSummary<'_>, metric: Metric) -> [String; RATIO_ENDINGS.len()] {
+    let ratio = row.ratios[metric];
+    let bound = ratio.map_or("", |_| at(row.bounds[metric]));
+    let told = row.told(metric).map_or("", Told::key);
+    [
+        bound.to_owned() + &number(ratio.map(|ratio| ratio.ratio)),
+        number(ratio.map(|ratio| ratio.low)),
+        number(ratio.map(|ratio| ratio.high)),
+        ratio.map_or_else(String::new, |ratio| probability(ratio.p, 4)),
+        number(row.noise_floor(metric)),
+        told.to_owned(),
+    ]
+}
+
+/// Returns the latencies over the blocks, and those of all blocks together, in microseconds.
+fn latencies(row: &CellSummary<'_>) -> [String; 12] {
+    let merged = row.merged;
+    [
+        latency(row.p50_us.map(|it| it.median)),
+        latency(row.p90_us.map(|it| it.median)),
+        latency(row.p95_us.map(|it| it.median)),
+        latency(row.p99_us.map(|it| it.median)),
+        latency(row.p99_us.map(|it| it.min)),
+        latency(row.p99_us.map(|it| it.max)),
+        latency(merged.map(|merged| merged.mean_us)),
+        latency(merged.and_then(|merged| merged.p50_us)),
+        latency(merged.and_then(|merged| merged.p95_us)),
+        latency(merged.and_then(|merged| merged.p99_us)),
+        latency(merged.and_then(|merged| merged.p999_us)),
+        latency(merged.map(|merged| merged.max_us)),
+    ]
+}
+
+/// Writes a latency. A bound begins with `>=`, so that nothing reads it as a plain number.
+fn latency(percentile: Option<Percentile>) -> String {
+    let at = match percentile {
+        Some(Percentile {
+            is_at_least: true, ..
+        }) => ">=",
+        _ => "",
+    };
+    at.to_owned() + &number(percentile.map(|it| it.us))
+}
+
+fn at(bound: Bound) -> &'static str {
+    match bound {
+        Bound::Exact | Bound::Unknown => "",
+        Bound::AtLeast => ">=",
+        Bound::AtMost => "<=",
+    }
+}
+
+fn number(number: Option<f64>) -> String {
+    // A ten-thousandth is finer than anything measured here.
+    number.map_or_else(String::new, |number| format!("{number:.4}"))
+}
+
+/// Writes a line of CSV (RFC 4180).
+fn line(fields: &[String]) -> String {
+    let quoted: Vec<String> = fields
+        .iter()
+        .map(|field| match field.contains([',', '"', '\n']) {
+            true => format!("\"{}\"", field.replace('"', "\"\"")),
+            false => field.clone(),
+        })
+        .collect();
+    quoted.join(",") + "\n"
+}

@@ -1,0 +1,159 @@
+//! A history as a table and as JSON.
+
+use serde_json::{Value, json};
+
+use super::{
+    terminal::align,
+    text::{part, probability},
+};
+use crate::{
+    history::{
+        Answers, Change, Failing, NEWEST, ROWS_MIN, Recent, Row, Trend, WINDOW_MIN, alike, failing,
+        left_out, trends,
+    },
+    metrics::Metric,
+};
+
+/// Returns the history for a terminal.
+pub fn terminal(rows: &[Row]) -> String {
+    align(&markdown(rows))
+}
+
+/// Returns as Markdown the cells that failed, and a row per cell and metric.
+pub fn markdown(rows: &[Row]) -> String {
+    let trends = trends(rows);
+    let (alike, all) = (alike(rows).len(), rows.len());
+    let mut out = format!("{all} row(s), {alike} made under the conditions of the last one\n");
+    for (why, count) in left_out(rows) {
+        out += &format!("left out: {count} row(s), {why}\n");
+    }
+    let least = NEWEST + WINDOW_MIN;
+    if alike < least {
+        out += &format!("testing the newest {NEWEST} rows takes at least {least} rows\n");
+    }
+    if alike < ROWS_MIN {
+        out += &format!("finding changes takes at least {ROWS_MIN} rows\n");
+    }
+    out += &failures(&failing(rows));
+    out += "\n| cell | metric | rows | first | last | newest rows | changes |\n\
+            |---|---|---:|---:|---:|---|---|\n";
+    for trend in &trends {
+        let value = |it: Option<&_>| it.map_or_else(String::new, |it| point(trend, it));
+        let last = trend.points.last().filter(|_| trend.is_in_last);
+        let changes: Vec<String> = trend
+            .changes
+            .iter()
+            .map(|change| describe(trend, change))
+            .collect();
+        let recent = trend.recent.map(|recent| describe_recent(trend, &recent));
+        out += &format!(
+            "| {} | {} | {} | {} | {} | {} | {} |\n",
+            trend.cell.full_name(),
+            trend.metric.title(),
+            trend.points.len(),
+            value(trend.points.first()),
+            last.map_or_else(|| "none".to_owned(), |last| point(trend, last)),
+            recent.unwrap_or_default(),
+            changes.join("; ")
+        );
+    }
+    out
+}
+
+/// Returns the cells with failures as a table; empty without any.
+fn failures(failing: &[Failing<'_>]) -> String {
+    if failing.is_empty() {
+        return String::new();
+    }
+    let trials = |it: &Answers| format!("{} of {}", it.failed_trials, it.trials);
+    let lost = |it: &Answers| part(it.unanswered, it.due);
+    let mut out =
+        "\n| cell | trials failed, last row | rows before | p | not answered, last row | \
+                   rows before |\n|---|---:|---:|---:|---:|---:|\n"
+            .to_owned();
+    for it in failing {
+        let last = |text: &dyn Fn(&Answers) -> String| {
+            it.last
+                .as_ref()
+                .map_or_else(|| "not measured".to_owned(), text)
+        };
+        let p = it.p().map_or_else(String::new, |p| probability(p, 2));
+        out += &format!(
+            "| {} | {} | {} | {p} | {} | {} |\n",
+            it.cell.full_name(),
+            last(&trials),
+            trials(&it.before),
+            last(&lost),
+            lost(&it.before),
+        );
+    }
+    out
+}
+
+fn point(trend: &Trend<'_>, point: &crate::history::Point<'_>) -> String {
+    number(trend, point.value)
+}
+
+/// Writes a ratio, or the reference's own metric.
+fn number(trend: &Trend<'_>, value: f64) -> String {
+    match trend.is_ratio {
+        true => format!("{:.1} %", value * 100.0),
+        false if trend.metric == Metric::Cpu => format!("{value:.1} µs"),
+        false => format!("{value:.1}"),
+    }
+}
+
+fn describe(trend: &Trend<'_>, change: &Change) -> String {
+    let row = trend.points[change.index].row;
+    let revision = row.revision.get(..12).unwrap_or(&row.revision);
+    format!(
+        "{} to {} at {revision} ({})",
+        number(trend, change.before),
+        number(trend, change.after),
+        row.started
+    )
+}
+
+fn describe_recent(trend: &Trend<'_>, recent: &Recent) -> String {
+    format!(
+        "{} to {} in the newest {NEWEST} rows",
+        number(trend, recent.before),
+        number(trend, recent.after)
+    )
+}
+
+/// Returns the history as JSON.
+pub fn json(rows: &[Row]) -> Value {
+    let trend = |trend: &Trend<'_>| {
+        let changes = trend.changes.iter().map(|change| {
+            let row = trend.points[change.index].row;
+            json!({
+                "index": change.index, "before": change.before, "after": change.after,
+                "p": change.p, "revision": row.revision, "started": row.started,
+            })
+        });
+        let values = trend.points.iter().map(|point| point.value);
+        let recent = trend.recent.map(
+            |recent| json!({"index": recent.index, "before": recent.before, "after": recent.after}),
+        );
+        json!({
+            "cell": trend.cell, "metric": trend.metric.key(), "is_ratio": trend.is_ratio,
+            "values": values.collect::<Vec<_>>(), "changes": changes.collect::<Vec<_>>(),
+            "is_in_last": trend.is_in_last, "recent": recent,
+        })
+    };
+    let failing = failing(rows);
+    let failing = failing.iter().map(|it| {
+        json!({
+            "cell": it.cell, "last": it.last, "before": it.before,
+            "rows_before": it.rows_before, "p": it.p(),
+        })
+    });
+    json!({
+        "rows": rows.len(),
+        "rows_alike": alike(rows).len(),
+        "left_out": left_out(rows),
+        "failing": failing.collect::<Vec<_>>(),
+        "trends": trends(rows).iter().map(trend).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,131 @@
+//! `REPORT.md`, and the tables that a run prints.
+
+use super::{
+    ab, chart, lines, overview, rates, sentences,
+    sheet::{Medium, Table, escape},
+    tables,
+};
+use crate::{
+    ab::AbComparison,
+    record::{Manifest, PathInfo, Trial},
+    summary::{ScenarioSummary, Summary},
+};
+
+/// Returns the whole report of a run, of which `planned` trials were planned.
+pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String {
+    let mut out = String::from("# What does a hop cost?\n\n");
+    out += &format!("{}\n", sentences::progress(trials, planned));
+    let doubts = sentences::doubts(summary, trials, planned);
+    if !doubts.is_empty() {
+        out += &format!(
+            "\n**Read this first**\n\n{}",
+            list(&doubts, Medium::Markdown)
+        );
+    }
+    if let Some(comparison) = AbComparison::of(summary.manifest, trials) {
+        out += "\n## b over a\n";
+        out += &ab::markdown(&comparison);
+    }
+    for scenario in &summary.scenarios {
+        out += &scenario_heading(scenario);
+        out += &pathologies(scenario, Medium::Markdown);
+        out += &overview::section(scenario, Medium::Markdown);
+        for (kind, alternative, _) in pictures(scenario) {
+            let file = format!("{kind}-{}.svg", scenario.info.name);
+            // Without the angle brackets a name with a space would end there.
+            out += &match file.contains(' ') {
+                true => format!("\n![{alternative}](<{file}>)\n"),
+                false => format!("\n![{alternative}]({file})\n"),
+            };
+        }
+        out += &rates::knees(&summary.manifest.knees, &scenario.info.name);
+        out += &tables::all(scenario, Medium::Markdown);
+        let more = [tables::copies(scenario), tables::wake_ups(scenario)];
+        out.extend(
+            more.iter()
+                .flatten()
+                .map(|section| section.text(Medium::Markdown)),
+        );
+        let warnings = sentences::warnings(scenario);
+        if !warnings.is_empty() {
+            out += &format!("\n### Warnings\n\n{}", list(&warnings, Medium::Markdown));
+        }
+    }
+    out += &paths(&summary.manifest.paths);
+    out += &environment(summary.manifest);
+    out
+}
+
+/// Returns the pictures of a scenario: kind, alternative text and SVG of each.
+pub fn pictures(
+    scenario: &ScenarioSummary<'_>,
+) -> impl Iterator<Item = (&'static str, &'static str, String)> {
+    [
+        (
+            "overview",
+            "RPS as a share of the reference's",
+            chart::overview(scenario),
+        ),
+        ("latency", "p99 by offered rate", lines::latency(scenario)),
+    ]
+    .into_iter()
+    .filter(|(_, _, picture)| !picture.is_empty())
+}
+
+/// Returns the pathologies as a section.
+pub(super) fn pathologies(scenario: &ScenarioSummary<'_>, medium: Medium) -> String {
+    let lines = list(&sentences::pathologies(scenario), medium);
+    format!("\n### Pathologies\n\n{lines}")
+}
+
+pub(super) fn list(lines: &[String], medium: Medium) -> String {
+    let text = |line: &String| match medium {
+        Medium::Markdown => escape(line),
+        Medium::Terminal => line.clone(),
+    };
+    lines
+        .iter()
+        .map(|line| format!("- {}\n", text(line)))
+        .collect()
+}
+
+fn scenario_heading(scenario: &ScenarioSummary<'_>) -> String {
+    let info = scenario.info;
+    let mut out = format!("\n## {}\n\n**{}**\n", info.name, info.question.trim());
+    if !info.analysis.trim().is_empty() {
+        out += &format!("\n{}\n", info.analysis.trim());
+    }
+    out += &format!("\n{}\n", sentences::medians(scenario));
+    out.extend(sentences::explanation(scenario).map(|text| format!("\n{text}\n")));
+    out
+}
+
+fn environment(manifest: &Manifest) -> String {
+    let mut sheet = Table::new(2, ["item", "value"]);
+    for (name, value) in sentences::environment(manifest) {
+        sheet.push(vec![name.into(), value.into()]);
+    }
+    format!(
+        "\n## Environment\n\n{}\nTo repeat this run: `{}`\n",
+        sheet.text(Medium::Markdown),
+        sentences::command_to_repeat(manifest)
+    )
+}
+
+fn paths(paths: &[PathInfo]) -> String {
+    let mut out = String::from("\n## Paths\n");
+    for path in paths {
+        out += &format!("\n**{}**: {}\n", path.name, path.summary.trim());
+        if let Some(reason) = &path.skipped {
+            out += &format!("\nSkipped: {reason}\n");
+        }
+        if !path.analysis.trim().is_empty() {
+            out += &format!("\n{}\n", path.analysis.trim());
+        }
+        for (process, receipt) in &path.receipts {
+            out += &format!("\n- {process}: {}", escape(receipt));
+        }
+        out += "\n";
+    }
+    out
+}

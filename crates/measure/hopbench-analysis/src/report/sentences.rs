@@ -1,0 +1,364 @@
+//! Sentences that the reports share, as plain text.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::text::{marks, part, percent, probability};
+use crate::{
+    estimate::{self, BLOCKS_MIN, Estimate},
+    metrics::Metric,
+    pathology::{self, Pathology},
+    record::{Build, Cell, FailureKind, Manifest, Trial, Warning},
+    summary::{CellSummary, ScenarioSummary, Summary, Table},
+};
+
+/// Says how much of the plan was run, and how much of the time went outside of load.
+pub fn progress(trials: &[Trial], planned: usize) -> String {
+    let failed = trials.iter().filter(|trial| trial.measured().is_none());
+    let mut out = format!(
+        "{} of {planned} trials run, {} failed.",
+        trials.len(),
+        failed.count()
+    );
+    let total: f64 = trials.iter().map(|trial| trial.timing.total_ms()).sum();
+    let overhead: f64 = trials.iter().map(|trial| trial.timing.overhead_ms()).sum();
+    if total > 0.0 {
+        out += &format!(
+            " They took {:.0} s, {:.0} % of it outside the load (start, verify, scrape, stop).",
+            total / 1e3,
+            100.0 * overhead / total
+        );
+    }
+    if let Some(bodies) = bodies(trials) {
+        out += &format!(" {bodies}");
+    }
+    out
+}
+
+/// Says of how many right answers the body was compared with the expected one. `None` if of all.
+fn bodies(trials: &[Trial]) -> Option<String> {
+    let loads = || trials.iter().filter_map(Trial::measured);
+    let good: u64 = loads().map(|load| load.good).sum();
+    let checked: u64 = loads().map(|load| load.digests_checked).sum();
+    (checked < good).then(|| {
+        format!(
+            "The bodies of {checked} of {good} correct answers were compared with the expected \
+             body; the others were judged by status and length."
+        )
+    })
+}
+
+/// Returns what makes metrics of the run doubtful: missing trials, then warnings of the run, then
+/// warnings of trials by kind.
+pub fn doubts(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if trials.len() < planned {
+        let missing = planned - trials.len();
+        doubts.push(format!(
+            "the run is not complete: {missing} of {planned} trials missing"
+        ));
+    }
+    doubts.extend(summary.manifest.warnings.iter().cloned());
+    let mut kinds: BTreeMap<&str, Vec<(&Cell, &Warning)>> = BTreeMap::new();
+    for trial in trials {
+        for warning in &trial.warnings {
+            let found = kinds.entry(warning.kind()).or_default();
+            found.push((&trial.planned.cell, warning));
+        }
+    }
+    for (kind, found) in kinds {
+        let (cell, warning) = found[0];
+        let cells: BTreeSet<&Cell> = found.iter().map(|(cell, _)| *cell).collect();
+        doubts.push(match found.len() {
+            1 => format!("{kind}, in {cell}: {warning}"),
+            trials => format!(
+                "{kind}, in {trials} trials of {} cell(s), first in {cell}: {warning}",
+                cells.len()
+            ),
+        });
+    }
+    doubts
+}
+
+/// Says in one line how many trials have validity warnings, and of which kinds. `None` if none has.
+pub fn doubts_in_short(trials: &[Trial]) -> Option<String> {
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for warning in trials.iter().flat_map(|trial| &trial.warnings) {
+        *kinds.entry(warning.kind()).or_default() += 1;
+    }
+    let kinds: Vec<String> = kinds
+        .iter()
+        .map(|(kind, count)| format!("{kind} ×{count}"))
+        .collect();
+    let marked = trials.iter().filter(|trial| !trial.warnings.is_empty());
+    (!kinds.is_empty()).then(|| {
+        format!(
+            "{} trial(s) with validity warnings: {}.",
+            marked.count(),
+            kinds.join(", ")
+        )
+    })
+}
+
+/// Returns the warnings of each cell, one line for each kind.
+pub(super) fn warnings(scenario: &ScenarioSummary<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for row in scenario.tables.iter().flat_map(|table| &table.rows) {
+        let mut kinds: BTreeMap<&str, (usize, &Warning)> = BTreeMap::new();
+        for warning in &row.warnings {
+            kinds.entry(warning.kind()).or_insert((0, *warning)).0 += 1;
+        }
+        for (count, first) in kinds.into_values() {
+            let of = match count {
+                1 => String::new(),
+                _ => format!(" (the first of {count} trials)"),
+            };
+            lines.push(format!("{}: {first}{of}", row.cell));
+        }
+    }
+    lines
+}
+
+/// Returns the pathologies with advice, or one line if there are none.
+pub(super) fn pathologies(scenario: &ScenarioSummary<'_>) -> Vec<String> {
+    let found = pathology::find(scenario);
+    let is_measured = scenario.tables.iter().any(|table| !table.rows.is_empty());
+    match (found.is_empty(), is_measured) {
+        (true, true) => vec!["None found.".to_owned()],
+        (true, false) => vec!["Nothing measured.".to_owned()],
+        (false, _) => {
+            let mut lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+            let mut advice: Vec<&str> = found.iter().map(Pathology::advice).collect();
+            let mut told = BTreeSet::new();
+            advice.retain(|it| told.insert(*it));
+            lines.extend(advice.iter().map(|advice| format!("{advice}.")));
+            lines
+        }
+    }
+}
+
+/// Says that the metrics of a scenario are medians, and over how many blocks.
+pub(super) fn medians(scenario: &ScenarioSummary<'_>) -> String {
+    format!(
+        "Values are medians over {} block(s), with the lowest and highest in brackets. RPS counts \
+         only correct answers.",
+        scenario.blocks
+    )
+}
+
+/// Explains how to read the ratios. `None` if there are none.
+pub(super) fn explanation(scenario: &ScenarioSummary<'_>) -> Option<String> {
+    let rows = scenario.tables.iter().flat_map(|table| &table.rows);
+    let shown = rows.flat_map(|row| [Metric::Rps, Metric::Cpu].map(|metric| row.ratios[metric]));
+    let shown: Vec<Estimate> = shown.flatten().collect();
+    if shown.is_empty() {
+        return None;
+    }
+    let enough = || shown.iter().filter(|ratio| ratio.blocks >= BLOCKS_MIN);
+    let blocks = || enough().map(|ratio| ratio.blocks);
+    // Confidence does not rise steadily with the blocks, so the three values may be of three cells.
+    let confidence = enough().map(|ratio| ratio.confidence).reduce(f64::min);
+    let (Some(least), Some(most), Some(confidence)) = (blocks().min(), blocks().max(), confidence)
+    else {
+        return Some(format!(
+            "Ratios are formed within a block. Those over fewer than {BLOCKS_MIN} blocks are \
+             marked ?: too few to tell."
+        ));
+    };
+    Some(format!(
+        "Ratios are formed within a block. Over {} or more blocks, a ratio is the Hodges-Lehmann \
+         estimate, with its confidence interval in brackets, which covers the true ratio in at \
+         least {:.0} of 100 runs. No p-value is smaller than {}. {} The reference's own row shows \
+         the A/A control.",
+        least,
+        (confidence * 100.0).floor(),
+        probability(estimate::p_min(most), 2),
+        marks()
+    ))
+}
+
+/// Says by how much the reference differs from itself at each load. `None` if it has no replicate,
+/// and at fixed rates.
+pub(super) fn control(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Option<String> {
+    if table.is_fixed_rate {
+        return None;
+    }
+    // With two builds, A is the one that has a replicate.
+    let is_control = |row: &&CellSummary<'_>| row.is_reference && row.cell.build != Some(Build::B);
+    let references = table.rows.iter().filter(is_control);
+    let reaches: Vec<String> = references
+        .filter_map(|row| {
+            let reach = percent(row.noise_floor(Metric::Rps)? - 1.0);
+            Some(format!("{reach} at c={}", row.cell.load()))
+        })
+        .collect();
+    (!reaches.is_empty()).then(|| {
+        format!(
+            "A/A control: the noise floor of the RPS of '{}' is {}. Smaller differences cannot be \
+             told from noise.",
+            scenario.info.reference,
+            reaches.join(", ")
+        )
+    })
+}
+
+/// Says how many requests got no right answer, and how many trials failed, by kind.
+pub(super) fn errors(row: &CellSummary<'_>) -> String {
+    let mut parts = Vec::new();
+    match (row.totals.requests, row.failures.is_empty()) {
+        (0, true) => parts.push("no requests".to_owned()),
+        (0, false) => {}
+        _ => parts.push(row.failed_requests().to_string()),
+    }
+    let mut failures: BTreeMap<FailureKind, usize> = BTreeMap::new();
+    for failure in &row.failures {
+        *failures.entry(failure.kind).or_default() += 1;
+    }
+    for (kind, trials) in failures {
+        parts.push(match trials {
+            1 => kind.to_string(),
+            _ => format!("{kind} ×{trials}"),
+        });
+    }
+    parts.join(", ")
+}
+
+/// Says what has to be shown beside any metric of a cell: the share of requests that the path did
+/// not answer, and how many trials failed. `None` if all is well.
+pub(super) fn shortfall(row: &CellSummary<'_>) -> Option<String> {
+    let mut parts = Vec::new();
+    if row.totals.lost() > 0 {
+        let share = part(row.totals.lost(), row.totals.due());
+        parts.push(format!("{share} not answered"));
+    }
+    if !row.failures.is_empty() {
+        parts.push(format!(
+            "{} of {} trials failed",
+            row.failures.len(),
+            row.trials
+        ));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Returns the machine and the programs that measured, as names and values; unknown ones say so.
+pub(super) fn environment(manifest: &Manifest) -> Vec<(&'static str, String)> {
+    let machine = &manifest.machine;
+    let dirty = if manifest.git.dirty {
+        ", with uncommitted changes"
+    } else {
+        ""
+    };
+    let revision = match manifest.git.revision.as_str() {
+        "" => "none",
+        revision => revision.get(..12).unwrap_or(revision),
+    };
+    let limits: Vec<String> = machine
+        .cgroup
+        .iter()
+        .map(|(name, limit)| format!("{name} {limit}"))
+        .collect();
+    let mut rows = vec![
+        ("started", started(manifest)),
+        ("command", command(manifest)),
+        ("revision", format!("{revision}{dirty}")),
+        (
+            "hopbench",
+            format!("{} ({} profile)", manifest.hopbench, manifest.profile),
+        ),
+        ("toolchain", manifest.toolchain.clone()),
+        ("seed", manifest.seed.to_string()),
+        ("processor", processor(manifest)),
+        ("governor", machine.governor.clone()),
+        ("clock source", machine.clock_source.clone()),
+        ("memory", format!("{} MiB", machine.memory_kib / 1024)),
+        (
+            "system",
+            known(&[
+                &machine.operating_system,
+                &format!("Linux {}", machine.kernel),
+            ]),
+        ),
+        ("virtualization", machine.virtualization.clone()),
+        ("limits", limits.join(", ")),
+        ("storage", machine.storage.clone()),
+        ("network", machine.network.join(", ")),
+    ];
+    for (_, value) in &mut rows {
+        if value.is_empty() {
+            "unknown".clone_into(value);
+        }
+    }
+    rows
+}
+
+/// Says how many cores of which model the machine has.
+pub(super) fn processor(manifest: &Manifest) -> String {
+    let machine = &manifest.machine;
+    match machine.cpu_model.as_str() {
+        "" => format!("{} cores", machine.cores),
+        model => format!("{} × {model}", machine.cores),
+    }
+}
+
+/// Joins the parts that are not empty.
+fn known(parts: &[&str]) -> String {
+    let parts = parts.iter().map(|part| part.trim());
+    parts
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Returns when the run began, without fractions of a second.
+pub(super) fn started(manifest: &Manifest) -> String {
+    let started = &manifest.started;
+    match started.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => started.clone(),
+    }
+}
+
+/// Returns the command that made the run, quoted for a shell.
+pub(super) fn command(manifest: &Manifest) -> String {
+    let quoted = manifest.command_line.iter().map(|word| quote(word));
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// Returns the same command with the seed, which repeats the order of the trials.
+pub(super) fn command_to_repeat(manifest: &Manifest) -> String {
+    let is_seeded = manifest
+        .command_line
+        .iter()
+        .any(|word| word == "--seed" || word.starts_with("--seed="));
+    match is_seeded {
+        true => command(manifest),
+        false => format!("{} --seed {}", command(manifest), manifest.seed),
+    }
+}
+
+fn quote(word: &str) -> String {
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || "-_./:=,%@+~".contains(it);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests, *};
+
+    #[test]
+    fn a_command_can_be_typed_again() {
+        let mut manifest = tests::manifest();
+        manifest.command_line = ["hopbench", "run", "it's", "*", ""]
+            .map(str::to_owned)
+            .into();
+        assert_eq!(
+            command_to_repeat(&manifest),
+            "hopbench run 'it'\\''s' '*' '' --seed 7"
+        );
+        manifest.command_line = ["hopbench", "run", "--seed=3"].map(str::to_owned).into();
+        assert_eq!(command_to_repeat(&manifest), "hopbench run --seed=3");
+    }
+}

@@ -1,0 +1,270 @@
+//! The tables of a scenario.
+
+use super::{
+    rates,
+    sentences::{self, errors},
+    sheet::{Entry, Medium, Table, Tone},
+    text::{bound, connection, hundredths, latencies, spread, tenths, thousands, with_interval},
+};
+use crate::{
+    estimate::Estimate,
+    metrics::Metric,
+    record::{Build, Cell},
+    summary::{CellSummary, Percentiles, ScenarioSummary, Table as Cells},
+};
+
+/// A table with its heading and an explanation.
+#[derive(Debug)]
+pub(super) struct Section {
+    pub(super) heading: String,
+    pub(super) text: Option<String>,
+    pub(super) sheet: Table,
+}
+
+impl Section {
+    /// Returns the section as text, below an empty line.
+    pub(super) fn text(&self, medium: Medium) -> String {
+        let text = self.text.as_ref();
+        let text = text.map_or_else(String::new, |text| format!("{text}\n\n"));
+        format!(
+            "\n### {}\n\n{text}{}",
+            self.heading,
+            self.sheet.text(medium)
+        )
+    }
+}
+
+/// Returns a table per endpoint, each with a sentence on its A/A control.
+pub(super) fn all(scenario: &ScenarioSummary<'_>, medium: Medium) -> String {
+    let mut out = String::new();
+    for table in &scenario.tables {
+        out += &cells(scenario, table).text(medium);
+        out.extend(sentences::control(scenario, table).map(|control| format!("\n{control}\n")));
+    }
+    out
+}
+
+/// Returns the table of an endpoint, with a row for each cell.
+pub(super) fn cells(scenario: &ScenarioSummary<'_>, table: &Cells<'_>) -> Section {
+    let heading = format!("{}{}", table.endpoint, connection(table.keep_alive));
+    match table.is_fixed_rate {
+        true => Section {
+            heading: heading + ", at fixed rates",
+            text: Some(
+                "Latency counts from the moment a request is due, even if no connection is free \
+                 then. p50 and p99 are medians over the blocks; p99.9 is over all blocks together. \
+                 n/a: fewer than twenty answers exceed the percentile. ≥: the percentile is a \
+                 lower bound, because unanswered requests count with the time that they had \
+                 waited. Not answered: requests that the path answered incorrectly or not at all. \
+                 Dropped: those of them that were never sent, because the path kept every \
+                 connection waiting. Late: requests that the load generator did not send in time \
+                 although a connection was free; they say nothing about the path."
+                    .to_owned(),
+            ),
+            sheet: rates::sheet(scenario, table),
+        },
+        false => Section {
+            heading,
+            text: None,
+            sheet: closed_loop(scenario, table),
+        },
+    }
+}
+
+fn closed_loop(scenario: &ScenarioSummary<'_>, table: &Cells<'_>) -> Table {
+    let metrics = [
+        "Transport",
+        "Concurrency",
+        "RPS",
+        "p50 (ms)",
+        "p99 (ms)",
+        "RPS vs Baseline",
+        "p90 (ms)",
+        "Errors",
+    ];
+    let mut sheet = Table::new(
+        1,
+        metrics
+            .map(str::to_owned)
+            .into_iter()
+            .chain(cpu_columns(scenario)),
+    );
+    for row in &table.rows {
+        let mut entries = vec![
+            row.cell.path_and_build().into(),
+            row.cell.load().into(),
+            spread(row.rps, thousands).into(),
+            percentile(row, row.p50_us),
+            percentile(row, row.p99_us),
+            share(row, Metric::Rps),
+            percentile(row, row.p90_us),
+            failed(row),
+        ];
+        entries.extend(cpu(scenario, row));
+        sheet.push(entries);
+    }
+    sheet
+}
+
+/// Returns the headings of the columns that [`cpu`] fills.
+pub(super) fn cpu_columns(scenario: &ScenarioSummary<'_>) -> Vec<String> {
+    let roles = scenario
+        .roles
+        .iter()
+        .map(|role| format!("{role} CPU (µs/req)"));
+    roles
+        .chain([
+            "server CPU (µs/req)".to_owned(),
+            "server CPU vs Baseline".to_owned(),
+        ])
+        .collect()
+}
+
+/// Returns CPU time by role, that of all servers together, and its ratio to the reference.
+pub(super) fn cpu(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> Vec<Entry> {
+    let of_role = |role: &String| {
+        let cpu = row.cpu_us_per_request.get(role).copied();
+        Entry::from(spread(cpu, tenths))
+    };
+    let mut entries: Vec<Entry> = scenario.roles.iter().map(of_role).collect();
+    entries.push(spread(row.cpu_us_per_request_server, tenths).into());
+    entries.push(share(row, Metric::Cpu));
+    entries
+}
+
+/// Returns the ratio of a path to the reference, or the A/A control of the reference itself.
+pub(super) fn share(row: &CellSummary<'_>, metric: Metric) -> Entry {
+    let is_b = row.cell.build == Some(Build::B);
+    let control = || row.control.as_ref().filter(|_| !is_b)?[metric];
+    match (row.is_reference, control()) {
+        (true, Some(control)) => format!("A/A {}", with_interval(&control)).into(),
+        (true, None) => "100 %".into(),
+        (false, ..) => told(row, metric, with_interval),
+    }
+}
+
+/// Returns a ratio with its mark. It is n/a if its percentiles have too few samples above them, or
+/// if both may be longer.
+pub(super) fn told(
+    row: &CellSummary<'_>,
+    metric: Metric,
+    text: impl Fn(&Estimate) -> String,
+) -> Entry {
+    let (Some(ratio), Some(told)) = (&row.ratios[metric], row.told(metric)) else {
+        let is_percentile = matches!(metric, Metric::P50 | Metric::P95 | Metric::P99);
+        return match is_percentile && row.rps.is_some() {
+            true => "n/a".into(),
+            false => "–".into(),
+        };
+    };
+    Entry::told(&(bound(row.bounds[metric]).to_owned() + &text(ratio)), told)
+}
+
+/// Returns a percentile. In a row with metrics it is n/a if too few samples lie above it.
+pub(super) fn percentile(row: &CellSummary<'_>, percentiles: Option<Percentiles>) -> Entry {
+    match percentiles {
+        Some(percentiles) => latencies(percentiles).into(),
+        None if row.rps.is_some() => "n/a".into(),
+        None => "–".into(),
+    }
+}
+
+/// Returns the requests without a right answer, and the trials that failed.
+pub(super) fn failed(row: &CellSummary<'_>) -> Entry {
+    let is_fine = row.failures.is_empty() && row.failed_requests() == 0 && row.totals.due() > 0;
+    let tone = match is_fine {
+        true => Tone::Plain,
+        false => Tone::Bad,
+    };
+    Entry::new(errors(row), tone)
+}
+
+/// Returns the bytes handed over by reference and the bytes copied. `None` without a tunnel that
+/// counts them.
+pub(super) fn copies(scenario: &ScenarioSummary<'_>) -> Option<Section> {
+    let columns = [
+        "Transport",
+        "Endpoint",
+        "Concurrency",
+        "body bytes/req",
+        "zero-copy bytes/req",
+        "copied bytes/req",
+        "zero-copy per body byte",
+        "copied per body byte",
+    ];
+    let mut sheet = Table::new(2, columns);
+    let rows = scenario.tables.iter().flat_map(|table| &table.rows);
+    for row in rows.filter(|row| row.totals.has_counters && row.totals.good > 0) {
+        let totals = &row.totals;
+        let requests = totals.good as f64;
+        let body = totals.body_bytes as f64;
+        let per_body_byte = |bytes: u64| match totals.body_bytes {
+            0 => "–".to_owned(),
+            _ => format!("{:.2}", bytes as f64 / body),
+        };
+        let metrics = [
+            thousands(body / requests),
+            thousands(totals.zero_copy_bytes as f64 / requests),
+            thousands(totals.copied_bytes as f64 / requests),
+            per_body_byte(totals.zero_copy_bytes),
+            per_body_byte(totals.copied_bytes),
+        ];
+        sheet.push(named(&row.cell, metrics));
+    }
+    let text = "Bytes that the tunnel's processes handed over by reference (zero-copy) or copied \
+                in user space, compared with the body bytes that the client received. The tunnel \
+                carries heads and requests as well, so with small bodies it carries more bytes \
+                than the bodies have.";
+    (!sheet.is_empty()).then(|| Section {
+        heading: "Copies per byte".to_owned(),
+        text: Some(text.to_owned()),
+        sheet,
+    })
+}
+
+/// Returns context switches, doorbells and memory. `None` without an answer.
+pub(super) fn wake_ups(scenario: &ScenarioSummary<'_>) -> Option<Section> {
+    let columns = [
+        "Transport",
+        "Endpoint",
+        "Concurrency",
+        "context switches/req",
+        "doorbells/req",
+        "doorbells saved/req",
+        "sleeps/req",
+        "peak RSS (MiB)",
+    ];
+    let mut sheet = Table::new(2, columns);
+    let rows = scenario.tables.iter().flat_map(|table| &table.rows);
+    for row in rows.filter(|row| row.totals.good > 0) {
+        let totals = &row.totals;
+        let per_request = |count: u64| match totals.has_counters {
+            true => hundredths(count as f64 / totals.good as f64),
+            false => "–".to_owned(),
+        };
+        let metrics = [
+            spread(row.context_switches_per_request, hundredths),
+            per_request(totals.doorbells_sent),
+            per_request(totals.doorbells_suppressed),
+            per_request(totals.wake_ups),
+            spread(row.rss_peak_kib, |kib| tenths(kib / 1024.0)),
+        ];
+        sheet.push(named(&row.cell, metrics));
+    }
+    let text = "Counts per request, over all processes except the client. Context switches: a \
+                thread went to sleep or was preempted. Doorbells: the tunnel woke its peer with a \
+                system call. Doorbells saved: it did not have to, because the peer was awake. \
+                Sleeps: one of the tunnel's event loops went to sleep. Peak RSS is that of the \
+                processes together.";
+    (!sheet.is_empty()).then(|| Section {
+        heading: "Wake-ups and memory".to_owned(),
+        text: Some(text.to_owned()),
+        sheet,
+    })
+}
+
+/// Returns a row that names its cell first.
+fn named(cell: &Cell, metrics: [String; 5]) -> Vec<Entry> {
+    let names = [cell.path_and_build(), cell.endpoint.clone(), cell.load()];
+    names.into_iter().chain(metrics).map(Entry::from).collect()
+}

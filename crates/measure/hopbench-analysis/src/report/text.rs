@@ -1,0 +1,139 @@
+//! Metrics and marks, as every report writes them.
+
+use crate::{
+    estimate::Estimate,
+    statistics::Spread,
+    summary::{Percentile, Percentiles},
+    told::{Bound, MARGIN, Told},
+};
+
+pub(super) fn connection(keep_alive: bool) -> &'static str {
+    if keep_alive {
+        ""
+    } else {
+        ", a new connection per request"
+    }
+}
+
+pub(super) fn with_interval(estimate: &Estimate) -> String {
+    let [ratio, low, high] = [estimate.ratio, estimate.low, estimate.high].map(percent);
+    match low == ratio && high == ratio {
+        true => ratio,
+        false => format!("{ratio} ({low}–{high})"),
+    }
+}
+
+/// Returns a ratio's mark, which says whether it is a difference.
+pub(super) fn mark(told: Told) -> &'static str {
+    match told {
+        Told::Different => "",
+        Told::Equal => "= ",
+        Told::NotToldApart => "≈ ",
+        Told::TooFewBlocks => "? ",
+    }
+}
+
+/// Returns the sign before a ratio that is only a bound.
+pub(super) fn bound(bound: Bound) -> &'static str {
+    match bound {
+        Bound::Exact => "",
+        Bound::AtLeast => "≥ ",
+        Bound::AtMost => "≤ ",
+        Bound::Unknown => "? ",
+    }
+}
+
+/// Explains the marks of ratios.
+pub(super) fn marks() -> String {
+    format!(
+        "No mark means different. = means equal: the whole confidence interval and the noise floor \
+         lie within ±{:.0} % of 100 %. ≈ means not told apart: the interval contains 100 %, or the \
+         ratio is within the noise floor, so the two may be equal or may differ. ? means too few \
+         blocks to tell.",
+        (MARGIN - 1.0) * 100.0
+    )
+}
+
+/// Writes a percentile in milliseconds.
+pub(crate) fn latency(percentile: Percentile) -> String {
+    let at_least = if percentile.is_at_least { "≥ " } else { "" };
+    format!("{at_least}{}", milliseconds(percentile.us))
+}
+
+/// Writes a percentile over blocks in milliseconds: the median, with the range in brackets.
+pub(super) fn latencies(percentiles: Percentiles) -> String {
+    let Percentiles { median, min, max } = percentiles;
+    let [median, min, max] = [median, min, max].map(latency);
+    if min == max {
+        median
+    } else {
+        format!("{median} ({min}–{max})")
+    }
+}
+
+pub(super) fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> String {
+    let Some(Spread { median, min, max }) = spread else {
+        return "–".to_owned();
+    };
+    let (median, min, max) = (format(median), format(min), format(max));
+    if min == max {
+        median
+    } else {
+        format!("{median} ({min}–{max})")
+    }
+}
+
+pub(super) fn hundredths(number: f64) -> String {
+    format!("{number:.2}")
+}
+
+pub(super) fn milliseconds(us: f64) -> String {
+    let ms = us / 1e3;
+    match ms {
+        ..10.0 => format!("{ms:.3}"),
+        ..100.0 => format!("{ms:.2}"),
+        _ => format!("{ms:.0}"),
+    }
+}
+
+pub(super) fn percent(ratio: f64) -> String {
+    let percent = ratio * 100.0;
+    if percent < 9.95 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.0} %")
+    }
+}
+
+/// Writes a share of a whole. Only none at all is 0; a few of many are `<0.1 %`.
+pub(super) fn part(part: u64, whole: u64) -> String {
+    let share = part as f64 / whole.max(1) as f64;
+    match part {
+        0 => "0".to_owned(),
+        _ if share < 0.0005 => "<0.1 %".to_owned(),
+        _ => percent(share),
+    }
+}
+
+/// Writes a probability with this many significant digits, however small it is.
+pub(crate) fn probability(probability: f64, digits: usize) -> String {
+    let rounded = format!("{probability:.*e}", digits - 1).parse::<f64>();
+    rounded.expect("a number").to_string()
+}
+
+pub(super) fn tenths(number: f64) -> String {
+    format!("{number:.1}")
+}
+
+/// Writes a whole number with its digits in groups of three.
+pub(super) fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

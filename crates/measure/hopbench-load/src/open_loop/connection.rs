@@ -1,0 +1,263 @@
+//! One connection: opened when needed, with one request at a time.
+//!
+//! hyper's connection and the request under way on it are polled in one task, so that the arrival
+//! of an answer wakes one task once.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Request,
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{own_wakes::OwnWakes, pacer::now_ns, target::Target};
+use crate::{digest::Bodies, tally::Answer};
+
+/// Text under which timed-out requests are counted; the same as oha's.
+pub(crate) const TIMEOUT: &str = "timeout";
+
+/// Time limit for opening a connection. On one machine, or to a neighbour, no working connection
+/// takes longer.
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// Text under which answers without a request are counted.
+const UNASKED: &str = "answer without a request";
+
+/// Part of hyper's error for data on an idle connection.
+const UNEXPECTED: &str = "unexpected message";
+
+/// A slot for a connection, which may be closed at the moment.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    target: Rc<Target>,
+    keep_alive: bool,
+    link: Option<Link>,
+    own_wakes: OwnWakes,
+    notes: Rc<Notes>,
+    bodies: Option<Rc<RefCell<Bodies>>>,
+}
+
+/// Observations on a thread's connections, besides answers.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// Longest time to open a connection, in nanoseconds.
+    pub(crate) connect_ns_max: Cell<Option<u64>>,
+    /// Number of connections on which data arrived without a request.
+    unasked: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Link {
+    sender: SendRequest<Full<Bytes>>,
+    wire: Wire,
+}
+
+/// The half of a connection that does the I/O. `connection` is `None` once it has ended: only
+/// dropping it tells the other half, which would otherwise wait forever.
+#[derive(Debug)]
+struct Wire {
+    connection: Option<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>,
+    notes: Rc<Notes>,
+}
+
+/// Why a request got no answer.
+#[derive(Debug)]
+enum Failure {
+    /// Nothing of the request was sent, so it can be sent again.
+    Unsent(String),
+    Sent(String),
+}
+
+impl Connection {
+    pub(crate) fn new(
+        target: Rc<Target>,
+        keep_alive: bool,
+        notes: Rc<Notes>,
+        bodies: Option<Rc<RefCell<Bodies>>>,
+    ) -> Self {
+        Self {
+            target,
+            keep_alive,
+            link: None,
+            own_wakes: OwnWakes::new(),
+            notes,
+            bodies,
+        }
+    }
+
+    /// Opens the connection, unless it is open.
+    pub(crate) async fn open(&mut self) -> Result<(), String> {
+        if self.link.is_some() {
+            return Ok(());
+        }
+        let started_ns = now_ns();
+        let link = timeout(CONNECT_MAX, Link::open(&self.target, &self.notes));
+        self.link = Some(link.await.map_err(|_| TIMEOUT.to_owned())??);
+        let took_ns = now_ns() - started_ns;
+        let longest_ns = self.notes.connect_ns_max.get().unwrap_or(0).max(took_ns);
+        self.notes.connect_ns_max.set(Some(longest_ns));
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.link = None;
+    }
+
+    /// Sends a request and receives the whole answer. A caller that gives up must close the
+    /// connection.
+    pub(crate) async fn ask(&mut self) -> Result<Answer, String> {
+        let answer = match self.try_to_ask().await {
+            // The server may close an idle connection at any time.
+            Err(Failure::Unsent(_)) => {
+                self.close();
+                self.try_to_ask().await
+            }
+            other => other,
+        };
+        if answer.is_err() || !self.keep_alive {
+            self.close();
+        }
+        answer.map_err(|failure| match failure {
+            Failure::Unsent(error) | Failure::Sent(error) => error,
+        })
+    }
+
+    async fn try_to_ask(&mut self) -> Result<Answer, Failure> {
+        self.open().await.map_err(Failure::Sent)?;
+        let Some(link) = &mut self.link else {
+            return Err(Failure::Sent("not open".to_owned()));
+        };
+        let mut exchange = pin!(exchange(
+            &mut link.sender,
+            self.target.request(),
+            self.bodies.as_deref(),
+        ));
+        let wire = &mut link.wire;
+        poll_fn(|context| {
+            self.own_wakes.poll(context, |context| {
+                wire.poll_ended(context);
+                exchange.as_mut().poll(context)
+            })
+        })
+        .await
+    }
+
+    /// Waits for `poll`, and meanwhile notices if the server closes the connection.
+    pub(crate) async fn wait<T>(&mut self, mut poll: impl FnMut() -> Poll<T>) -> T {
+        poll_fn(|context| {
+            self.own_wakes.poll(context, |context| {
+                if let Poll::Ready(result) = poll() {
+                    return Poll::Ready(result);
+                }
+                self.link.take_if(|link| link.wire.poll_ended(context));
+                Poll::Pending
+            })
+        })
+        .await
+    }
+}
+
+impl Notes {
+    /// Returns the text and the number of answers without a request, if there are any.
+    pub(crate) fn unasked(&self) -> Option<(String, u64)> {
+        let unasked = self.unasked.get();
+        (unasked > 0).then(|| (UNASKED.to_owned(), unasked))
+    }
+}
+
+impl Link {
+    async fn open(target: &Target, notes: &Rc<Notes>) -> Result<Self, String> {
+        let text = |error: io::Error| error.to_string();
+        let stream = TcpStream::connect(&target.addresses[..]);
+        let stream = stream.await.map_err(text)?;
+        stream.set_nodelay(true).map_err(text)?;
+        let handshake = http1::handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(|error| describe(&error))?;
+        let wire = Wire {
+            connection: Some(connection),
+            notes: Rc::clone(notes),
+        };
+        Ok(Self { sender, wire })
+    }
+}
+
+impl Wire {
+    /// Drives the connection; returns whether it has ended.
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(connection) = &mut self.connection else {
+            return true;
+        };
+        let Poll::Ready(ended) = pin!(connection).poll(context) else {
+            return false;
+        };
+        // The request under way, if there is one, reports any other error.
+        if ended.is_err_and(|error| error.to_string().contains(UNEXPECTED)) {
+            self.notes.unasked.set(self.notes.unasked.get() + 1);
+        }
+        self.connection = None;
+        true
+    }
+}
+
+async fn exchange(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+    bodies: Option<&RefCell<Bodies>>,
+) -> Result<Answer, Failure> {
+    let ready = sender.ready().await;
+    ready.map_err(|error| Failure::Unsent(describe(&error)))?;
+    let response = sender.try_send_request(request).await.map_err(failure)?;
+    let status = response.status().as_u16();
+    let mut body = response.into_body();
+    let mut length = 0;
+    let mut checked = bodies.map(|bodies| bodies.borrow().begin());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Failure::Sent(describe(&error)))?;
+        if let Some(data) = frame.data_ref() {
+            length += data.len() as u64;
+            checked.iter_mut().for_each(|body| body.add(data));
+        }
+    }
+    let is_right = checked.zip(bodies);
+    let is_right = is_right.and_then(|(body, bodies)| bodies.borrow_mut().end(body));
+    Ok(Answer {
+        status,
+        length,
+        is_right,
+    })
+}
+
+fn failure(mut error: TrySendError<Request<Full<Bytes>>>) -> Failure {
+    match error.take_message() {
+        Some(_) => Failure::Unsent(describe(error.error())),
+        None => Failure::Sent(describe(error.error())),
+    }
+}
+
+/// Returns hyper's description. That of a parse error always begins with `invalid HTTP`.
+fn describe(error: &hyper::Error) -> String {
+    const NOT_HTTP: &str = "invalid HTTP";
+    let text = error.to_string();
+    if error.is_parse() && !text.starts_with(NOT_HTTP) {
+        return format!("{NOT_HTTP}: {text}");
+    }
+    match std::error::Error::source(error) {
+        Some(source) => format!("{text}: {source}"),
+        None => text,
+    }
+}

@@ -1,0 +1,117 @@
+//! The requests that oha has recorded, and their totals.
+
+use rusqlite::Connection;
+
+use crate::tally::{Answer, Expected, Tally};
+
+/// oha's database, in the memory of this process: nothing is written to disk while the servers
+/// under test run.
+#[derive(Debug)]
+pub(crate) struct Database {
+    connection: Connection,
+}
+
+impl Database {
+    /// SQLite's `memdb` shares a database by name between the connections of a process.
+    const URL: &str = "file:/records?vfs=memdb";
+
+    /// Opens the database, which lives as long as this connection.
+    pub(crate) fn open() -> rusqlite::Result<Self> {
+        Ok(Self {
+            connection: Connection::open(Self::URL)?,
+        })
+    }
+
+    pub(crate) fn url(&self) -> &'static str {
+        Self::URL
+    }
+
+    /// Counts the records. The first requests, `first` of them, opened their connections, and oha
+    /// includes that in their times. They are kept apart, unless they are more than half of all.
+    pub(crate) fn tally(&self, expected: Expected, first: u64) -> anyhow::Result<Tally> {
+        let mut tally = Tally::new()?;
+        let count = self
+            .connection
+            .query_row("SELECT count(*) FROM oha", (), |row| row.get::<_, i64>(0))?;
+        let is_apart = u64::try_from(count)? >= FIRST_FACTOR * first;
+        let mut statement = self
+            .connection
+            .prepare("SELECT duration, status, len_bytes FROM oha ORDER BY start")?;
+        let mut rows = statement.query(())?;
+        let mut numbers = 0_u64..;
+        while let (Some(row), Some(number)) = (rows.next()?, numbers.next()) {
+            if is_apart && number == first {
+                tally.keep_first_apart()?;
+            }
+            let seconds: f64 = row.get(0)?;
+            let length: u64 = row.get::<_, i64>(2)?.try_into()?;
+            let answer = Answer {
+                status: row.get(1)?,
+                length,
+                is_right: None,
+            };
+            tally.answer(expected, answer, nanoseconds(seconds))?;
+        }
+        Ok(tally)
+    }
+}
+
+/// With fewer requests per connection, the first ones are too many to leave out.
+const FIRST_FACTOR: u64 = 2;
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a duration is not negative, and shorter than 584 years"
+)]
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use hdrhistogram::{Histogram, serialization::Deserializer};
+
+    use super::*;
+    use crate::latency::Latency;
+
+    #[test]
+    fn only_right_answers_are_good() {
+        let database = Database::open().expect("memory");
+        database
+            .connection
+            .execute_batch(
+                "CREATE TABLE oha (start REAL, duration REAL, status INTEGER, len_bytes INTEGER);
+                 INSERT INTO oha VALUES
+                     (0.2, 0.001, 200, 2), (0.3, 0.002, 200, 2), (0.4, 0.5, 500, 2),
+                     (0.5, 0.5, 200, 1), (0.1, 0.25, 200, 2), (0.6, 0.001, 200, 2);",
+            )
+            .expect("valid");
+        let expected = Expected {
+            status: 200,
+            length: Some(2),
+        };
+        // With four connections, most requests are first ones.
+        let short = database.tally(expected, 4).expect("readable");
+        assert_eq!((short.latencies.len(), short.first.len()), (4, 0));
+        let tally = database.tally(expected, 1).expect("readable");
+        assert_eq!(tally.good, 4);
+        assert_eq!(tally.body_bytes, 11);
+        // The request that started first is kept apart.
+        assert_eq!((tally.first.len(), tally.first.max() / 1_000_000), (1, 250));
+        assert_eq!(
+            tally.wrong,
+            [("1 bytes".into(), 1), ("status 500".into(), 1)].into()
+        );
+        let latency = Latency::of(&tally).expect("writable");
+        let max_us = latency.max_us.expect("three latencies");
+        assert!((max_us - 2_000.0).abs() < 2.0, "{max_us}");
+
+        let bytes = BASE64_STANDARD.decode(latency.histogram).expect("base64");
+        let histogram: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut &bytes[..])
+            .expect("a histogram");
+        assert_eq!(histogram.len(), 3);
+    }
+}

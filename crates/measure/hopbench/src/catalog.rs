@@ -1,0 +1,387 @@
+//! Paths, scenarios, gates and self-test cases: what can be run, and how it is judged. Each is a
+//! TOML file.
+//!
+//! Files in `catalog/` are built into the binary. Any other file is named on the command line by
+//! its path. A definition is named after its file, without the ending.
+
+mod case;
+mod duration;
+mod path;
+mod scenario;
+mod template;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::Path,
+};
+
+use hopbench_analysis::gate::Policy;
+use include_dir::{Dir, include_dir};
+
+pub(crate) use self::{
+    case::{Case, Expectation},
+    duration::parse_duration,
+    path::{PathDefinition, ProcessDefinition},
+    scenario::{CONCURRENCY_MAX, RATE_RPS_MAX, Rates, ScenarioDefinition, Target, rate_min},
+    template::{Fill, Template},
+};
+
+static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalog");
+
+/// Why a definition can't be found or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// Two path files of the same name differ.
+    #[error(
+        "two different paths are named '{name}', after their files: expected unique names; rename \
+         a file"
+    )]
+    SameName {
+        /// Name that both have.
+        name: String,
+    },
+    /// A file, or a word on the command line, is invalid.
+    #[error("{file}: {message}")]
+    Invalid {
+        /// File, as it was named.
+        file: String,
+        /// The fault, and what was expected.
+        message: String,
+    },
+    /// A file can't be read.
+    #[error("could not read '{file}': {error}")]
+    Unreadable {
+        /// File, as it was named.
+        file: String,
+        /// Error of the system.
+        error: io::Error,
+    },
+    /// No definition of this kind has this name.
+    #[error("unknown {kind} '{name}'{nearest}; there are: {known}")]
+    Unknown {
+        /// Kind of definition, such as a path.
+        kind: &'static str,
+        /// Name that was looked for.
+        name: String,
+        /// Known name that is nearest to it, as a hint.
+        nearest: String,
+        /// Names that there are.
+        known: String,
+    },
+}
+
+/// All built-in definitions.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    pub(crate) paths: Vec<PathDefinition>,
+    pub(crate) scenarios: Vec<ScenarioDefinition>,
+    /// The first one judges a run, unless another is chosen.
+    pub(crate) gates: Vec<Policy>,
+    /// Cases of the self-test.
+    pub(crate) cases: Vec<Case>,
+}
+
+impl Catalog {
+    /// Reads the built-in definitions.
+    pub(crate) fn built_in() -> Result<Self, CatalogError> {
+        let mut paths = built_in("paths", PathDefinition::parse)?;
+        // The reference comes first, the others follow in alphabetical order.
+        paths.sort_by_key(|path: &PathDefinition| {
+            (
+                !path.tags.iter().any(|tag| tag == "reference"),
+                path.name.clone(),
+            )
+        });
+        Ok(Self {
+            paths,
+            scenarios: built_in("scenarios", ScenarioDefinition::parse)?,
+            gates: built_in("gates", policy)?,
+            cases: built_in("cases", Case::parse)?,
+        })
+    }
+
+    /// Returns the paths that a selector names: a name, `tag:` and a tag, `*`, or a file.
+    pub(crate) fn paths(&self, selector: &str) -> Result<Vec<PathDefinition>, CatalogError> {
+        if selector == "*" {
+            return Ok(self.paths.clone());
+        }
+        if let Some(tag) = selector.strip_prefix("tag:") {
+            let tagged = self
+                .paths
+                .iter()
+                .filter(|path| path.tags.iter().any(|has| has == tag));
+            let tagged: Vec<PathDefinition> = tagged.cloned().collect();
+            let mut tags: Vec<&str> = self
+                .paths
+                .iter()
+                .flat_map(|path| &path.tags)
+                .map(String::as_str)
+                .collect();
+            tags.sort_unstable();
+            tags.dedup();
+            return match tagged.is_empty() {
+                true => Err(unknown("tag", tag, tags)),
+                false => Ok(tagged),
+            };
+        }
+        let name_of = |path: &PathDefinition| path.name.clone();
+        let path = find(
+            "path",
+            selector,
+            &self.paths,
+            name_of,
+            PathDefinition::parse,
+        )?;
+        Ok(vec![path])
+    }
+
+    /// Returns the scenario with this name, or in this file.
+    pub(crate) fn scenario(&self, name: &str) -> Result<ScenarioDefinition, CatalogError> {
+        let name_of = |scenario: &ScenarioDefinition| scenario.name.clone();
+        find(
+            "scenario",
+            name,
+            &self.scenarios,
+            name_of,
+            ScenarioDefinition::parse,
+        )
+    }
+
+    /// Returns the case with this name, or in this file.
+    pub(crate) fn case(&self, name: &str) -> Result<Case, CatalogError> {
+        find(
+            "case",
+            name,
+            &self.cases,
+            |case| case.name.clone(),
+            Case::parse,
+        )
+    }
+
+    /// Returns the policy with this name, or in this file.
+    pub(crate) fn gate(&self, name: &str) -> Result<Policy, CatalogError> {
+        find("gate", name, &self.gates, |gate| gate.name.clone(), policy)
+    }
+}
+
+/// Returns the definition with this name, or in this file.
+fn find<T: Clone>(
+    kind: &'static str,
+    name: &str,
+    known: &[T],
+    name_of: fn(&T) -> String,
+    parse: fn(&str, &str) -> Result<T, String>,
+) -> Result<T, CatalogError> {
+    if is_file(name) {
+        return from_file(name, parse);
+    }
+    let named = known.iter().find(|one| name_of(one) == name);
+    named.cloned().ok_or_else(|| {
+        let names: Vec<String> = known.iter().map(name_of).collect();
+        unknown(kind, name, names.iter().map(String::as_str).collect())
+    })
+}
+
+fn policy(name: &str, text: &str) -> Result<Policy, String> {
+    let file = toml::from_str(text).map_err(|error| error.to_string())?;
+    Policy::new(name, file)
+}
+
+/// Parses the text of a definition of any kind; returns whether it is valid.
+#[cfg(fuzzing)]
+pub(crate) fn read_definition(kind: u8, text: &str) -> bool {
+    match kind % 4 {
+        0 => PathDefinition::parse("fuzzed", text).is_ok(),
+        1 => ScenarioDefinition::parse("fuzzed", text).is_ok(),
+        2 => Case::parse("fuzzed", text).is_ok(),
+        _ => policy("fuzzed", text).is_ok(),
+    }
+}
+
+/// Returns a hint for a misspelt word: the most similar known word, if one is similar.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    // Below 0.7, Jaro-Winkler matches words that nobody would call similar.
+    const SIMILAR: f64 = 0.7;
+    known
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(similarity, _)| *similarity > SIMILAR)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map_or_else(String::new, |(_, candidate)| {
+            format!(" (did you mean '{candidate}'?)")
+        })
+}
+
+fn unknown(kind: &'static str, name: &str, known: Vec<&str>) -> CatalogError {
+    let file = format!("{name}.toml");
+    let nearest = match Path::new(&file).is_file() {
+        true => format!(" (did you mean the file '{file}'?)"),
+        false => nearest(name, known.iter().copied()),
+    };
+    CatalogError::Unknown {
+        kind,
+        name: name.to_owned(),
+        nearest,
+        known: known.join(", "),
+    }
+}
+
+fn is_file(selector: &str) -> bool {
+    selector.contains('/') || selector.ends_with(".toml")
+}
+
+fn from_file<T>(file: &str, parse: fn(&str, &str) -> Result<T, String>) -> Result<T, CatalogError> {
+    let text = read_text(Path::new(file)).map_err(|error| CatalogError::Unreadable {
+        file: file.to_owned(),
+        error,
+    })?;
+    let name = Path::new(file)
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let parsed = match is_plain_name(&name) {
+        true => parse(&name, &text),
+        false => Err(
+            "a definition is named after its file: expected letters, digits, spaces, '-', '_', \
+             '.' and '+'; rename the file"
+                .to_owned(),
+        ),
+    };
+    parsed.map_err(|message| CatalogError::Invalid {
+        file: file.to_owned(),
+        message,
+    })
+}
+
+/// Returns whether a name can be used in tables and file names as it is.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_.+ ".contains(letter);
+    !name.is_empty() && name.chars().all(is_plain)
+}
+
+/// Maximum length of a definition file, in bytes; definitions are a page or two.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a file, which must be a regular file and not too long.
+pub(crate) fn read_text(file: &Path) -> io::Result<String> {
+    // Opening anything else may block, and reading it may never end.
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("expected a regular file"));
+    }
+    let mut text = String::new();
+    let length = File::open(file)?
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)?;
+    if length as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other("expected at most 1 MiB of TOML"));
+    }
+    Ok(text)
+}
+
+fn built_in<T>(
+    directory: &str,
+    parse: fn(&str, &str) -> Result<T, String>,
+) -> Result<Vec<T>, CatalogError> {
+    let files = BUILT_IN.get_dir(directory).into_iter().flat_map(Dir::files);
+    files
+        .map(|file| {
+            let name = file
+                .path()
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy();
+            let text = file.contents_utf8().unwrap_or_default();
+            parse(&name, text).map_err(|message| CatalogError::Invalid {
+                file: file.path().display().to_string(),
+                message,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invalid(text: &str) -> String {
+        PathDefinition::parse("test", text).unwrap_err()
+    }
+
+    const PROCESS: &str =
+        "[[process]]\nname = 'a'\nrole = 'origin'\ncommand = ['a']\nversion = ['a']\n";
+
+    #[test]
+    fn the_built_in_catalog_is_valid() {
+        let catalog = Catalog::built_in().expect("valid");
+        assert!(
+            catalog.paths[0].describe.is_some(),
+            "the reference describes the endpoints"
+        );
+        for scenario in &catalog.scenarios {
+            for selector in scenario.paths.iter().chain([&scenario.reference]) {
+                catalog.paths(selector).expect(selector);
+            }
+            for rule in &scenario.pathologies.slower {
+                catalog.paths(&rule.path).expect(&rule.path);
+                catalog.paths(&rule.than).expect(&rule.than);
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_is_judged_by_the_default() {
+        let catalog = Catalog::built_in().expect("valid");
+        let gate = &catalog.gates[0];
+        let guardrails: Vec<String> = gate.guardrails.iter().map(ToString::to_string).collect();
+        let expected = [
+            "RPS falls by at most 15 %",
+            "p95 rises by at most 20 %",
+            "growth of RSS rises by at most 128 MiB",
+            "errors <= 0",
+        ];
+        assert_eq!(
+            (gate.name.as_str(), guardrails),
+            ("default", expected.map(str::to_owned).into())
+        );
+    }
+
+    #[test]
+    fn mistakes_in_a_path_file_are_named_with_their_place() {
+        let unknown_field = format!("sumary = 'x'\nfront = '{{{{port:a}}}}'\n{PROCESS}");
+        let message = invalid(&unknown_field);
+        assert!(
+            message.contains("line 1") && message.contains("unknown field `sumary`"),
+            "{message}"
+        );
+        let message = invalid(&format!("summary = 'x'\nfront = '{{{{port:a'\n{PROCESS}"));
+        assert!(
+            message.contains("line 2") && message.contains("expected '}}'"),
+            "{message}"
+        );
+        let message = invalid(&format!("summary = 'x'\nfront = 'here'\n{PROCESS}"));
+        assert!(
+            message.contains("'front': expected a '{{port:…}}'"),
+            "{message}"
+        );
+        let message = invalid("summary = 'x'\nfront = '{{port:a}}'\nprocess = []");
+        assert!(message.contains("at least one [[process]]"), "{message}");
+    }
+
+    #[test]
+    fn a_misspelt_name_gets_its_neighbour() {
+        let catalog = Catalog::built_in().expect("valid");
+        let message = catalog.paths("rapace-steam").unwrap_err().to_string();
+        assert!(
+            message.contains("did you mean 'rapace-stream'?"),
+            "{message}"
+        );
+        let message = catalog.paths("tag:rapaces").unwrap_err().to_string();
+        assert!(
+            message.contains("unknown tag 'rapaces' (did you mean 'rapace'?)"),
+            "{message}"
+        );
+        let message = catalog.scenario("smok").unwrap_err().to_string();
+        assert!(message.contains("did you mean 'smoke'?"), "{message}");
+    }
+}

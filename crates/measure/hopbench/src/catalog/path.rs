@@ -1,0 +1,209 @@
+//! A path file: the processes between client and origin.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use serde::Deserialize;
+
+use super::template::{Place, Template};
+
+/// A validated path.
+#[derive(Clone, Debug)]
+pub(crate) struct PathDefinition {
+    pub(crate) name: String,
+    /// Text of the file, which tells apart two paths with the same name.
+    text: String,
+    pub(crate) summary: String,
+    pub(crate) analysis: String,
+    pub(crate) tags: Vec<String>,
+    /// Address to which the client connects.
+    pub(crate) front: Template,
+    /// Target that is requested until the answer has status 200.
+    pub(crate) ready: String,
+    /// A command that prints, as JSON, the answers of the endpoints given as arguments.
+    pub(crate) describe: Option<Vec<Template>>,
+    pub(crate) processes: Vec<ProcessDefinition>,
+    pub(crate) files: Vec<FileDefinition>,
+    /// System files that the path needs.
+    pub(crate) requires_files: Vec<PathBuf>,
+    /// How to install a program or a file that is missing.
+    pub(crate) install: BTreeMap<String, String>,
+}
+
+/// One process of a path.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ProcessDefinition {
+    pub(crate) name: String,
+    /// Label under which its CPU time is reported.
+    pub(crate) role: String,
+    pub(crate) command: Vec<Template>,
+    /// A command that prints the version of the program that is run.
+    pub(crate) version: Vec<Template>,
+    /// Address at which it serves its counters.
+    pub(crate) admin: Option<Template>,
+    /// Whether it stops when its stdin ends; otherwise it is killed if hopbench dies.
+    #[serde(default)]
+    pub(crate) stops_with_stdin: bool,
+    /// Roles of threads whose names begin with the key.
+    #[serde(default)]
+    pub(crate) thread_roles: BTreeMap<String, String>,
+}
+
+/// A file that is written before the processes start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct FileDefinition {
+    pub(crate) name: String,
+    pub(crate) content: Template,
+}
+
+/// A path file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Wire {
+    summary: String,
+    #[serde(default)]
+    analysis: String,
+    #[serde(default)]
+    tags: Vec<String>,
+    front: Template,
+    #[serde(default = "default_ready")]
+    ready: String,
+    describe: Option<Vec<Template>>,
+    process: Vec<ProcessDefinition>,
+    #[serde(default)]
+    file: Vec<FileDefinition>,
+    #[serde(default)]
+    requires_files: Vec<PathBuf>,
+    #[serde(default)]
+    install: BTreeMap<String, String>,
+}
+
+impl PathDefinition {
+    /// Parses the text of a path file.
+    pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
+        let wire: Wire = toml::from_str(text).map_err(|error| error.to_string())?;
+        let path = Self {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            summary: wire.summary,
+            analysis: wire.analysis,
+            tags: wire.tags,
+            front: wire.front,
+            ready: wire.ready,
+            describe: wire.describe,
+            processes: wire.process,
+            files: wire.file,
+            requires_files: wire.requires_files,
+            install: wire.install,
+        };
+        path.check()?;
+        Ok(path)
+    }
+
+    /// Returns whether both have the same name and the same text.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.text == other.text
+    }
+
+    /// Returns the programs of this workspace that the path runs.
+    pub(crate) fn bins(&self) -> BTreeSet<&str> {
+        self.places()
+            .filter_map(|place| match place {
+                Place::Bin(name) => Some(name.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Returns the programs that must be installed.
+    pub(crate) fn programs(&self) -> BTreeSet<&str> {
+        self.places()
+            .filter_map(|place| match place {
+                Place::Program(name) => Some(name.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Returns the programs that are written literally: a name on `PATH`, or a file.
+    pub(crate) fn literal_programs(&self) -> BTreeSet<&str> {
+        self.processes
+            .iter()
+            .filter_map(|process| process.command.first()?.as_text())
+            .collect()
+    }
+
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        let commands = self.processes.iter().flat_map(|process| {
+            process
+                .command
+                .iter()
+                .chain(&process.version)
+                .chain(&process.admin)
+        });
+        let files = self.files.iter().map(|file| &file.content);
+        let describe = self.describe.iter().flatten();
+        let templates = commands.chain(files).chain(describe).chain([&self.front]);
+        templates.flat_map(Template::places)
+    }
+
+    /// Checks what the types can't express.
+    fn check(&self) -> Result<(), String> {
+        if self.processes.is_empty() {
+            return Err("expected at least one [[process]]".to_owned());
+        }
+        let mut names = BTreeSet::new();
+        for process in &self.processes {
+            let ProcessDefinition {
+                name,
+                command,
+                version,
+                ..
+            } = process;
+            if !names.insert(name) {
+                return Err(format!(
+                    "process '{name}' is repeated: expected unique names"
+                ));
+            }
+            if name.is_empty() || name.contains(['/', ' ']) {
+                return Err(format!(
+                    "process '{name}': expected a name without '/' or spaces"
+                ));
+            }
+            if command.is_empty() || version.is_empty() {
+                return Err(format!(
+                    "process '{name}': expected 'command' and 'version' to begin with a program"
+                ));
+            }
+        }
+        let files: BTreeSet<&str> = self.files.iter().map(|file| file.name.as_str()).collect();
+        for place in self.places() {
+            if let Place::File(name) = place
+                && !files.contains(name.as_str())
+            {
+                return Err(format!(
+                    "'{{{{file:{name}}}}}': expected a [[file]] with that name"
+                ));
+            }
+        }
+        if !self.ready.starts_with('/') {
+            return Err(format!(
+                "'ready': expected a path that begins with '/': '{}'",
+                self.ready
+            ));
+        }
+        let is_front = |place: &Place| matches!(place, Place::Port(_) | Place::Socket(_));
+        if !self.front.places().any(is_front) {
+            return Err("'front': expected a '{{port:…}}' for clients to connect to".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn default_ready() -> String {
+    "/health".to_owned()
+}

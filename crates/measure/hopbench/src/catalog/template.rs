@@ -1,0 +1,198 @@
+//! Text with places to fill in, as in path files: `--listen=127.0.0.1:{{port:front}}`.
+//!
+//! Places have double braces because configuration files of other programs are full of single ones.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::nearest;
+
+/// A parsed text.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub(crate) struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Place(Place),
+    Text(String),
+}
+
+/// A place to fill in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// The file of a program of this workspace.
+    Bin(String),
+    /// The trial's directory.
+    Dir,
+    /// The location of a file that the path writes.
+    File(String),
+    /// A free TCP port, the same one wherever the name recurs in a trial.
+    Port(String),
+    /// The file of an installed program.
+    Program(String),
+    /// A Unix socket in the trial's directory.
+    Socket(String),
+}
+
+/// Fills in places for one trial.
+pub(crate) trait Fill {
+    fn bin(&mut self, name: &str) -> anyhow::Result<PathBuf>;
+    fn directory(&mut self) -> &Path;
+    fn port(&mut self, name: &str) -> anyhow::Result<u16>;
+    fn program(&mut self, name: &str) -> anyhow::Result<PathBuf>;
+}
+
+const KINDS: [&str; 6] = ["bin", "dir", "file", "port", "program", "socket"];
+
+impl Template {
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Place(place) => Some(place),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// Returns the whole text, if it has no places.
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Returns the text with all places filled in.
+    pub(crate) fn fill(&self, fill: &mut dyn Fill) -> anyhow::Result<String> {
+        let mut text = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(part) => text += part,
+                Part::Place(place) => text += &place.value(fill)?,
+            }
+        }
+        Ok(text)
+    }
+}
+
+impl Place {
+    fn value(&self, fill: &mut dyn Fill) -> anyhow::Result<String> {
+        let text = |path: &Path| path.display().to_string();
+        Ok(match self {
+            Self::Bin(name) => text(&fill.bin(name)?),
+            Self::Dir => text(fill.directory()),
+            Self::File(name) | Self::Socket(name) => text(&fill.directory().join(name)),
+            Self::Port(name) => fill.port(name)?.to_string(),
+            Self::Program(name) => text(&fill.program(name)?),
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (kind, name) = text.split_once(':').unwrap_or((text, ""));
+        let named = || match name {
+            "" => Err(format!(
+                "'{{{{{text}}}}}': expected a name, as in '{{{{{kind}:front}}}}'"
+            )),
+            name if name.contains(['/', ' ']) => {
+                let hint = match kind {
+                    "program" => "; if it is not on PATH, write only its full path",
+                    _ => "",
+                };
+                Err(format!(
+                    "'{{{{{text}}}}}': expected a name without '/' or spaces{hint}"
+                ))
+            }
+            name => Ok(name.to_owned()),
+        };
+        match kind {
+            "bin" => named().map(Self::Bin),
+            "dir" => Ok(Self::Dir),
+            "file" => named().map(Self::File),
+            "port" => named().map(Self::Port),
+            "program" => named().map(Self::Program),
+            "socket" => named().map(Self::Socket),
+            _ => Err(format!(
+                "'{{{{{text}}}}}': unknown place '{kind}', expected one of {}{}",
+                KINDS.map(|kind| format!("'{kind}'")).join(", "),
+                nearest(kind, KINDS),
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for Template {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text.as_str();
+        while let Some((before, after)) = rest.split_once("{{") {
+            let Some((place, behind)) = after.split_once("}}") else {
+                return Err(format!("'{{{{{after}': expected '}}}}' after '{{{{'"));
+            };
+            parts.push(Part::Text(before.to_owned()));
+            parts.push(Part::Place(Place::parse(place.trim())?));
+            rest = behind;
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        Ok(Self { parts })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed;
+
+    impl Fill for Fixed {
+        fn bin(&mut self, name: &str) -> anyhow::Result<PathBuf> {
+            Ok(Path::new("/target").join(name))
+        }
+
+        fn directory(&mut self) -> &Path {
+            Path::new("/trial")
+        }
+
+        fn port(&mut self, _name: &str) -> anyhow::Result<u16> {
+            Ok(4000)
+        }
+
+        fn program(&mut self, name: &str) -> anyhow::Result<PathBuf> {
+            anyhow::bail!("'{name}' is not installed")
+        }
+    }
+
+    fn fill(text: &str) -> String {
+        let template = Template::try_from(text.to_owned()).expect(text);
+        template.fill(&mut Fixed).expect("nothing is missing")
+    }
+
+    #[test]
+    fn places_are_filled_in_and_single_braces_left_alone() {
+        assert_eq!(
+            fill("{{bin:host}} --addr={{socket:a}}"),
+            "/target/host --addr=/trial/a"
+        );
+        assert_eq!(
+            fill("server { listen {{ port:front }}; }"),
+            "server { listen 4000; }"
+        );
+        assert_eq!(fill("{{dir}}/x {{file:a.cfg}}"), "/trial/x /trial/a.cfg");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            ("{{prot:front}}", "did you mean 'port'?"),
+            ("{{port}}", "expected a name, as in '{{port:front}}'"),
+            ("{{port:front", "expected '}}'"),
+            ("{{socket:../x}}", "without '/'"),
+        ] {
+            let message = Template::try_from(text.to_owned()).unwrap_err();
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+    }
+}

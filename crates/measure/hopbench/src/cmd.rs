@@ -1,0 +1,128 @@
+//! The subcommands, each in the file with its name.
+
+mod ab;
+mod calibrate;
+pub(crate) mod cli;
+mod compare;
+mod completions;
+mod describe;
+mod doctor;
+pub(crate) mod exit;
+mod gate;
+mod history;
+mod list;
+mod new;
+mod permute;
+mod plan;
+mod profile;
+mod repeat;
+mod report;
+mod run;
+mod self_test;
+mod status;
+mod verdict;
+mod verify;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use crate::{
+    catalog::Catalog,
+    cmd::cli::{Choice, Cli, Command, Format, Maintenance},
+    plan::{selection::Selection, toolbox::Toolbox},
+};
+
+/// The environment of every subcommand.
+struct Context {
+    catalog: Catalog,
+    toolbox: Toolbox,
+    format: Format,
+}
+
+pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let context = Context {
+        catalog: Catalog::built_in()?,
+        toolbox: Toolbox::new(cli.bin_dir.clone())?,
+        format: cli.format,
+    };
+    match &cli.command {
+        Command::Ab(options) => ab::run(&context, options),
+        Command::Compare(options) => compare::run(&context, options),
+        Command::Completions(options) => completions::run(options),
+        Command::Describe(options) => describe::run(&context, options),
+        Command::Doctor => doctor::run(&context),
+        Command::Gate(options) => gate::run(&context, options),
+        Command::List => list::run(&context),
+        Command::Man => completions::man(),
+        Command::New(options) => new::run(&context, options),
+        Command::Plan(options) => plan::run(&context, options),
+        Command::Profile(options) => profile::run(&context, options),
+        Command::Report(options) => report::run(&context, options),
+        Command::Run(options) => run::run(&context, options),
+        Command::Maintenance(Maintenance::Calibrate(options)) => calibrate::run(&context, options),
+        Command::Maintenance(Maintenance::SelfTest(options)) => self_test::run(&context, options),
+        Command::Maintenance(Maintenance::History(options)) => history::run(&context, options),
+        Command::Status(options) => status::run(&context, options),
+        Command::Verify(options) => verify::run(&context, options),
+    }
+}
+
+impl Context {
+    fn select(&self, choice: &Choice) -> anyhow::Result<Selection> {
+        Selection::new(
+            &self.catalog,
+            &self.toolbox,
+            &choice.scenarios,
+            &choice.overrides(),
+        )
+    }
+
+    /// Returns the built-in scenario with every endpoint, for commands about a single path.
+    fn scenario_of_everything(&self) -> Option<String> {
+        let mut scenarios = self.catalog.scenarios.iter();
+        let found = scenarios.find(|scenario| scenario.endpoints.is_none());
+        found.map(|scenario| scenario.name.clone())
+    }
+
+    /// Prints a result: text for people, or JSON.
+    fn print(&self, text: &str, json: impl FnOnce() -> serde_json::Value) -> anyhow::Result<()> {
+        match self.format {
+            Format::Json => print(&format!("{:#}\n", json())),
+            // Only commands that print by themselves support the other formats.
+            _ => print(text),
+        }
+    }
+}
+
+/// Prints to stdout. A reader that closes the pipe early (`| head`) is not an error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Formats rows as a table with aligned columns.
+fn columns(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let widths = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
+        widths.max().unwrap_or_default()
+    };
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let padding = width(column) - cell.chars().count() + 2;
+            line += cell;
+            line += &" ".repeat(padding);
+        }
+        out += line.trim_end();
+        out += "\n";
+    }
+    out
+}

@@ -1,0 +1,84 @@
+//! `hopbench ab`
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use hopbench_analysis::gate::{self, Policy};
+use serde_json::json;
+
+use super::{
+    Context,
+    repeat::{confirm, judge, settings},
+    report::Report,
+    run as runs,
+    verdict::{policy, show},
+};
+use crate::{
+    cmd::{cli, exit},
+    console::say,
+    plan::{planner::Planner, selection::Selection},
+    process::{EXIT_INTERRUPTED, Interrupt},
+    run::{
+        builds::Builds,
+        measure::{Settings, measure},
+    },
+};
+
+pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCode> {
+    let interrupt = Interrupt::catch().context("could not catch signals")?;
+    // Read the policy first: an unreadable one must not be noticed after an hour.
+    let policy = match options.gate {
+        true => Some(policy(context, options.policy.as_deref())?),
+        false => None,
+    };
+    let mut selection = runs::select_choice(context, &options.choice, &interrupt)?;
+    let settings = settings(context, options);
+    let builds = Builds::prepare(&options.a, &options.b, settings.silent, &interrupt)?;
+    builds.check(&selection)?;
+    if let Some(policy) = &policy
+        && !settings.silent
+        && settings.goal.is_none()
+    {
+        announce_shortfall(policy, &selection);
+    }
+    let toolbox = &context.toolbox;
+    let mut measure = |settings: &Settings<'_>| {
+        measure(toolbox, &mut selection, Some(&builds), settings, &interrupt)
+    };
+    let measured = measure(&settings)?;
+    let (manifest, trials) = (&measured.manifest, &measured.ended.trials);
+    let report = Report::new(&measured.run_dir, manifest, trials)?;
+    report.write()?;
+    if measured.ended.interrupted {
+        report.show(context)?;
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    let Some(policy) = policy else {
+        report.show(context)?;
+        let clean = !trials.is_empty() && runs::is_all_clean(trials, manifest);
+        return Ok(ExitCode::from(if clean { 0 } else { exit::FAILED }));
+    };
+
+    let mut result = judge(&policy, &measured)?;
+    let mut repeat = None;
+    if options.confirm {
+        repeat = confirm(&policy, &mut result, &settings, measure)?;
+    }
+    let repeat = ("repeat", json!(repeat));
+    show(context, &options.output, &result, &measured.run_dir, repeat)
+}
+
+/// Warns beforehand if the planned blocks are too few for a verdict.
+fn announce_shortfall(policy: &Policy, selection: &Selection) {
+    let planned = Planner::new(selection, 0, true, None).plan().trials;
+    // With two builds, the reference is judged like any other path.
+    let needed = gate::blocks_needed(policy, |_| false, &planned);
+    let blocks = planned.iter().map(|trial| trial.block).max().unwrap_or(0);
+    if (blocks as usize) < needed.paired {
+        say(&format!(
+            "warning: '{}' judges {} cells: detecting a single regression takes {} blocks, but \
+             {blocks} are planned; use --blocks {}, or fewer cells",
+            policy.name, needed.cells, needed.paired, needed.paired
+        ));
+    }
+}

@@ -1,0 +1,78 @@
+//! `hopbench compare`
+
+use std::{fs, process::ExitCode};
+
+use anyhow::{Context as _, bail};
+use hopbench_analysis::{
+    compare::{Comparison, Side},
+    report::{compare, html},
+    summary::Summary,
+};
+use serde_json::json;
+
+use super::{Context, report::read};
+use crate::{
+    cmd::{cli, exit},
+    console::say,
+    run::run_dir::RunDir,
+};
+
+pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<ExitCode> {
+    let base = RunDir::open(&options.base)?;
+    let head = match &options.head {
+        Some(path) => RunDir::open(path)?,
+        None => RunDir::latest(&options.out)?,
+    };
+    let is_same = fs::canonicalize(base.path())? == fs::canonicalize(head.path())?;
+    if is_same && options.head.is_none() {
+        bail!(
+            "'{}' is itself the latest run; name the run to compare it with as HEAD",
+            base.path().display()
+        );
+    }
+    let [of_base, of_head] = [read(&base)?, read(&head)?];
+    let summaries = [
+        Summary::new(&of_base.0, &of_base.1)?,
+        Summary::new(&of_head.0, &of_head.1)?,
+    ];
+    let side = |summary, trials| Side { summary, trials };
+    let sides = [
+        side(&summaries[0], &of_base.1),
+        side(&summaries[1], &of_head.1),
+    ];
+    let comparison = match options.other_versions {
+        true => Comparison::of_versions(sides[0], sides[1]),
+        false => Comparison::new(sides[0], sides[1]),
+    };
+    let comparison = match comparison {
+        Ok(comparison) => comparison,
+        Err(incomparable) => {
+            say(&format!("{incomparable}"));
+            return Ok(ExitCode::from(exit::INCONCLUSIVE));
+        }
+    };
+    if let Some(file) = &options.html {
+        let names = [&base, &head].map(|it| it.path().display().to_string());
+        let names = names.each_ref().map(String::as_str);
+        let page = html::comparison(names, [&of_base.0, &of_head.0], &comparison);
+        let describe = || format!("could not write '{}'", file.display());
+        fs::write(file, page).with_context(describe)?;
+    }
+    let names = format!(
+        "base {}\nhead {}{}\n",
+        base.path().display(),
+        head.path().display(),
+        if is_same { ", the same run" } else { "" }
+    );
+    let text = names + &compare::terminal(&comparison);
+    context.print(&text, || {
+        json!({
+            "base": base.path(),
+            "head": head.path(),
+            "cells": compare::cells(&comparison),
+            "only_base": comparison.only_base,
+            "only_head": comparison.only_head,
+        })
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,199 @@
+//! `hopbench describe`
+
+use std::process::ExitCode;
+
+use hopbench_analysis::gate::Policy;
+use serde_json::json;
+
+use super::{Context, columns};
+use crate::{
+    catalog::{CatalogError, PathDefinition, ScenarioDefinition, Target},
+    cmd::cli,
+    plan::selection::{Overrides, Selection, receipts},
+};
+
+pub(super) fn run(context: &Context, options: &cli::Describe) -> anyhow::Result<ExitCode> {
+    let name = &options.name;
+    let file = name.ends_with(".toml");
+    if name.starts_with('/') && !file {
+        return endpoint(context, name);
+    }
+    // A file is taken for whichever kind it can be parsed as. A name belongs to one kind only.
+    let catalog = &context.catalog;
+    match (
+        catalog.paths(name),
+        catalog.scenario(name),
+        catalog.gate(name),
+    ) {
+        (Ok(paths), ..) => {
+            for definition in paths {
+                path(context, &definition)?;
+            }
+        }
+        (_, Ok(definition), _) => scenario(context, &definition)?,
+        (.., Ok(policy)) => gate(context, &policy)?,
+        (Err(error), Err(CatalogError::Unknown { .. }), _) if !file => {
+            return Err(unknown(context, name, &error).into());
+        }
+        (Err(of_path), Err(of_scenario), Err(of_gate)) => {
+            // A file with limits was probably meant as a gate, one with a question as a scenario.
+            let text = std::fs::read_to_string(name).unwrap_or_default();
+            let has = |word| text.contains(word);
+            let is_gate = ["[[relative]]", "[[absolute]]", "[[invariant]]"].map(has);
+            return Err(match (is_gate.contains(&true), has("question")) {
+                (true, _) => of_gate.into(),
+                (_, true) => of_scenario.into(),
+                _ => of_path.into(),
+            });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the error for an unknown name, with a hint from all kinds of definitions.
+fn unknown(context: &Context, name: &str, error: &CatalogError) -> CatalogError {
+    if name.starts_with("tag:") {
+        return CatalogError::Invalid {
+            file: name.to_owned(),
+            message: error.to_string(),
+        };
+    }
+    let paths = context.catalog.paths.iter().map(|path| path.name.as_str());
+    let scenarios = context
+        .catalog
+        .scenarios
+        .iter()
+        .map(|scenario| scenario.name.as_str());
+    let gates = context.catalog.gates.iter().map(|gate| gate.name.as_str());
+    let known: Vec<&str> = paths.chain(scenarios).chain(gates).collect();
+    CatalogError::Unknown {
+        kind: "path, scenario or gate",
+        name: name.to_owned(),
+        nearest: crate::catalog::nearest(name, known.iter().copied()),
+        known: known.join(", "),
+    }
+}
+
+fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
+    let missing = context.toolbox.missing(path);
+    let receipts = match missing.is_empty() {
+        true => receipts(&context.toolbox, path)?,
+        false => Default::default(),
+    };
+    let mut text = format!("path {}\n\n{}\n", path.name, path.summary.trim());
+    text += &format!("{}\ntags: {}\n\n", path.analysis, path.tags.join(", "));
+    let processes: Vec<Vec<String>> = path
+        .processes
+        .iter()
+        .map(|process| {
+            let receipt = receipts.get(&process.name).cloned().unwrap_or_default();
+            vec![
+                format!("  {}", process.name),
+                format!("role {}", process.role),
+                receipt,
+            ]
+        })
+        .collect();
+    text += &columns(&processes);
+    for reason in &missing {
+        text += &format!("\ncan't be run here: {reason}\n");
+    }
+    context.print(&text, || {
+        json!({
+            "path": path.name, "summary": path.summary, "analysis": path.analysis,
+            "tags": path.tags, "receipts": receipts, "missing": missing,
+        })
+    })
+}
+
+fn scenario(context: &Context, scenario: &ScenarioDefinition) -> anyhow::Result<()> {
+    let endpoints = match &scenario.endpoints {
+        Some(targets) => targets.iter().map(Target::to_string).collect(),
+        None => vec!["*".to_owned()],
+    };
+    let rows = [
+        ("reference", scenario.reference.clone()),
+        ("paths", scenario.paths.join(", ")),
+        ("endpoints", endpoints.join(", ")),
+        ("concurrency", format!("{:?}", scenario.concurrency)),
+        ("rates", scenario.rates.to_string()),
+        ("keep-alive", scenario.keep_alive.to_string()),
+        ("load", format!("{} ms", scenario.duration_ms)),
+        ("warm-up", format!("{} ms", scenario.warm_up_ms)),
+        ("blocks", scenario.blocks.to_string()),
+        ("control", scenario.control.to_string()),
+    ];
+    let rows = rows.map(|(name, value)| vec![format!("  {name}"), value]);
+    let text = format!(
+        "scenario {}\n\n{}\n{}\n{}",
+        scenario.name,
+        scenario.question.trim(),
+        scenario.analysis,
+        columns(&rows)
+    );
+    context.print(&text, || {
+        json!({
+            "scenario": scenario.name, "question": scenario.question,
+            "analysis": scenario.analysis, "reference": scenario.reference,
+            "paths": scenario.paths, "endpoints": endpoints,
+            "concurrency": scenario.concurrency,
+            "rates": scenario.rates.to_string(), "keep_alive": scenario.keep_alive,
+            "duration_ms": scenario.duration_ms, "warm_up_ms": scenario.warm_up_ms,
+            "blocks": scenario.blocks, "control": scenario.control,
+        })
+    })
+}
+
+fn gate(context: &Context, gate: &Policy) -> anyhow::Result<()> {
+    let guardrails = || gate.guardrails.iter().map(ToString::to_string);
+    let lines: Vec<String> = guardrails().map(|line| format!("  {line}\n")).collect();
+    let text = format!(
+        "gate {}\n\n{}\n\n{}",
+        gate.name,
+        gate.question,
+        lines.concat()
+    );
+    context.print(&text, || {
+        json!({
+            "gate": gate.name, "question": gate.question,
+            "guardrails": guardrails().collect::<Vec<_>>(),
+        })
+    })
+}
+
+/// Describes an endpoint. Asks the reference of the first scenario, as a run would.
+fn endpoint(context: &Context, name: &str) -> anyhow::Result<ExitCode> {
+    let target: Target = name.parse().map_err(|message| CatalogError::Invalid {
+        file: name.to_owned(),
+        message,
+    })?;
+    let first = context
+        .catalog
+        .scenarios
+        .first()
+        .map(|scenario| scenario.name.clone());
+    let overrides = Overrides {
+        endpoints: vec![target],
+        ..Overrides::default()
+    };
+    let names: Vec<String> = first.into_iter().collect();
+    let selection = Selection::new(&context.catalog, &context.toolbox, &names, &overrides)?;
+    for answer in selection.answers.values() {
+        let rows = [
+            ("method", answer.method.clone()),
+            ("status", answer.status.to_string()),
+            ("length", format!("{} bytes", answer.length_bytes)),
+            ("sha256", answer.sha256.clone()),
+        ];
+        let rows = rows.map(|(name, value)| vec![format!("  {name}"), value]);
+        let text = format!("endpoint {}\n\n{}", answer.target, columns(&rows));
+        context.print(&text, || {
+            json!({
+                "target": answer.target.to_string(), "method": answer.method,
+                "status": answer.status, "length_bytes": answer.length_bytes,
+                "sha256": answer.sha256,
+            })
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,148 @@
+//! `hopbench doctor`
+
+use std::{env, fs, path::Path, process::ExitCode};
+
+use serde_json::json;
+
+use super::{Context, columns};
+use crate::{catalog::CONCURRENCY_MAX, cmd::exit, observe::machine};
+
+/// The result of one check.
+struct Finding {
+    what: String,
+    state: State,
+    note: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing can be measured.
+    Broken,
+    Fine,
+    /// Some paths can't be run.
+    Missing,
+    /// Metrics will be doubtful.
+    Warning,
+}
+
+pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
+    let mut findings = programs(context);
+    findings.extend(paths(context));
+    findings.extend(conditions());
+    let broken = findings
+        .iter()
+        .any(|finding| finding.state == State::Broken);
+    let rows: Vec<Vec<String>> = findings
+        .iter()
+        .map(|finding| {
+            vec![
+                finding.state.name().to_owned(),
+                finding.what.clone(),
+                finding.note.clone(),
+            ]
+        })
+        .collect();
+    context.print(&columns(&rows), || {
+        let findings = findings.iter().map(|finding| {
+            json!({"what": finding.what, "state": finding.state.name(), "note": finding.note})
+        });
+        json!(findings.collect::<Vec<_>>())
+    })?;
+    Ok(ExitCode::from(if broken { exit::ENVIRONMENT } else { 0 }))
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Broken => "BROKEN",
+            Self::Fine => "ok",
+            Self::Missing => "missing",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+fn programs(context: &Context) -> Vec<Finding> {
+    let name = "hopbench-load";
+    let (state, note) = match context.toolbox.bin(name) {
+        Ok(file) => (State::Fine, file.display().to_string()),
+        Err(error) => (State::Broken, error.to_string()),
+    };
+    vec![Finding {
+        what: format!("program {name}"),
+        state,
+        note,
+    }]
+}
+
+fn paths(context: &Context) -> Vec<Finding> {
+    let found = context.catalog.paths.iter().map(|path| {
+        let missing = context.toolbox.missing(path);
+        let state = match (missing.is_empty(), path.describe.is_some()) {
+            (true, _) => State::Fine,
+            (false, true) => State::Broken,
+            (false, false) => State::Missing,
+        };
+        Finding {
+            what: format!("path {}", path.name),
+            state,
+            note: missing.join("; "),
+        }
+    });
+    found.collect()
+}
+
+fn conditions() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |what: &str, state, note: String| {
+        findings.push(Finding {
+            what: what.to_owned(),
+            state,
+            note,
+        });
+    };
+    for (what, warning) in machine::doubts() {
+        let state = if warning.is_some() {
+            State::Warning
+        } else {
+            State::Fine
+        };
+        add(what, state, warning.unwrap_or_default());
+    }
+    let limit = machine::open_files_max();
+    let needed = machine::open_files_needed(CONCURRENCY_MAX);
+    let state = if limit < needed {
+        State::Warning
+    } else {
+        State::Fine
+    };
+    add(
+        "open files",
+        state,
+        format!("at most {limit} per process; c={CONCURRENCY_MAX} needs {needed}"),
+    );
+    let (state, note) = match shared_memory() {
+        Ok(()) => (State::Fine, String::new()),
+        Err(note) => (State::Warning, note),
+    };
+    add("shared memory", state, note);
+    let temporary = env::temp_dir();
+    let (state, note) = match is_writable(&temporary) {
+        Ok(()) => (State::Fine, temporary.display().to_string()),
+        Err(error) => (State::Broken, format!("'{}': {error}", temporary.display())),
+    };
+    add("temporary directory", state, note);
+    findings
+}
+
+fn shared_memory() -> Result<(), String> {
+    rustix::fs::memfd_create("doctor", rustix::fs::MemfdFlags::CLOEXEC)
+        .map(drop)
+        .map_err(|error| format!("no memfd: {error}; the shm transport can't run"))
+}
+
+fn is_writable(directory: &Path) -> std::io::Result<()> {
+    let file = directory.join(format!("hopbench-doctor-{}", std::process::id()));
+    fs::write(&file, [])?;
+    fs::remove_file(file)
+}

@@ -1,0 +1,85 @@
+//! `hopbench history`
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use hopbench_analysis::{history::Row, report::history, summary::Summary};
+
+use super::{Context, report::read};
+use crate::{
+    cmd::cli,
+    mistake::Mistake,
+    run::run_dir::{RunDir, append_line},
+};
+
+pub(super) fn run(context: &Context, options: &cli::History) -> anyhow::Result<ExitCode> {
+    if let Some(run) = &options.add {
+        append(&options.file, &row(run)?)?;
+    }
+    let rows = rows(&options.file)?;
+    context.print(&history::terminal(&rows), || history::json(&rows))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the row that a run adds to a history.
+fn row(run: &Path) -> anyhow::Result<Row> {
+    let run_dir = RunDir::open(run)?;
+    let (manifest, trials) = read(&run_dir)?;
+    if !manifest.builds.is_empty() {
+        let message = "is of two builds: expected a run of one build; make one with 'hopbench run'";
+        return Err(mistake(run, message));
+    }
+    if trials.len() < run_dir.plan()?.trials.len() {
+        let message = "is not complete: expected a run with all of its planned trials";
+        return Err(mistake(run, message));
+    }
+    let row = Row::of(&Summary::new(&manifest, &trials)?, &trials);
+    row.map_err(|unfit| mistake(run, &unfit.to_string()))
+}
+
+fn mistake(run: &Path, message: &str) -> anyhow::Error {
+    Mistake(format!("'{}' {message}", run.display())).into()
+}
+
+/// Appends a row as a whole line. Fails if the file has a row of that run already.
+fn append(file: &Path, row: &Row) -> anyhow::Result<()> {
+    let describe = || format!("could not write '{}'", file.display());
+    let known = match file.exists() {
+        true => rows(file)?,
+        false => Vec::new(),
+    };
+    if known.iter().any(|other| other.started == row.started) {
+        bail!(
+            "the run of {} is already in '{}'",
+            row.started,
+            file.display()
+        );
+    }
+    let mut line = serde_json::to_vec(row)?;
+    line.push(b'\n');
+    let opened = OpenOptions::new().create(true).append(true).open(file);
+    let mut file = opened.with_context(describe)?;
+    append_line(&mut file, &line).with_context(describe)
+}
+
+fn rows(file: &Path) -> anyhow::Result<Vec<Row>> {
+    let text = match fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
+            "there is no history in '{}' yet; start one with --add and a run directory",
+            file.display()
+        ),
+        other => other.with_context(|| format!("could not read '{}'", file.display()))?,
+    };
+    let lines = text.lines().enumerate();
+    lines
+        .map(|(index, line)| {
+            let place = || format!("'{}', line {}", file.display(), index + 1);
+            Row::read(line).with_context(place)
+        })
+        .collect()
+}

@@ -1,0 +1,160 @@
+//! `hopbench report`
+
+use std::{collections::BTreeSet, process::ExitCode};
+
+use anyhow::{Context as _, bail};
+use hopbench_analysis::{
+    ab::AbComparison,
+    record::{Manifest, Plan, Profile, Trial},
+    report::{ab, csv, html, markdown, perf, profile, sentences, terminal},
+    summary::Summary,
+};
+
+use super::{Context, print};
+use crate::{
+    cmd::cli::{self, Format},
+    run::run_dir::RunDir,
+};
+
+pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<ExitCode> {
+    let run_dir = match &options.run {
+        Some(path) => RunDir::open(path)?,
+        None => RunDir::latest(&options.out)?,
+    };
+    let (manifest, trials) = read(&run_dir)?;
+    let report = Report::new(&run_dir, &manifest, &trials)?;
+    report.write()?;
+    report.show(context)?;
+    if options.open {
+        let page = run_dir.path().join(PAGE);
+        opener::open(&page).with_context(|| {
+            let page = page.display();
+            format!("no browser was found; open '{page}' yourself")
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// File name of the report as a page, in the run directory.
+const PAGE: &str = "report.html";
+
+/// Reads the records of a run, finished or not.
+pub(super) fn read(run_dir: &RunDir) -> anyhow::Result<(Manifest, Vec<Trial>)> {
+    let (manifest, trials) = (run_dir.manifest()?, run_dir.trials()?);
+    check_against_plan(&run_dir.plan()?, &trials)?;
+    Ok((manifest, trials))
+}
+
+/// Checks that each record belongs to a planned trial, and that no trial has two.
+fn check_against_plan(plan: &Plan, trials: &[Trial]) -> anyhow::Result<()> {
+    let mut seen = BTreeSet::new();
+    for Trial { planned, .. } in trials {
+        if !plan.trials.contains(planned) {
+            bail!(
+                "'trials.jsonl': trial {} is not in 'plan.json'",
+                planned.trial
+            );
+        }
+        if !seen.insert(planned.trial) {
+            bail!("'trials.jsonl': trial {} is repeated", planned.trial);
+        }
+    }
+    Ok(())
+}
+
+/// A run, summed up once for everything that is written and printed.
+pub(super) struct Report<'a> {
+    run_dir: &'a RunDir,
+    manifest: &'a Manifest,
+    trials: &'a [Trial],
+    planned: usize,
+    summary: Summary<'a>,
+    profiles: Vec<Profile>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(
+        run_dir: &'a RunDir,
+        manifest: &'a Manifest,
+        trials: &'a [Trial],
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            run_dir,
+            manifest,
+            trials,
+            planned: run_dir.plan()?.trials.len(),
+            summary: Summary::new(manifest, trials)?,
+            profiles: run_dir.profiles()?,
+        })
+    }
+
+    fn markdown(&self) -> String {
+        let report = markdown::report(&self.summary, self.trials, self.planned);
+        report + &profile::markdown(&self.profiles)
+    }
+
+    fn page(&self) -> String {
+        html::report(&self.summary, self.trials, self.planned, &self.profiles)
+    }
+
+    /// Writes the reports beside the records from which they are made.
+    pub(super) fn write(&self) -> anyhow::Result<()> {
+        let run_dir = self.run_dir;
+        run_dir.write("REPORT.md", self.markdown().as_bytes())?;
+        run_dir.write(PAGE, self.page().as_bytes())?;
+        for scenario in &self.summary.scenarios {
+            for (kind, _, picture) in markdown::pictures(scenario) {
+                let name = format!("{kind}-{}.svg", scenario.info.name);
+                run_dir.write(&name, picture.as_bytes())?;
+            }
+        }
+        run_dir.write("summary.csv", csv::render(&self.summary).as_bytes())
+    }
+
+    /// Prints the results in the format that was asked for.
+    pub(super) fn show(&self, context: &Context) -> anyhow::Result<()> {
+        match context.format {
+            Format::Human => self.show_tables(),
+            Format::Json => print(&format!("{:#}\n", self.json())),
+            Format::Perf => print(&perf::render(&self.summary)),
+            Format::Html => print(&self.page()),
+            Format::Md => print(&self.markdown()),
+            Format::Csv => print(&csv::render(&self.summary)),
+        }
+    }
+
+    fn show_tables(&self) -> anyhow::Result<()> {
+        print(&terminal::render(&self.summary))?;
+        if let Some(comparison) = AbComparison::of(self.manifest, self.trials) {
+            print(&ab::terminal(&comparison))?;
+        }
+        print(&profile::terminal(&self.profiles))?;
+        print(&format!(
+            "\n{}\n",
+            sentences::progress(self.trials, self.planned)
+        ))?;
+        if self.trials.len() < self.planned {
+            print("The run is not complete.\n")?;
+        }
+        if let Some(doubts) = sentences::doubts_in_short(self.trials) {
+            print(&format!("{doubts} The report says what to do.\n"))?;
+        }
+        let directory = self.run_dir.path().display();
+        print(&format!(
+            "\nreport: {directory}/{PAGE}\nrun directory: {directory}\n"
+        ))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let failed = self.trials.iter().filter(|it| it.measured().is_none());
+        let comparison = AbComparison::of(self.manifest, self.trials);
+        serde_json::json!({
+            "run": self.run_dir.path(),
+            "trials": self.trials.len(),
+            "failed_trials": failed.count(),
+            "cells": csv::cells(&self.summary),
+            "profiles": self.profiles,
+            "b_over_a": comparison.map(|comparison| ab::cells(&comparison)),
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! `hopbench verify`
+
+use std::{path::Path, process::ExitCode};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Context, columns};
+use crate::{
+    catalog::{self, CatalogError},
+    cmd::{cli, exit},
+    console::say,
+    plan::selection::Selection,
+    process::Interrupt,
+    run::{
+        measure,
+        trial::{Live, Verified},
+    },
+};
+
+pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<ExitCode> {
+    let selection = select(context, &options.choice)?;
+    // The lock is released at once, so a run that starts meanwhile is not refused.
+    if let Err(error) = measure::lock_machine() {
+        say(&format!("warning: {error:#}"));
+    }
+    let interrupt = Interrupt::catch()?;
+    let logs = TempDir::new()?;
+    let logs = logs.path().to_owned();
+    let mut live = Live::new(&context.toolbox, None, &selection, &interrupt, logs)?;
+    let mut targets: Vec<String> = Vec::new();
+    for target in selection
+        .scenarios
+        .iter()
+        .flat_map(|scenario| &scenario.targets)
+    {
+        let target = target.to_string();
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    let (mut rows, mut results, mut failed) = (Vec::new(), Vec::new(), false);
+    for path in &selection.paths {
+        let name = &path.definition.name;
+        if let Some(reason) = &path.skipped {
+            rows.push(vec![
+                name.clone(),
+                "-".to_owned(),
+                format!("skipped: {reason}"),
+            ]);
+            results.push(json!({"path": name, "skipped": reason}));
+            continue;
+        }
+        for Verified { asked, failure } in live.verify(name, &targets)? {
+            failed |= failure.is_some();
+            let text = match &failure {
+                None => "ok".to_owned(),
+                Some(failure) => format!("FAILED: {}: {}", failure.kind, failure.cause),
+            };
+            results.push(json!({"path": name, "endpoint": asked, "failure": failure}));
+            rows.push(vec![name.clone(), asked, text]);
+        }
+    }
+    context.print(&columns(&rows), || json!(results))?;
+    Ok(ExitCode::from(if failed { exit::FAILED } else { 0 }))
+}
+
+/// A path may be named in place of a scenario. Then every endpoint is checked.
+fn select(context: &Context, choice: &cli::Choice) -> anyhow::Result<Selection> {
+    let known = &context.catalog;
+    let mut overrides = choice.overrides();
+    let mut scenarios = Vec::new();
+    for name in &choice.scenarios {
+        match (known.scenario(name), known.paths(name)) {
+            (Ok(_), _) => scenarios.push(name.clone()),
+            (Err(_), Ok(_)) => overrides.paths.push(name.clone()),
+            (Err(of_scenario), Err(of_path)) => {
+                let text = catalog::read_text(Path::new(name));
+                return Err(match text {
+                    // If the file can't be read, one error is enough.
+                    Err(_) if matches!(of_path, CatalogError::Unreadable { .. }) => of_path.into(),
+                    // A file with a question was meant as a scenario, any other as a path.
+                    Ok(text) if text.contains("question") => of_scenario.into(),
+                    Ok(_) => of_path.into(),
+                    Err(_) => anyhow::Error::new(of_path).context(format!("{of_scenario}")),
+                });
+            }
+        }
+    }
+    if scenarios.is_empty() {
+        scenarios.extend(context.scenario_of_everything());
+    }
+    Selection::new(known, &context.toolbox, &scenarios, &overrides)
+}

@@ -1,0 +1,63 @@
+//! The orchestrator: catalog → plan → run → report.
+//!
+//! | module | contents |
+//! |---|---|
+//! | `catalog` | paths, scenarios, gates and cases: TOML files into checked definitions |
+//! | `plan` | what a command works on, and its trials in a seeded random order |
+//! | `run` | one run, from its plan to its records: builds, trials, profiles |
+//! | `observe` | usage of processes and the machine, and answers of servers |
+//! | `process` | child processes: how they are started, watched and ended |
+//! | `cmd` | the command line; one file per subcommand |
+//! | `console`, `mistake` | messages to the user, and the user's mistakes |
+//!
+//! A module imports only modules after it in this order: `cmd`, `run`, `plan`, `observe`,
+//! `catalog`, `process`, and last `console` and `mistake`. A test enforces this.
+//!
+//! This crate doesn't depend on anything it measures. It uses arguments, HTTP, signals and exit
+//! codes, and knows no path or scenario by name.
+#![forbid(unsafe_code)]
+
+mod catalog;
+mod cmd;
+mod console;
+mod mistake;
+mod observe;
+mod plan;
+mod process;
+mod run;
+
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
+use std::{env, process::ExitCode};
+
+use clap::FromArgMatches;
+
+pub use crate::{catalog::CatalogError, cmd::cli::Cli};
+
+/// Runs the program; returns its exit code.
+pub fn main() -> ExitCode {
+    let mut arguments = env::args_os().skip(1);
+    if arguments
+        .next()
+        .is_some_and(|first| first == process::GUARDED)
+    {
+        let error = process::exec_guarded(arguments);
+        console::say(&format!("error: {error:#}"));
+        return ExitCode::from(cmd::exit::ENVIRONMENT);
+    }
+    let cli = match Cli::from_arg_matches(&cmd::cli::command_line().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    if let Some(mistake) = cli.mistake() {
+        mistake.exit();
+    }
+    match cmd::run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            console::say(&format!("error: {error:#}"));
+            ExitCode::from(cmd::exit::code_of(&error))
+        }
+    }
+}

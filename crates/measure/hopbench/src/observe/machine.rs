@@ -1,0 +1,309 @@
+//! The machine, for the manifest. Fields that can't be determined stay empty.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::OnceLock, thread};
+
+use hopbench_analysis::record::{Git, Machine};
+
+use crate::process::{Command, capture};
+
+pub(crate) fn describe(directory: &Path) -> Machine {
+    let system = rustix::system::uname();
+    Machine {
+        cpu_model: field("/proc/cpuinfo", "model name"),
+        cores: thread::available_parallelism().map_or(0, usize::from),
+        memory_kib: field("/proc/meminfo", "MemTotal")
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap_or_default(),
+        kernel: system.release().to_string_lossy().into_owned(),
+        operating_system: operating_system(),
+        virtualization: virtualization(),
+        governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        cgroup: cgroup_limits(),
+        storage: storage(directory),
+        network: network(),
+        open_files_max: open_files_max(),
+        irq_time_accounted: irq_time_accounted(),
+    }
+}
+
+/// Returns the revision of the checkout that `directory` is in, from which its programs were built.
+pub(crate) fn git(directory: &Path) -> Git {
+    let git = |arguments: &[&str]| {
+        capture(&Command {
+            program: "git".into(),
+            arguments: arguments
+                .iter()
+                .map(|argument| (*argument).to_owned())
+                .collect(),
+            directory: Some(directory.to_owned()),
+            stops_with_stdin: true,
+        })
+    };
+    // Outside of a repository, or without git, there is no revision to name.
+    let Ok(revision) = git(&["rev-parse", "HEAD"]) else {
+        return Git::default();
+    };
+    let status = git(&["status", "--porcelain", "--untracked-files=no"]).unwrap_or_default();
+    Git {
+        revision: revision.trim().to_owned(),
+        dirty: !status.trim().is_empty(),
+    }
+}
+
+/// Returns the version of the compiler that the working directory's toolchain file selects.
+pub(crate) fn toolchain() -> String {
+    let rustc = Command {
+        program: "rustc".into(),
+        arguments: vec!["--version".to_owned()],
+        directory: None,
+        stops_with_stdin: true,
+    };
+    capture(&rustc).map_or_else(|_| String::new(), |version| version.trim().to_owned())
+}
+
+/// Returns the profile of this binary. The other programs are built in the same one.
+pub(crate) fn profile() -> &'static str {
+    if cfg!(debug_assertions) {
+        "dev"
+    } else {
+        "release"
+    }
+}
+
+/// Returns whether the kernel counts time in interrupts for no process
+/// (`CONFIG_IRQ_TIME_ACCOUNTING`); `None` if its configuration can't be read.
+pub(crate) fn irq_time_accounted() -> Option<bool> {
+    static ACCOUNTED: OnceLock<Option<bool>> = OnceLock::new();
+    *ACCOUNTED.get_or_init(|| {
+        let configuration = kernel_configuration()?;
+        Some(accounts_irq_time(&configuration, &read("/proc/cmdline")))
+    })
+}
+
+/// Looks at the kernel's configuration, and at its command line, which can switch this off.
+fn accounts_irq_time(configuration: &str, command_line: &str) -> bool {
+    let is_set = |line: &str| line == "CONFIG_IRQ_TIME_ACCOUNTING=y";
+    let is_off = command_line.split(' ').any(|word| word == "tsc=noirqtime");
+    configuration.lines().any(is_set) && !is_off
+}
+
+fn kernel_configuration() -> Option<String> {
+    let system = rustix::system::uname();
+    let file = format!("/boot/config-{}", system.release().to_string_lossy());
+    if let Ok(configuration) = fs::read_to_string(file) {
+        return Some(configuration);
+    }
+    let compressed = "/proc/config.gz";
+    let unpack = Command {
+        program: "gzip".into(),
+        arguments: vec!["-dc".to_owned(), compressed.to_owned()],
+        directory: None,
+        stops_with_stdin: true,
+    };
+    Path::new(compressed)
+        .exists()
+        .then(|| capture(&unpack).ok())?
+}
+
+/// Returns the hard limit, to which every child raises its own.
+pub(crate) fn open_files_max() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+/// Raises hopbench's own limit, which its children inherit.
+pub(crate) fn raise_open_files_limit() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    // Fails only where the limit can't be changed. The plan is checked against it.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+}
+
+/// Returns the load average of the last minute, per core.
+pub(crate) fn load_average_per_core() -> Option<f64> {
+    let load: f64 = read("/proc/loadavg").split(' ').next()?.parse().ok()?;
+    Some(load / thread::available_parallelism().ok()?.get() as f64)
+}
+
+fn operating_system() -> String {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+fn virtualization() -> String {
+    let product = read("/sys/class/dmi/id/product_name");
+    let hypervisor = field("/proc/cpuinfo", "flags")
+        .split(' ')
+        .any(|flag| flag == "hypervisor");
+    match (product.as_str(), hypervisor) {
+        ("", true) => "virtual machine".to_owned(),
+        ("", false) => "none detected".to_owned(),
+        (_, _) => product,
+    }
+}
+
+/// Returns the limits of this process's own control group, under either hierarchy.
+fn cgroup_limits() -> BTreeMap<String, String> {
+    let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut limits = BTreeMap::new();
+    for line in membership.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let group = group.trim_start_matches('/');
+        let (root, files): (String, &[&str]) = match controllers {
+            "" => (
+                "/sys/fs/cgroup".to_owned(),
+                &["cpu.max", "memory.max", "cpuset.cpus.effective"],
+            ),
+            _ if controllers.split(',').any(|controller| controller == "cpu") => (
+                format!("/sys/fs/cgroup/{controllers}"),
+                &["cpu.cfs_quota_us", "cpu.shares"],
+            ),
+            "memory" => (
+                "/sys/fs/cgroup/memory".to_owned(),
+                &["memory.limit_in_bytes"],
+            ),
+            _ => continue,
+        };
+        for file in files {
+            let limit = read(Path::new(&root).join(group).join(file));
+            if !limit.is_empty() {
+                limits.insert((*file).to_owned(), limit);
+            }
+        }
+    }
+    limits
+}
+
+/// Clock sources that can't be read without a system call.
+const SLOW_CLOCKS: [&str; 3] = ["acpi_pm", "hpet", "jiffies"];
+
+/// Returns the conditions that may make metrics doubtful: what was checked, and what is wrong with
+/// it.
+pub(crate) fn doubts() -> [(&'static str, Option<String>); 5] {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let load = load_average_per_core().unwrap_or_default();
+    let Machine {
+        governor,
+        clock_source,
+        ..
+    } = describe(Path::new("."));
+    [
+        (
+            "build",
+            (profile() != "release")
+                .then(|| "built without optimisation: use 'cargo build --release'".to_owned()),
+        ),
+        (
+            "cores",
+            (cores < 2).then(|| "the load generator and the servers share one core".to_owned()),
+        ),
+        (
+            "load average",
+            (load > 0.5).then(|| {
+                format!("{load:.1} per core: something else is running; wait until it is done")
+            }),
+        ),
+        (
+            "clock source",
+            SLOW_CLOCKS.contains(&clock_source.as_str()).then(|| {
+                format!(
+                    "'{clock_source}': reading the time is a system call, which the load \
+                     generator makes twice per request; 'tsc' needs none"
+                )
+            }),
+        ),
+        (
+            "governor",
+            (!governor.is_empty() && governor != "performance").then(|| {
+                format!("'{governor}': the clock rate follows the load; 'performance' fixes it")
+            }),
+        ),
+    ]
+}
+
+/// Returns how many files one process of a path may have open at a concurrency. A connection takes
+/// three in a plugin with the built-in origin, and two in a proxy. Some dozens are open without any
+/// connection.
+pub(crate) fn open_files_needed(concurrency: u32) -> u64 {
+    u64::from(concurrency) * 3 + 128
+}
+
+/// Returns the mount that holds `directory`: device and file system.
+fn storage(directory: &Path) -> String {
+    let directory = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let holding = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            Some((fields.next()?, fields.next()?, fields.next()?))
+        })
+        .filter(|(_, mounted_at, _)| directory.starts_with(mounted_at))
+        .max_by_key(|(_, mounted_at, _)| mounted_at.len());
+    holding.map_or_else(String::new, |(device, _, kind)| {
+        format!("{kind} on {device}")
+    })
+}
+
+fn network() -> Vec<String> {
+    let Ok(interfaces) = fs::read_dir("/sys/class/net") else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = interfaces
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            let speed = read(path.join("speed"));
+            let known = !speed.is_empty() && speed != "-1";
+            Some(if known {
+                format!("{name} ({speed} Mbit/s)")
+            } else {
+                name
+            })
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+fn field(file: &str, name: &str) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let value = text.lines().find_map(|line| {
+        let (field, value) = line.split_once(':')?;
+        (field.trim() == name).then(|| value.trim().to_owned())
+    });
+    value.unwrap_or_default()
+}
+
+fn read(file: impl AsRef<Path>) -> String {
+    fs::read_to_string(file)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_says_whether_interrupts_are_apart() {
+        let set = "CONFIG_HZ=250\nCONFIG_IRQ_TIME_ACCOUNTING=y\n";
+        assert!(accounts_irq_time(set, "quiet"));
+        assert!(!accounts_irq_time(set, "quiet tsc=noirqtime"));
+        let not_set = "# CONFIG_IRQ_TIME_ACCOUNTING is not set\n";
+        assert!(!accounts_irq_time(not_set, ""));
+        assert!(!accounts_irq_time(
+            "CONFIG_HAVE_IRQ_TIME_ACCOUNTING=y\n",
+            ""
+        ));
+    }
+}

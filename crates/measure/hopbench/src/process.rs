@@ -1,0 +1,533 @@
+//! Child processes. They are started, watched and ended only here.
+//!
+//! Every child has an owner, which is a [`Child`], and every wait has a deadline. Dropping a
+//! `Child` kills its process group and reaps the child. [`Strays`] ends processes that have left
+//! the group. If hopbench itself is killed, children see the end of their stdin; the kernel kills
+//! those that don't watch it (`PR_SET_PDEATHSIG`).
+//!
+//! Nothing is polled: while a load runs, hopbench sleeps until a child ends or prints something, or
+//! a signal arrives.
+
+mod interrupt;
+mod log;
+mod strays;
+pub(crate) mod table;
+
+use std::{
+    ffi::OsString,
+    fmt,
+    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write},
+    iter,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    path::PathBuf,
+    process::{self, ChildStdin, ChildStdout, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{PidfdFlags, pidfd_open},
+};
+
+use self::log::Log;
+pub(crate) use self::{
+    interrupt::{EXIT_INTERRUPTED, Interrupt},
+    strays::Strays,
+};
+use crate::console::say;
+
+/// The operation was ended by Ctrl-C or another signal.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted;
+
+/// A command to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Command {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    /// Working directory; hopbench's own if `None`.
+    pub(crate) directory: Option<PathBuf>,
+    /// Whether the program stops at the end of its stdin.
+    pub(crate) stops_with_stdin: bool,
+}
+
+/// A running child process, and its whole process group.
+#[derive(Debug)]
+pub(crate) struct Child {
+    name: String,
+    process: process::Child,
+    pidfd: OwnedFd,
+    /// Its end tells the child that hopbench is gone.
+    stdin: Option<ChildStdin>,
+    log: Arc<Mutex<Log>>,
+    /// Disconnected when the child's log has been read to its end.
+    log_read: Receiver<()>,
+    output: Option<KeptOutput>,
+    exit: Option<ExitStatus>,
+    /// It can't be killed, and is no longer waited for.
+    abandoned: bool,
+}
+
+/// The output of a child, while it is being read.
+#[derive(Debug)]
+struct KeptOutput {
+    /// Hangs up when the first output has arrived.
+    beginning: PipeReader,
+    text: Receiver<io::Result<String>>,
+}
+
+/// The outcome of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// The event that was awaited of the child at this index.
+    Happened(usize),
+    Interrupted,
+    TimedOut,
+}
+
+/// Where a child's output goes.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// stdout is kept and returned by [`Child::finish`]; stderr is logged.
+    Keep,
+    /// Both are logged, and copied to this file.
+    Log(PathBuf),
+}
+
+/// Subcommand with which hopbench runs a program that doesn't watch its stdin.
+pub(crate) const GUARDED: &str = "__guarded";
+
+/// Environment variable with the directory that a child was started in; its own children inherit
+/// it.
+const DIRECTORY: &str = "HOPBENCH_DIRECTORY";
+
+/// Maximum length of kept output, in bytes: more than any program here prints. A longer result is
+/// cut off and can't be parsed.
+const OUTPUT_BYTES_MAX: u64 = 64 << 20;
+
+/// Time to wait for the log of a child that has ended.
+const LOG_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Time that the output of a child that has ended may take to end too.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time that a child may take to be gone after it was killed.
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time that a program may take to print its version or a description.
+const CAPTURE_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Child {
+    /// Starts a child in its own process group, so that a Ctrl-C at the terminal reaches only
+    /// hopbench. Must be called on the main thread: a guarded child dies with the thread that
+    /// started it.
+    pub(crate) fn start(name: &str, command: &Command, output: Output) -> anyhow::Result<Self> {
+        let file = match &output {
+            Output::Keep => None,
+            Output::Log(file) => Some(file.as_path()),
+        };
+        // Before the start, because it may fail: a started child must have an owner.
+        let log = Arc::new(Mutex::new(Log::new(file)?));
+        let beginning = match output {
+            Output::Keep => Some(io::pipe()?),
+            Output::Log(_) => None,
+        };
+        let mut process = command
+            .to_std()
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("could not start '{name}': {command}"))?;
+        let pid = rustix::process::Pid::from_child(&process);
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                process.kill()?;
+                process.wait()?;
+                return Err(error).with_context(|| format!("could not watch '{name}'"));
+            }
+        };
+        strays::own(process.id());
+        let stdin = process.stdin.take();
+        let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+        let (kept, logged) = match output {
+            Output::Keep => (stdout, None),
+            Output::Log(_) => (None, stdout),
+        };
+        let (reading, log_read) = mpsc::channel();
+        if let Some(stderr) = stderr {
+            log::drain(stderr, log.clone(), reading.clone());
+        }
+        if let Some(stdout) = logged {
+            log::drain(stdout, log.clone(), reading);
+        }
+        let output = kept.zip(beginning);
+        let output = output.map(|(stdout, pipe)| KeptOutput::read(stdout, pipe));
+        let name = name.to_owned();
+        Ok(Self {
+            name,
+            process,
+            pidfd,
+            stdin,
+            log,
+            log_read,
+            output,
+            exit: None,
+            abandoned: false,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Returns how the child ended, if it has.
+    pub(crate) fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.exit.is_none() && self.has_ended()? {
+            // The rest of the group is killed while the process ID is still the child's.
+            self.kill_group();
+            self.reap()?;
+            self.finish_log();
+        }
+        Ok(self.exit)
+    }
+
+    /// Returns whether the child has ended and can be reaped.
+    fn has_ended(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        match poll(&mut fds, Some(&Timespec::default())) {
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            polled => Ok(polled? > 0),
+        }
+    }
+
+    /// Returns the last lines that the child has logged.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.tail()
+            .map(|line| format!("{}: {line}", self.name))
+            .collect()
+    }
+
+    /// Waits for the end of a child whose output is kept; returns its exit status and output.
+    pub(crate) fn finish(
+        mut self,
+        deadline: Instant,
+        interrupt: Option<&Interrupt>,
+    ) -> anyhow::Result<(ExitStatus, String)> {
+        match wait(&[&self], deadline, interrupt)? {
+            Waited::Happened(_) => {}
+            Waited::Interrupted => return Err(Interrupted.into()),
+            Waited::TimedOut => bail!("'{}' did not finish in time and was killed", self.name),
+        }
+        self.take_output()
+    }
+
+    /// Returns the exit status and the output of a child that has ended.
+    pub(crate) fn take_output(&mut self) -> anyhow::Result<(ExitStatus, String)> {
+        // After that, no other process of the group holds its output open.
+        self.kill_group();
+        let status = self.reap()?;
+        let output = self.output.take().context("the output was not kept")?;
+        let text = output.text.recv_timeout(OUTPUT_TIMEOUT).with_context(|| {
+            let name = &self.name;
+            format!("'{name}' has ended, but a process it started still holds its output open")
+        })??;
+        self.finish_log();
+        Ok((status, text))
+    }
+
+    /// Waits for the end of the child, and kills it at the deadline. Returns whether that was
+    /// necessary.
+    fn end(&mut self, deadline: Instant) -> bool {
+        let is_over = |deadline| matches!(wait(&[&*self], deadline, None), Ok(Waited::Happened(_)));
+        let obeyed = is_over(deadline);
+        self.kill_group();
+        // A process of another user, as behind 'sudo', can't be killed.
+        if obeyed || is_over(Instant::now() + KILL_TIMEOUT) {
+            // Fails only if there is nothing to reap.
+            let _ = self.reap();
+            self.finish_log();
+        } else {
+            self.abandoned = true;
+            let (name, pid) = (&self.name, self.pid());
+            say(&format!(
+                "warning: '{name}' (process {pid}) can't be killed and is still running"
+            ));
+        }
+        !obeyed
+    }
+
+    /// Writes a line to the child's stdin. A child that has ended, or doesn't read, is noticed by
+    /// its output.
+    pub(crate) fn tell(&mut self, line: &str) {
+        if let Some(stdin) = &mut self.stdin {
+            let _ = writeln!(stdin, "{line}");
+        }
+    }
+
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        let status = self.process.wait()?;
+        strays::disown(self.pid());
+        self.exit = Some(status);
+        Ok(status)
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The process ID may be another's by now.
+        if self.exit.is_some() {
+            return;
+        }
+        if let Ok(pid) = i32::try_from(self.pid()) {
+            // Fails only if the group is gone.
+            let _ = killpg(Pid::from_raw(pid), signal);
+        }
+    }
+
+    /// Kills the child and what it has started. Must come before the child is reaped, while the
+    /// process ID is still its own.
+    fn kill_group(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    /// Waits for the last lines, but not for long: a process that has left the group may hold the
+    /// pipe open.
+    fn finish_log(&self) {
+        let _ = self.log_read.recv_timeout(LOG_TIMEOUT);
+    }
+}
+
+impl KeptOutput {
+    fn read(stdout: ChildStdout, (beginning, begins): (PipeReader, PipeWriter)) -> Self {
+        let (read, text) = mpsc::channel();
+        thread::spawn(move || {
+            let mut text = String::new();
+            let mut stdout = BufReader::new(stdout.take(OUTPUT_BYTES_MAX));
+            // If this fails, so does the read below.
+            let _ = stdout.fill_buf();
+            drop(begins);
+            // Fails only if nobody waits for it any more.
+            let _ = read.send(stdout.read_to_string(&mut text).map(|_| text));
+        });
+        Self { beginning, text }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.exit.is_none() && !self.abandoned {
+            self.end(Instant::now());
+        }
+    }
+}
+
+/// Asks all to stop, kills those that don't within `grace`, and reaps all. Returns the names of
+/// those that had to be killed.
+pub(crate) fn stop_all(mut children: Vec<Child>, grace: Duration) -> Vec<String> {
+    for child in &mut children {
+        child.signal(Signal::SIGTERM);
+        drop(child.stdin.take());
+    }
+    let deadline = Instant::now() + grace;
+    children
+        .into_iter()
+        .filter_map(|mut child| child.end(deadline).then(|| child.name.clone()))
+        .collect()
+}
+
+/// Waits until one of the children ends, a signal comes, or the deadline passes.
+pub(crate) fn wait(
+    children: &[&Child],
+    deadline: Instant,
+    interrupt: Option<&Interrupt>,
+) -> anyhow::Result<Waited> {
+    let ends = children.iter().map(|child| child.pidfd.as_fd());
+    wait_for(ends, deadline, interrupt)
+}
+
+/// Waits until a child whose output is kept has printed something or ended, or until one of the
+/// `others` ends. The indices of the `others` begin at 1.
+pub(crate) fn wait_for_output<'a>(
+    child: &'a Child,
+    others: impl Iterator<Item = &'a Child>,
+    deadline: Instant,
+    interrupt: Option<&Interrupt>,
+) -> anyhow::Result<Waited> {
+    let output = child.output.as_ref().context("the output was not kept")?;
+    let ends = others.map(|other| other.pidfd.as_fd());
+    let all = iter::once(output.beginning.as_fd()).chain(ends);
+    wait_for(all, deadline, interrupt)
+}
+
+fn wait_for<'a>(
+    happenings: impl Iterator<Item = BorrowedFd<'a>>,
+    deadline: Instant,
+    interrupt: Option<&Interrupt>,
+) -> anyhow::Result<Waited> {
+    let mut fds: Vec<PollFd<'_>> = happenings
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    let happenings = fds.len();
+    fds.extend(interrupt.map(|interrupt| PollFd::new(interrupt, PollFlags::IN)));
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).context("the deadline is too far ahead")?;
+        match poll(&mut fds, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error).context("could not wait for child processes"),
+            Ok(0) => return Ok(Waited::TimedOut),
+            Ok(_) => {}
+        }
+        let ready = fds.iter().position(|fd| !fd.revents().is_empty());
+        return Ok(match ready {
+            Some(index) if index < happenings => Waited::Happened(index),
+            _ => Waited::Interrupted,
+        });
+    }
+}
+
+/// Runs a program to its end. Returns what it prints on stdout or, if that is nothing, on stderr.
+pub(crate) fn capture(command: &Command) -> anyhow::Result<String> {
+    let name = command.program.display().to_string();
+    let mut child = Child::start(&name, command, Output::Keep)?;
+    // The program gets no input.
+    drop(child.stdin.take());
+    let log = child.log.clone();
+    let (status, text) = child.finish(Instant::now() + CAPTURE_TIMEOUT, None)?;
+    let log: Vec<String> = {
+        let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.tail().map(str::to_owned).collect()
+    };
+    if !status.success() {
+        bail!("{command}: {}: {}", describe_exit(status), log.join(" / "));
+    }
+    Ok(if text.trim().is_empty() {
+        log.join("\n")
+    } else {
+        text
+    })
+}
+
+/// Replaces this process by a program that dies when its parent does. Returns only if that fails.
+pub(crate) fn exec_guarded(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Error {
+    let (Some(parent), Some(program)) = (arguments.next(), arguments.next()) else {
+        return anyhow::anyhow!("expected a parent and a program");
+    };
+    let signal = Some(rustix::process::Signal::KILL);
+    if let Err(error) = rustix::process::set_parent_process_death_signal(signal) {
+        return error.into();
+    }
+    // The parent may have died before the signal was set.
+    let now = std::os::unix::process::parent_id();
+    if parent.to_str() != Some(now.to_string().as_str()) {
+        return anyhow::anyhow!("the parent is gone");
+    }
+    let error = std_command(&program).args(arguments).exec();
+    anyhow::anyhow!("could not run '{}': {error}", program.display())
+}
+
+/// Describes how a process ended, for a message.
+pub(crate) fn describe_exit(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(signal)) => match Signal::try_from(signal) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {signal}"),
+        },
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+impl Command {
+    fn to_std(&self) -> process::Command {
+        let mut command = if self.stops_with_stdin {
+            std_command(self.program.as_os_str())
+        } else {
+            // This program, even if its file has been replaced since.
+            let mut guard = std_command("/proc/self/exe".as_ref());
+            guard.arg(GUARDED);
+            guard.arg(process::id().to_string()).arg(&self.program);
+            guard
+        };
+        command.args(&self.arguments);
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory).env(DIRECTORY, directory);
+        }
+        command
+    }
+}
+
+impl fmt::Display for Command {
+    /// Formats the command as it would be typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.program.display())?;
+        for argument in &self.arguments {
+            match argument.contains([' ', '"', '$', '\'']) {
+                true => write!(f, " '{}'", argument.replace('\'', "'\\''"))?,
+                false => write!(f, " {argument}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the place that the others are sent to"
+)]
+fn std_command(program: &std::ffi::OsStr) -> process::Command {
+    process::Command::new(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_goes_on_is_heard_when_it_begins_to_speak_or_has_ended() {
+        let start = |script: &str| {
+            let command = Command {
+                program: "/bin/sh".into(),
+                arguments: vec!["-c".to_owned(), script.to_owned()],
+                directory: None,
+                stops_with_stdin: true,
+            };
+            Child::start("sh", &command, Output::Keep).expect("a shell")
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let hear = |child: &Child, others: &[&Child]| {
+            wait_for_output(child, others.iter().copied(), deadline, None).expect("waited")
+        };
+        // It prints a line, then waits for the end of its stdin.
+        let mut speaker = start("echo; read line; echo end");
+        assert_eq!(hear(&speaker, &[]), Waited::Happened(0));
+        assert!(!speaker.has_ended().expect("looked at"));
+        let silent = start("read line");
+        assert_eq!(hear(&silent, &[&start("exit 3")]), Waited::Happened(1));
+        assert_eq!(hear(&start("exit 3"), &[&silent]), Waited::Happened(0));
+        drop(speaker.stdin.take());
+        let (status, text) = speaker.finish(deadline, None).expect("its end");
+        assert!(status.success());
+        assert_eq!(text, "\nend\n");
+    }
+}

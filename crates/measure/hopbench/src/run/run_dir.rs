@@ -1,0 +1,275 @@
+//! The run directory, written line by line during a run and read by reports.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use hopbench_analysis::record::{Manifest, Plan, Profile, SCHEMA, Trial};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::mistake::Mistake;
+
+/// The directory of a run's records.
+#[derive(Clone, Debug)]
+pub(crate) struct RunDir {
+    path: PathBuf,
+}
+
+/// Appends trials, each flushed before the next one begins.
+#[derive(Debug)]
+pub(crate) struct TrialWriter {
+    file: File,
+    path: PathBuf,
+}
+
+/// The content of `state.json`, for `hopbench status` in another terminal.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct State {
+    pub(crate) pid: u32,
+    pub(crate) phase: Phase,
+    /// Number of the trial that is running.
+    pub(crate) trial: u32,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Phase {
+    Finished,
+    Interrupted,
+    Running,
+}
+
+const MANIFEST: &str = "manifest.json";
+const PLAN: &str = "plan.json";
+const STATE: &str = "state.json";
+const TRIALS: &str = "trials.jsonl";
+const PROFILES: &str = "profiles.json";
+const CALIBRATION: &str = "calibration.jsonl";
+
+/// Approximate size of a record with its logs, in bytes, for the check before the first trial.
+const TRIAL_BYTES: u64 = 64 * 1024;
+
+impl RunDir {
+    /// Creates a new directory below `root`. Nothing is ever overwritten.
+    pub(crate) fn create(root: &Path, name: &str) -> anyhow::Result<Self> {
+        let describe = || format!("could not write results below '{}'", root.display());
+        fs::create_dir_all(root).with_context(describe)?;
+        // Two runs may start within a second.
+        for attempt in 1..100 {
+            let name = if attempt == 1 {
+                name.to_owned()
+            } else {
+                format!("{name}-{attempt}")
+            };
+            let path = root.join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => {
+                    fs::create_dir(path.join("raw")).with_context(describe)?;
+                    return Ok(Self { path });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).with_context(describe),
+            }
+        }
+        bail!(
+            "{}: a hundred runs were started within a second",
+            describe()
+        )
+    }
+
+    /// Opens the directory of an earlier run.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        if !path.join(MANIFEST).is_file() {
+            let message = format!(
+                "'{}' is not a run: expected a directory with a '{MANIFEST}'; runs are below \
+                 'bench_results', unless --out named another directory",
+                path.display()
+            );
+            return Err(Mistake(message).into());
+        }
+        Ok(Self {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Opens the run that was started last below `root`.
+    pub(crate) fn latest(root: &Path) -> anyhow::Result<Self> {
+        let entries = fs::read_dir(root)
+            .with_context(|| format!("there are no runs below '{}' yet", root.display()))?;
+        let runs = entries.filter_map(|entry| {
+            let path = entry.ok()?.path();
+            path.join(MANIFEST).is_file().then_some(path)
+        });
+        // Names begin with the start time.
+        match runs.max() {
+            Some(path) => Ok(Self { path }),
+            None => bail!("there are no runs below '{}' yet", root.display()),
+        }
+    }
+
+    /// Checks before the first trial that there is enough space below `root`, so that a run doesn't
+    /// fail after hours.
+    pub(crate) fn check_space(root: &Path, trials: usize) -> anyhow::Result<()> {
+        let needed = trials as u64 * TRIAL_BYTES + (1 << 20);
+        let system = rustix::fs::statvfs(root)
+            .with_context(|| format!("could not check the free space at '{}'", root.display()))?;
+        let free = system.f_bavail * system.f_frsize;
+        if free < needed {
+            bail!(
+                "'{}': {} MiB are free, {trials} trials may need {}; use --out with another disk",
+                root.display(),
+                free >> 20,
+                needed.div_ceil(1 << 20),
+            );
+        }
+        Ok(())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the directory of the trials' logs.
+    pub(crate) fn raw(&self) -> PathBuf {
+        self.path.join("raw")
+    }
+
+    pub(crate) fn write_manifest(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        self.write_json(MANIFEST, manifest)
+    }
+
+    pub(crate) fn manifest(&self) -> anyhow::Result<Manifest> {
+        let manifest: Manifest = self.read_json(MANIFEST)?;
+        if !(1..=SCHEMA).contains(&manifest.schema) {
+            bail!(
+                "'{}' has schema {}, this hopbench reads 1 to {SCHEMA}; use the hopbench that \
+                 wrote it ({})",
+                self.path.display(),
+                manifest.schema,
+                manifest.hopbench
+            );
+        }
+        Ok(manifest)
+    }
+
+    pub(crate) fn write_plan(&self, plan: &Plan) -> anyhow::Result<()> {
+        self.write_json(PLAN, plan)
+    }
+
+    pub(crate) fn plan(&self) -> anyhow::Result<Plan> {
+        self.read_json(PLAN)
+    }
+
+    pub(crate) fn write_profiles(&self, profiles: &[Profile]) -> anyhow::Result<()> {
+        self.write_json(PROFILES, &profiles)
+    }
+
+    /// Reads the profiles; there are none unless somebody made them.
+    pub(crate) fn profiles(&self) -> anyhow::Result<Vec<Profile>> {
+        match self.path.join(PROFILES).exists() {
+            true => self.read_json(PROFILES),
+            false => Ok(Vec::new()),
+        }
+    }
+
+    pub(crate) fn write_state(&self, state: &State) -> anyhow::Result<()> {
+        self.write(STATE, &serde_json::to_vec(state)?)
+    }
+
+    pub(crate) fn state(&self) -> anyhow::Result<State> {
+        self.read_json(STATE)
+    }
+
+    pub(crate) fn write_phase(&self, phase: Phase) -> anyhow::Result<()> {
+        self.write_state(&State {
+            pid: std::process::id(),
+            phase,
+            trial: 0,
+        })
+    }
+
+    /// Creates the file for the trials that search for knees.
+    pub(crate) fn calibration_writer(&self) -> anyhow::Result<TrialWriter> {
+        self.writer(CALIBRATION)
+    }
+
+    pub(crate) fn trial_writer(&self) -> anyhow::Result<TrialWriter> {
+        self.writer(TRIALS)
+    }
+
+    fn writer(&self, name: &str) -> anyhow::Result<TrialWriter> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new().create_new(true).append(true).open(&path);
+        let file = file.with_context(|| format!("could not create '{}'", path.display()))?;
+        Ok(TrialWriter { file, path })
+    }
+
+    /// Reads the trials so far. A last line that is still being written is left out.
+    pub(crate) fn trials(&self) -> anyhow::Result<Vec<Trial>> {
+        let path = self.path.join(TRIALS);
+        let describe = || format!("could not read '{}'", path.display());
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(describe),
+        };
+        let mut reader = BufReader::new(file);
+        let mut trials = Vec::new();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).with_context(describe)?;
+            if !line.ends_with('\n') {
+                return Ok(trials);
+            }
+            let trial = Trial::read(&line);
+            let number = trials.len() + 1;
+            trials.push(trial.with_context(|| format!("{}, line {number}", describe()))?);
+        }
+    }
+
+    /// Writes a file as a whole: a reader finds the old file or the new one, even if the disk is
+    /// full.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let (fresh, path) = (self.path.join(format!("{name}.new")), self.path.join(name));
+        let written = fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, &path));
+        written.with_context(|| {
+            // Remove the half-written file. The error is reported in any case.
+            let _ = fs::remove_file(&fresh);
+            format!("could not write '{}'", path.display())
+        })
+    }
+
+    fn write_json(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+        self.write(name, &serde_json::to_vec_pretty(value)?)
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<T> {
+        let path = self.path.join(name);
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("could not read '{}'", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("could not read '{}'", path.display()))
+    }
+}
+
+impl TrialWriter {
+    pub(crate) fn append(&mut self, trial: &Trial) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(trial)?;
+        line.push(b'\n');
+        append_line(&mut self.file, &line)
+            .with_context(|| format!("could not write '{}'", self.path.display()))
+    }
+}
+
+/// Appends a line to a file, as a whole or not at all, even if the disk is full.
+pub(crate) fn append_line(file: &mut File, line: &[u8]) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    let written = file.write_all(line);
+    if written.is_err() {
+        // Half a line is not a record. The error is reported in any case.
+        let _ = file.set_len(before);
+    }
+    written
+}

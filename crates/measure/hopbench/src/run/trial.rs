@@ -1,0 +1,318 @@
+//! One trial: starts a fresh path, verifies its answer, warms it up, loads it, reads its usage,
+//! stops it.
+//!
+//! [`Executor`] is the seam: [`Live`] starts processes, and tests put a script in its place, so
+//! that everything around trials can be tested without a socket or a clock.
+
+mod fill;
+mod judge;
+mod load;
+mod profile;
+mod stage;
+mod validity;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use hopbench_analysis::record::{
+    Disturbance, Failure, FailureKind, Outcome, PlannedTrial, ProcessUsage, Source, Timing, Trial,
+};
+
+use self::{
+    judge::{check_conservation, judge, repeated},
+    load::Bodies,
+    stage::Stage,
+};
+use crate::{
+    catalog::PathDefinition,
+    observe::{http::Client, machine, usage::MachineSnapshot},
+    plan::{
+        selection::{ExpectedAnswer, Selection},
+        toolbox::Toolbox,
+    },
+    process::{Interrupt, Interrupted},
+    run::builds::Builds,
+};
+
+/// Runs one trial. Whatever goes wrong, with the path or around it, is recorded. Only an
+/// interruption leaves no record.
+pub(crate) trait Executor {
+    fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted>;
+}
+
+/// Runs trials with real processes and a real load.
+#[derive(Debug)]
+pub(crate) struct Live<'a> {
+    pub(crate) toolbox: &'a Toolbox,
+    pub(crate) builds: Option<&'a Builds>,
+    pub(crate) paths: BTreeMap<String, PathDefinition>,
+    pub(crate) answers: BTreeMap<String, ExpectedAnswer>,
+    pub(crate) interrupt: &'a Interrupt,
+    /// Directory of the processes' logs.
+    pub(crate) logs: PathBuf,
+    pub(crate) client: Client,
+    /// Threads of the load generator; its own default if `None`.
+    pub(crate) load_threads: Option<usize>,
+    pub(crate) request_timeout: Duration,
+    /// Whether the CPU time of processes excludes time in interrupts.
+    irq_is_separate: bool,
+}
+
+/// The result of checking one target of a path, without timing.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    /// The target, or what else was tried.
+    pub(crate) asked: String,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Why a trial ends early.
+#[derive(Debug)]
+enum TrialError {
+    Failed(Failure),
+    Interrupted,
+}
+
+/// Time that a path may take until it answers.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time that processes may take to stop when asked. Their own drain time is two seconds.
+const STOP_GRACE: Duration = Duration::from_secs(4);
+
+impl<'a> Live<'a> {
+    pub(crate) fn new(
+        toolbox: &'a Toolbox,
+        builds: Option<&'a Builds>,
+        selection: &Selection,
+        interrupt: &'a Interrupt,
+        logs: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let paths = selection.paths.iter().map(|path| &path.definition);
+        Ok(Self {
+            toolbox,
+            builds,
+            paths: paths
+                .map(|path| (path.name.clone(), path.clone()))
+                .collect(),
+            answers: selection.answers.clone(),
+            interrupt,
+            logs,
+            client: Client::new().context("could not start an HTTP client")?,
+            load_threads: None,
+            request_timeout: Duration::from_secs(5),
+            // If it is unknown, the kernel is assumed to do as most do.
+            irq_is_separate: machine::irq_time_accounted().unwrap_or_default(),
+        })
+    }
+
+    /// Starts the path and sends each of `targets` once.
+    pub(crate) fn verify(
+        &mut self,
+        path: &str,
+        targets: &[String],
+    ) -> Result<Vec<Verified>, Interrupted> {
+        let definition = self.paths[path].clone();
+        let mut stage = match Stage::start(self, &definition, None, path) {
+            Ok(stage) => stage,
+            Err(TrialError::Interrupted) => return Err(Interrupted),
+            Err(TrialError::Failed(failure)) => {
+                let asked = "start".to_owned();
+                return Ok(vec![Verified {
+                    asked,
+                    failure: Some(failure),
+                }]);
+            }
+        };
+        let mut verified = Vec::new();
+        for target in targets {
+            let failure = match stage.verify(self, &self.answers[target]) {
+                Ok(()) => None,
+                Err(TrialError::Interrupted) => return Err(Interrupted),
+                Err(TrialError::Failed(failure)) => Some(failure),
+            };
+            let asked = target.clone();
+            verified.push(Verified { asked, failure });
+        }
+        stage.stop();
+        Ok(verified)
+    }
+
+    /// Returns the time limit of one answer outside of a load. The first answer on a path is slow.
+    fn answer_timeout(&self) -> Duration {
+        2 * self.request_timeout
+    }
+
+    fn attempt(&mut self, trial: &mut Trial) -> Result<(), TrialError> {
+        let cell = trial.planned.cell.clone();
+        let definition = self.paths[&cell.path].clone();
+        let answer = self.answers[&cell.endpoint].clone();
+        let kind = if trial.planned.block == 0 {
+            "knee-"
+        } else {
+            ""
+        };
+        let label = format!("{kind}{:04}-{}", trial.planned.trial, cell.path);
+
+        let mut clock = Lap::start();
+        let build = cell.build.zip(self.builds);
+        let build = build.map(|(build, builds)| builds.of(build));
+        let mut stage = Stage::start(self, &definition, build, &label)?;
+        trial.timing.start_ms = clock.lap_ms();
+        let measured = self.measure(trial, &mut stage, &answer, &mut clock);
+        // After a failure, the processes' logs say more than the failure does.
+        let log = stage.last_lines();
+        let stopped = stage.stop();
+        trial.timing.stop_ms = clock.lap_ms();
+        trial.warnings.extend(stopped.into_warnings());
+        measured.map_err(|trouble| match trouble {
+            TrialError::Failed(failure) => TrialError::Failed(Failure { log, ..failure }),
+            TrialError::Interrupted => TrialError::Interrupted,
+        })
+    }
+
+    fn measure(
+        &mut self,
+        trial: &mut Trial,
+        stage: &mut Stage,
+        answer: &ExpectedAnswer,
+        clock: &mut Lap,
+    ) -> Result<(), TrialError> {
+        stage.verify(self, answer)?;
+        trial.timing.verify_ms = clock.lap_ms();
+
+        // A leak during the warm-up is a leak too.
+        let fresh = stage.usage()?;
+        if trial.planned.warm_up_ms > 0 {
+            let duration = Duration::from_millis(trial.planned.warm_up_ms);
+            let load = self.load(&trial.planned, stage, answer, duration, Bodies::During)?;
+            judge(&load, self.request_timeout)?;
+            trial.timing.warm_up_ms = clock.lap_ms();
+        }
+
+        let counters = stage.counters(self)?;
+        let mut usage = stage.usage()?;
+        for (usage, fresh) in usage.iter_mut().zip(&fresh) {
+            usage.remember_memory_of(fresh);
+        }
+        let machine = MachineSnapshot::take();
+        trial.timing.scrape_ms = clock.lap_ms();
+        let duration = Duration::from_millis(trial.planned.duration_ms);
+        let load = self.start_load(&trial.planned, stage, answer, duration, Bodies::After)?;
+        load.wait(stage, self.interrupt)?;
+        // Before the generator evaluates its measurements, which is not part of the load.
+        let machine_after = MachineSnapshot::take();
+        let usage_after = stage.usage();
+        let generator_us = load.cpu_us();
+        // A path that has stopped answering doesn't give its counters either. That error must not
+        // hide the real one, so it is returned later.
+        let counters = stage.counters_since(&counters, self);
+        let load = load.result(stage, self.interrupt)?;
+        let loaded_ms = load.elapsed_us / 1e3;
+        trial.timing.load_ms = loaded_ms;
+        trial.timing.scrape_ms += clock.lap_ms() - loaded_ms;
+
+        trial.disturbance = machine_after.since(&machine);
+        // The generator's CPU time outside of the load counts as the harness's.
+        let harness_us = trial.disturbance.harness_us.zip(generator_us);
+        let beside_us = |all_us: f64| (all_us - load.cpu_us).max(0.0);
+        trial.disturbance.harness_us = harness_us.map(|(own, all)| own + beside_us(all));
+        stage.add_usage(&usage, &usage_after?, trial);
+        trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
+        trial.warnings = validity::warnings(trial, &load, self.irq_is_separate);
+        let judgement = judge(&load, self.request_timeout);
+        let (body_bytes, good) = (load.body_bytes, load.good);
+        trial.load = Some(load);
+        judgement?;
+        trial.counters = counters?;
+        check_conservation(trial, body_bytes)?;
+        let sent_bytes = answer.target.body_bytes.unwrap_or_default() * good;
+        trial
+            .warnings
+            .extend(repeated(trial, body_bytes.max(sent_bytes), good));
+        trial.timing.scrape_ms += clock.lap_ms();
+        stage.verify(self, answer)?;
+        trial.timing.verify_ms += clock.lap_ms();
+        Ok(())
+    }
+}
+
+/// Role under which the load generator's CPU time is reported.
+const CLIENT_ROLE: &str = hopbench_analysis::metrics::CLIENT;
+
+impl Executor for Live<'_> {
+    fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted> {
+        let mut trial = empty_record(planned.clone());
+        match self.attempt(&mut trial) {
+            Ok(()) => {}
+            Err(TrialError::Interrupted) => return Err(Interrupted),
+            Err(TrialError::Failed(failure)) => trial.outcome = Outcome::Failed(failure),
+        }
+        Ok(trial)
+    }
+}
+
+/// Returns the empty record of a trial.
+pub(crate) fn empty_record(planned: PlannedTrial) -> Trial {
+    Trial {
+        planned,
+        started: jiff::Timestamp::now().to_string(),
+        outcome: Outcome::Ok,
+        timing: Timing::default(),
+        load: None,
+        processes: Vec::<ProcessUsage>::new(),
+        cpu_us: BTreeMap::new(),
+        run_queue_wait_us: BTreeMap::new(),
+        counters: BTreeMap::new(),
+        disturbance: Disturbance::default(),
+        warnings: Vec::new(),
+    }
+}
+
+/// Parses the load generator's output and checks it; returns whether it is sound.
+#[cfg(fuzzing)]
+pub(crate) fn read_load(text: &str) -> bool {
+    let planned = serde_json::json!({
+        "trial": 1, "block": 1, "twin": 0, "duration_ms": 1000, "warm_up_ms": 100,
+        "scenario": "x", "endpoint": "/", "path": "x", "concurrency": 8, "keep_alive": true,
+        "rate_rps": text.len() % 2 * 1000,
+    });
+    let mut trial = empty_record(serde_json::from_value(planned).expect("a planned trial"));
+    let Ok(load) = hopbench_analysis::record::Load::read(text) else {
+        return false;
+    };
+    trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
+    trial.warnings = validity::warnings(&trial, &load, false);
+    let sound = judge(&load, Duration::from_secs(1)).is_ok();
+    trial.load = Some(load);
+    sound && trial.rps().is_some()
+}
+
+/// Returns a failure that is not the path's.
+fn harness_failure(error: anyhow::Error) -> TrialError {
+    let (source, kind) = (Source::Harness, FailureKind::Unable);
+    TrialError::Failed(Failure {
+        source,
+        kind,
+        cause: format!("{error:#}"),
+        log: Vec::new(),
+    })
+}
+
+/// Measures the milliseconds between one event and the next.
+struct Lap(Instant);
+
+impl Lap {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn lap_ms(&mut self) -> f64 {
+        let now = Instant::now();
+        let elapsed = now - std::mem::replace(&mut self.0, now);
+        elapsed.as_secs_f64() * 1e3
+    }
+}

@@ -1,0 +1,79 @@
+//! Values for the places of a path in one trial.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
+};
+
+use anyhow::{Context, bail};
+
+use crate::{catalog::Fill, plan::toolbox::Toolbox};
+
+/// Fills in places for one trial. A name stands for the same port throughout.
+#[derive(Debug)]
+pub(super) struct TrialFill<'a> {
+    toolbox: &'a Toolbox,
+    directory: PathBuf,
+    ports: BTreeMap<String, u16>,
+}
+
+impl<'a> TrialFill<'a> {
+    pub(super) fn new(toolbox: &'a Toolbox, directory: &Path) -> Self {
+        Self {
+            toolbox,
+            directory: directory.to_owned(),
+            ports: BTreeMap::new(),
+        }
+    }
+}
+
+impl Fill for TrialFill<'_> {
+    fn bin(&mut self, name: &str) -> anyhow::Result<PathBuf> {
+        self.toolbox.bin(name)
+    }
+
+    fn directory(&mut self) -> &Path {
+        &self.directory
+    }
+
+    fn port(&mut self, name: &str) -> anyhow::Result<u16> {
+        if let Some(port) = self.ports.get(name) {
+            return Ok(*port);
+        }
+        let port = free_port()?;
+        self.ports.insert(name.to_owned(), port);
+        Ok(port)
+    }
+
+    fn program(&mut self, name: &str) -> anyhow::Result<PathBuf> {
+        self.toolbox
+            .program(name)
+            .with_context(|| format!("'{name}' is not installed"))
+    }
+}
+
+/// Ports below the range from which the kernel takes the ports of outgoing connections. In that
+/// range, a client may take a free port before the server has bound it.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// Returns a port on which nobody listens. Each is returned once before any is returned again.
+fn free_port() -> anyhow::Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let span = PORTS.end - PORTS.start;
+    // Several hopbench processes at a time begin at different ports.
+    let own = u16::try_from(std::process::id() * 97 % u32::from(span)).expect("a remainder fits");
+    for _ in 0..span {
+        let offset = NEXT.fetch_add(1, Relaxed).wrapping_add(own) % span;
+        let port = PORTS.start + offset;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!(
+        "no free TCP port from {} to {} on 127.0.0.1",
+        PORTS.start,
+        PORTS.end
+    )
+}

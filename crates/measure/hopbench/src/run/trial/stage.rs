@@ -1,0 +1,438 @@
+//! A running path: its processes, its directory, and its addresses for requests and counters.
+
+use std::{collections::BTreeMap, path::Path, time::Instant};
+
+use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, Warning};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use super::{Live, READY_TIMEOUT, STOP_GRACE, TrialError, fill::TrialFill, harness_failure};
+use crate::{
+    catalog::{PathDefinition, ProcessDefinition, Template},
+    observe::{
+        http::{Answer, Endpoint, Question},
+        usage::{self, Snapshot},
+    },
+    plan::selection::{ExpectedAnswer, request_body},
+    process::{Child, Command, Interrupt, Output, Strays, describe_exit, stop_all},
+    run::{builds::Built, profile},
+};
+
+/// A started path. Dropping it kills what runs and removes the directory.
+#[derive(Debug)]
+pub(super) struct Stage {
+    processes: Vec<Running>,
+    /// Comes after the processes, and finds what they have left behind.
+    strays: Strays,
+    front: Endpoint,
+    /// Sockets and files of the path. Comes last, so that it outlives the processes.
+    directory: TempDir,
+}
+
+#[derive(Debug)]
+struct Running {
+    definition: ProcessDefinition,
+    child: Child,
+    admin: Option<Endpoint>,
+}
+
+/// The outcome of stopping a path.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    /// Processes that had to be killed.
+    killed: Vec<String>,
+    /// Programs that they had started and that had left their group.
+    strays: Vec<String>,
+}
+
+/// Role of a process that answers by itself.
+const ORIGIN_ROLE: &str = "origin";
+
+/// Counters by process and name.
+pub(super) type Counters = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// The part of a process's status that is used.
+#[derive(Debug, Deserialize)]
+struct Status {
+    counters: BTreeMap<String, u64>,
+}
+
+impl Stage {
+    /// Starts the path's processes and waits until the path as a whole answers.
+    pub(super) fn start(
+        live: &Live<'_>,
+        definition: &PathDefinition,
+        build: Option<&Built>,
+        label: &str,
+    ) -> Result<Self, TrialError> {
+        let mut stage =
+            Self::start_processes(live, definition, build, label).map_err(harness_failure)?;
+        stage.wait_until_ready(live, &definition.ready)?;
+        Ok(stage)
+    }
+
+    fn start_processes(
+        live: &Live<'_>,
+        definition: &PathDefinition,
+        build: Option<&Built>,
+        label: &str,
+    ) -> anyhow::Result<Self> {
+        // Directly below the temporary directory: a socket's path may only have 107 bytes.
+        let directory = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
+        let toolbox = build.map_or(live.toolbox, |build| &build.toolbox);
+        let mut fill = TrialFill::new(toolbox, directory.path());
+        for file in &definition.files {
+            std::fs::write(
+                directory.path().join(&file.name),
+                file.content.fill(&mut fill)?,
+            )?;
+        }
+        let front = definition
+            .front
+            .fill(&mut fill)?
+            .parse()
+            .map_err(anyhow::Error::msg)?;
+        let mut stage = Self {
+            processes: Vec::new(),
+            strays: Strays::adopt(directory.path())?,
+            front,
+            directory,
+        };
+        for process in &definition.processes {
+            let mut command = command(process, &mut fill, stage.directory.path())?;
+            if let Some(build) = build
+                && process.role == ORIGIN_ROLE
+            {
+                command.arguments.extend(build.injected.iter().cloned());
+            }
+            let admin = process
+                .admin
+                .as_ref()
+                .map(|admin| admin.fill(&mut fill))
+                .transpose()?;
+            let admin = admin
+                .map(|admin| admin.parse().map_err(anyhow::Error::msg))
+                .transpose()?;
+            let log = live.logs.join(format!("{label}.{}.log", process.name));
+            let child = Child::start(&process.name, &command, Output::Log(log))?;
+            stage.processes.push(Running {
+                definition: process.clone(),
+                child,
+                admin,
+            });
+        }
+        Ok(stage)
+    }
+
+    fn wait_until_ready(&mut self, live: &Live<'_>, target: &str) -> Result<(), TrialError> {
+        let question = Question {
+            method: "GET",
+            target,
+            body: Default::default(),
+        };
+        let is_ready = |answer: &Answer| match answer.status {
+            200 => Ok(()),
+            status => Err(format!("the status was {status}")),
+        };
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let mut trouble = None;
+        let front = self.front.clone();
+        let ready = live
+            .client
+            .wait_until_ready(&front, &question, deadline, is_ready, || {
+                trouble = self.trouble(live.interrupt);
+                match trouble {
+                    Some(_) => Err(anyhow::anyhow!("given up")),
+                    None => Ok(()),
+                }
+            });
+        match (ready, trouble) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(trouble)) => Err(trouble),
+            (Err(error), None) => Err(TrialError::Failed(Failure {
+                source: Source::Subject,
+                kind: FailureKind::Start,
+                cause: format!(
+                    "'{}' did not answer '{target}' within {} s: {error:#}",
+                    self.front,
+                    READY_TIMEOUT.as_secs()
+                ),
+                log: self.last_lines(),
+            })),
+        }
+    }
+
+    /// Sends one request, and compares its answer with the expected one.
+    pub(super) fn verify(
+        &mut self,
+        live: &Live<'_>,
+        expected: &ExpectedAnswer,
+    ) -> Result<(), TrialError> {
+        let question = Question {
+            method: &expected.method,
+            target: &expected.target.path,
+            body: request_body(expected.target.body_bytes).into(),
+        };
+        let (kind, cause) = match live
+            .client
+            .ask(&self.front, &question, live.answer_timeout())
+        {
+            Ok(answer) => match difference(&answer, expected) {
+                None => return Ok(()),
+                Some(difference) => (FailureKind::WrongAnswer, difference),
+            },
+            Err(error) => (FailureKind::Hang, format!("no answer: {error:#}")),
+        };
+        if let Some(trouble) = self.trouble(live.interrupt) {
+            return Err(trouble);
+        }
+        let cause = format!("{} {}: {cause}", expected.method, expected.target);
+        let (source, log) = (Source::Subject, self.last_lines());
+        Err(TrialError::Failed(Failure {
+            source,
+            kind,
+            cause,
+            log,
+        }))
+    }
+
+    /// Reads the counters of all processes that have some.
+    pub(super) fn counters(&mut self, live: &Live<'_>) -> Result<Counters, TrialError> {
+        let mut all = Counters::new();
+        for running in &self.processes {
+            let Some(admin) = &running.admin else {
+                continue;
+            };
+            let name = &running.definition.name;
+            let question = Question {
+                method: "GET",
+                target: "/_admin/status",
+                body: Default::default(),
+            };
+            let status = live
+                .client
+                .ask(admin, &question, live.answer_timeout())
+                .and_then(|answer| {
+                    anyhow::ensure!(answer.status == 200, "status {}", answer.status);
+                    Ok(serde_json::from_slice::<Status>(&answer.beginning)?)
+                });
+            match status {
+                Ok(Status { counters }) => drop(all.insert(name.clone(), counters)),
+                Err(error) => {
+                    let cause = format!("could not read the counters of '{name}': {error:#}");
+                    let (source, kind) = (Source::Subject, FailureKind::Unable);
+                    let failure = Failure {
+                        source,
+                        kind,
+                        cause,
+                        log: self.last_lines(),
+                    };
+                    let trouble = self.trouble(live.interrupt);
+                    return Err(trouble.unwrap_or(TrialError::Failed(failure)));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns how much each counter has grown. A value that has shrunk is a gauge, and is kept as
+    /// it is.
+    pub(super) fn counters_since(
+        &mut self,
+        before: &Counters,
+        live: &Live<'_>,
+    ) -> Result<Counters, TrialError> {
+        let mut counters = self.counters(live)?;
+        for (process, counters) in &mut counters {
+            for (name, value) in counters {
+                let earlier = before
+                    .get(process)
+                    .and_then(|before| before.get(name))
+                    .copied();
+                *value = value
+                    .checked_sub(earlier.unwrap_or_default())
+                    .unwrap_or(*value);
+            }
+        }
+        Ok(counters)
+    }
+
+    /// Reads the usage of every process so far, in the order of the processes.
+    pub(super) fn usage(&mut self) -> Result<Vec<Snapshot>, TrialError> {
+        let snapshots = self
+            .processes
+            .iter()
+            .map(|running| Snapshot::take(running.child.pid(), &running.definition));
+        let snapshots: anyhow::Result<Vec<Snapshot>> = snapshots.collect();
+        snapshots.map_err(harness_failure)
+    }
+
+    /// Adds the usage of every process between two snapshots to the record.
+    pub(super) fn add_usage(&self, before: &[Snapshot], after: &[Snapshot], trial: &mut Trial) {
+        for ((running, before), after) in self.processes.iter().zip(before).zip(after) {
+            let (usage, by_role) = after.since(before, &running.definition);
+            trial.processes.push(usage);
+            for (role, cpu_us) in by_role {
+                *trial.cpu_us.entry(role).or_default() += cpu_us;
+            }
+            for (role, wait_us) in after.run_queue_wait_us_since(before) {
+                *trial.run_queue_wait_us.entry(role).or_default() += wait_us;
+            }
+        }
+    }
+
+    /// Returns the failure of the process that has ended.
+    pub(super) fn crash(&mut self, when: &str) -> TrialError {
+        let log = self.last_lines();
+        let ended = self.processes.iter_mut().find_map(|running| {
+            let status = running.child.exit_status().ok().flatten()?;
+            let said = decisive(&running.child.last_lines());
+            Some(format!(
+                "'{}' {} {when}{}",
+                running.child.name(),
+                describe_exit(status),
+                said.map_or_else(String::new, |said| format!(": {said}"))
+            ))
+        });
+        TrialError::Failed(Failure {
+            source: Source::Subject,
+            kind: FailureKind::Crash,
+            cause: ended.unwrap_or_else(|| format!("a process ended {when}")),
+            log,
+        })
+    }
+
+    /// Returns what is wrong: a process that has ended, or a request to stop.
+    fn trouble(&mut self, interrupt: &Interrupt) -> Option<TrialError> {
+        if interrupt.is_requested() {
+            return Some(TrialError::Interrupted);
+        }
+        let ended = self
+            .processes
+            .iter_mut()
+            .any(|running| matches!(running.child.exit_status(), Ok(Some(_)) | Err(_)));
+        ended.then(|| self.crash("without being asked to stop"))
+    }
+
+    pub(super) fn children(&self) -> impl Iterator<Item = &Child> {
+        self.processes.iter().map(|running| &running.child)
+    }
+
+    /// Returns the path's processes, with all that they have started, for a profile.
+    pub(super) fn targets(&self) -> Vec<profile::Target> {
+        let processes = self.processes.iter();
+        processes
+            .map(|running| profile::Target {
+                name: running.definition.name.clone(),
+                pids: usage::group(running.child.pid()),
+                role: running.definition.role.clone(),
+                thread_roles: running.definition.thread_roles.clone(),
+            })
+            .collect()
+    }
+
+    pub(super) fn front(&self) -> &Endpoint {
+        &self.front
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Returns the last lines that the processes have logged.
+    pub(super) fn last_lines(&self) -> Vec<String> {
+        self.children().flat_map(Child::last_lines).collect()
+    }
+
+    /// Stops all processes.
+    pub(super) fn stop(self) -> Stopped {
+        let groups: Vec<u32> = self.children().map(Child::pid).collect();
+        let processes = self.processes.into_iter();
+        let children = processes.map(|running| running.child).collect();
+        Stopped {
+            killed: stop_all(children, STOP_GRACE),
+            strays: self.strays.end(&groups),
+        }
+    }
+}
+
+impl Stopped {
+    pub(super) fn into_warnings(self) -> impl Iterator<Item = Warning> {
+        let killed = self.killed.into_iter();
+        let strays = self.strays.into_iter();
+        killed
+            .map(|process| Warning::Unstoppable { process })
+            .chain(strays.map(|process| Warning::Strayed { process }))
+    }
+}
+
+/// Returns a process's own reason for its end: the last line that mentions an error, since many
+/// programs end with a hint; otherwise the last line.
+fn decisive(lines: &[String]) -> Option<String> {
+    let is_error = |line: &&String| line.to_lowercase().contains("error");
+    let last_error = lines.iter().rev().find(is_error);
+    last_error.or_else(|| lines.last()).cloned()
+}
+
+fn command(
+    process: &ProcessDefinition,
+    fill: &mut TrialFill<'_>,
+    directory: &Path,
+) -> anyhow::Result<Command> {
+    let words = process
+        .command
+        .iter()
+        .map(|word: &Template| word.fill(fill));
+    let mut words = words.collect::<anyhow::Result<Vec<String>>>()?.into_iter();
+    Ok(Command {
+        program: words.next().unwrap_or_default().into(),
+        arguments: words.collect(),
+        directory: Some(directory.to_owned()),
+        stops_with_stdin: process.stops_with_stdin,
+    })
+}
+
+/// Describes how an answer differs from the expected one.
+fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<String> {
+    if answer.status != expected.status {
+        let beginning = String::from_utf8_lossy(&answer.beginning);
+        // The text becomes part of a single line.
+        let printable = |char: char| if char.is_control() { ' ' } else { char };
+        let beginning: String = beginning.chars().take(200).map(printable).collect();
+        return Some(format!(
+            "status {} instead of {}: {beginning}",
+            answer.status, expected.status
+        ));
+    }
+    if answer.length_bytes != expected.length_bytes {
+        return Some(format!(
+            "{} bytes instead of {}",
+            answer.length_bytes, expected.length_bytes
+        ));
+    }
+    if answer.sha256 != expected.sha256 {
+        return Some("the body differs from the expected one".to_owned());
+    }
+    answer
+        .is_followed
+        .then(|| "answer without a request: more bytes followed the correct ones".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_process_said_its_error_counts() {
+        let decisive = |lines: &[&str]| {
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            decisive(&lines)
+        };
+        assert_eq!(decisive(&[]), None);
+        assert_eq!(decisive(&["starting", "gone"]).as_deref(), Some("gone"));
+        let lines = ["error: no flag '--x'", "Usage: y", "try '--help'"];
+        assert_eq!(decisive(&lines).as_deref(), Some(lines[0]));
+        let lines = ["Error: one", "ERROR two", "bye"];
+        assert_eq!(decisive(&lines).as_deref(), Some(lines[1]));
+    }
+}

@@ -1,0 +1,144 @@
+//! Goal: a path that is wrong only under load, or only in bytes without a request, is found out.
+//! Method: servers that answer a single request correctly.
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::{
+    bench::{Bench, failure, run_short, shell_path, short, trials},
+    text,
+};
+
+/// Writes a path with a Python server that answers `ok` to everything, in the way of `more`.
+fn server(bench: &Bench, more: &str) -> String {
+    let server = format!(
+        "import socket, sys, threading\n\
+         head = b'HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n'\n\
+         answers = 0\n\
+         def serve(c):\n\
+         \x20   global answers\n\
+         \x20   while True:\n\
+         \x20       q = c.recv(4096)\n\
+         \x20       if not q: return\n\
+         \x20       body = b'ok'\n\
+         \x20       answers += 1\n\
+         \x20       {more}\n\
+         def run(c):\n\
+         \x20   try: serve(c)\n\
+         \x20   except OSError: pass\n\
+         \x20   finally: c.close()\n\
+         s = socket.create_server(('127.0.0.1', int(sys.argv[1])), backlog=100)\n\
+         while True:\n\
+         \x20   c, _ = s.accept()\n\
+         \x20   threading.Thread(target=run, args=(c,), daemon=True).start()\n"
+    );
+    let file = bench.directory.path().join("server.py");
+    fs::write(&file, server).expect("writable");
+    let script = format!("exec python3 {} {{{{port:front}}}}", file.display());
+    shell_path(bench, "odd.toml", &script)
+}
+
+fn warnings<'a>(trial: &'a Value, kind: &str) -> Vec<&'a Value> {
+    let warnings = trial["warnings"].as_array().expect("a list");
+    warnings.iter().filter_map(|it| it.get(kind)).collect()
+}
+
+#[test]
+fn a_wrong_byte_in_every_tenth_answer_fails_the_trial() {
+    let bench = Bench::new();
+    let path = server(
+        &bench,
+        "c.sendall(head + (b'oK' if answers % 10 == 9 else body))",
+    );
+    let failure = failure(&bench, &path);
+    assert_eq!(failure["kind"], "wrong-answer", "{failure}");
+    let cause = failure["cause"].as_str().expect("text");
+    assert!(cause.contains("wrong answers, besides"), "{failure}");
+    assert!(
+        cause.contains("body differs from the expected one"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn each_answer_twice_fails_the_trial_in_both_loops_and_is_not_verified() {
+    let bench = Bench::new();
+    // It is correct if the request asks it to close the connection, as verification does.
+    let path = server(
+        &bench,
+        "c.sendall((head + body) * (1 if b'close' in q else 2))\n\
+         \x20       if b'close' in q: return",
+    );
+    for rate in [&[][..], &["--rate=200"]] {
+        let run = bench.run(&[&short(&path)[..], rate, &["--out=runs"]].concat());
+        assert_eq!(run.status.code(), Some(1), "{run:?}");
+        let runs = bench.directory.path().join("runs");
+        let newest = fs::read_dir(runs)
+            .expect("runs")
+            .map(|run| run.expect("one").path());
+        let newest = newest.max_by_key(|run| run.file_name().map(ToOwned::to_owned));
+        let trials = trials(&newest.expect("a run"));
+        let odd = trials
+            .iter()
+            .find(|trial| trial["path"] == "odd")
+            .expect("run");
+        let failure = &odd["outcome"]["failed"];
+        assert_eq!(failure["kind"], "wrong-answer", "{odd}");
+        let cause = failure["cause"].as_str().expect("text");
+        assert!(cause.contains("answer without a request"), "{failure}");
+    }
+    let twice = server(&bench, "c.sendall((head + body) * 2)");
+    let verified = bench.run(&["verify", "smoke", "--endpoint=/small", "--path", &twice]);
+    assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+    let told = text(&verified.stdout);
+    assert!(told.contains("answer without a request"), "{told}");
+}
+
+#[test]
+fn connections_that_do_not_stay_open_are_said_with_how_many() {
+    let bench = Bench::new();
+    // The server announces the close. Otherwise a request sent at that moment would be lost.
+    let path = server(
+        &bench,
+        "is_last = answers % 5 == 4\n\
+         \x20       last = head.replace(b'\\r\\n', b'\\r\\nconnection: close\\r\\n', 1)\n\
+         \x20       c.sendall((last if is_last else head) + body)\n\
+         \x20       if is_last: return",
+    );
+    run_short(&bench, &path);
+    for trial in bench.trials() {
+        let (load, is_odd) = (&trial["load"], trial["path"] != "direct");
+        let said = warnings(&trial, "reconnects");
+        assert_eq!(said.len(), usize::from(is_odd), "{trial}");
+        if let Some(said) = said.first() {
+            assert_eq!(said["opened"], load["connections_opened"], "{trial}");
+            assert!(said["opened"].as_u64() > Some(2), "{trial}");
+        } else {
+            assert_eq!(load["connections_opened"], 2, "{trial}");
+        }
+        assert!(load["digests_checked"].as_u64() > Some(10), "{trial}");
+        assert_eq!(warnings(&trial, "unchecked").len(), 0, "{trial}");
+    }
+    let report = fs::read_to_string(bench.run_dir().join("REPORT.md")).expect("written");
+    assert!(report.contains("connections were opened for"), "{report}");
+    let shown = bench.run(&["report"]);
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+}
+
+#[test]
+fn without_a_warm_up_and_at_a_fixed_rate_bodies_are_compared_too() {
+    for more in [&["--warm-up-ms=0"][..], &["--rate=200"]] {
+        let bench = Bench::new();
+        let what = ["run", "http-tunnel", "--endpoint=/small", "--path=direct"];
+        let how = ["--concurrency=2", "--duration-ms=200", "--blocks=1"];
+        let result = bench.run(&[&what[..], &how, more].concat());
+        assert!(result.status.success(), "{}", text(&result.stderr));
+        for trial in bench.trials() {
+            let load = &trial["load"];
+            assert!(load["digests_checked"].as_u64() >= Some(20), "{trial}");
+            assert_eq!(warnings(&trial, "reconnects").len(), 0, "{trial}");
+        }
+    }
+}

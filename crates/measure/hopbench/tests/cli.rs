@@ -1,0 +1,501 @@
+//! Goal: the command line says what there is, and answers every mistake with what to try. Method:
+//! the program itself, in an empty directory; nothing is ever started.
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+};
+
+use support::{bin, command, output, text};
+use tempfile::TempDir;
+
+struct Shell {
+    directory: TempDir,
+}
+
+impl Shell {
+    fn new() -> Self {
+        Self {
+            directory: TempDir::new().expect("a directory"),
+        }
+    }
+
+    fn hopbench(&self, arguments: &[&str]) -> Output {
+        let mut program = command(bin("hopbench"));
+        output(program.current_dir(self.directory.path()).args(arguments))
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.directory.path().join(name);
+        fs::write(&path, text).expect("writable");
+        path.display().to_string()
+    }
+
+    /// Runs a command, and expects this exit code and these parts of the error.
+    fn mistake(&self, arguments: &[&str], code: i32, expected: &[&str]) {
+        let result = self.hopbench(arguments);
+        let errors = text(&result.stderr);
+        assert_eq!(result.status.code(), Some(code), "{arguments:?}: {errors}");
+        for part in expected {
+            assert!(
+                errors.contains(part),
+                "{arguments:?}: '{part}' is missing: {errors}"
+            );
+        }
+        assert!(!errors.contains("panicked"), "{errors}");
+        let results = self.directory.path().join("bench_results");
+        let runs = fs::read_dir(results).map_or(0, |entries| {
+            let names = entries.map(|entry| entry.expect("listed").file_name());
+            names.filter(|name| name != ".lock").count()
+        });
+        assert_eq!(runs, 0, "{arguments:?}: a run was begun");
+    }
+}
+
+#[test]
+fn list_names_everything_and_says_what_it_is() {
+    let shell = Shell::new();
+    let listed = text(&shell.hopbench(&["list"]).stdout);
+    for name in [
+        "direct",
+        "rapace-shm-large",
+        "haproxy-tcp",
+        "http-tunnel",
+        "smoke",
+    ] {
+        assert!(
+            listed
+                .lines()
+                .any(|line| line.trim_start().starts_with(name)),
+            "{listed}"
+        );
+    }
+    let json = shell.hopbench(&["list", "--format=json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(json["paths"][0]["name"], "direct");
+    assert_eq!(json["scenarios"].as_array().map(Vec::len), Some(9));
+}
+
+#[test]
+fn describe_knows_paths_scenarios_and_endpoints() {
+    let shell = Shell::new();
+    for (name, expected) in [
+        ("rapace-stream", "role plugin"),
+        ("http-tunnel", "[1, 8, 64, 256]"),
+        (
+            "/small",
+            "2689367b205c16ce32ed4200942b8b8b1e262dfc70d9bc9fbc77c49699a4f1df",
+        ),
+        ("/echo:2", "POST"),
+    ] {
+        let result = shell.hopbench(&["describe", name]);
+        let out = text(&result.stdout);
+        assert!(
+            result.status.success() && out.contains(expected),
+            "{name}: {out}"
+        );
+    }
+}
+
+#[test]
+fn a_plan_is_the_same_for_the_same_seed() {
+    let shell = Shell::new();
+    let plan = |seed: &str| {
+        let result = shell.hopbench(&["plan", "http-tunnel", "--seed", seed, "--blocks=1"]);
+        assert!(result.status.success(), "{}", text(&result.stderr));
+        text(&result.stdout)
+    };
+    assert_eq!(plan("1"), plan("1"));
+    assert_ne!(plan("1"), plan("2"));
+    // 9 paths and a control, 2 endpoints, 4 concurrencies.
+    assert!(plan("1").contains("80 trials"), "{}", plan("1"));
+    assert!(plan("1").contains("direct (control)"), "{}", plan("1"));
+}
+
+#[test]
+fn names_that_are_not_there_get_their_neighbours() {
+    let shell = Shell::new();
+    shell.mistake(
+        &["run", "http-tunel"],
+        2,
+        &[
+            "unknown scenario 'http-tunel'",
+            "did you mean 'http-tunnel'?",
+            "uploads",
+        ],
+    );
+    shell.mistake(
+        &["run", "smoke", "--path", "rapace-smh"],
+        2,
+        &["unknown path 'rapace-smh'", "did you mean 'rapace-shm'?"],
+    );
+    shell.mistake(
+        &["run", "smoke", "--path", "tag:rpace"],
+        2,
+        &["did you mean 'rapace'?"],
+    );
+    shell.mistake(
+        &["describe", "smokee"],
+        2,
+        &["path, scenario or gate 'smokee'", "'smoke'"],
+    );
+    shell.mistake(
+        &["run", "smoke", "--endpoint", "/smal"],
+        2,
+        &["unknown endpoint '/smal'"],
+    );
+    shell.mistake(&["run", "smoke", "--blok", "1"], 2, &["--blok", "--blocks"]);
+    shell.mistake(&["rum"], 2, &["'rum'", "run"]);
+    shell.mistake(&["run"], 2, &["<SCENARIO>"]);
+}
+
+#[test]
+fn a_plan_says_what_it_cannot_plan_yet() {
+    let shell = Shell::new();
+    let result = shell.hopbench(&["plan", "latency-vs-rate", "--path=ring", "--blocks=1"]);
+    assert!(result.status.success(), "{}", text(&result.stderr));
+    let plan = text(&result.stdout);
+    // Seven shares, each with two trials of the reference and one of the path.
+    let expected = "'latency-vs-rate': finding the knees takes about";
+    assert!(
+        plan.contains(expected) && plan.contains("up to 21 trials"),
+        "{plan}"
+    );
+}
+
+#[test]
+fn numbers_out_of_bounds_say_what_was_expected() {
+    let shell = Shell::new();
+    for (option, expected) in [
+        (
+            "--concurrency=0",
+            "'concurrency': expected 1 to 4096, found 0",
+        ),
+        ("--concurrency=5000", "expected 1 to 4096"),
+        ("--duration-ms=0", "'duration-ms'"),
+        ("--blocks=0", "'blocks': expected 1 to 200"),
+        ("--endpoint=small", "begins with '/'"),
+        ("--endpoint=/echo:x", "body length"),
+        ("--load-threads=0", "--load-threads"),
+        ("--concurrency=8,1,8", "'concurrency': '8' is repeated"),
+        (
+            "--endpoint=/small,/small",
+            "'endpoints': '/small' is repeated",
+        ),
+        ("--rate=500,500", "'rates': '500' is repeated"),
+        (
+            "--rate=1",
+            "'rates': 1 per second is less than one request in 200 ms ('duration-ms'); expected 5",
+        ),
+    ] {
+        shell.mistake(&["run", "smoke", option], 2, &[expected]);
+    }
+    shell.mistake(&["run", "smoke", "--rate", "-5"], 2, &["'-5'", "--rate"]);
+    shell.mistake(
+        &["run", "smoke", "--endpoint=/small:7"],
+        2,
+        &["'/small' takes no body"],
+    );
+}
+
+#[test]
+fn broken_files_are_named_with_line_field_and_expectation() {
+    let shell = Shell::new();
+    let path = shell.write(
+        "hop.toml",
+        "summary = 'x'\nfront = '127.0.0.1:{{port:a}}'\ncolour = 'red'\nprocess = []\n",
+    );
+    let expected = [
+        path.as_str(),
+        "line 3",
+        "unknown field `colour`",
+        "`summary`",
+    ];
+    shell.mistake(&["run", "smoke", "--path", &path], 2, &expected);
+
+    let path = shell.write(
+        "hop.toml",
+        "summary = 'x'\nfront = '127.0.0.1:{{prot:a}}'\n",
+    );
+    let expected = [path.as_str(), "line 2", "did you mean 'port'?"];
+    shell.mistake(&["run", "smoke", "--path", &path], 2, &expected);
+
+    let scenario = shell.write("mine.toml", "question = 'x'\npaths = 'direct'\n");
+    let expected = [scenario.as_str(), "line 2", "sequence"];
+    shell.mistake(&["run", &scenario], 2, &expected);
+    shell.mistake(&["describe", &scenario], 2, &expected);
+
+    shell.mistake(
+        &["run", "./no-such.toml"],
+        2,
+        &["'./no-such.toml'", "No such file"],
+    );
+    let directory = shell.directory.path().display().to_string() + "/";
+    shell.mistake(
+        &["run", "smoke", "--path", &directory],
+        2,
+        &["could not read"],
+    );
+}
+
+#[test]
+fn what_is_missing_is_named_with_a_way_to_get_it() {
+    let shell = Shell::new();
+    let empty = TempDir::new().expect("a directory");
+    let empty = format!("--bin-dir={}", empty.path().display());
+    let build = "cargo build --release";
+    shell.mistake(
+        &["run", "smoke", &empty],
+        4,
+        &["'http_baseline' is not in", build],
+    );
+    let doctor = shell.hopbench(&["doctor", &empty]);
+    assert_eq!(doctor.status.code(), Some(4));
+    assert!(
+        text(&doctor.stdout).contains("BROKEN"),
+        "{}",
+        text(&doctor.stdout)
+    );
+
+    let path = shell.write(
+        "hop.toml",
+        "summary = 'x'\nfront = '127.0.0.1:{{port:a}}'\n\
+         [install]\nno-such-program = 'apt-get install it'\n\
+         [[process]]\nname = 'p'\nrole = 'hop'\n\
+         command = ['{{program:no-such-program}}']\nversion = ['{{program:no-such-program}}']\n",
+    );
+    let expected = ["'no-such-program' is not installed", "apt-get install it"];
+    shell.mistake(&["run", "smoke", "--path", &path], 4, &expected);
+
+    for (program, trouble) in [
+        ("no-such-program", "'no-such-program' is not installed"),
+        ("/no/such/program", "'/no/such/program' does not exist"),
+        ("/etc/passwd", "'/etc/passwd' is not executable"),
+    ] {
+        let path = shell.write(
+            "literal.toml",
+            &format!(
+                "summary = 'x'\nfront = '127.0.0.1:{{{{port:a}}}}'\n\
+                 [[process]]\nname = 'p'\nrole = 'hop'\ncommand = ['{program}']\n\
+                 version = ['sh']\n"
+            ),
+        );
+        shell.mistake(&["run", "smoke", "--path", &path], 4, &[trouble]);
+    }
+}
+
+#[test]
+fn results_that_cannot_be_written_are_noticed_first() {
+    let shell = Shell::new();
+    let file = shell.write("file", "");
+    let expected = ["could not write results below", file.as_str()];
+    shell.mistake(&["run", "smoke", "--out", &file], 4, &expected);
+    shell.mistake(
+        &["run", "smoke", "--out", "/proc/results"],
+        4,
+        &["/proc/results"],
+    );
+    shell.mistake(
+        &["status"],
+        4,
+        &["there are no runs below 'bench_results' yet"],
+    );
+    for command in [
+        &["report", "."][..],
+        &["compare", ".", "."],
+        &["history", "--add", "."],
+    ] {
+        shell.mistake(command, 2, &["'.' is not a run"]);
+    }
+}
+
+#[test]
+fn a_file_that_is_there_or_is_not_is_named_once() {
+    let shell = Shell::new();
+    shell.write("mine.toml", "");
+    let expected = ["unknown path 'mine' (did you mean the file 'mine.toml'?)"];
+    shell.mistake(&["run", "smoke", "--path=mine"], 2, &expected);
+    let result = shell.hopbench(&["verify", "./absent.toml"]);
+    assert_eq!(result.status.code(), Some(2));
+    assert_eq!(text(&result.stderr).matches("absent.toml").count(), 1);
+}
+
+#[test]
+fn doctor_finds_this_machine_fit() {
+    let result = Shell::new().hopbench(&["doctor"]);
+    let out = text(&result.stdout);
+    assert!(result.status.success(), "{out}");
+    assert!(
+        out.contains("path direct") && out.contains("open files"),
+        "{out}"
+    );
+}
+
+/// A file is not taken for the catalog's path of that name, nor the other way round.
+#[test]
+fn two_paths_of_one_name_are_a_mistake() {
+    let shell = Shell::new();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("direct.toml");
+    let text = "summary = 's'\nfront = '127.0.0.1:{{port:front}}'\n[[process]]\nname = 'a'\n\
+                role = 'a'\ncommand = ['{{program:sh}}']\nversion = ['a']\n";
+    fs::write(&file, text).expect("writable");
+    let file = file.to_str().expect("text");
+    shell.mistake(
+        &["verify", "smoke", "--path", file],
+        2,
+        &["two different paths are named 'direct'", "rename"],
+    );
+}
+
+/// Returns the directory of the committed run.
+fn reference_run() -> PathBuf {
+    let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../bench_results/reference");
+    let mut runs = fs::read_dir(runs).expect("a directory");
+    runs.next().expect("a run").expect("listed").path()
+}
+
+#[test]
+fn a_run_is_compared_with_its_like_and_not_with_another_machine_s() {
+    let shell = Shell::new();
+    let base = reference_run();
+    let base_name = base.to_str().expect("a name");
+    let other = shell.directory.path().join("other");
+    fs::create_dir(&other).expect("created");
+    for name in ["plan.json", "trials.jsonl"] {
+        fs::copy(base.join(name), other.join(name)).expect("copied");
+    }
+    let manifest = fs::read_to_string(base.join("manifest.json")).expect("readable");
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    shell.write("other/manifest.json", &manifest.to_string());
+    let other = other.to_str().expect("a name");
+    let same = shell.hopbench(&["compare", base_name, other]);
+    assert!(same.status.success(), "{}", text(&same.stderr));
+    let tables = text(&same.stdout);
+    assert!(tables.contains("\n0 of "), "{tables}");
+    let itself = shell.hopbench(&["compare", other, other]);
+    assert!(itself.status.success(), "{}", text(&itself.stderr));
+    let tables = text(&itself.stdout);
+    assert!(
+        tables.contains(", the same run\n") && tables.contains("\n0 of "),
+        "{tables}"
+    );
+    let runs = shell.directory.path().to_str().expect("a name");
+    shell.mistake(
+        &["compare", other, "--out", runs],
+        4,
+        &["is itself the latest run"],
+    );
+
+    // Another version of a program that doesn't belong to this workspace.
+    let mut newer = manifest.clone();
+    let paths = newer["paths"].as_array_mut().expect("a list");
+    let outside = paths
+        .iter_mut()
+        .find(|path| path["receipts"]["nginx"].is_string());
+    outside.expect("there")["receipts"]["nginx"] = "nginx version: nginx/9.9.9".into();
+    shell.write("other/manifest.json", &newer.to_string());
+    shell.mistake(
+        &["compare", base_name, other],
+        3,
+        &["version of 'nginx' on path"],
+    );
+    let allowed = shell.hopbench(&["compare", base_name, other, "--other-versions"]);
+    assert!(allowed.status.success(), "{}", text(&allowed.stderr));
+
+    manifest["machine"]["cores"] = 96.into();
+    shell.write("other/manifest.json", &manifest.to_string());
+    shell.mistake(
+        &["compare", base_name, other],
+        3,
+        &["the runs are not comparable: cores '2' and '96'"],
+    );
+    shell.mistake(&["compare", base_name, "absent"], 2, &["'absent'"]);
+    shell.mistake(&["compare", base_name], 4, &["there are no runs"]);
+}
+
+#[test]
+fn a_history_has_runs_of_commits_and_rows_that_can_be_read() {
+    let shell = Shell::new();
+    let base = reference_run();
+    let name = base.to_str().expect("a name");
+    let file = "--file=history.jsonl";
+    let added = shell.hopbench(&["history", file, "--add", name]);
+    assert!(added.status.success(), "{}", text(&added.stderr));
+    assert!(
+        text(&added.stdout).starts_with("1 row(s), 1 made under"),
+        "{added:?}"
+    );
+
+    let unfit = shell.directory.path().join("unfit");
+    fs::create_dir(&unfit).expect("created");
+    for name in ["plan.json", "trials.jsonl"] {
+        fs::copy(base.join(name), unfit.join(name)).expect("copied");
+    }
+    let manifest = fs::read_to_string(base.join("manifest.json")).expect("readable");
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    manifest["git"]["dirty"] = true.into();
+    shell.write("unfit/manifest.json", &manifest.to_string());
+    let unfit = unfit.to_str().expect("a name");
+    let expected = ["was made with uncommitted changes"];
+    shell.mistake(&["history", file, "--add", unfit], 2, &expected);
+
+    // One block is too few.
+    manifest["git"]["dirty"] = false.into();
+    shell.write("unfit/manifest.json", &manifest.to_string());
+    let plan = fs::read_to_string(base.join("plan.json")).expect("readable");
+    let mut plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+    let planned = plan["trials"].as_array_mut().expect("a list");
+    planned.retain(|trial| trial["block"] == 1);
+    shell.write("unfit/plan.json", &plan.to_string());
+    let trials = fs::read_to_string(base.join("trials.jsonl")).expect("readable");
+    let first = trials.lines().filter(|line| line.contains("\"block\":1,"));
+    let first: Vec<&str> = first.collect();
+    shell.write("unfit/trials.jsonl", &(first.join("\n") + "\n"));
+    let expected = ["has 1 block(s) of 'http-tunnel': expected at least 3"];
+    shell.mistake(&["history", file, "--add", unfit], 2, &expected);
+
+    // A row of the first release, before the new one; and one of a release to come.
+    let row = fs::read_to_string(shell.directory.path().join("history.jsonl")).expect("written");
+    let old = "{\"started\":\"2026-01-02T03:04:05Z\",\"revision\":\"old\",\"conditions\":{},\
+               \"cells\":[]}\n";
+    shell.write("history.jsonl", &format!("{old}{row}"));
+    let both = shell.hopbench(&["history", file]);
+    let out = text(&both.stdout);
+    assert!(out.starts_with("2 row(s), 1 made under"), "{both:?}");
+    assert!(
+        out.contains("left out: 1 row(s), clock source not recorded"),
+        "{out}"
+    );
+    let newer = row.replace("\"schema\":2", "\"schema\":3,\"more\":true");
+    shell.write("history.jsonl", &format!("{row}{newer}"));
+    shell.mistake(&["history", file], 4, &["line 2", "the row has schema 3"]);
+}
+
+#[test]
+fn what_cannot_be_a_definition_is_refused_at_once() {
+    let shell = Shell::new();
+    let path = "summary = 'x'\nfront = '{{port:a}}'\n[[process]]\nname = 'a'\nrole = 'origin'\n\
+                command = ['true']\nversion = ['true']\n";
+    let odd = shell.write("a|b.toml", path);
+    shell.mistake(&["plan", "smoke", "--path", &odd], 2, &["rename the file"]);
+    let huge = shell.write("huge.toml", &"#".repeat((1 << 20) + 1));
+    shell.mistake(&["plan", "smoke", "--path", &huge], 2, &["at most 1 MiB"]);
+    // Reading these would block, or never end.
+    let fifo = shell.directory.path().join("fifo.toml");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).expect("made");
+    let fifo = fifo.to_str().expect("a name");
+    for file in [fifo, "/dev/zero"] {
+        shell.mistake(
+            &["plan", "smoke", "--path", file],
+            2,
+            &["expected a regular file"],
+        );
+    }
+    shell.mistake(&["--bin-dir", &huge, "list"], 4, &["expected a directory"]);
+}

@@ -1,0 +1,117 @@
+//! Goal: what the documents show is what the programs do. Method: make it again from the reference
+//! run's records, and read the examples like a user's files.
+//!
+//! `UPDATE_README=1 cargo test -p hopbench --test readme` writes the table again.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use assert_cmd::cargo::cargo_bin_cmd;
+use hopbench_analysis::{
+    record::{Manifest, Trial},
+    report::{chart, overview},
+    summary::Summary,
+};
+
+const BEGIN: &str = "<!-- reference: begin -->\n";
+const END: &str = "<!-- reference: end -->";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(3)
+        .expect("crates/measure/hopbench is three below")
+        .to_owned()
+}
+
+/// Returns the only run in `bench_results/reference`.
+fn reference() -> PathBuf {
+    let runs = fs::read_dir(root().join("bench_results/reference")).expect("is there");
+    let runs: Vec<PathBuf> = runs.map(|run| run.expect("listed").path()).collect();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    runs[0].clone()
+}
+
+fn records(run: &Path) -> (Manifest, Vec<Trial>) {
+    let read = |name: &str| fs::read_to_string(run.join(name)).expect(name);
+    let manifest = serde_json::from_str(&read("manifest.json")).expect("a manifest");
+    let trials = read("trials.jsonl");
+    let trials = trials.lines().map(serde_json::from_str);
+    (manifest, trials.collect::<Result<_, _>>().expect("trials"))
+}
+
+#[test]
+fn the_table_and_the_picture_are_the_reference_runs() {
+    let run = reference();
+    let (manifest, trials) = records(&run);
+    let summary = Summary::new(&manifest, &trials).expect("readable");
+    let scenario = &summary.scenarios[0];
+
+    let file = root().join("README.md");
+    let readme = fs::read_to_string(&file).expect("is there");
+    let (before, rest) = readme.split_once(BEGIN).expect("where the table begins");
+    let (table, after) = rest.split_once(END).expect("where the table ends");
+    let expected = overview::tables(scenario);
+    if std::env::var_os("UPDATE_README").is_some() {
+        fs::write(&file, format!("{before}{BEGIN}{expected}{END}{after}")).expect("writable");
+    } else {
+        assert_eq!(table, expected, "UPDATE_README=1 writes it anew");
+    }
+
+    let name = format!("overview-{}.svg", scenario.info.name);
+    let picture = fs::read_to_string(run.join(name)).expect("is there");
+    assert_eq!(
+        picture,
+        chart::overview(scenario),
+        "make it with 'hopbench report'"
+    );
+}
+
+#[test]
+fn path_files_in_the_documents_are_understood() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for name in ["README.md", "docs/TUTORIAL.md"] {
+        let text = fs::read_to_string(root().join(name)).expect(name);
+        let (_, rest) = text.split_once("```toml\n").expect("an example");
+        let (example, _) = rest.split_once("```").expect("its end");
+        let file = directory.path().join("my-proxy.toml");
+        fs::write(&file, example).expect("writable");
+        cargo_bin_cmd!("hopbench")
+            .arg("describe")
+            .arg(&file)
+            .assert()
+            .success();
+    }
+}
+
+#[test]
+fn commands_in_the_documents_are_understood() {
+    let mut tried = 0;
+    for name in ["README.md", "docs/TUTORIAL.md"] {
+        let text = fs::read_to_string(root().join(name)).expect(name);
+        for line in text.lines() {
+            let Some(arguments) = line.strip_prefix("./target/release/hopbench ") else {
+                continue;
+            };
+            let arguments = arguments.split('#').next().unwrap_or_default();
+            let arguments: Vec<&str> = arguments.split_whitespace().collect();
+            // With a wrong flag at the end nothing runs, and only that flag is reported if all else
+            // is right.
+            let mut command = cargo_bin_cmd!("hopbench");
+            let output = command
+                .args(&arguments)
+                .arg("--not-a-flag")
+                .output()
+                .expect("runs");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                errors.contains("'--not-a-flag'"),
+                "{name}: {line}: {errors}"
+            );
+            tried += 1;
+        }
+    }
+    assert!(tried >= 5, "{tried}");
+}
