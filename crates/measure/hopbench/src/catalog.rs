@@ -330,6 +330,19 @@ mod tests {
     }
 
     #[test]
+    fn a_role_is_not_one_of_hopbench_itself() {
+        let front = "summary = 's'\nfront = '{{port:a}}'\n";
+        for role in ["client", "server", ""] {
+            let process = PROCESS.replace("'origin'", &format!("'{role}'"));
+            let message = invalid(&format!("{front}{process}"));
+            assert!(message.contains(&format!("role '{role}'")), "{message}");
+            let thread_roles = format!("{front}{PROCESS}thread-roles = {{ tok = '{role}' }}\n");
+            let message = invalid(&thread_roles);
+            assert!(message.contains(&format!("role '{role}'")), "{message}");
+        }
+    }
+
+    #[test]
     fn a_run_is_judged_by_the_default() {
         let catalog = Catalog::built_in().expect("valid");
         let gate = &catalog.gates[0];

@@ -36,6 +36,8 @@ pub(super) struct Doubt {
     pub(super) except: Except,
     /// Number of trials of both sides together.
     of_trials: usize,
+    /// How many of them are doubtful.
+    doubtful: usize,
     /// Numbers of the doubtful trials, by what is wrong with them.
     trials: BTreeMap<String, BTreeSet<u32>>,
     /// Whether anything is wrong with the measurement, and not just with what the machine did.
@@ -91,7 +93,8 @@ impl Doubt {
     pub(super) fn of(sides: [&[&Trial]; 2], about: About) -> Option<Self> {
         let mut doubt = Self {
             except: Except::default(),
-            of_trials: sides.iter().map(|side| side.len()).sum(),
+            of_trials: 0,
+            doubtful: 0,
             trials: BTreeMap::new(),
             is_of_measuring: false,
             is_of_short_tails: true,
@@ -99,10 +102,16 @@ impl Doubt {
             taken_shares: [0.0; 2],
         };
         let mut blocks = [BTreeSet::new(), BTreeSet::new()];
+        // By their addresses: both sides may have the same trials, such as the reference's, and two
+        // runs have the same numbers.
+        let (mut all, mut doubtful) = (BTreeSet::new(), BTreeSet::new());
         for (side, trials) in sides.into_iter().enumerate() {
             for trial in trials {
+                let address = std::ptr::from_ref::<Trial>(trial);
+                all.insert(address);
                 for (fault, what) in faults(trial, about) {
                     blocks[side].insert(trial.planned.block);
+                    doubtful.insert(address);
                     let numbers = doubt.trials.entry(what).or_default();
                     numbers.insert(trial.planned.trial);
                     doubt.is_of_short_tails &= matches!(fault, Fault::ShortTail);
@@ -115,6 +124,7 @@ impl Doubt {
                 }
             }
         }
+        (doubt.of_trials, doubt.doubtful) = (all.len(), doubtful.len());
         let [ours, theirs] = blocks;
         doubt.except = Except { ours, theirs };
         (!doubt.trials.is_empty()).then_some(doubt)
@@ -149,16 +159,15 @@ impl Doubt {
 
     /// Says how many trials are doubtful, why, and which.
     pub(super) fn facts(&self) -> String {
-        let all: BTreeSet<u32> = self.trials.values().flatten().copied().collect();
         let kinds: Vec<String> = self
             .trials
             .iter()
             .map(|(what, trials)| format!("{what} in {}", numbers(trials)))
             .collect();
-        let verb = if all.len() == 1 { "is" } else { "are" };
+        let verb = if self.doubtful == 1 { "is" } else { "are" };
         format!(
             "{} of {} trials {verb} doubtful: {}",
-            all.len(),
+            self.doubtful,
             self.of_trials,
             kinds.join(", ")
         )

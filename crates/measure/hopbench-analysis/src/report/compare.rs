@@ -191,7 +191,9 @@ pub(super) fn reliance(
     if unknown > 0 {
         out += &format!(" {unknown} metrics have too few blocks to tell.");
     }
-    if let Some(least) = shown.map(|it| it.confidence).reduce(f64::min) {
+    // A ratio of too few blocks has no interval.
+    let confidences = shown.map(|it| it.confidence).filter(|it| *it > 0.0);
+    if let Some(least) = confidences.reduce(f64::min) {
         out += &format!(
             " Each confidence interval covers the true ratio in at least {:.0} of 100 {times}.",
             (least * 100.0).floor()

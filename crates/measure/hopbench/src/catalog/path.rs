@@ -82,6 +82,9 @@ struct Wire {
     install: BTreeMap<String, String>,
 }
 
+/// Labels of the load generator's CPU time, and of that of all processes of a path together.
+const RESERVED_ROLES: [&str; 2] = ["client", "server"];
+
 impl PathDefinition {
     /// Parses the text of a path file.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
@@ -173,6 +176,18 @@ impl PathDefinition {
                 return Err(format!(
                     "process '{name}': expected a name without '/' or spaces"
                 ));
+            }
+            let roles = [&process.role]
+                .into_iter()
+                .chain(process.thread_roles.values());
+            for role in roles {
+                if role.is_empty() || RESERVED_ROLES.contains(&role.as_str()) {
+                    return Err(format!(
+                        "process '{name}': role '{role}': expected a word other than {}, under \
+                         which hopbench itself reports CPU time",
+                        RESERVED_ROLES.map(|role| format!("'{role}'")).join(" and ")
+                    ));
+                }
             }
             if command.is_empty() || version.is_empty() {
                 return Err(format!(

@@ -195,3 +195,28 @@ fn marked_trials_that_change_the_noise_floor_are_named() {
         "{note}"
     );
 }
+
+#[test]
+fn each_doubtful_trial_counts_once() {
+    let mut trials = of_one(BLOCKS, 0.8);
+    for (index, trial) in trials.iter_mut().enumerate() {
+        trial.planned.trial = u32::try_from(index).expect("few") + 1;
+        trial.warnings.push(Warning::OtherLoad { share: 0.2 });
+    }
+    // The reference is judged by, and is the control of both.
+    let ratio = policy(json!({
+        "question": "?",
+        "invariant": [{"path": "fast", "over": "plain", "metric": "rps", "min-ratio": 0.5}],
+    }));
+    let (manifest, planned) = (manifest(false), plan(&trials));
+    let run = Run {
+        manifest: &manifest,
+        trials: &trials,
+        planned: &planned,
+    };
+    let alone = judge(&ratio, run, None).expect("one side is enough");
+    let finding = &alone.findings[0];
+    let note = finding.note.clone().unwrap_or_default();
+    let told = format!("{} {note}", finding.verdict.why());
+    assert!(told.contains("24 of 24 trials are doubtful"), "{told}");
+}
