@@ -453,15 +453,23 @@ fn ratios(series: &Series, bounds: &Metrics<Bound>) -> Ratios {
 /// Returns the metrics of each block, without trials that have no request and percentiles that have
 /// too few samples above them.
 fn blocks_of(trials: &[&Trial]) -> Blocks {
-    let trials: Vec<Cow<'_, Trial>> = trials.iter().map(|trial| with_metrics(trial)).collect();
+    let samples = fewest_samples(trials);
+    let trials = trials.iter().map(|trial| with_metrics(trial, samples));
+    let trials: Vec<Cow<'_, Trial>> = trials.collect();
     Blocks::of(&trials.iter().map(AsRef::as_ref).collect::<Vec<_>>())
 }
 
-fn with_metrics(trial: &Trial) -> Cow<'_, Trial> {
+/// Returns the number of latencies in the trial that has the fewest. A percentile that some trials
+/// allow and others don't would be that of the quick ones.
+fn fewest_samples(trials: &[&Trial]) -> u64 {
+    let asked = measured(trials).filter(|(_, load)| load.requests > 0);
+    asked.map(|(_, load)| load.latencies()).min().unwrap_or(0)
+}
+
+fn with_metrics(trial: &Trial, samples: u64) -> Cow<'_, Trial> {
     let Some(load) = trial.measured() else {
         return Cow::Borrowed(trial);
     };
-    let samples = load.latencies();
     if load.requests > 0 && has_tail(samples, 0.99) {
         return Cow::Borrowed(trial);
     }
@@ -482,9 +490,10 @@ fn with_metrics(trial: &Trial) -> Cow<'_, Trial> {
 }
 
 fn latencies_of(trials: &[&Trial]) -> Result<Vec<TrialLatency>, HistogramError> {
+    let samples = fewest_samples(trials);
     let asked = measured(trials).filter(|(_, load)| load.requests > 0);
     asked
-        .map(|(trial, load)| TrialLatency::of(trial, load))
+        .map(|(trial, load)| TrialLatency::with_samples(trial, load, samples))
         .collect()
 }
 

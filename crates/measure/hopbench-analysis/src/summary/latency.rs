@@ -126,13 +126,21 @@ impl TrialLatency {
     /// # Errors
     /// If the histogram is corrupt. It is read only if it has lower bounds.
     pub fn of(trial: &Trial, load: &Load) -> Result<Self, HistogramError> {
-        let count = load.latencies();
+        Self::with_samples(trial, load, load.latencies())
+    }
+
+    /// Takes the percentiles that so many samples allow.
+    pub(super) fn with_samples(
+        trial: &Trial,
+        load: &Load,
+        samples: u64,
+    ) -> Result<Self, HistogramError> {
         let latencies = match load.latency.censored {
             0 => None,
             _ => Latencies::merge(&[trial])?,
         };
         let known = |us: Option<f64>, quantile| {
-            let us = us.filter(|_| has_tail(count, quantile))?;
+            let us = us.filter(|_| has_tail(samples, quantile))?;
             let latencies = latencies.as_ref();
             let is_at_least = latencies.is_some_and(|it| it.is_at_least(quantile));
             Some(Percentile { us, is_at_least })

@@ -336,3 +336,25 @@ fn three_answers_are_in_every_format() {
         ["equal", "not-told-apart", "different"]
     );
 }
+
+#[test]
+fn a_percentile_that_only_the_quick_blocks_allow_is_not_shown() {
+    let mut trials: Vec<Trial> = (1..=3).map(|block| at_rate("plain", block, 0, 0)).collect();
+    for (block, good) in [(1, 2_000), (2, 1_999), (3, 1_999)] {
+        let mut trial = at_rate("fast", block, 0, 0);
+        let load = trial.load.as_mut().expect("loaded");
+        (load.good, load.requests) = (good, good);
+        trials.push(trial);
+    }
+    let manifest = manifest();
+    let of = |name: &str| {
+        let summary = Summary::new(&manifest, &trials).expect("valid records");
+        column(&csv::render(&summary), "fast", name).to_owned()
+    };
+    assert_eq!(
+        (of("latency_us_p99"), of("p99_ratio")),
+        (String::new(), String::new())
+    );
+    assert_ne!(of("latency_us_p95"), "");
+    assert_ne!(of("p95_ratio"), "");
+}
