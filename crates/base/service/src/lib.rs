@@ -9,7 +9,7 @@
 //! | [`limit`] | the limit of connections at a time |
 //! | [`connections`] | accepts connections, hands each to a task, and drains them |
 //! | [`http`] | serves an axum router on a listener or on one byte stream |
-//! | [`counters`] | counters and gauges, and the registry that lists them |
+//! | [`mod@counters`] | counters and gauges, and the registry that lists them |
 //! | [`admin`] | `/_admin/status` and `/metrics` |
 //!
 //! Hops and the origin's own server use it. It knows none of them.
