@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::{Address, ConnectionLimit, Listener, Registry, limit::Permit, listener::Stream};
+use crate::{ConnectionLimit, Listener, Registry, limit::Permit, listener::Stream};
 
 crate::counters! {
     /// Counters of the connections that a server accepts.
@@ -123,24 +123,20 @@ fn is_of_client(error: &io::Error) -> bool {
         io::ErrorKind::ConnectionRefused
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::NotConnected
-            | io::ErrorKind::InvalidInput
     )
 }
 
 impl axum::serve::Listener for Acceptor {
     type Io = Connection;
-    type Addr = Address;
+    /// Nobody asks who a client is.
+    type Addr = ();
 
-    async fn accept(&mut self) -> (Connection, Address) {
-        let connection = Self::accept(self).await;
-        // Nobody asks for a client's address.
-        let nobody = Address::Unix(std::path::PathBuf::new());
-        (connection, nobody)
+    async fn accept(&mut self) -> (Connection, ()) {
+        (Self::accept(self).await, ())
     }
 
-    fn local_addr(&self) -> io::Result<Address> {
-        self.listener.address()
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -201,6 +197,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::Address;
 
     /// Starts an echo server with a limit. It runs until the sender is dropped.
     async fn echo(connections_max: usize, drain: Duration) -> (Registry, Address, Running) {

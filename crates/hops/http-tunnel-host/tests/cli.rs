@@ -1,5 +1,8 @@
 //! Goal: the command line says what it does and what it expects. Method: the program itself.
 
+#[path = "../../../testing/cli.rs"]
+mod cli;
+
 use assert_cmd::{Command, cargo::cargo_bin_cmd};
 
 fn program() -> Command {
@@ -8,34 +11,27 @@ fn program() -> Command {
 
 #[test]
 fn version_names_the_program() {
-    let version = concat!("http-tunnel-host ", env!("CARGO_PKG_VERSION"), "\n");
-    program()
-        .arg("--version")
-        .assert()
-        .success()
-        .stdout(version);
+    cli::assert_names_itself(program(), "http-tunnel-host", env!("CARGO_PKG_VERSION"));
 }
 
 #[test]
 fn mistakes_are_named_and_nothing_is_started() {
-    for (arguments, expected) in [
-        (vec![], "--addr"),
-        (vec!["--addr=/a", "--transport=ship"], "'ship'"),
+    let mistakes: &[(&[&str], i32, &str)] = &[
+        (&[], 2, "--addr"),
+        (&["--addr=/a", "--transport=ship"], 2, "'ship'"),
         (
-            vec!["--addr=127.0.0.1:1", "--transport=shm"],
+            &["--addr=127.0.0.1:1", "--transport=shm"],
+            2,
             "expected a path",
         ),
-        (vec!["--addr=/a", "--shm-slots=1"], "from 8 to"),
-        (vec!["--addr=/a", "--admin=0.0.0.0:1"], "loopback"),
-        (vec!["--addr=/a", "--transprt=shm"], "--transport"),
+        (&["--addr=/a", "--shm-slots=1"], 2, "from 8 to"),
+        (&["--addr=/a", "--admin=0.0.0.0:1"], 2, "loopback"),
+        (&["--addr=/a", "--transprt=shm"], 2, "--transport"),
         (
-            vec!["--addr=/a", "--max-connections=0"],
+            &["--addr=/a", "--max-connections=0"],
+            2,
             "--max-connections",
         ),
-    ] {
-        let output = program().args(&arguments).output().expect("runs");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
-        assert!(errors.contains(expected), "{arguments:?}: {errors}");
-    }
+    ];
+    cli::assert_mistakes_are_named(program, mistakes);
 }

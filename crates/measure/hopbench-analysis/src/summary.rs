@@ -13,6 +13,7 @@ use std::{
 };
 
 use self::latency::Latencies;
+pub(crate) use self::latency::latency_may_be_longer;
 pub use self::latency::{
     Merged, Percentile, Percentiles, Quantile, TAIL_SAMPLES_MIN, TrialLatency, has_tail,
 };

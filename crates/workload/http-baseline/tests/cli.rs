@@ -1,5 +1,8 @@
 //! Goal: the command line says what it does and what it expects. Method: the program itself.
 
+#[path = "../../../testing/cli.rs"]
+mod cli;
+
 use assert_cmd::{Command, cargo::cargo_bin_cmd};
 
 fn program() -> Command {
@@ -8,12 +11,7 @@ fn program() -> Command {
 
 #[test]
 fn version_names_the_program() {
-    let version = concat!("http-baseline ", env!("CARGO_PKG_VERSION"), "\n");
-    program()
-        .arg("--version")
-        .assert()
-        .success()
-        .stdout(version);
+    cli::assert_names_itself(program(), "http-baseline", env!("CARGO_PKG_VERSION"));
 }
 
 #[test]
@@ -36,48 +34,36 @@ fn describe_tells_every_endpoint_or_those_asked_for() {
 
 #[test]
 fn mistakes_are_named() {
-    for (arguments, code, expected) in [
-        (vec!["--describe", "/smal"], 4, "unknown endpoint '/smal'"),
-        (vec!["--listen", "here"], 2, "expected 'HOST:PORT'"),
-        (vec!["--threads", "0"], 2, "--threads"),
-        (vec!["--lisen", "x"], 2, "--listen"),
-        (vec!["--log", "a=b=c"], 4, "--log 'a=b=c'"),
+    let mistakes: &[(&[&str], i32, &str)] = &[
+        (&["--describe", "/smal"], 4, "unknown endpoint '/smal'"),
+        (&["--listen", "here"], 2, "expected 'HOST:PORT'"),
+        (&["--threads", "0"], 2, "--threads"),
+        (&["--lisen", "x"], 2, "--listen"),
+        (&["--log", "a=b=c"], 4, "--log 'a=b=c'"),
         (
-            vec!["--inject-cpu-percent=1001"],
+            &["--inject-cpu-percent=1001"],
             2,
             "'--inject-cpu-percent <N>': expected a number from 0 to 1000",
         ),
         (
-            vec!["--inject-cpu-percent=NaN"],
+            &["--inject-cpu-percent=NaN"],
             2,
             "'--inject-cpu-percent <N>': expected a number from 0 to 1000",
         ),
         (
-            vec!["--inject-delay-us=10000001"],
+            &["--inject-delay-us=10000001"],
             2,
             "'--inject-delay-us <N>': 10000001 is not in 0..=10000000",
         ),
+        (&["--inject-leak-bytes=-1"], 2, "'--inject-leak-bytes <N>'"),
         (
-            vec!["--inject-leak-bytes=-1"],
-            2,
-            "'--inject-leak-bytes <N>'",
-        ),
-        (
-            vec!["--inject-leak-bytes=1", "--inject-leak-total-mib=0"],
+            &["--inject-leak-bytes=1", "--inject-leak-total-mib=0"],
             2,
             "'--inject-leak-total-mib <M>'",
         ),
-        (
-            vec!["--inject-leak-total-mib=5"],
-            2,
-            "--inject-leak-bytes <N>",
-        ),
-    ] {
-        let output = program().args(&arguments).output().expect("runs");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
-        assert!(errors.contains(expected), "{arguments:?}: {errors}");
-    }
+        (&["--inject-leak-total-mib=5"], 2, "--inject-leak-bytes <N>"),
+    ];
+    cli::assert_mistakes_are_named(program, mistakes);
 }
 
 #[test]

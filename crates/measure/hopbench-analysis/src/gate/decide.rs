@@ -9,7 +9,10 @@ use super::{
     reading::{Position, Reading},
     survey::{Check, Doubtful, Evidence, Matter},
 };
-use crate::estimate::{BLOCKS_MAX, CONFIDENCE, p_min};
+use crate::{
+    estimate::{BLOCKS_MAX, CONFIDENCE, p_min},
+    told::Bound,
+};
 
 /// Largest share of false alarms to expect among the regressions of a guardrail: the level q of the
 /// procedure of Benjamini and Hochberg.
@@ -81,25 +84,24 @@ impl Evidence {
     /// Returns the verdict, and a note on the doubtful trials.
     fn verdict(&self, alarms: [&Alarms; 2]) -> (Verdict, Option<String>) {
         let (verdict, note) = self.verdict_by_blocks(alarms);
-        // The true percentile may be longer than the measured one. With an upper limit, ours makes
-        // a pass doubtful and theirs a regression; with a lower limit it is the other way round.
-        let [ours, theirs] = self.lower_bounds;
-        let (is_ours, trials) = match (self.whole.limit, verdict.kind()) {
-            (Limit::AtMost(_), Overall::Passed) | (Limit::AtLeast(_), Overall::Regressed) => {
-                (true, ours)
-            }
-            (Limit::AtMost(_), Overall::Regressed) | (Limit::AtLeast(_), Overall::Passed) => {
-                (false, theirs)
-            }
-            (_, Overall::Inconclusive) => return (verdict, note),
+        let may_be_beyond = match (self.whole.limit, self.whole.bound) {
+            (_, Bound::Exact) => return (verdict, note),
+            (_, Bound::Unknown) => None,
+            (Limit::AtMost(_), bound) => Some(bound == Bound::AtLeast),
+            (Limit::AtLeast(_), bound) => Some(bound == Bound::AtMost),
         };
-        if trials == 0 {
+        // The true metric lies farther to one side. It can undo only what lies on the other.
+        let stands = match verdict.kind() {
+            Overall::Passed => may_be_beyond == Some(false),
+            Overall::Regressed => may_be_beyond == Some(true),
+            Overall::Inconclusive => true,
+        };
+        if stands {
             return (verdict, note);
         }
-        let side = if is_ours { "judged" } else { "other" };
         let why = format!(
-            "in {trials} trial(s) of the {side} side the percentile falls among unanswered \
-             requests, so it is only a lower bound; as measured: {} ({})",
+            "a percentile falls among unanswered requests, so it is only a lower bound; as \
+             measured: {} ({})",
             self.whole,
             verdict.kind().name()
         );

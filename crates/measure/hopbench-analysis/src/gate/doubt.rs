@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     metrics::Metric,
     record::{Load, Trial, Warning},
-    summary::has_tail,
+    summary::{has_tail, latency_may_be_longer},
 };
 
 /// The kind of metric that a guardrail limits. It decides which warnings matter.
@@ -38,8 +38,10 @@ pub(super) struct Doubt {
     of_trials: usize,
     /// How many of them are doubtful.
     doubtful: usize,
-    /// Numbers of the doubtful trials, by what is wrong with them.
-    trials: BTreeMap<String, BTreeSet<u32>>,
+    /// Numbers of the doubtful trials of either side, by what is wrong with them.
+    trials: BTreeMap<String, [BTreeSet<u32>; 2]>,
+    /// Whether the sides are two runs, whose numbers say nothing of one another.
+    is_of_two_runs: bool,
     /// Whether anything is wrong with the measurement, and not just with what the machine did.
     pub(super) is_of_measuring: bool,
     /// Whether short tails are all that is wrong.
@@ -96,6 +98,7 @@ impl Doubt {
             of_trials: 0,
             doubtful: 0,
             trials: BTreeMap::new(),
+            is_of_two_runs: false,
             is_of_measuring: false,
             is_of_short_tails: true,
             is_of_our_short_tails: false,
@@ -113,7 +116,7 @@ impl Doubt {
                     blocks[side].insert(trial.planned.block);
                     doubtful.insert(address);
                     let numbers = doubt.trials.entry(what).or_default();
-                    numbers.insert(trial.planned.trial);
+                    numbers[side].insert(trial.planned.trial);
                     doubt.is_of_short_tails &= matches!(fault, Fault::ShortTail);
                     match fault {
                         Fault::Measuring | Fault::ShortTail => doubt.is_of_measuring = true,
@@ -133,10 +136,16 @@ impl Doubt {
     /// Notes whether all doubtful trials are among those judged, which are some of the first side.
     pub(super) fn judging(mut self, trials: &[&Trial]) -> Self {
         let ours: BTreeSet<u32> = trials.iter().map(|trial| trial.planned.trial).collect();
-        let mut doubtful = self.trials.values().flatten();
+        let mut doubtful = self.trials.values().flat_map(|[ours, _]| ours);
         let is_of_ours =
             self.except.theirs.is_empty() && doubtful.all(|number| ours.contains(number));
         self.is_of_our_short_tails = self.is_of_short_tails && is_of_ours;
+        self
+    }
+
+    /// Notes that the second side is another run.
+    pub(super) fn of_two_runs(mut self) -> Self {
+        self.is_of_two_runs = true;
         self
     }
 
@@ -162,7 +171,7 @@ impl Doubt {
         let kinds: Vec<String> = self
             .trials
             .iter()
-            .map(|(what, trials)| format!("{what} in {}", numbers(trials)))
+            .map(|(what, sides)| format!("{what} in {}", self.numbers(sides)))
             .collect();
         let verb = if self.doubtful == 1 { "is" } else { "are" };
         format!(
@@ -171,6 +180,17 @@ impl Doubt {
             self.of_trials,
             kinds.join(", ")
         )
+    }
+
+    /// Names trials of both sides.
+    fn numbers(&self, [ours, theirs]: &[BTreeSet<u32>; 2]) -> String {
+        if !self.is_of_two_runs {
+            return numbers(&(ours | theirs));
+        }
+        let sides = [(ours, ""), (theirs, " of the base")];
+        let named = sides.iter().filter(|(trials, _)| !trials.is_empty());
+        let named = named.map(|(trials, of)| numbers(trials) + of);
+        named.collect::<Vec<String>>().join(" and ")
     }
 }
 
@@ -224,16 +244,16 @@ fn faults(trial: &Trial, about: About) -> Vec<(Fault, String)> {
     faults
 }
 
-/// Counts the trials whose percentile lies among requests without an answer. The true percentile is
-/// longer than the measured one by an unknown amount.
-pub(super) fn lower_bounds(trials: &[&Trial], about: About) -> usize {
+/// Returns whether the percentile of any of the trials may be longer than measured, by the rule of
+/// the reports. It may, if its histogram can't be read.
+pub(super) fn may_be_longer(trials: &[&Trial], about: About) -> bool {
     let About::Quantile(quantile) = about else {
-        return 0;
+        return false;
     };
-    let is_bound =
-        |load: &&Load| load.latency.censored as f64 > (1.0 - quantile) * load.latencies() as f64;
-    let loads = trials.iter().filter_map(|trial| trial.measured());
-    loads.filter(is_bound).count()
+    let mut loads = trials
+        .iter()
+        .filter_map(|trial| Some((trial, trial.measured()?)));
+    loads.any(|(trial, load)| latency_may_be_longer(trial, load, quantile).unwrap_or(true))
 }
 
 /// Returns whether the load generator was late for more than [`LATE_SHARE_MAX`] of the requests.

@@ -6,9 +6,13 @@ use super::{
     Overall,
     policy::{AbsoluteMetric, Limit},
 };
-use crate::estimate::{
-    BLOCKS_MAX, BLOCKS_WHOLE, BLOCKS_WHOLE_BETWEEN, CONFIDENCE, Shift, logarithms, p_above,
-    p_above_between, p_above_between_min, p_min,
+use crate::{
+    estimate::{
+        BLOCKS_MAX, BLOCKS_WHOLE, BLOCKS_WHOLE_BETWEEN, CONFIDENCE, Shift, logarithms, p_above,
+        p_above_between, p_above_between_min, p_min,
+    },
+    report::text,
+    told::Bound,
 };
 
 /// The values of a metric, one per block.
@@ -69,6 +73,8 @@ pub struct Reading {
     /// Noise floor: how much equal things differ, as a factor or in the unit. `None` without a
     /// control.
     pub noise_floor: Option<f64>,
+    /// Whether the true metric may be larger or smaller, since percentiles are lower bounds.
+    pub bound: Bound,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +117,7 @@ impl Sample {
             blocks: shift.blocks,
             blocks_needed,
             noise_floor,
+            bound: Bound::Exact,
         })
     }
 
@@ -312,9 +319,10 @@ impl fmt::Display for Reading {
             // A ratio has no unit, and the name of an own metric includes it.
             Unit::Ratio | Unit::Own(_) => "",
         };
+        let bound = text::bound(self.bound);
         match low == high {
-            true => write!(f, "{value}{unit}"),
-            false => write!(f, "{value}{unit} ({low} to {high})"),
+            true => write!(f, "{bound}{value}{unit}"),
+            false => write!(f, "{bound}{value}{unit} ({low} to {high})"),
         }
     }
 }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Run,
-    doubt::{About, Doubt, Except},
+    doubt::{About, Doubt, Except, may_be_longer},
     reading::Sample,
 };
 use crate::{
     ab::{AbComparison, Trials, order},
     metrics::{Blocks, Metric},
     record::{Cell, Trial},
+    told::Bound,
 };
 
 /// One cell, without a build, with the trials of its sides.
@@ -246,8 +247,25 @@ impl<'a> Subject<'a> {
         let doubt = doubt.judging(&self.trials.all);
         Some(match self.relation {
             Relation::Builds => doubt.of_shared_blocks(),
-            _ => doubt,
+            Relation::Runs | Relation::Same => doubt.of_two_runs(),
+            Relation::Alone => doubt,
         })
+    }
+
+    /// Returns whether a change may be larger or smaller than measured: the percentiles that it is
+    /// formed of may be lower bounds.
+    pub(super) fn bound(&self, about: About) -> Bound {
+        let bound = |path: &[&Trial], reference: &[&Trial]| {
+            Bound::of_ratio(may_be_longer(path, about), may_be_longer(reference, about))
+        };
+        let theirs = self.other.as_ref().map_or(&[][..], |other| &other.all);
+        match self.relation {
+            Relation::Alone | Relation::Builds => bound(&self.trials.all, theirs),
+            Relation::Runs | Relation::Same => {
+                let [ours_by, theirs_by] = &self.references;
+                bound(&self.trials.all, ours_by).over(bound(theirs, theirs_by))
+            }
+        }
     }
 
     /// Returns the doubtful trials among its own.

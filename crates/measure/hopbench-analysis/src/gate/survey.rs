@@ -2,7 +2,7 @@
 
 use super::{
     Verdict,
-    doubt::{About, Doubt, Except, lower_bounds},
+    doubt::{About, Doubt, Except, may_be_longer},
     errors,
     invariant::Invariant,
     policy::{Absolute, AbsoluteMetric, Change, Guardrail, Policy},
@@ -13,6 +13,7 @@ use crate::{
     ab::Trials,
     metrics::Metric,
     record::{Cell, Source},
+    told::Bound,
 };
 
 /// A guardrail in a cell, before its verdict.
@@ -41,8 +42,6 @@ pub(super) struct Evidence {
     pub(super) whole: Reading,
     /// `None` if no trial is doubtful.
     pub(super) doubtful: Option<Doubtful>,
-    /// Number of trials, by side, whose percentile is a lower bound of the true one.
-    pub(super) lower_bounds: [usize; 2],
 }
 
 /// Doubtful trials, and the reading without their blocks.
@@ -174,11 +173,10 @@ fn relative(change: Change, subject: &Subject<'_>, names: Names<'_>) -> Option<M
         }),
     };
     let doubt = subject.doubt(about);
-    let bounds = [&subject.trials, other].map(|side| lower_bounds(&side.all, about));
     Some(read(
         ask,
         doubt,
-        bounds,
+        subject.bound(about),
         "no block has the metric on both sides",
     ))
 }
@@ -187,9 +185,10 @@ fn relative(change: Change, subject: &Subject<'_>, names: Names<'_>) -> Option<M
 fn read(
     ask: impl Fn(&Except) -> Option<Reading>,
     doubt: Option<Doubt>,
-    lower_bounds: [usize; 2],
+    bound: Bound,
     nothing: &str,
 ) -> Matter {
+    let ask = |except: &Except| ask(except).map(|reading| Reading { bound, ..reading });
     let Some(whole) = ask(&Except::default()) else {
         return inconclusive(nothing.to_owned());
     };
@@ -197,11 +196,7 @@ fn read(
         quiet: ask(&doubt.except),
         doubt,
     });
-    Matter::Read(Box::new(Evidence {
-        whole,
-        doubtful,
-        lower_bounds,
-    }))
+    Matter::Read(Box::new(Evidence { whole, doubtful }))
 }
 
 pub(super) fn inconclusive(why: String) -> Matter {
@@ -273,11 +268,11 @@ fn absolute(rule: &Absolute, subject: &Subject<'_>, names: Names<'_>) -> Option<
         Sample::Paired(values).read(question)
     };
     let about = metric.map_or(About::Memory, About::of);
-    let bounds = [lower_bounds(&subject.trials.all, about), 0];
+    let bound = Bound::of_ratio(may_be_longer(&subject.trials.all, about), false);
     Some(read(
         ask,
         subject.own_doubt(about),
-        bounds,
+        bound,
         "no block has the metric",
     ))
 }
@@ -320,11 +315,12 @@ fn invariant(
     };
     let [of_left, of_right] = [left, right].map(Subject::own_and_reference);
     let doubt = Doubt::of([&of_left, &of_right], About::of(metric)).map(Doubt::of_shared_blocks);
-    let bounds = [left, right].map(|side| lower_bounds(&side.trials.all, About::of(metric)));
+    let [above, below] =
+        [left, right].map(|side| may_be_longer(&side.trials.all, About::of(metric)));
     Some(read(
         ask,
         doubt,
-        bounds,
+        Bound::of_ratio(above, below),
         "no block has the metric on both sides",
     ))
 }

@@ -288,3 +288,24 @@ fn cell(compared: &Compared<'_>) -> Value {
     }
     Value::Object(fields)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_intervals_that_exist_say_how_often_they_are_right() {
+        let estimate = |blocks: usize| {
+            let values = std::iter::repeat_n(1.0, blocks);
+            Estimate::of(values).expect("values")
+        };
+        let told = |all: Vec<Estimate>| reliance(1, all.into_iter(), "comparisons");
+        let of_both = told(vec![estimate(1), estimate(8)]);
+        assert_eq!(of_both, told(vec![estimate(8)]));
+        assert!(
+            of_both.contains("in at least 96 of 100 comparisons"),
+            "{of_both}"
+        );
+        assert!(!told(vec![estimate(1)]).contains("interval"));
+    }
+}

@@ -31,6 +31,9 @@ pub fn terminal(result: &GateResult) -> String {
     if result.dead_gates().next().is_some() {
         write!(out, "\ndead gates\n\n{}", dead(result, plain)).expect("a string grows");
     }
+    if let Some(doubts) = doubts_of_passed(result) {
+        write!(out, "\n{doubts}\n").expect("a string grows");
+    }
     let sides = sides(&result.sides());
     write!(out, "\n{sides}{}", verdict(result)).expect("a string grows");
     align(&out).trim_end().to_owned() + "\n"
@@ -49,6 +52,21 @@ pub fn verdict(result: &GateResult) -> String {
         result.policy,
         result.overall().name()
     )
+}
+
+/// Says how many verdicts passed although trials are doubtful, and of which. `None` of none.
+fn doubts_of_passed(result: &GateResult) -> Option<String> {
+    let mut passed = of_kind(result, Overall::Passed).filter_map(|finding| {
+        let note = finding.note.as_deref()?;
+        Some((finding, note))
+    });
+    let (first, note) = passed.next()?;
+    let count = passed.count() + 1;
+    Some(format!(
+        "{count} verdict(s) passed with a note, such as '{}' in {}: {note}",
+        first.guardrail,
+        cell(first)
+    ))
 }
 
 /// Returns the result as JSON; missing metrics are null.
@@ -78,6 +96,7 @@ fn finding(finding: &Finding) -> Value {
             "confidence": reading.confidence, "blocks": reading.blocks,
             "limit": reading.limit.bound(), "p_beyond_limit": reading.p,
             "noise_floor": reading.noise_floor, "dead_gate": reading.is_dead(),
+            "bound": super::text::bound(reading.bound).trim_end(),
         })
     });
     json!({

@@ -34,7 +34,7 @@ pub(super) fn mark(told: Told) -> &'static str {
 }
 
 /// Returns the sign before a ratio that is only a bound.
-pub(super) fn bound(bound: Bound) -> &'static str {
+pub(crate) fn bound(bound: Bound) -> &'static str {
     match bound {
         Bound::Exact => "",
         Bound::AtLeast => "≥ ",

@@ -120,6 +120,23 @@ impl Percentiles {
     }
 }
 
+/// Returns whether a percentile of a trial may be longer than measured, because of requests without
+/// an answer.
+///
+/// # Errors
+/// If the histogram is corrupt. It is read only if it has lower bounds.
+pub(crate) fn latency_may_be_longer(
+    trial: &Trial,
+    load: &Load,
+    quantile: f64,
+) -> Result<bool, HistogramError> {
+    if load.latency.censored == 0 {
+        return Ok(false);
+    }
+    let latencies = Latencies::merge(&[trial])?;
+    Ok(latencies.is_some_and(|it| it.is_at_least(quantile)))
+}
+
 impl TrialLatency {
     /// Takes the percentiles of a trial.
     ///

@@ -31,6 +31,10 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
         );
     }
     let [of_base, of_head] = [read(&base)?, read(&head)?];
+    let [base_state, head_state] = [
+        completeness(&base, of_base.1.len())?,
+        completeness(&head, of_head.1.len())?,
+    ];
     let summaries = [
         Summary::new(&of_base.0, &of_base.1)?,
         Summary::new(&of_head.0, &of_head.1)?,
@@ -52,14 +56,15 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
         }
     };
     if let Some(file) = &options.html {
-        let names = [&base, &head].map(|it| it.path().display().to_string());
+        let names = [(&base, &base_state), (&head, &head_state)];
+        let names = names.map(|(it, state)| format!("{}{state}", it.path().display()));
         let names = names.each_ref().map(String::as_str);
         let page = html::comparison(names, [&of_base.0, &of_head.0], &comparison);
         let describe = || format!("could not write '{}'", file.display());
         fs::write(file, page).with_context(describe)?;
     }
     let names = format!(
-        "base {}\nhead {}{}\n",
+        "base {}{base_state}\nhead {}{head_state}{}\n",
         base.path().display(),
         head.path().display(),
         if is_same { ", the same run" } else { "" }
@@ -75,4 +80,13 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
         })
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says how much of its plan a run has, if not all of it.
+fn completeness(run_dir: &RunDir, trials: usize) -> anyhow::Result<String> {
+    let planned = run_dir.plan()?.trials.len();
+    Ok(match trials < planned {
+        true => format!(", not complete: {trials} of {planned} trials"),
+        false => String::new(),
+    })
 }

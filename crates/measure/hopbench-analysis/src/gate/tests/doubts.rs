@@ -1,6 +1,7 @@
 //! Verdicts that depend on doubtful trials.
 
 use super::{kinds::of_one, *};
+use crate::report::gate;
 
 /// Judges twelve blocks of one cell. B has half of its RPS in the first `slow` blocks, and its
 /// trials in the first `marked` blocks were disturbed.
@@ -46,6 +47,13 @@ fn blocks_are_not_left_out_where_that_changes_the_verdict() {
     );
     let equal = with_slow_and_marked(0, 6);
     assert_eq!(verdict(&equal, "RPS", "plain"), Verdict::Passed);
+    // That is said on a terminal, too.
+    let shown = gate::terminal(&equal);
+    assert!(
+        shown.contains("2 verdict(s) passed with a note, such as 'RPS falls by at most 15 %'")
+            && shown.contains("6 of 36 trials are doubtful"),
+        "{shown}"
+    );
     // Others take time from a path, not memory.
     assert_eq!(verdict(&all_marked, "growth", "plain"), Verdict::Passed);
 }
@@ -85,6 +93,14 @@ fn a_run_that_others_disturbed_does_not_pass_against_a_quiet_one() {
     assert_eq!(result.overall(), Overall::Inconclusive);
     assert_inconclusive(&verdict(&result, "RPS", "fast"), "other load in trial");
     assert_eq!(verdict(&result, "growth", "fast"), Verdict::Passed);
+    // Numbers are those of a run.
+    let mut disturbed = base.clone();
+    let last = disturbed.last_mut().expect("trials");
+    last.planned.trial = 7;
+    last.warnings.push(Warning::Steal { share: 0.1 });
+    let both = judge_runs(&usual_policy(), &disturbed, &head).expect("comparable");
+    let why = verdict(&both, "RPS", "fast");
+    assert_inconclusive(&why, " and trial 7 of the base");
     let quiet = judge_runs(&usual_policy(), &of_one(BLOCKS, 0.8), &base).expect("comparable");
     assert_eq!(quiet.overall(), Overall::Passed);
     // The disturbed run does not pass by itself, either.
