@@ -11,6 +11,7 @@ pub mod lines;
 pub mod markdown;
 pub mod overview;
 pub mod perf;
+mod plot;
 pub mod profile;
 pub mod rates;
 pub mod sentences;

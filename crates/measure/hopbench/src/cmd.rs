@@ -28,6 +28,8 @@ use std::{
     process::ExitCode,
 };
 
+use hopbench_analysis::report::terminal::columns;
+
 use crate::{
     catalog::Catalog,
     cmd::cli::{Choice, Cli, Command, Format, Maintenance},
@@ -102,27 +104,4 @@ fn print(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
-}
-
-/// Formats rows as a table with aligned columns.
-fn columns(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        let widths = rows
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count());
-        widths.max().unwrap_or_default()
-    };
-    let mut out = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let padding = width(column) - cell.chars().count() + 2;
-            line += cell;
-            line += &" ".repeat(padding);
-        }
-        out += line.trim_end();
-        out += "\n";
-    }
-    out
 }

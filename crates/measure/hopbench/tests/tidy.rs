@@ -2,7 +2,7 @@
 //! and `cargo metadata`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -305,6 +305,68 @@ fn crates_depend_on_one_another_as_drawn() {
         (analysis.as_str(), folders.len()),
         ("measure", packages.len())
     );
+}
+
+/// Crates of the servers that work when a program starts or fails, and on no request.
+const BESIDE_REQUESTS: [&str; 11] = [
+    "clap_builder",
+    "icu_collections",
+    "icu_locale_core",
+    "icu_normalizer",
+    "icu_properties",
+    "icu_provider",
+    "idna",
+    "jiff",
+    "miette",
+    "regex-automata",
+    "regex-syntax",
+];
+
+#[test]
+fn the_build_saves_nothing_on_the_data_path() {
+    let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml"))
+        .expect("readable")
+        .parse()
+        .expect("TOML");
+    let release = &manifest["profile"]["release"];
+    assert_eq!(release.get("opt-level"), None, "cargo's own 3");
+    let lowered = release["package"].as_table().expect("a table");
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .other_options(["--locked".to_owned()])
+        .exec()
+        .expect("cargo metadata");
+    let graph = metadata.resolve.expect("a graph").nodes;
+    let names: BTreeMap<_, _> = metadata
+        .packages
+        .iter()
+        .map(|package| (&package.id, package.name.as_str()))
+        .collect();
+    let programs = ["http-tunnel-host", "http-tunnel-plugin", "http-baseline"];
+    let of_programs = graph.iter().map(|node| &node.id);
+    let mut open: Vec<_> = of_programs
+        .filter(|id| programs.contains(&names[id]))
+        .collect();
+    assert_eq!(open.len(), programs.len());
+    let mut linked = BTreeSet::new();
+    while let Some(id) = open.pop() {
+        let node = graph.iter().find(|node| node.id == *id);
+        let dependencies = &node.expect("every dependency is a node").deps;
+        if linked.insert(names[id]) {
+            let normal = dependencies.iter().filter(|dependency| {
+                let mut kinds = dependency.dep_kinds.iter();
+                kinds.any(|it| it.kind == cargo_metadata::DependencyKind::Normal)
+            });
+            open.extend(normal.map(|dependency| &dependency.pkg));
+        }
+    }
+    let found: Vec<String> = lowered
+        .keys()
+        .filter(|name| linked.contains(name.as_str()))
+        .filter(|name| !BESIDE_REQUESTS.contains(&name.as_str()))
+        .map(|name| format!("'{name}' is in a server, and optimised less"))
+        .collect();
+    assert_none(&found, "profile.release.package in Cargo.toml");
 }
 
 /// Top-level modules of hopbench, from the bottom up. Each imports only those before it.

@@ -2,20 +2,20 @@
 //!
 //! A plain picture without script: it opens from disk and shows in a README.
 
-use std::fmt::Write;
+use maud::{Markup, html};
 
 use super::{
+    plot::{Scale, across, at, down},
     sentences::shortfall,
-    text::{connection, percent},
+    text::{connection, percent, tenths, xml},
 };
 use crate::{
-    estimate::Estimate,
     metrics::Metric,
     summary::{CellSummary, ScenarioSummary, Table},
 };
 
 /// Okabe and Ito's palette (2008), which can be told apart with any colour vision.
-pub(super) const COLOURS: [&str; 8] = [
+const COLOURS: [&str; 8] = [
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442", "#666666",
 ];
 
@@ -51,37 +51,48 @@ pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
          control)",
         scenario.info.reference, scenario.blocks,
     );
-    let mut out = begin(&scenario.info.question, &heading, LEFT, height);
-    for (index, path) in paths.iter().enumerate() {
-        let x = LEFT + (index % LEGEND_COLUMNS) as f64 * (WIDTH - LEFT) / LEGEND_COLUMNS as f64;
-        let y = 38.0 + (index / LEGEND_COLUMNS) as f64 * LEGEND_PITCH;
-        let colour = COLOURS[index % COLOURS.len()];
-        out += &format!(
-            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"12\" height=\"12\" fill=\"{colour}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
-            x + 18.0,
-            y + 11.0,
-            escape(path)
-        );
-    }
-    for (index, table) in tables.iter().enumerate() {
-        out += &panel(table, &paths, top + index as f64 * PANEL_PITCH);
-    }
-    out += "</svg>\n";
-    out
+    let body = html! {
+        @for (index, path) in paths.iter().enumerate() {
+            (key(
+                LEFT + (index % LEGEND_COLUMNS) as f64 * (WIDTH - LEFT) / LEGEND_COLUMNS as f64,
+                38.0 + (index / LEGEND_COLUMNS) as f64 * LEGEND_PITCH,
+                index,
+                path,
+            ))
+        }
+        @for (index, table) in tables.iter().enumerate() {
+            (panel(table, &paths, top + index as f64 * PANEL_PITCH))
+        }
+    };
+    picture(&scenario.info.question, &heading, LEFT, height, &body)
 }
 
-/// Returns the beginning of a picture.
-pub(super) fn begin(title: &str, heading: &str, left: f64, height: f64) -> String {
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-         width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\" \
-         fill=\"#222\" role=\"img\">\n<title>{}</title>\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"{left}\" y=\"24\" font-size=\"15\" font-weight=\"bold\">{}</text>\n",
-        escape(title),
-        escape(heading)
-    )
+/// Returns a file with a picture.
+pub(super) fn picture(title: &str, heading: &str, left: f64, height: f64, body: &Markup) -> String {
+    xml(html! {
+        svg xmlns="http://www.w3.org/2000/svg" viewBox={ "0 0 " (WIDTH) " " (height) }
+            width=(WIDTH) height=(height) font-family="sans-serif" font-size="12" fill="#222"
+            role="img" {
+            "\n" title { (title.trim()) } "\n"
+            rect width="100%" height="100%" fill="#fff" {} "\n"
+            text x=(at(left)) y="24" font-size="15" font-weight="bold" { (heading) } "\n"
+            (body)
+        }
+        "\n"
+    })
+}
+
+/// Returns the colour of the path with this index.
+pub(super) fn colour(index: usize) -> &'static str {
+    COLOURS[index % COLOURS.len()]
+}
+
+/// Returns a path's colour with its name.
+pub(super) fn key(x: f64, y: f64, index: usize, path: &str) -> Markup {
+    html! {
+        rect x=(at(x)) y=(at(y)) width="12" height="12" fill=(colour(index)) {}
+        text x=(at(x + 18.0)) y=(at(y + 11.0)) { (path) } "\n"
+    }
 }
 
 /// Returns the paths in the order of the tables, without the reference.
@@ -96,92 +107,77 @@ fn compared_paths(tables: &[&Table<'_>]) -> Vec<String> {
     paths
 }
 
-fn panel(table: &Table<'_>, paths: &[String], top: f64) -> String {
+fn panel(table: &Table<'_>, paths: &[String], top: f64) -> Markup {
     let axis = Axis::new(table, top + 30.0);
-    let mut out = format!(
-        "<text x=\"{LEFT}\" y=\"{:.1}\" font-weight=\"bold\">{}{}</text>\n",
-        top + 20.0,
-        escape(&table.endpoint),
-        connection(table.keep_alive)
-    );
     let load = |row: &CellSummary<'_>| (row.cell.rate_rps, row.cell.concurrency);
     let mut loads: Vec<_> = table.rows.iter().map(load).collect();
     loads.sort_unstable();
     loads.dedup();
-    let group_width = (WIDTH - LEFT) / loads.len() as f64;
-    let bar_width = 0.9 * group_width / paths.len() as f64;
-    for (group, of_group) in loads.iter().enumerate() {
-        let left = LEFT + (group as f64 + 0.05) * group_width;
-        let mut of_group = table.rows.iter().filter(|row| load(row) == *of_group);
-        if let Some(noise_floor) = of_group.find_map(|row| row.noise_floor(Metric::Rps)) {
-            out += &axis.band(noise_floor, left, 0.9 * group_width);
+    let pitch = (WIDTH - LEFT) / loads.len() as f64;
+    let width = 0.9 * pitch;
+    let bar_width = width / paths.len() as f64;
+    let groups = loads.iter().enumerate().map(|(group, of_group)| {
+        let left = LEFT + (group as f64 + 0.05) * pitch;
+        let rows = table.rows.iter().filter(|row| load(row) == *of_group);
+        (left, rows.collect::<Vec<_>>())
+    });
+    let groups: Vec<_> = groups.collect();
+    html! {
+        text x=(at(LEFT)) y=(at(top + 20.0)) font-weight="bold" {
+            (table.endpoint) (connection(table.keep_alive))
         }
-    }
-    out += &axis.draw();
-    for (group, of_group) in loads.iter().enumerate() {
-        let left = LEFT + (group as f64 + 0.05) * group_width;
-        let of_group = || table.rows.iter().filter(|row| load(row) == *of_group);
-        for (index, path) in paths.iter().enumerate() {
-            let row = of_group().find(|row| row.cell.path_and_build() == *path);
-            let x = left + index as f64 * bar_width;
-            if let Some(row) = row {
-                out += &bar(&axis, row, x, bar_width, COLOURS[index % COLOURS.len()]);
+        "\n"
+        @for (left, rows) in &groups {
+            @if let Some(noise_floor) = rows.iter().find_map(|row| row.noise_floor(Metric::Rps)) {
+                (axis.band(noise_floor, *left, width))
             }
         }
-        let label = of_group().next().map(|row| row.cell.load());
-        out += &format!(
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">c = {}</text>\n",
-            left + 0.45 * group_width,
-            axis.bottom + 18.0,
-            label.unwrap_or_default(),
-        );
+        (axis.draw())
+        @for (left, rows) in &groups {
+            @for (index, path) in paths.iter().enumerate() {
+                @if let Some(row) = rows.iter().find(|row| row.cell.path_and_build() == *path) {
+                    (bar(&axis, row, left + index as f64 * bar_width, bar_width, colour(index)))
+                }
+            }
+            text x=(at(left + width / 2.0)) y=(at(axis.bottom + 18.0)) text-anchor="middle" {
+                "c = " (rows[0].cell.load())
+            }
+            "\n"
+        }
     }
-    out
 }
 
-fn bar(axis: &Axis, row: &CellSummary<'_>, x: f64, width: f64, colour: &str) -> String {
-    let middle = x + width / 2.0;
-    let Some(Estimate {
-        ratio, low, high, ..
-    }) = row.ratios[Metric::Rps]
-    else {
+fn bar(axis: &Axis, row: &CellSummary<'_>, x: f64, width: f64, colour: &str) -> Markup {
+    let middle = at(x + width / 2.0);
+    let bad = row.has_failures().then_some("#b00");
+    let Some(estimate) = row.ratios[Metric::Rps] else {
         // If nothing failed, the reference is what is missing.
-        let (colour, text) = match row.has_failures() {
-            false => ("#222", "–"),
-            true => ("#b00", "failed"),
+        let text = if bad.is_some() { "failed" } else { "–" };
+        return html! {
+            text x=(middle) y=(at(axis.bottom - 4.0)) text-anchor="middle" fill=[bad] { (text) }
+            "\n"
         };
-        return format!(
-            "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"{colour}\">{text}\
-             </text>\n",
-            axis.bottom - 4.0
-        );
     };
-    let y = axis.y(ratio);
-    format!(
-        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\">\
-         <title>{} c={}: {:.1} % ({:.1} to {:.1} %){}</title></rect>\
-         <path d=\"M{middle:.1} {:.1}V{:.1}\" stroke=\"#222\"/>\
-         <text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"10\" \
-         paint-order=\"stroke\" stroke=\"#fff\" stroke-width=\"3\"{}>{:.0}{}</text>\n",
-        0.9 * width,
-        axis.bottom - y,
-        escape(&row.cell.path_and_build()),
-        row.cell.load(),
-        ratio * 100.0,
-        low * 100.0,
-        high * 100.0,
-        shortfall(row).map_or_else(String::new, |it| format!(", {it}")),
-        axis.y(low),
-        axis.y(high),
-        axis.y(high) - 4.0,
-        if row.has_failures() {
-            " fill=\"#b00\""
-        } else {
-            ""
-        },
-        ratio * 100.0,
-        if row.has_failures() { " !" } else { "" },
-    )
+    let [ratio, low, high] =
+        [estimate.ratio, estimate.low, estimate.high].map(|share| tenths(share * 100.0));
+    let y = axis.y(estimate.ratio);
+    let [bottom, top] = [estimate.low, estimate.high].map(|share| axis.y(share));
+    html! {
+        rect x=(at(x)) y=(at(y)) width=(at(0.9 * width)) height=(at(axis.bottom - y))
+            fill=(colour) {
+            title {
+                (row.cell.path_and_build()) " c=" (row.cell.load())
+                ": " (ratio) " % (" (low) " to " (high) " %)"
+                @if let Some(shortfall) = shortfall(row) { ", " (shortfall) }
+            }
+        }
+        path d=(down(x + width / 2.0, bottom, top)) stroke="#222" {}
+        text x=(middle) y=(at(top - 4.0)) text-anchor="middle" font-size="10"
+            paint-order="stroke" stroke="#fff" stroke-width="3" fill=[bad] {
+            (format!("{:.0}", estimate.ratio * 100.0)) @if bad.is_some() { " !" }
+        }
+        "\n"
+    }
 }
 
 /// A vertical axis, from no share at the bottom to the largest at the top.
@@ -202,45 +198,37 @@ impl Axis {
     }
 
     fn y(&self, share: f64) -> f64 {
-        self.bottom - PANEL_HEIGHT * share.clamp(0.0, self.share_max) / self.share_max
+        let scale = Scale::Linear {
+            least: 0.0,
+            most: self.share_max,
+        };
+        self.bottom - PANEL_HEIGHT * scale.share(share)
     }
 
     /// Returns a band around 100 %: the noise floor.
-    fn band(&self, noise_floor: f64, x: f64, width: f64) -> String {
+    fn band(&self, noise_floor: f64, x: f64, width: f64) -> Markup {
         let (above, below) = (self.y(noise_floor), self.y(1.0 / noise_floor));
-        format!(
-            "<rect x=\"{x:.1}\" y=\"{above:.1}\" width=\"{width:.1}\" height=\"{:.1}\" \
-             fill=\"#ddd\"><title>A/A control: up to {}</title></rect>\n",
-            below - above,
-            percent(noise_floor - 1.0)
-        )
+        html! {
+            rect x=(at(x)) y=(at(above)) width=(at(width)) height=(at(below - above))
+                fill="#ddd" {
+                title { "A/A control: up to " (percent(noise_floor - 1.0)) }
+            }
+            "\n"
+        }
     }
 
     /// Returns the lines and labels of the scale.
-    fn draw(&self) -> String {
-        let mut out = String::new();
+    fn draw(&self) -> Markup {
         let shares = (0_u32..).map(|step| (step, f64::from(step) / 4.0));
-        for (step, share) in shares.take_while(|(_, share)| *share <= self.share_max) {
-            let y = self.y(share);
-            let stroke = if step == 4 { "#222" } else { "#ccc" };
-            writeln!(
-                out,
-                "<path d=\"M{LEFT} {y:.1}H{WIDTH}\" stroke=\"{stroke}\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{:.0} %</text>",
-                LEFT - 6.0,
-                y + 4.0,
-                share * 100.0
-            )
-            .expect("a string grows");
+        html! {
+            @for (step, share) in shares.take_while(|(_, share)| *share <= self.share_max) {
+                path d=(across(self.y(share), LEFT, WIDTH))
+                    stroke=(if step == 4 { "#222" } else { "#ccc" }) {}
+                text x=(at(LEFT - 6.0)) y=(at(self.y(share) + 4.0)) text-anchor="end" {
+                    (step * 25) " %"
+                }
+                "\n"
+            }
         }
-        out
     }
-}
-
-pub(super) fn escape(text: &str) -> String {
-    text.trim()
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 pub use self::{annotations::annotations, junit::junit, markdown::markdown};
-use super::terminal::align;
+use super::sheet::{Medium, Table};
 use crate::gate::{Finding, GateResult, Overall, Reading, Sides};
 
 /// Fewest changes for which the number of those for the worse says anything.
@@ -24,19 +24,20 @@ pub fn terminal(result: &GateResult) -> String {
     for kind in [Overall::Regressed, Overall::Inconclusive] {
         let findings: Vec<&Finding> = of_kind(result, kind).collect();
         if !findings.is_empty() {
-            write!(out, "\n{}\n\n{}", kind.name(), table(&findings, plain))
-                .expect("a string grows");
+            let table = table(&findings).text(Medium::Terminal);
+            write!(out, "\n{}\n\n{table}", kind.name()).expect("a string grows");
         }
     }
     if result.dead_gates().next().is_some() {
-        write!(out, "\ndead gates\n\n{}", dead(result, plain)).expect("a string grows");
+        let dead = dead(result).text(Medium::Terminal);
+        write!(out, "\ndead gates\n\n{dead}").expect("a string grows");
     }
     if let Some(doubts) = doubts_of_passed(result) {
         write!(out, "\n{doubts}\n").expect("a string grows");
     }
     let sides = sides(&result.sides());
     write!(out, "\n{sides}{}", verdict(result)).expect("a string grows");
-    align(&out).trim_end().to_owned() + "\n"
+    out + "\n"
 }
 
 /// Returns one line: the overall verdict, and how many findings have each verdict.
@@ -114,42 +115,38 @@ fn of_kind(result: &GateResult, kind: Overall) -> impl Iterator<Item = &Finding>
     findings.filter(move |finding| finding.verdict.kind() == kind)
 }
 
-fn table(findings: &[&Finding], escape: fn(&str) -> String) -> String {
-    let mut out =
-        String::from("| guardrail | cell | found | noise floor | why |\n|---|---|---:|---:|---|\n");
+fn table(findings: &[&Finding]) -> Table {
+    let columns = ["guardrail", "cell", "found", "noise floor", "why"];
+    let mut sheet = Table::new(2, columns).with_notes(1);
     for finding in findings {
         let noise_floor = finding
             .reading
             .and_then(|reading| reading.noise_floor_text());
-        let cells = [
-            finding.guardrail.clone(),
-            cell(finding),
-            found(finding),
-            noise_floor.unwrap_or_else(|| "–".to_owned()),
-            why(finding),
-        ];
-        writeln!(out, "| {} |", cells.map(|text| escape(&text)).join(" | "))
-            .expect("a string grows");
+        sheet.push(vec![
+            finding.guardrail.clone().into(),
+            cell(finding).into(),
+            found(finding).into(),
+            noise_floor.unwrap_or_else(|| "–".to_owned()).into(),
+            why(finding).into(),
+        ]);
     }
-    out
+    sheet
 }
 
 /// Returns a table of dead gates with their noise floors.
-fn dead(result: &GateResult, escape: fn(&str) -> String) -> String {
-    let mut out = String::from("| guardrail | cell | noise floor |\n|---|---|---:|\n");
+fn dead(result: &GateResult) -> Table {
+    let mut sheet = Table::new(2, ["guardrail", "cell", "noise floor"]);
     for finding in result.dead_gates() {
         let noise_floor = finding
             .reading
             .and_then(|reading| reading.noise_floor_text());
-        let cells = [
-            finding.guardrail.clone(),
-            cell(finding),
-            noise_floor.unwrap_or_default(),
-        ];
-        writeln!(out, "| {} |", cells.map(|text| escape(&text)).join(" | "))
-            .expect("a string grows");
+        sheet.push(vec![
+            finding.guardrail.clone().into(),
+            cell(finding).into(),
+            noise_floor.unwrap_or_default().into(),
+        ]);
     }
-    out
+    sheet
 }
 
 /// Says how many changes are for the worse and for the better. Empty if there are too few.
@@ -196,11 +193,6 @@ fn why(finding: &Finding) -> String {
         (Some(note), why) => format!("{why}; {note}"),
         (None, why) => why.to_owned(),
     }
-}
-
-/// Replaces what would break a table on a terminal.
-fn plain(text: &str) -> String {
-    text.replace('|', "¦").replace(char::is_control, " ")
 }
 
 /// Returns a finding as one sentence.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    terminal::align,
+    sheet::{Medium, Table},
     text::{part, probability},
 };
 use crate::{
@@ -16,11 +16,16 @@ use crate::{
 
 /// Returns the history for a terminal.
 pub fn terminal(rows: &[Row]) -> String {
-    align(&markdown(rows))
+    render(rows, Medium::Terminal)
 }
 
-/// Returns as Markdown the cells that failed, and a row per cell and metric.
+/// Returns the history as Markdown.
 pub fn markdown(rows: &[Row]) -> String {
+    render(rows, Medium::Markdown)
+}
+
+/// Returns the cells that failed, and a row per cell and metric.
+fn render(rows: &[Row], medium: Medium) -> String {
     let trends = trends(rows);
     let (alike, all) = (alike(rows).len(), rows.len());
     let mut out = format!("{all} row(s), {alike} made under the conditions of the last one\n");
@@ -34,9 +39,20 @@ pub fn markdown(rows: &[Row]) -> String {
     if alike < ROWS_MIN {
         out += &format!("finding changes takes at least {ROWS_MIN} rows\n");
     }
-    out += &failures(&failing(rows));
-    out += "\n| cell | metric | rows | first | last | newest rows | changes |\n\
-            |---|---|---:|---:|---:|---|---|\n";
+    let failing = failing(rows);
+    if !failing.is_empty() {
+        out += &format!("\n{}", failures(&failing).text(medium));
+    }
+    let columns = [
+        "cell",
+        "metric",
+        "rows",
+        "first",
+        "last",
+        "newest rows",
+        "changes",
+    ];
+    let mut sheet = Table::new(2, columns).with_notes(2);
     for trend in &trends {
         let value = |it: Option<&_>| it.map_or_else(String::new, |it| point(trend, it));
         let last = trend.points.last().filter(|_| trend.is_in_last);
@@ -46,31 +62,33 @@ pub fn markdown(rows: &[Row]) -> String {
             .map(|change| describe(trend, change))
             .collect();
         let recent = trend.recent.map(|recent| describe_recent(trend, &recent));
-        out += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} |\n",
-            trend.cell.full_name(),
-            trend.metric.title(),
-            trend.points.len(),
-            value(trend.points.first()),
-            last.map_or_else(|| "none".to_owned(), |last| point(trend, last)),
-            recent.unwrap_or_default(),
-            changes.join("; ")
-        );
+        sheet.push(vec![
+            trend.cell.full_name().into(),
+            trend.metric.title().into(),
+            trend.points.len().to_string().into(),
+            value(trend.points.first()).into(),
+            last.map_or_else(|| "none".to_owned(), |last| point(trend, last))
+                .into(),
+            recent.unwrap_or_default().into(),
+            changes.join("; ").into(),
+        ]);
     }
-    out
+    out + "\n" + &sheet.text(medium)
 }
 
-/// Returns the cells with failures as a table; empty without any.
-fn failures(failing: &[Failing<'_>]) -> String {
-    if failing.is_empty() {
-        return String::new();
-    }
+/// Returns the cells with failures as a table.
+fn failures(failing: &[Failing<'_>]) -> Table {
     let trials = |it: &Answers| format!("{} of {}", it.failed_trials, it.trials);
     let lost = |it: &Answers| part(it.unanswered, it.due);
-    let mut out =
-        "\n| cell | trials failed, last row | rows before | p | not answered, last row | \
-                   rows before |\n|---|---:|---:|---:|---:|---:|\n"
-            .to_owned();
+    let columns = [
+        "cell",
+        "trials failed, last row",
+        "rows before",
+        "p",
+        "not answered, last row",
+        "rows before",
+    ];
+    let mut sheet = Table::new(1, columns);
     for it in failing {
         let last = |text: &dyn Fn(&Answers) -> String| {
             it.last
@@ -78,16 +96,16 @@ fn failures(failing: &[Failing<'_>]) -> String {
                 .map_or_else(|| "not measured".to_owned(), text)
         };
         let p = it.p().map_or_else(String::new, |p| probability(p, 2));
-        out += &format!(
-            "| {} | {} | {} | {p} | {} | {} |\n",
-            it.cell.full_name(),
-            last(&trials),
-            trials(&it.before),
-            last(&lost),
-            lost(&it.before),
-        );
+        sheet.push(vec![
+            it.cell.full_name().into(),
+            last(&trials).into(),
+            trials(&it.before).into(),
+            p.into(),
+            last(&lost).into(),
+            lost(&it.before).into(),
+        ]);
     }
-    out
+    sheet
 }
 
 fn point(trend: &Trend<'_>, point: &crate::history::Point<'_>) -> String {

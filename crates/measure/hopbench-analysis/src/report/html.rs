@@ -3,13 +3,12 @@
 mod charts;
 mod flame;
 mod legend;
-mod plot;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::legend::Legend;
 use super::{
-    ab, compare, overview, rates, sentences,
+    ab, compare, overview, plot, rates, sentences,
     sheet::{Entry, Table, Tone},
     tables::{self, Section},
     text::{self, hundredths, thousands},

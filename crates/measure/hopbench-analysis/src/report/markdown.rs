@@ -2,8 +2,9 @@
 
 use super::{
     ab, chart, lines, overview, rates, sentences,
-    sheet::{Medium, Table, escape},
+    sheet::{Medium, Table},
     tables,
+    text::escape,
 };
 use crate::{
     ab::AbComparison,

@@ -1,8 +1,13 @@
 //! A table of a report, before it becomes text or HTML.
 
+use std::{iter, ops::Range};
+
 use maud::{Markup, html};
 
-use super::text;
+use super::{
+    terminal::pad,
+    text::{self, escape},
+};
 use crate::told::Told;
 
 /// The medium that a report is written for.
@@ -12,10 +17,11 @@ pub(super) enum Medium {
     Terminal,
 }
 
-/// Rows of entries below a heading. The first columns hold names, the others metrics.
+/// Rows of entries below a heading.
 #[derive(Debug)]
 pub(super) struct Table {
-    names: usize,
+    /// Which columns hold metrics. The others hold text.
+    metrics: Range<usize>,
     columns: Vec<String>,
     rows: Vec<Vec<Entry>>,
 }
@@ -37,12 +43,20 @@ pub(super) enum Tone {
 }
 
 impl Table {
+    /// Makes a table whose first columns hold names, and the others metrics.
     pub(super) fn new<C: Into<String>>(names: usize, columns: impl IntoIterator<Item = C>) -> Self {
+        let columns: Vec<String> = columns.into_iter().map(Into::into).collect();
         Self {
-            names,
-            columns: columns.into_iter().map(Into::into).collect(),
+            metrics: names..columns.len(),
+            columns,
             rows: Vec::new(),
         }
+    }
+
+    /// Lets the last columns hold text.
+    pub(super) fn with_notes(mut self, notes: usize) -> Self {
+        self.metrics.end -= notes;
+        self
     }
 
     /// # Panics
@@ -67,7 +81,11 @@ impl Table {
         let columns: Vec<String> = self.columns.iter().map(|column| escape(column)).collect();
         let mut out = format!("| {} |\n|", columns.join(" | "));
         for column in 0..self.columns.len() {
-            out += if column < self.names { "---|" } else { "---:|" };
+            out += if self.metrics.contains(&column) {
+                "---:|"
+            } else {
+                "---|"
+            };
         }
         out += "\n";
         for row in &self.rows {
@@ -79,32 +97,21 @@ impl Table {
 
     /// Returns the table with aligned columns.
     fn terminal(&self) -> String {
-        let texts = |row: &[Entry]| row.iter().map(|entry| entry.text.clone()).collect();
-        let mut rows: Vec<Vec<String>> = self.rows.iter().map(|row| texts(row)).collect();
-        rows.insert(0, self.columns.clone());
-        let width = |column: usize| {
-            let widths = rows.iter().map(|row| row[column].chars().count());
-            widths.max().unwrap_or_default()
-        };
-        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
-        let mut lines = rows.iter().map(|row| self.line(row, &widths));
-        let heading = lines.next().unwrap_or_default();
-        let rules = widths
+        let plain = |text: &String| text.replace(char::is_control, " ");
+        let heading = self.columns.iter().map(plain).collect();
+        let texts = |row: &Vec<Entry>| row.iter().map(|entry| plain(&entry.text)).collect();
+        let rows: Vec<Vec<String>> = iter::once(heading)
+            .chain(self.rows.iter().map(texts))
+            .collect();
+        let rows = pad(&rows, |column| self.metrics.contains(&column));
+        let mut lines: Vec<String> = rows
             .iter()
-            .map(|width| format!("|{}", "-".repeat(width + 2)));
-        heading + &rules.collect::<String>() + "|\n" + &lines.collect::<String>()
-    }
-
-    fn line(&self, row: &[String], widths: &[usize]) -> String {
-        let cells = row.iter().zip(widths).enumerate();
-        let cells = cells.map(|(index, (cell, width))| {
-            let padding = " ".repeat(width - cell.chars().count());
-            match index < self.names {
-                true => format!("| {cell}{padding} "),
-                false => format!("| {padding}{cell} "),
-            }
-        });
-        cells.collect::<String>() + "|\n"
+            .map(|row| format!("| {} |\n", row.join(" | ")))
+            .collect();
+        let rules = rows[0].iter().map(|it| "-".repeat(it.chars().count() + 2));
+        let rules: Vec<String> = rules.collect();
+        lines.insert(1, format!("|{}|\n", rules.join("|")));
+        lines.concat()
     }
 
     pub(super) fn html(&self, caption: &str) -> Markup {
@@ -114,7 +121,7 @@ impl Table {
                     thead {
                         tr {
                             @for (index, column) in self.columns.iter().enumerate() {
-                                th scope="col" .metric[index >= self.names] { (column) }
+                                th scope="col" .metric[self.metrics.contains(&index)] { (column) }
                             }
                         }
                     }
@@ -134,24 +141,12 @@ impl Table {
                 @if index == 0 {
                     th scope="row" { (text) }
                 } @else {
-                    td .metric[index >= self.names] .faint[*tone == Tone::Faint]
+                    td .metric[self.metrics.contains(&index)] .faint[*tone == Tone::Faint]
                         .bad[*tone == Tone::Bad] { (text) }
                 }
             }
         }
     }
-}
-
-/// Escapes text that Markdown would take for its own markup or for HTML.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::new();
-    for letter in text.chars() {
-        if "|<*`\\".contains(letter) {
-            out.push('\\');
-        }
-        out.push(if letter == '\n' { ' ' } else { letter });
-    }
-    out
 }
 
 impl Entry {

@@ -20,55 +20,29 @@ pub fn render(summary: &Summary<'_>) -> String {
     out
 }
 
-/// Pads the cells of every table in `text` to the width of their column.
-pub(super) fn align(text: &str) -> String {
-    let mut out = String::new();
-    let mut table: Vec<Vec<&str>> = Vec::new();
-    for line in text.lines().chain([""]) {
-        if let Some(row) = line
-            .strip_prefix('|')
-            .and_then(|line| line.strip_suffix('|'))
-        {
-            table.push(row.split('|').map(str::trim).collect());
-            continue;
-        }
-        out += &pad(&table);
-        table.clear();
-        out += line;
-        out += "\n";
-    }
-    out
+/// Returns rows with aligned columns.
+pub fn columns(rows: &[Vec<String>]) -> String {
+    let rows = pad(rows, |_| false);
+    let lines = rows.iter().map(|row| row.join("  ").trim_end().to_owned());
+    lines.map(|line| line + "\n").collect()
 }
 
-fn pad(table: &[Vec<&str>]) -> String {
-    let width = |column: usize| {
-        let cells = table
-            .iter()
-            .filter(|row| !is_rule(row))
-            .filter_map(|row| row.get(column));
-        cells
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or_default()
+/// Pads every cell to the width of its column, on the left where `is_right` says so.
+pub(super) fn pad(rows: &[Vec<String>], is_right: impl Fn(usize) -> bool) -> Vec<Vec<String>> {
+    let mut widths = Vec::new();
+    for row in rows {
+        widths.resize(row.len().max(widths.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let padded = |(column, cell): (usize, &String)| {
+        let width = widths[column];
+        match is_right(column) {
+            true => format!("{cell:>width$}"),
+            false => format!("{cell:<width$}"),
+        }
     };
-    let mut out = String::new();
-    for row in table {
-        out += "|";
-        for (column, cell) in row.iter().enumerate() {
-            let padding = width(column).saturating_sub(cell.chars().count());
-            match (is_rule(row), column) {
-                (true, _) => out += &format!("{}|", "-".repeat(width(column) + 2)),
-                // The first column holds names, the others metrics.
-                (false, 0) => out += &format!(" {cell}{} |", " ".repeat(padding)),
-                (false, _) => out += &format!(" {}{cell} |", " ".repeat(padding)),
-            }
-        }
-        out += "\n";
-    }
-    out
-}
-
-fn is_rule(row: &[&str]) -> bool {
-    row.iter()
-        .all(|cell| cell.trim_matches(['-', ':']).is_empty())
+    let padded = |row: &Vec<String>| row.iter().enumerate().map(padded).collect();
+    rows.iter().map(padded).collect()
 }

@@ -1,5 +1,7 @@
 //! Metrics and marks, as every report writes them.
 
+use maud::Markup;
+
 use crate::{
     estimate::Estimate,
     statistics::Spread,
@@ -136,4 +138,25 @@ pub(super) fn thousands(number: f64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// Escapes text that Markdown would take for its own markup or for HTML.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::new();
+    for letter in text.chars() {
+        if "|<&*`\\".contains(letter) {
+            out.push('\\');
+        }
+        out.push(if letter.is_control() { ' ' } else { letter });
+    }
+    out
+}
+
+/// Returns XML. A replacement character stands for what XML 1.0 cannot say.
+pub(super) fn xml(markup: Markup) -> String {
+    let is_unspeakable = |letter: char| {
+        let is_space = matches!(letter, '\t' | '\n' | '\r');
+        letter < ' ' && !is_space || matches!(letter, '\u{fffe}' | '\u{ffff}')
+    };
+    markup.into_string().replace(is_unspeakable, "\u{fffd}")
 }

@@ -1,7 +1,10 @@
 //! A comment on a pull request: short, with the details folded away.
 
 use super::{dead, of_kind, sides, table, verdict};
-use crate::gate::{Finding, GateResult, Overall};
+use crate::{
+    gate::{Finding, GateResult, Overall},
+    report::{sheet::Medium, text::escape},
+};
 
 /// Largest number of rows in a table. A comment has at most 65,536 characters, and a row has some
 /// two hundred.
@@ -37,7 +40,10 @@ pub fn markdown(result: &GateResult) -> String {
     if dead_gates > 0 {
         let heading =
             format!("{dead_gates} dead gate(s): the noise floor is larger than the limit");
-        out += &folded(&heading, &shortened(&dead(result, escape), dead_gates));
+        out += &folded(
+            &heading,
+            &shortened(&dead(result).text(Medium::Markdown), dead_gates),
+        );
     }
     let passed = of(Overall::Passed);
     if !passed.is_empty() {
@@ -55,7 +61,7 @@ fn folded(heading: &str, text: &str) -> String {
 }
 
 fn rows(findings: &[&Finding]) -> String {
-    shortened(&table(findings, escape), findings.len())
+    shortened(&table(findings).text(Medium::Markdown), findings.len())
 }
 
 /// Cuts a table that has too many rows, and says how many more there are.
@@ -65,10 +71,4 @@ fn shortened(table: &str, rows: usize) -> String {
     }
     let lines: Vec<&str> = table.lines().take(2 + ROWS_MAX).collect();
     format!("{}\n\n… and {} more\n", lines.join("\n"), rows - ROWS_MAX)
-}
-
-/// Escapes text that would end a cell or begin HTML.
-fn escape(text: &str) -> String {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    text.replace('|', "\\|").replace(char::is_control, " ")
 }

@@ -1,14 +1,12 @@
 //! The charts of a scenario and of a comparison.
 
-use super::{
-    legend::{Legend, role_class},
-    plot::{Axis, Lines, Mark, Point, Row, Rows, Scale, Series, short},
-};
+use super::legend::{Legend, role_class};
 use crate::{
     compare::{Compared, Comparison},
     metrics::Metric,
     record::{Cell, Knee},
     report::{
+        plot::{Axis, Lines, Mark, Point, Row, Rows, Scale, Series, short},
         sentences::shortfall,
         text::{bound, connection, latency, mark, milliseconds, percent, tenths, thousands},
     },

@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::plot;
 use crate::{
     record::Cell,
+    report::plot,
     summary::{ScenarioSummary, Summary},
 };
 

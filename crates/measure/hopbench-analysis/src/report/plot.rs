@@ -1,7 +1,8 @@
-//! Two kinds of charts as inline SVG: rows with marks on a common axis, and lines.
+//! Scales and coordinates for every picture, and two kinds of charts as inline SVG: rows with marks
+//! on a common axis, and lines.
 //!
-//! Colours come from the page's style sheet, so they follow the theme. A series has the CSS classes
-//! of its path: one for its colour, and one by which the page can hide it.
+//! The charts' colours come from the page's style sheet, so they follow the theme. A series has the
+//! CSS classes of its path: one for its colour, and one by which the page can hide it.
 
 use maud::{Markup, html};
 
@@ -131,7 +132,7 @@ impl Scale {
     }
 
     /// Returns the position between the ends, from 0 to 1. Values beyond an end are put at it.
-    fn share(self, value: f64) -> f64 {
+    pub(super) fn share(self, value: f64) -> f64 {
         let share = match self {
             Self::Linear { least, most } => (value - least) / (most - least),
             Self::Log { least, most } => (value / least).ln() / (most / least).ln(),
@@ -212,18 +213,31 @@ pub(super) fn short(number: f64) -> String {
 }
 
 /// Writes a coordinate.
-fn at(value: f64) -> String {
+pub(super) fn at(value: f64) -> String {
     format!("{value:.1}")
 }
 
 /// Returns the SVG path of a vertical line.
-fn down(x: f64, from: f64, to: f64) -> String {
+pub(super) fn down(x: f64, from: f64, to: f64) -> String {
     format!("M{} {}V{}", at(x), at(from), at(to))
 }
 
 /// Returns the SVG path of a horizontal line.
-fn across(y: f64, from: f64, to: f64) -> String {
+pub(super) fn across(y: f64, from: f64, to: f64) -> String {
     format!("M{} {}H{}", at(from), at(y), at(to))
+}
+
+/// Returns the SVG path through points. It is broken where there is none.
+pub(super) fn route(points: impl Iterator<Item = Option<(f64, f64)>>) -> String {
+    let mut step = 'M';
+    let mut out = String::new();
+    for point in points {
+        if let Some((x, y)) = point {
+            out += &format!("{step}{} {}", at(x), at(y));
+        }
+        step = if point.is_some() { 'L' } else { 'M' };
+    }
+    out
 }
 
 impl Rows {
@@ -360,16 +374,8 @@ impl Lines {
     }
 
     fn series(&self, series: &Series) -> Markup {
-        let mut step = 'M';
-        let mut route = String::new();
-        for point in &series.points {
-            let Some(point) = point else {
-                step = 'M';
-                continue;
-            };
-            route += &format!("{step}{} {}", at(self.x(point.x)), at(self.y(point.y)));
-            step = 'L';
-        }
+        let place = |point: &Point| (self.x(point.x), self.y(point.y));
+        let route = route(series.points.iter().map(|it| it.as_ref().map(place)));
         let marked = series.points.iter().flatten().filter(|it| it.is_marked);
         html! {
             g class=(series.class) {
