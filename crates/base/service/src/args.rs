@@ -7,7 +7,7 @@ use crate::{Address, AdminAddress, limit};
 /// The arguments of every server process.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProcessArgs {
-    /// Address of the counters: unix:PATH, a loopback HOST:PORT, or 'none'
+    /// Address at which to serve the counters: unix:PATH, a loopback HOST:PORT, or 'none'
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<AdminAddress>,
     /// Milliseconds that open connections may take to finish after SIGTERM or SIGINT
@@ -24,10 +24,10 @@ pub struct ProcessArgs {
 /// The arguments of every server that clients connect to.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServerArgs {
-    /// Address for clients: HOST:PORT or unix:PATH. Port 0 takes any free one
+    /// Address for clients: HOST:PORT or unix:PATH. Port 0 takes any free port
     #[arg(long, default_value = "127.0.0.1:4000", value_name = "ADDR")]
     pub listen: Address,
-    /// Number of clients connected at a time; more wait to be accepted
+    /// Largest number of clients connected at a time; any others wait to be accepted
     #[arg(long, default_value = "4096", value_name = "N", value_parser = limit::connections_max)]
     pub max_connections: usize,
     /// The arguments of every process.
@@ -53,5 +53,5 @@ pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
     }
 }
 
-/// Most threads: more than any machine has use for.
+/// Largest number of threads: more than any machine can use.
 const THREADS_MAX: usize = 1024;

@@ -17,13 +17,13 @@ struct Options {
     transport: TransportOptions,
     #[command(flatten)]
     server: ServerArgs,
-    /// Milliseconds without traffic in either direction after which a client is reset
+    /// Reset a client after this many milliseconds without traffic in either direction
     /// [default: never]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=604_800_000))]
     idle_timeout_ms: Option<u64>,
-    /// Number of threads that relay. On ring, number of cores to use: each two share an event loop,
-    /// and each has a helper thread for long answers if there are two or more
-    /// [default: 1; on ring all cores]
+    /// Number of threads that relay. On ring, number of cores to use: every two cores share an
+    /// event loop and, with two or more cores, each core has a helper thread for long answers
+    /// [default: 1; on ring: all cores]
     #[arg(long, value_name = "N", value_parser = args::threads)]
     threads: Option<NonZeroUsize>,
 }

@@ -25,10 +25,10 @@ use tunnel::{
 struct Options {
     #[command(flatten)]
     transport: TransportOptions,
-    /// Whether the built-in origin listens on loopback TCP, or is served directly on the tunnels
+    /// Whether the built-in origin listens on loopback TCP or answers directly on the tunnels
     #[arg(long, value_enum, default_value = "tcp", conflicts_with = "upstream")]
     origin: Origin,
-    /// Port of the built-in origin on 127.0.0.1; 0 takes any free one
+    /// Port of the built-in origin on 127.0.0.1; 0 takes any free port
     #[arg(
         long,
         default_value_t = 9876,
@@ -45,8 +45,8 @@ struct Options {
     /// Milliseconds that connecting to the origin or upstream may take
     #[arg(long, default_value_t = 5_000, value_name = "MS")]
     connect_timeout_ms: u64,
-    /// With --origin=in-process: milliseconds that the head of a request may take before the
-    /// connection is closed [default: no limit]
+    /// With --origin=in-process, close a connection if the head of a request takes longer than this
+    /// many milliseconds [default: no limit]
     #[arg(
         long,
         value_name = "MS",

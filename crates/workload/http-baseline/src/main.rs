@@ -14,15 +14,15 @@ use service::{
 #[derive(Debug, Parser)]
 #[command(
     version,
-    about = "Serves the origin directly: what a hop is compared with"
+    about = "Serves the origin directly, for comparison with a hop"
 )]
 struct Options {
     #[command(flatten)]
     server: ServerArgs,
-    /// Threads that serve [default: one per core]
+    /// Number of threads that serve [default: one per core]
     #[arg(long, value_name = "N", value_parser = args::threads)]
     threads: Option<NonZeroUsize>,
-    /// Print what the endpoints (or these targets) answer, as JSON, and exit
+    /// Print, as JSON, how all endpoints (or just these targets) answer, and exit
     #[arg(long, num_args = 0.., value_name = "TARGET")]
     describe: Option<Vec<String>>,
     #[command(flatten)]

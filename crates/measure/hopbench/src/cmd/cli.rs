@@ -47,7 +47,7 @@ pub(crate) enum Format {
 }
 
 impl Cli {
-    /// Returns the error for arguments that are each valid, but not together.
+    /// Returns the error for arguments that are valid one by one, but not together.
     pub(crate) fn mistake(&self) -> Option<clap::Error> {
         let is_report = matches!(self.command, Command::Report(_));
         let (is_known, only) = match self.format {
@@ -91,7 +91,7 @@ pub(crate) enum Command {
         "hopbench doctor",
     ))]
     Doctor,
-    /// Check that paths return correct answers; no timing
+    /// Check that paths return correct answers; measure nothing
     #[command(after_help = examples!(
         "hopbench verify my-proxy.toml",
         "hopbench verify http-tunnel --path ring,./my-proxy.toml",
@@ -105,7 +105,7 @@ pub(crate) enum Command {
         "hopbench run http-tunnel --path ring --rate 5000 --format json",
     ))]
     Run(Run),
-    /// Write the report of a run again
+    /// Write a run's report again, from its records
     #[command(after_help = examples!(
         "hopbench report --open",
         "hopbench report bench_results/RUN --format md",
@@ -361,7 +361,7 @@ pub(crate) struct Compare {
     pub(crate) base: PathBuf,
     /// Directory of the run to compare with it [default: the latest]
     pub(crate) head: Option<PathBuf>,
-    /// Allow different versions of a path's programs, since they are what is compared
+    /// Allow different versions of a path's programs, in order to compare these versions
     #[arg(long)]
     pub(crate) other_versions: bool,
     /// Also write the comparison as a page
@@ -391,14 +391,14 @@ pub(crate) struct SelfTest {
     /// Run only these cases, by name or file [default: all]
     #[arg(long = "case", value_name = "CASE", value_delimiter = ',')]
     pub(crate) cases: Vec<String>,
-    /// Measure nothing: permute the labels A and B in this run of a build against itself, again and
-    /// again, and count how often the gate raises an alarm
+    /// Measure nothing. Instead, permute the labels A and B in this run of a build against itself,
+    /// again and again, and count how often the gate raises an alarm
     #[arg(long, value_name = "RUN", conflicts_with_all = ["cases", "time", "load_threads"])]
     pub(crate) of: Option<PathBuf>,
     /// Name or file of the policy [default: the first that 'hopbench list' names]
     #[arg(long, value_name = "POLICY", requires = "of")]
     pub(crate) policy: Option<String>,
-    /// How many gates for each case [default: 3, with --of 100]
+    /// Number of gates for each case [default: 3; with --of: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) gates: Option<u16>,
     /// How long each gate may measure, such as '90s' or '5m' [default: what the case says]
@@ -432,8 +432,8 @@ pub(crate) struct Gate {
     /// Directory of the base run; not for a run of two builds
     #[arg(long, value_name = "RUN")]
     pub(crate) base: Option<PathBuf>,
-    /// Measure suspect cells again; a regression counts only if the repeat shows it, too. Only for
-    /// a run of two builds, and in the directory where it was made
+    /// Measure suspect cells again; a regression counts only if the repeat shows it, too. Works
+    /// only for a run of two builds, and only in the directory where you started that run
     #[arg(long, conflicts_with = "base")]
     pub(crate) confirm: bool,
     #[command(flatten)]
@@ -455,10 +455,10 @@ pub(crate) struct Status {
 /// When a run has enough blocks.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Until {
-    /// Add blocks until the half-width of each RPS ratio's interval is at most this, such as '3%'
+    /// Add blocks until every RPS ratio's interval has a half-width of at most this, such as '3%'
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) until: Option<f64>,
-    /// Add no block that would end later than this, such as '90s', '30m' or '2h'
+    /// Add no block that would end later than this after the start, such as '90s' or '2h'
     #[arg(long, value_name = "TIME", default_value = "1h", requires = "until",
         value_parser = parse_duration)]
     pub(crate) max_time: Duration,
@@ -485,14 +485,14 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Scenarios, and what is changed of them.
+/// Scenarios, and the changes to make to them.
 #[derive(Debug, Args)]
 pub(crate) struct Choice {
     /// Names or files of scenarios ('verify' takes paths, too)
     #[arg(required = true, value_name = "SCENARIO")]
     pub(crate) scenarios: Vec<String>,
-    /// Measure these paths instead: a name, 'tag:' and a tag, '*', or a TOML file.
-    /// The reference is always measured too
+    /// Measure these paths instead: a name, 'tag:NAME', a TOML file, or '*' for all.
+    /// The reference is always measured, too
     #[arg(
         long = "path",
         visible_alias = "paths",
@@ -500,7 +500,7 @@ pub(crate) struct Choice {
         value_delimiter = ','
     )]
     paths: Vec<String>,
-    /// Request these endpoints instead; a request body's length in bytes follows a colon
+    /// Request these endpoints instead; '/echo:2' sends a request body of 2 bytes
     #[arg(
         long = "endpoint",
         visible_alias = "endpoints",
@@ -533,7 +533,7 @@ pub(crate) struct Choice {
     /// Measure each cell in this many blocks instead
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     blocks: Option<u32>,
-    /// Measure each cell once and briefly: a first look, not for comparing
+    /// Measure each cell once and briefly: good for a first look, but not for comparing
     #[arg(long)]
     quick: bool,
 }
