@@ -1,6 +1,13 @@
 //! Addresses of servers: TCP or Unix.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use crate::listener::Stream;
 
 /// Where a server listens, or where an upstream is: `HOST:PORT` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +16,26 @@ pub enum Address {
     Tcp(SocketAddr),
     /// `unix:PATH`.
     Unix(PathBuf),
+}
+
+impl Address {
+    /// Connects to a server that listens at this address. A TCP connection gets `TCP_NODELAY`.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or not within `at_most`.
+    pub async fn connect(&self, at_most: Duration) -> io::Result<Stream> {
+        let connecting = async {
+            match self {
+                Self::Tcp(address) => {
+                    let stream = TcpStream::connect(address).await?;
+                    stream.set_nodelay(true)?;
+                    Ok(Stream::Left(stream))
+                }
+                Self::Unix(path) => Ok(Stream::Right(UnixStream::connect(path).await?)),
+            }
+        };
+        timeout(at_most, connecting).await?
+    }
 }
 
 impl FromStr for Address {
@@ -39,6 +66,30 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Listener;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_listens_can_be_connected_to() {
+        let directory = std::env::temp_dir();
+        let socket = directory.join(format!("hopbench-address-{}", std::process::id()));
+        let limit = Duration::from_secs(60);
+        for text in ["127.0.0.1:0", &format!("unix:{}", socket.display())] {
+            let listener = Listener::bind(&text.parse().expect("an address")).expect("bound");
+            let address = listener.address().expect("bound");
+            let (connected, accepted) = tokio::join!(address.connect(limit), listener.accept());
+            assert!(accepted.is_ok(), "{text}: {accepted:?}");
+            let nodelay = match connected.expect(text) {
+                Stream::Left(stream) => stream.nodelay().expect("asked"),
+                Stream::Right(_) => true,
+            };
+            assert!(nodelay, "{text}");
+            drop(listener);
+            assert!(
+                address.connect(limit).await.is_err(),
+                "nobody is at '{address}'"
+            );
+        }
+    }
 
     #[test]
     fn addresses_read_back_as_written() {

@@ -30,6 +30,17 @@ pub struct Program {
     pub details: Vec<(&'static str, serde_json::Value)>,
 }
 
+impl Program {
+    /// Makes a program without further values.
+    pub fn new(name: &'static str, version: &'static str) -> Self {
+        Self {
+            name,
+            version,
+            details: Vec::new(),
+        }
+    }
+}
+
 /// Most connections at a time. More would mean a client that forgets to close them.
 const CONNECTIONS_MAX: usize = 64;
 

@@ -8,6 +8,7 @@ use crate::{Address, AdminAddress, limit};
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProcessArgs {
     /// Address at which to serve the counters: unix:PATH, a loopback HOST:PORT, or 'none'
+    /// [default: none]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<AdminAddress>,
     /// Milliseconds that open connections may take to finish after SIGTERM or SIGINT

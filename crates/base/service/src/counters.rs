@@ -77,8 +77,16 @@ pub trait Source: fmt::Debug + Send + Sync {
 pub struct Registry(Arc<Mutex<Vec<Arc<dyn Source>>>>);
 
 impl Registry {
-    /// Adds a source. Its names must not be another's.
+    /// Adds a source.
+    ///
+    /// # Panics
+    /// Panics if one of its names is taken: one of the two numbers would never be seen.
     pub fn register<S: Source + 'static>(&self, source: Arc<S>) {
+        let taken = self.readings();
+        for Reading { name, .. } in source.readings() {
+            let is_taken = taken.iter().any(|other| other.name == name);
+            assert!(!is_taken, "the counter '{name}' is registered twice");
+        }
         self.sources().push(source);
     }
 
@@ -208,6 +216,14 @@ mod tests {
             serde_json::json!({"test_bytes_carried": 7, "test_connections_open": 1})
         );
         assert_eq!(registry.units_to_json()["test_bytes_carried"], "bytes");
+    }
+
+    #[test]
+    #[should_panic(expected = "'test_bytes_carried' is registered twice")]
+    fn a_name_has_one_number() {
+        let registry = Registry::default();
+        registry.register(Arc::new(Counted::default()));
+        registry.register(Arc::new(Counted::default()));
     }
 
     #[test]

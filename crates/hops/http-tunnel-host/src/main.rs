@@ -7,11 +7,12 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use service::{Server, ServerArgs, admin::Program, args, process, server};
 use tunnel::{
     host::{Host, HostOptions},
-    transport::{TransportKind, TransportOptions},
+    transport::{ADMIN_HELP, TransportKind, TransportOptions},
 };
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Accepts clients and tunnels their bytes to a plugin")]
+#[command(mut_arg("admin", |admin| admin.help(ADMIN_HELP)))]
 struct Options {
     #[command(flatten)]
     transport: TransportOptions,

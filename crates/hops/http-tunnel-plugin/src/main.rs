@@ -17,11 +17,12 @@ use service::{
 };
 use tunnel::{
     plugin::{Plugin, PluginOptions, Target},
-    transport::TransportOptions,
+    transport::{ADMIN_HELP, TransportOptions},
 };
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Answers the tunnels that a host opens")]
+#[command(mut_arg("admin", |admin| admin.help(ADMIN_HELP)))]
 struct Options {
     #[command(flatten)]
     transport: TransportOptions,

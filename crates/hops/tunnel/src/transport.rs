@@ -97,6 +97,10 @@ pub(crate) const ARENA_MIB_MAX: u32 = 4095;
 /// rapace's own limit for a segment.
 const SEGMENT_BYTES_MAX: u64 = 512 << 20;
 
+/// Help of `--admin` in host and plugin, whose default is [`TransportOptions::admin_beside`].
+pub const ADMIN_HELP: &str = "Address at which to serve the counters: unix:PATH, a loopback \
+     HOST:PORT, or 'none' [default: a Unix socket beside --addr]";
+
 impl TransportOptions {
     pub(crate) fn peer_timeout(&self) -> Duration {
         Duration::from_millis(self.peer_timeout_ms)

@@ -377,7 +377,13 @@ mod tests {
             message.contains("'front': expected a '{{port:…}}'"),
             "{message}"
         );
-        let message = invalid("summary = 'x'\nfront = '{{port:a}}'\nprocess = []");
+        let front = "summary = 'x'\nfront = '{{port:a}}'\n";
+        let message = invalid(&format!("{front}{PROCESS}admin = '{{{{socket:s}}}}'\n"));
+        assert!(
+            message.contains("did you mean 'unix:{{socket:s}}'?"),
+            "{message}"
+        );
+        let message = invalid(&format!("{front}process = []"));
         assert!(message.contains("at least one [[process]]"), "{message}");
     }
 

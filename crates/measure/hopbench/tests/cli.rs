@@ -83,7 +83,10 @@ fn list_names_everything_and_says_what_it_is() {
 fn describe_knows_paths_scenarios_and_endpoints() {
     let shell = Shell::new();
     for (name, expected) in [
-        ("rapace-stream", "role plugin"),
+        ("rapace-stream", "role              plugin"),
+        ("ring", "admin             unix:{{socket:host-admin}}"),
+        ("ring", "--addr={{socket:tunnel}}"),
+        ("haproxy-tcp", "files  haproxy.cfg"),
         ("http-tunnel", "[1, 8, 64, 256]"),
         (
             "/small",

@@ -68,6 +68,26 @@ fn a_server_that_ends_at_once_is_named_with_its_exit_code() {
     assert!(cause.contains("'server' exited with code 0"), "{cause}");
 }
 
+#[test]
+fn a_process_that_serves_no_counters_where_its_path_says_is_named() {
+    let bench = Bench::new();
+    let path = bench.write(
+        "mute.toml",
+        "summary = 'x'\nfront = '127.0.0.1:{{port:front}}'\n[[process]]\nname = 'mute'\n\
+         role = 'origin'\nadmin = 'unix:{{socket:nobody}}'\nstops-with-stdin = true\n\
+         command = ['{{bin:http_baseline}}', '--listen=127.0.0.1:{{port:front}}', \
+         '--exit-with-stdin']\nversion = ['{{bin:http_baseline}}', '--version']\n",
+    );
+    let verified = bench.run(&["verify", &path]);
+    assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+    let told = text(&verified.stdout);
+    assert!(
+        told.contains("did not start: 'mute' did not serve its counters at 'unix:/")
+            && told.contains("/nobody'"),
+        "{told}"
+    );
+}
+
 /// Returns whether no process is left in the run's temporary directory, where servers work.
 fn nobody_is_left(bench: &Bench) -> bool {
     let processes = fs::read_dir("/proc").expect("Linux");

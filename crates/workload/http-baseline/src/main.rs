@@ -50,11 +50,7 @@ async fn serve(server: Server, options: Options) -> anyhow::Result<()> {
     let listener = Listener::bind(&options.server.listen)?;
     process::say(&format!("listening on {}", listener.address()?));
     let acceptor = Acceptor::new(listener, options.server.max_connections, &server.registry);
-    let program = Program {
-        name: "http_baseline",
-        version: env!("CARGO_PKG_VERSION"),
-        details: Vec::new(),
-    };
+    let program = Program::new("http_baseline", env!("CARGO_PKG_VERSION"));
     server.serve_admin(program, AdminAddress::Nowhere)?;
     let router = options.inject.announced().add_to(origin::router());
     http::serve(acceptor, router, server.stop, server.drain).await?;

@@ -189,6 +189,13 @@ impl PathDefinition {
                     ));
                 }
             }
+            let first = process.admin.as_ref().and_then(Template::first_place);
+            if let Some(place @ (Place::Dir | Place::File(_) | Place::Socket(_))) = first {
+                return Err(format!(
+                    "process '{name}': 'admin': '{place}…': expected 'HOST:PORT' or 'unix:PATH'; \
+                     did you mean 'unix:{place}'?"
+                ));
+            }
             if command.is_empty() || version.is_empty() {
                 return Err(format!(
                     "process '{name}': expected 'command' and 'version' to begin with a program"

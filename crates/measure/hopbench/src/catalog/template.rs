@@ -2,7 +2,10 @@
 //!
 //! Places have double braces because configuration files of other programs are full of single ones.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -56,6 +59,14 @@ impl Template {
         })
     }
 
+    /// Returns the place that the text begins with, if it begins with one.
+    pub(crate) fn first_place(&self) -> Option<&Place> {
+        match self.parts.first() {
+            Some(Part::Place(place)) => Some(place),
+            _ => None,
+        }
+    }
+
     /// Returns the whole text, if it has no places.
     pub(crate) fn as_text(&self) -> Option<&str> {
         match self.parts.as_slice() {
@@ -74,6 +85,29 @@ impl Template {
             }
         }
         Ok(text)
+    }
+}
+
+/// Writes the template as it stands in a file.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Place(place) => place.fmt(f),
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bin(name) => write!(f, "{{{{bin:{name}}}}}"),
+            Self::Dir => f.write_str("{{dir}}"),
+            Self::File(name) => write!(f, "{{{{file:{name}}}}}"),
+            Self::Port(name) => write!(f, "{{{{port:{name}}}}}"),
+            Self::Program(name) => write!(f, "{{{{program:{name}}}}}"),
+            Self::Socket(name) => write!(f, "{{{{socket:{name}}}}}"),
+        }
     }
 }
 
@@ -132,11 +166,16 @@ impl TryFrom<String> for Template {
             let Some((place, behind)) = after.split_once("}}") else {
                 return Err(format!("'{{{{{after}': expected '}}}}' after '{{{{'"));
             };
-            parts.push(Part::Text(before.to_owned()));
+            if !before.is_empty() {
+                parts.push(Part::Text(before.to_owned()));
+            }
             parts.push(Part::Place(Place::parse(place.trim())?));
             rest = behind;
         }
-        parts.push(Part::Text(rest.to_owned()));
+        // A text without places is one part, even if it is empty.
+        if !rest.is_empty() || parts.is_empty() {
+            parts.push(Part::Text(rest.to_owned()));
+        }
         Ok(Self { parts })
     }
 }

@@ -7,7 +7,9 @@ use serde_json::json;
 
 use super::{Context, columns};
 use crate::{
-    catalog::{CatalogError, PathDefinition, ScenarioDefinition, Target},
+    catalog::{
+        CatalogError, PathDefinition, ProcessDefinition, ScenarioDefinition, Target, Template,
+    },
     cmd::cli,
     plan::selection::{Overrides, Selection, receipts},
 };
@@ -81,20 +83,22 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
         false => Default::default(),
     };
     let mut text = format!("path {}\n\n{}\n", path.name, path.summary.trim());
-    text += &format!("{}\ntags: {}\n\n", path.analysis, path.tags.join(", "));
-    let processes: Vec<Vec<String>> = path
-        .processes
-        .iter()
-        .map(|process| {
-            let receipt = receipts.get(&process.name).cloned().unwrap_or_default();
-            vec![
-                format!("  {}", process.name),
-                format!("role {}", process.role),
-                receipt,
-            ]
-        })
-        .collect();
-    text += &columns(&processes);
+    let files: Vec<&str> = path.files.iter().map(|file| file.name.as_str()).collect();
+    let rows = [
+        ("tags", path.tags.join(", ")),
+        ("front", path.front.to_string()),
+        ("ready", path.ready.clone()),
+        ("files", files.join(", ")),
+    ];
+    text += &format!("{}\n{}", path.analysis, fields(rows));
+    for process in &path.processes {
+        let receipt = receipts.get(&process.name).cloned().unwrap_or_default();
+        text += &format!(
+            "\nprocess {}\n\n{}",
+            process.name,
+            of_process(process, receipt)
+        );
+    }
     for reason in &missing {
         text += &format!("\ncan't be run here: {reason}\n");
     }
@@ -102,8 +106,52 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
         json!({
             "path": path.name, "summary": path.summary, "analysis": path.analysis,
             "tags": path.tags, "receipts": receipts, "missing": missing,
+            "front": path.front.to_string(), "ready": path.ready, "files": files,
+            "processes": path.processes.iter().map(process_json).collect::<Vec<_>>(),
         })
     })
+}
+
+/// Lists what a path file says of a process, and the version that its program prints.
+fn of_process(process: &ProcessDefinition, receipt: String) -> String {
+    let thread_roles = process.thread_roles.iter();
+    let thread_roles = thread_roles.map(|(prefix, role)| format!("{prefix}… as {role}"));
+    fields([
+        ("role", process.role.clone()),
+        ("command", words(&process.command).join(" ")),
+        ("version", receipt),
+        (
+            "admin",
+            process
+                .admin
+                .as_ref()
+                .map(Template::to_string)
+                .unwrap_or_default(),
+        ),
+        ("stops-with-stdin", process.stops_with_stdin.to_string()),
+        ("thread-roles", thread_roles.collect::<Vec<_>>().join(", ")),
+    ])
+}
+
+fn process_json(process: &ProcessDefinition) -> serde_json::Value {
+    json!({
+        "name": process.name, "role": process.role, "command": words(&process.command),
+        "admin": process.admin.as_ref().map(Template::to_string),
+        "stops_with_stdin": process.stops_with_stdin, "thread_roles": process.thread_roles,
+    })
+}
+
+fn words(command: &[Template]) -> Vec<String> {
+    command.iter().map(Template::to_string).collect()
+}
+
+/// Lists the fields that have a value.
+fn fields<const N: usize>(rows: [(&str, String); N]) -> String {
+    let rows = rows.into_iter().filter(|(_, value)| !value.is_empty());
+    let rows: Vec<_> = rows
+        .map(|(name, value)| vec![format!("  {name}"), value])
+        .collect();
+    columns(&rows)
 }
 
 fn scenario(context: &Context, scenario: &ScenarioDefinition) -> anyhow::Result<()> {
@@ -123,13 +171,12 @@ fn scenario(context: &Context, scenario: &ScenarioDefinition) -> anyhow::Result<
         ("blocks", scenario.blocks.to_string()),
         ("control", scenario.control.to_string()),
     ];
-    let rows = rows.map(|(name, value)| vec![format!("  {name}"), value]);
     let text = format!(
         "scenario {}\n\n{}\n{}\n{}",
         scenario.name,
         scenario.question.trim(),
         scenario.analysis,
-        columns(&rows)
+        fields(rows)
     );
     context.print(&text, || {
         json!({
@@ -185,8 +232,7 @@ fn endpoint(context: &Context, name: &str) -> anyhow::Result<ExitCode> {
             ("length", format!("{} bytes", answer.length_bytes)),
             ("sha256", answer.sha256.clone()),
         ];
-        let rows = rows.map(|(name, value)| vec![format!("  {name}"), value]);
-        let text = format!("endpoint {}\n\n{}", answer.target, columns(&rows));
+        let text = format!("endpoint {}\n\n{}", answer.target, fields(rows));
         context.print(&text, || {
             json!({
                 "target": answer.target.to_string(), "method": answer.method,

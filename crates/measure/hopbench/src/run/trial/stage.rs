@@ -57,6 +57,18 @@ struct Status {
     counters: BTreeMap<String, u64>,
 }
 
+/// Where a process serves its counters, as JSON.
+const STATUS_TARGET: &str = "/_admin/status";
+
+impl Status {
+    fn read(answer: &Answer) -> Result<Self, String> {
+        if answer.status != 200 {
+            return Err(format!("the status was {}", answer.status));
+        }
+        serde_json::from_slice(&answer.beginning).map_err(|error| error.to_string())
+    }
+}
+
 impl Stage {
     /// Starts the path's processes and waits until the path as a whole answers.
     pub(super) fn start(
@@ -124,22 +136,46 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Waits until the front answers, and every process serves its counters where the path says.
     fn wait_until_ready(&mut self, live: &Live<'_>, target: &str) -> Result<(), TrialError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let is_ready = |answer: &Answer| match answer.status {
+            200 => Ok(()),
+            status => Err(format!("the status was {status}")),
+        };
+        let front = self.front.clone();
+        let what = format!("'{front}' did not answer '{target}'");
+        self.wait_for(live, &front, target, deadline, is_ready, &what)?;
+        let has_counters = |answer: &Answer| Status::read(answer).map(drop);
+        for (name, admin) in self.admins() {
+            let what = format!(
+                "'{name}' did not serve its counters at '{admin}', where 'admin' in the path file \
+                 says"
+            );
+            self.wait_for(live, &admin, STATUS_TARGET, deadline, has_counters, &what)?;
+        }
+        Ok(())
+    }
+
+    /// Asks until the answer is good. `what` says what is wrong if it never is.
+    fn wait_for(
+        &mut self,
+        live: &Live<'_>,
+        server: &Endpoint,
+        target: &str,
+        deadline: Instant,
+        is_ready: impl Fn(&Answer) -> Result<(), String>,
+        what: &str,
+    ) -> Result<(), TrialError> {
         let question = Question {
             method: "GET",
             target,
             body: Default::default(),
         };
-        let is_ready = |answer: &Answer| match answer.status {
-            200 => Ok(()),
-            status => Err(format!("the status was {status}")),
-        };
-        let deadline = Instant::now() + READY_TIMEOUT;
         let mut trouble = None;
-        let front = self.front.clone();
         let ready = live
             .client
-            .wait_until_ready(&front, &question, deadline, is_ready, || {
+            .wait_until_ready(server, &question, deadline, is_ready, || {
                 trouble = self.trouble(live.interrupt);
                 match trouble {
                     Some(_) => Err(anyhow::anyhow!("given up")),
@@ -152,11 +188,7 @@ impl Stage {
             (Err(error), None) => Err(TrialError::Failed(Failure {
                 source: Source::Subject,
                 kind: FailureKind::Start,
-                cause: format!(
-                    "'{}' did not answer '{target}' within {} s: {error:#}",
-                    self.front,
-                    READY_TIMEOUT.as_secs()
-                ),
+                cause: format!("{what} within {} s: {error:#}", READY_TIMEOUT.as_secs()),
                 log: self.last_lines(),
             })),
         }
@@ -196,31 +228,35 @@ impl Stage {
         }))
     }
 
+    /// Returns the processes that have counters, and where each serves them.
+    fn admins(&self) -> Vec<(String, Endpoint)> {
+        let admin = |running: &Running| {
+            let admin = running.admin.clone()?;
+            Some((running.definition.name.clone(), admin))
+        };
+        self.processes.iter().filter_map(admin).collect()
+    }
+
     /// Reads the counters of all processes that have some.
     pub(super) fn counters(&mut self, live: &Live<'_>) -> Result<Counters, TrialError> {
         let mut all = Counters::new();
-        for running in &self.processes {
-            let Some(admin) = &running.admin else {
-                continue;
-            };
-            let name = &running.definition.name;
-            let question = Question {
-                method: "GET",
-                target: "/_admin/status",
-                body: Default::default(),
-            };
+        let question = Question {
+            method: "GET",
+            target: STATUS_TARGET,
+            body: Default::default(),
+        };
+        for (name, admin) in self.admins() {
             let status = live
                 .client
-                .ask(admin, &question, live.answer_timeout())
-                .and_then(|answer| {
-                    anyhow::ensure!(answer.status == 200, "status {}", answer.status);
-                    Ok(serde_json::from_slice::<Status>(&answer.beginning)?)
-                });
+                .ask(&admin, &question, live.answer_timeout())
+                .and_then(|answer| Status::read(&answer).map_err(anyhow::Error::msg));
             match status {
-                Ok(Status { counters }) => drop(all.insert(name.clone(), counters)),
+                Ok(Status { counters }) => drop(all.insert(name, counters)),
                 Err(error) => {
-                    let cause = format!("could not read the counters of '{name}': {error:#}");
-                    let (source, kind) = (Source::Subject, FailureKind::Unable);
+                    let cause =
+                        format!("could not read the counters of '{name}' at '{admin}': {error:#}");
+                    // They could be read when the path started.
+                    let (source, kind) = (Source::Subject, FailureKind::Hang);
                     let failure = Failure {
                         source,
                         kind,
