@@ -53,7 +53,7 @@ impl Kind {
 
 /// One number with its name and what it means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct CounterReading {
     /// Unique in the process; lower case, with underscores.
     pub name: &'static str,
     /// Whether it only grows.
@@ -69,7 +69,7 @@ pub struct Reading {
 /// Something that has numbers to show. [`counters!`](crate::counters!) declares one.
 pub trait Source: fmt::Debug + Send + Sync {
     /// Returns all numbers, always the same ones in the same order.
-    fn readings(&self) -> Vec<Reading>;
+    fn readings(&self) -> Vec<CounterReading>;
 }
 
 /// Everything that a process counts.
@@ -83,7 +83,7 @@ impl Registry {
     /// Panics if one of its names is taken: one of the two numbers would never be seen.
     pub fn register<S: Source + 'static>(&self, source: Arc<S>) {
         let taken = self.readings();
-        for Reading { name, .. } in source.readings() {
+        for CounterReading { name, .. } in source.readings() {
             let is_taken = taken.iter().any(|other| other.name == name);
             assert!(!is_taken, "the counter '{name}' is registered twice");
         }
@@ -91,7 +91,7 @@ impl Registry {
     }
 
     /// Returns all numbers, in the order in which their sources were registered.
-    pub fn readings(&self) -> Vec<Reading> {
+    pub fn readings(&self) -> Vec<CounterReading> {
         let sources = self.sources().clone();
         sources
             .iter()
@@ -119,7 +119,7 @@ impl Registry {
     pub fn to_prometheus(&self) -> String {
         let mut text = String::new();
         for reading in self.readings() {
-            let Reading {
+            let CounterReading {
                 name, help, value, ..
             } = reading;
             let kind = reading.kind.name();
@@ -169,8 +169,8 @@ macro_rules! counters {
         }
 
         impl $crate::counters::Source for $struct {
-            fn readings(&self) -> Vec<$crate::counters::Reading> {
-                vec![$($crate::counters::Reading {
+            fn readings(&self) -> Vec<$crate::counters::CounterReading> {
+                vec![$($crate::counters::CounterReading {
                     name: concat!($prefix, stringify!($name)),
                     kind: $crate::counters::Kind::$kind,
                     unit: $unit,

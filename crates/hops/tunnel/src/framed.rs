@@ -40,7 +40,7 @@ use self::{cork::Socket, session::Receiver};
 pub(crate) use self::{
     mux::Role,
     rapace::{LinkError, SLOTS_MIN, SlotCounters},
-    session::{Session, Terms},
+    session::{Session, SessionTerms},
     socket::{LocalSocket, Registered},
     stream::TunnelStream,
     tunnel::{Local, Tunnel},
@@ -58,17 +58,17 @@ pub(crate) enum FramedPeer {
     /// The socket stays open: when it ends, the peer has gone.
     Shm {
         socket: UnixStream,
-        segment: Segment,
+        segment: SlotSegment,
     },
 }
 
 /// Shared memory, laid out by the host and mapped by both.
-pub(crate) struct Segment {
+pub(crate) struct SlotSegment {
     mapped: Arc<ShmSession>,
     slots: Slots,
 }
 
-impl Segment {
+impl SlotSegment {
     /// Lays out memory without a name on any file system: it is gone with the last process that
     /// maps it, however that ends. Also returns the descriptor for the peer.
     pub(crate) fn create(slots: Slots) -> anyhow::Result<(Self, OwnedFd)> {
@@ -92,9 +92,9 @@ impl Segment {
     }
 }
 
-impl fmt::Debug for Segment {
+impl fmt::Debug for SlotSegment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Segment")
+        f.debug_struct("SlotSegment")
             .field("slots", &self.slots)
             .finish_non_exhaustive()
     }
@@ -128,7 +128,7 @@ impl FramedPeer {
             }
             Self::Shm {
                 mut socket,
-                segment: Segment { mapped, slots },
+                segment: SlotSegment { mapped, slots },
             } => {
                 let (sender, receiver) =
                     rapace::shm_link(mapped, role, slots, counters, slot_counters);

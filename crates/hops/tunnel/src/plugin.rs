@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     counters::Counters,
-    framed::{FramedPeer, Local, Role, Session, SlotCounters, Terms, Tunnel, TunnelStream},
+    framed::{FramedPeer, Local, Role, Session, SessionTerms, SlotCounters, Tunnel, TunnelStream},
     local,
     rendezvous::{self, Peer, PluginRing},
     ring::{self, Guard, LaneStream, Link, RelayOptions, Upstream},
@@ -228,7 +228,7 @@ impl Plugin {
         true
     }
 
-    async fn attend(&self, peer: FramedPeer, terms: Terms) -> anyhow::Result<()> {
+    async fn attend(&self, peer: FramedPeer, terms: SessionTerms) -> anyhow::Result<()> {
         let (session, mut opened) = Session::new(terms, self.counters.clone());
         let running = peer.run(
             &session,

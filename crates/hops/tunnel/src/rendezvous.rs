@@ -38,7 +38,7 @@ use self::descriptors::{receive_descriptors, receive_exactly, send_descriptors};
 pub(crate) use self::newcomers::{Newcomer, Newcomers, PeerListener};
 use crate::{
     counters::Counters,
-    framed::{FramedPeer, Role, Segment, Slots, Terms},
+    framed::{FramedPeer, Role, SessionTerms, SlotSegment, Slots},
     ring::{self, Link, Offer},
     transport::{ARENA_MIB_MAX, PeerAddress, TransportKind, TransportOptions, check_slots},
 };
@@ -88,7 +88,7 @@ enum Answer {
 /// A peer that has agreed on the terms.
 #[derive(Debug)]
 pub(crate) enum Peer {
-    Framed(FramedPeer, Terms),
+    Framed(FramedPeer, SessionTerms),
     Ring {
         /// Stays open: when it ends, the peer has gone.
         socket: UnixStream,
@@ -172,7 +172,7 @@ impl Newcomer {
         let ring = (options.transport == TransportKind::Ring)
             .then(|| options.ring_terms(bounds.shards, tunnels_max));
         let window_bytes = options.window_bytes;
-        let segment = slots.map(Segment::create).transpose()?;
+        let segment = slots.map(SlotSegment::create).transpose()?;
         let offers = ring.map(offers).transpose()?;
         let welcome = Answer::Welcome {
             window_bytes,
@@ -181,7 +181,7 @@ impl Newcomer {
             ring,
         };
         self.socket.say(&welcome).await?;
-        let terms = Terms {
+        let terms = SessionTerms {
             role: Role::Opener,
             frame_bytes: options.frame_bytes(slots),
             window_bytes,
@@ -353,7 +353,7 @@ async fn agree_with_host(
     if let Err(reason) = check_welcome(options.transport, tunnels_max, slots, ring_terms) {
         return Ok(Err(reason));
     }
-    let terms = Terms {
+    let terms = SessionTerms {
         role: Role::Acceptor,
         frame_bytes: options.frame_bytes(slots),
         window_bytes: options.window_bytes,
@@ -364,7 +364,7 @@ async fn agree_with_host(
         (PeerSocket::Tcp(socket), ..) => FramedPeer::Tcp(socket),
         (PeerSocket::Unix(socket), Some(slots), _) => {
             let [memory] = receive_exactly(&socket).await?;
-            let segment = Segment::open(&memory, slots)?;
+            let segment = SlotSegment::open(&memory, slots)?;
             FramedPeer::Shm { socket, segment }
         }
         (PeerSocket::Unix(socket), None, Some((terms, ring))) => {

@@ -34,7 +34,7 @@ use tokio::{
 
 use self::relay::{Helpers, Incoming, Relay};
 pub(crate) use self::{
-    link::{Link, LinkError, Offer, SHARDS_MAX, Terms},
+    link::{Link, Offer, RelayError, SHARDS_MAX, Terms},
     relay::{Guard, RelayOptions, Upstream},
     serve::{LaneStream, serve},
     socket::RelaySocket,
@@ -51,7 +51,7 @@ pub(crate) async fn run_relays(
     socket: UnixStream,
     stopped: watch::Receiver<bool>,
     started: impl FnOnce(Relays),
-) -> Result<(), LinkError> {
+) -> Result<(), RelayError> {
     let helpers = Arc::new(Helpers::start(options.helpers));
     let mut relays = Vec::new();
     let mut threads = JoinSet::new();
@@ -93,14 +93,14 @@ pub(crate) async fn run_relays(
 }
 
 /// How a relay's thread ended, if it said so.
-type Ended = Result<Result<(), LinkError>, oneshot::error::RecvError>;
+type Ended = Result<Result<(), RelayError>, oneshot::error::RecvError>;
 
 /// Waits until a relay fails: none ends otherwise before it is told to.
-async fn until_failed(threads: &mut JoinSet<Ended>) -> LinkError {
+async fn until_failed(threads: &mut JoinSet<Ended>) -> RelayError {
     match threads.join_next().await {
         Some(Ok(Ok(Err(error)))) => error,
         // It has ended without a result.
-        _ => LinkError::Panicked,
+        _ => RelayError::Panicked,
     }
 }
 

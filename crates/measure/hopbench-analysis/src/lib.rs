@@ -25,4 +25,5 @@ pub mod record;
 pub mod report;
 pub mod statistics;
 pub mod summary;
+mod text;
 pub mod told;

@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, fmt};
 use crate::{
     metrics::Metric,
     record::{Cell, FailureKind, PathologyRules},
-    report::text::latency,
     summary::{CellSummary, Percentiles, ScenarioSummary, Table},
+    text::latency,
     told::{Bound, Told},
 };
 

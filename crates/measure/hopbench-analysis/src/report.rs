@@ -18,7 +18,8 @@ pub mod sentences;
 mod sheet;
 mod tables;
 pub mod terminal;
-pub(crate) mod text;
+
+use crate::text;
 
 #[cfg(test)]
 pub(crate) mod tests;

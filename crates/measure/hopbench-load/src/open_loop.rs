@@ -42,7 +42,7 @@ use crate::{
 use pacer::now_ns;
 use schedule::{Share, Timing};
 use sleep::Sleeps;
-use target::Target;
+use target::RequestTarget;
 use worker::{Record, Worker};
 
 /// Time from the start signal until the first request is due: enough for every thread to be ready.
@@ -80,7 +80,7 @@ pub(crate) fn run(options: &Options, rate_rps: u32) -> anyhow::Result<LoadResult
         "'--concurrency={connections}' is more than the {CONNECTIONS_MAX} connections that one \
          address can have"
     );
-    let target = Target::of(options)?;
+    let target = RequestTarget::of(options)?;
     let threads = options
         .threads
         .map_or(1, |threads| threads.get().min(connections));
@@ -115,7 +115,7 @@ pub(crate) fn run(options: &Options, rate_rps: u32) -> anyhow::Result<LoadResult
 fn run_threads(
     options: &Options,
     timing: Timing,
-    target: &Target,
+    target: &RequestTarget,
     threads: usize,
 ) -> anyhow::Result<(Vec<Record>, Usage, u64)> {
     thread::scope(|scope| {
@@ -173,7 +173,7 @@ fn run_threads(
 fn run_thread(
     options: &Options,
     timing: Timing,
-    target: Target,
+    target: RequestTarget,
     share: Share,
     signals: Signals,
 ) -> anyhow::Result<Option<Record>> {

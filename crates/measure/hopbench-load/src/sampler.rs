@@ -17,7 +17,7 @@ use crate::{
     Options,
     open_loop::{
         connection::{Connection, Notes, TIMEOUT},
-        target::Target,
+        target::RequestTarget,
     },
     tally::{Tally, add_counts},
 };
@@ -46,7 +46,7 @@ pub(crate) fn sample(
     stop: &AtomicBool,
 ) -> anyhow::Result<Tally> {
     let mut tally = Tally::new()?;
-    let target = Rc::new(Target::of(options)?);
+    let target = Rc::new(RequestTarget::of(options)?);
     let notes = Rc::new(Notes::default());
     let bodies = options.bodies().map(|bodies| Rc::new(RefCell::new(bodies)));
     let mut connection = Connection::new(target, !options.no_keepalive, Rc::clone(&notes), bodies);

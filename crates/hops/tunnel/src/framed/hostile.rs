@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use super::{
-    FramedPeer, LinkError, Local, LocalSocket, Registered, Role, Session, SlotCounters, Terms,
-    mux::Kind,
+    FramedPeer, LinkError, Local, LocalSocket, Registered, Role, Session, SessionTerms,
+    SlotCounters, mux::Kind,
 };
 use crate::{
     counters::Counters,
@@ -38,8 +38,8 @@ pub fn attack_session(moves: &[u8]) -> bool {
     RUNTIME.block_on(attack(Vec::from(moves)))
 }
 
-fn terms(role: Role) -> Terms {
-    Terms {
+fn terms(role: Role) -> SessionTerms {
+    SessionTerms {
         role,
         frame_bytes: FRAME_BYTES,
         window_bytes: WINDOW_BYTES,
@@ -185,7 +185,7 @@ fn frame(bytes: [u8; MOVE_BYTES], role: Role, sequence: &mut u64, next: &mut u32
 
 #[cfg(test)]
 mod tests {
-    use super::{super::mux::Violation, *};
+    use super::{super::mux::FrameViolation, *};
     use crate::hostile::{made_up, rounds};
 
     #[test]
@@ -224,6 +224,9 @@ mod tests {
         let LinkError::Violation(violation) = ended else {
             panic!("{ended}");
         };
-        assert!(matches!(violation, Violation::Unread(_)), "{violation}");
+        assert!(
+            matches!(violation, FrameViolation::Unread(_)),
+            "{violation}"
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{rapace::Incoming, socket::Sink};
+use super::{rapace::IncomingFrame, socket::Sink};
 use crate::{copy, counters::Counters};
 
 /// The bytes on their way to the local connection.
@@ -37,7 +37,7 @@ impl Inbound {
     /// Keeps what is left of `frames` without the first `skip` bytes.
     pub(super) fn keep_rest(
         &mut self,
-        frames: &mut Vec<Incoming>,
+        frames: &mut Vec<IncomingFrame>,
         mut skip: usize,
         counters: &Counters,
     ) {
@@ -104,14 +104,14 @@ mod tests {
     use futures_util::poll;
 
     use super::*;
-    use crate::framed::{Local, LocalSocket, Role, Session, Terms};
+    use crate::framed::{Local, LocalSocket, Role, Session, SessionTerms};
 
     /// A client that sends a request before it knows of the end behind its last answer gets no
     /// answer. So an end takes the same way as data: on shm, the runtime's thread need not be
     /// woken.
     #[tokio::test]
     async fn whoever_receives_an_end_tells_the_socket_of_it() {
-        let terms = Terms {
+        let terms = SessionTerms {
             role: Role::Opener,
             frame_bytes: 1024,
             window_bytes: 1024,

@@ -6,7 +6,7 @@
 //! locks, sockets or clocks; the session does (`session.rs`).
 //!
 //! The peer is another process of the same user, and may be of another build, or broken: whatever
-//! it sends that these rules forbid is a [`Violation`], which ends the session with a message.
+//! it sends that these rules forbid is a [`FrameViolation`], which ends the session with a message.
 
 use std::collections::HashMap;
 
@@ -36,7 +36,7 @@ pub(crate) enum Role {
 
 /// A frame that the rules forbid. The session can't go on, since more may be wrong.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Violation {
+pub(crate) enum FrameViolation {
     #[error("frame {found} arrived where frame {expected} was due: frames were lost or repeated")]
     Sequence { expected: u64, found: u64 },
     #[error("frame of unknown kind {0}")]
@@ -98,19 +98,19 @@ impl<T: Clone> Table<T> {
         &mut self,
         tunnel: u32,
         make: impl FnOnce(u32) -> T,
-    ) -> Result<T, Violation> {
+    ) -> Result<T, FrameViolation> {
         if self.role == Role::Opener || !self.is_ahead(tunnel) {
-            return Err(Violation::Open(tunnel));
+            return Err(FrameViolation::Open(tunnel));
         }
         Ok(self.insert(tunnel, make))
     }
 
     /// Returns the tunnel that a frame is about; `None` if it has ended on this side while the
     /// frame was on its way.
-    pub(crate) fn find(&self, kind: Kind, tunnel: u32) -> Result<Option<T>, Violation> {
+    pub(crate) fn find(&self, kind: Kind, tunnel: u32) -> Result<Option<T>, FrameViolation> {
         match self.tunnels.get(&tunnel) {
             Some(found) => Ok(Some(found.clone())),
-            None if self.is_ahead(tunnel) => Err(Violation::NeverOpened { kind, tunnel }),
+            None if self.is_ahead(tunnel) => Err(FrameViolation::NeverOpened { kind, tunnel }),
             None => Ok(None),
         }
     }
@@ -259,12 +259,12 @@ impl Flow {
 
     /// Counts `bytes` of data that the peer has sent. `Ok(false)` means that the tunnel was reset
     /// and the data must be thrown away.
-    pub(crate) fn receive(&mut self, bytes: u32) -> Result<bool, Violation> {
+    pub(crate) fn receive(&mut self, bytes: u32) -> Result<bool, FrameViolation> {
         if self.receiving == Direction::Ended {
-            return Err(Violation::DataAfterEnd);
+            return Err(FrameViolation::DataAfterEnd);
         }
         if bytes > self.receivable {
-            return Err(Violation::Overrun {
+            return Err(FrameViolation::Overrun {
                 sent: bytes,
                 credit: self.receivable,
             });
@@ -273,22 +273,22 @@ impl Flow {
         Ok(!self.reset)
     }
 
-    pub(crate) fn receive_credit(&mut self, bytes: u32) -> Result<(), Violation> {
+    pub(crate) fn receive_credit(&mut self, bytes: u32) -> Result<(), FrameViolation> {
         match self.credit.checked_add(bytes) {
             Some(credit) if credit <= self.peer_window => {
                 self.credit = credit;
                 Ok(())
             }
-            _ => Err(Violation::CreditOverflow {
+            _ => Err(FrameViolation::CreditOverflow {
                 window: self.peer_window,
             }),
         }
     }
 
-    pub(crate) fn receive_end(&mut self) -> Result<(), Violation> {
+    pub(crate) fn receive_end(&mut self) -> Result<(), FrameViolation> {
         match std::mem::replace(&mut self.receiving, Direction::Ended) {
             Direction::Open => Ok(()),
-            Direction::Ended => Err(Violation::DataAfterEnd),
+            Direction::Ended => Err(FrameViolation::DataAfterEnd),
         }
     }
 
@@ -324,14 +324,14 @@ impl Flow {
 }
 
 impl TryFrom<u32> for Kind {
-    type Error = Violation;
+    type Error = FrameViolation;
 
-    fn try_from(number: u32) -> Result<Self, Violation> {
+    fn try_from(number: u32) -> Result<Self, FrameViolation> {
         let kinds = [Self::Credit, Self::Data, Self::End, Self::Open, Self::Reset];
         kinds
             .into_iter()
             .find(|kind| *kind as u32 == number)
-            .ok_or(Violation::Kind(number))
+            .ok_or(FrameViolation::Kind(number))
     }
 }
 

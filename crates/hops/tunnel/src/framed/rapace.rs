@@ -21,7 +21,7 @@ pub(super) use self::{
     shm::{ShmLink, ShmReceiver, create_segment, open_segment, shm_link},
     stream::{StreamReceiver, stream_link},
 };
-use super::mux::{Kind, Violation};
+use super::mux::{FrameViolation, Kind};
 use crate::{copy, counters::Counters};
 
 /// Payloads up to this length travel inside rapace's descriptor.
@@ -40,7 +40,7 @@ pub(super) struct Outgoing {
 
 /// A frame that was received and whose descriptor was checked.
 #[derive(Debug)]
-pub(super) struct Incoming {
+pub(super) struct IncomingFrame {
     pub(super) kind: Kind,
     pub(super) tunnel: u32,
     pub(super) value: u32,
@@ -51,7 +51,7 @@ pub(super) struct Incoming {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
     #[error("the peer broke the protocol")]
-    Violation(#[from] Violation),
+    Violation(#[from] FrameViolation),
     #[error("rapace: {0}")]
     Transport(TransportError),
     #[error("the socket to the peer failed")]
@@ -83,7 +83,7 @@ impl Sender {
     }
 }
 
-impl Incoming {
+impl IncomingFrame {
     pub(super) fn payload(&self) -> &[u8] {
         match self.kind {
             Kind::Data => self.frame.payload_bytes(),
@@ -122,14 +122,14 @@ fn encode(outgoing: Outgoing, sequence: &mut u64) -> Frame {
     }
 }
 
-fn decode(frame: Frame, sequence: &mut u64) -> Result<Incoming, Violation> {
+fn decode(frame: Frame, sequence: &mut u64) -> Result<IncomingFrame, FrameViolation> {
     let descriptor = &frame.desc;
     // rapace slices the descriptor by this length unchecked, and panics.
     if frame.payload.is_inline() && descriptor.payload_len as usize > INLINE_BYTES {
-        return Err(Violation::PayloadLength(descriptor.payload_len));
+        return Err(FrameViolation::PayloadLength(descriptor.payload_len));
     }
     if descriptor.msg_id != *sequence {
-        return Err(Violation::Sequence {
+        return Err(FrameViolation::Sequence {
             expected: *sequence,
             found: descriptor.msg_id,
         });
@@ -137,7 +137,7 @@ fn decode(frame: Frame, sequence: &mut u64) -> Result<Incoming, Violation> {
     *sequence += 1;
     let kind = Kind::try_from(descriptor.method_id)?;
     let (tunnel, value) = (descriptor.channel_id, descriptor.credit_grant);
-    Ok(Incoming {
+    Ok(IncomingFrame {
         kind,
         tunnel,
         value,
@@ -154,7 +154,7 @@ mod tests {
         let mut descriptor = MsgDescHot::new();
         descriptor.payload_len = 17;
         let error = decode(Frame::new(descriptor), &mut 0).unwrap_err();
-        assert_eq!(error, Violation::PayloadLength(17));
+        assert_eq!(error, FrameViolation::PayloadLength(17));
     }
 
     #[test]
@@ -169,7 +169,7 @@ mod tests {
         let error = decode(frame, &mut 4).unwrap_err();
         assert_eq!(
             error,
-            Violation::Sequence {
+            FrameViolation::Sequence {
                 expected: 4,
                 found: 5
             }

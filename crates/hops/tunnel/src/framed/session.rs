@@ -20,16 +20,16 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    mux::{Flow, Kind, Role, Table, Violation},
+    mux::{Flow, FrameViolation, Kind, Role, Table},
     outbox::{Next, Outbox},
-    rapace::{Incoming, LinkError, Outgoing, Sender, ShmLink, ShmReceiver, StreamReceiver},
+    rapace::{IncomingFrame, LinkError, Outgoing, Sender, ShmLink, ShmReceiver, StreamReceiver},
     tunnel::Tunnel,
 };
 use crate::counters::Counters;
 
 /// The terms that both ends have agreed on, as seen from this end.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct SessionTerms {
     pub(crate) role: Role,
     /// Longest payload of a frame that this end sends, in bytes.
     pub(crate) frame_bytes: usize,
@@ -44,7 +44,7 @@ pub(crate) struct Terms {
 pub(crate) struct Session {
     /// A reference to itself, for the tunnels.
     this: Weak<Self>,
-    terms: Terms,
+    terms: SessionTerms,
     table: Mutex<Table<Arc<Tunnel>>>,
     outbox: Outbox<Tunnel>,
     counters: Arc<Counters>,
@@ -64,7 +64,7 @@ pub(super) enum Receiver {
 impl Session {
     /// Creates a session. Also returns the queue of the tunnels that its peer will open.
     pub(crate) fn new(
-        terms: Terms,
+        terms: SessionTerms,
         counters: Arc<Counters>,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Arc<Tunnel>>) {
         counters.sessions.add(1);
@@ -287,7 +287,7 @@ impl Receiver {
 struct Delivery {
     session: Arc<Session>,
     tunnel: Option<(u32, Arc<Tunnel>)>,
-    frames: Vec<Incoming>,
+    frames: Vec<IncomingFrame>,
 }
 
 impl Delivery {
@@ -299,9 +299,9 @@ impl Delivery {
         }
     }
 
-    fn add(&mut self, frame: Incoming) -> Result<(), LinkError> {
+    fn add(&mut self, frame: IncomingFrame) -> Result<(), LinkError> {
         if let Some(frames) = self.session.unread() {
-            return Err(Violation::Unread(frames).into());
+            return Err(FrameViolation::Unread(frames).into());
         }
         if frame.kind == Kind::Data {
             let same = self

@@ -29,9 +29,9 @@ use tokio::io::ReadBuf;
 use super::{
     arena,
     inbound::Inbound,
-    mux::{Flow, Kind, Role, Sendable, Violation},
+    mux::{Flow, FrameViolation, Kind, Role, Sendable},
     outbox::{Turn, Waiting},
-    rapace::{Incoming, Outgoing},
+    rapace::{IncomingFrame, Outgoing},
     session::Session,
     socket::{Registered, Sink, Source},
 };
@@ -256,7 +256,7 @@ impl Tunnel {
     }
 
     /// Delivers payload. Writes what the socket takes, and keeps the rest.
-    pub(super) fn on_data(&self, frames: &mut Vec<Incoming>) -> Result<(), Violation> {
+    pub(super) fn on_data(&self, frames: &mut Vec<IncomingFrame>) -> Result<(), FrameViolation> {
         let length: usize = frames.iter().map(|frame| frame.payload().len()).sum();
         let wanted = {
             let bytes = u32::try_from(length).unwrap_or(u32::MAX);
@@ -268,7 +268,9 @@ impl Tunnel {
         }
         let mut inbound = self.inbound();
         let written = match inbound.backlog.is_empty() {
-            true => inbound.sink.try_write(frames.iter().map(Incoming::payload)),
+            true => inbound
+                .sink
+                .try_write(frames.iter().map(IncomingFrame::payload)),
             false => Ok(0),
         };
         match written {
@@ -299,13 +301,13 @@ impl Tunnel {
         Ok(())
     }
 
-    pub(super) fn on_credit(&self, bytes: u32) -> Result<(), Violation> {
+    pub(super) fn on_credit(&self, bytes: u32) -> Result<(), FrameViolation> {
         self.flow().receive_credit(bytes)?;
         self.outbound.wake();
         Ok(())
     }
 
-    pub(super) fn on_end(&self) -> Result<(), Violation> {
+    pub(super) fn on_end(&self) -> Result<(), FrameViolation> {
         let finished = {
             let mut flow = self.flow();
             flow.receive_end()?;

@@ -130,7 +130,7 @@ fn handed_over(what: usize) -> Vec<OwnedFd> {
         // As from an honest host on ring, and below, on shm.
         8 => offer().into(),
         _ => {
-            let (_, memory) = Segment::create(OPTIONS[1].slots()).expect("memory");
+            let (_, memory) = SlotSegment::create(OPTIONS[1].slots()).expect("memory");
             vec![memory]
         }
     }

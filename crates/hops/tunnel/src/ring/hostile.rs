@@ -161,7 +161,7 @@ async fn attack_host_with(moves: Vec<u8>) -> bool {
         .await
         .expect("no panic");
     let ended = host.leave().await;
-    assert!(!matches!(ended, Err(LinkError::Panicked)));
+    assert!(!matches!(ended, Err(RelayError::Panicked)));
     let told = timeout(WATCHDOG, clients.join_all()).await;
     assert!(told.is_ok(), "a client was kept waiting");
     // Some threads are still ending. If the process exits now, they are reported as leaks.
@@ -172,13 +172,13 @@ async fn attack_host_with(moves: Vec<u8>) -> bool {
             tokio::task::yield_now().await;
         }
     }
-    matches!(ended, Err(LinkError::Violation(_)))
+    matches!(ended, Err(RelayError::Violation(_)))
 }
 
 /// A host whose plugin is the attacker.
 pub(super) struct Attacked {
     relays: Relays,
-    running: JoinHandle<Result<(), LinkError>>,
+    running: JoinHandle<Result<(), RelayError>>,
     link: Weak<Link>,
     pub(super) counters: Arc<Counters>,
     /// Open as long as the plugin is there.
@@ -227,7 +227,7 @@ impl Attacked {
     }
 
     /// Makes the plugin leave. Returns how the session ended, of which nothing may be left.
-    pub(super) async fn leave(self) -> Result<(), LinkError> {
+    pub(super) async fn leave(self) -> Result<(), RelayError> {
         drop(self.socket);
         let ended = timeout(WATCHDOG, self.running).await.expect("it ends");
         // What the peer sent last is delivered in the background, after the session.
@@ -295,7 +295,7 @@ async fn attack_plugin_with(moves: Vec<u8>) -> bool {
         .expect("no panic");
     serving.abort();
     let noticed = match serving.await {
-        Ok(ended) => matches!(ended, Err(LinkError::Violation(_))),
+        Ok(ended) => matches!(ended, Err(RelayError::Violation(_))),
         Err(ended) => {
             assert!(ended.is_cancelled(), "{ended}");
             false

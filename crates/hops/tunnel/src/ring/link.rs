@@ -70,7 +70,7 @@ enum Bodies {
 
 /// Reason why a session ended early.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LinkError {
+pub(crate) enum RelayError {
     #[error("a system call failed")]
     Io(#[from] io::Error),
     #[error("the relay's thread panicked")]

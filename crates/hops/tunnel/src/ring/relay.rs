@@ -36,7 +36,7 @@ use self::{
 };
 use super::{
     lane::{Lane, State},
-    link::{Link, LinkError},
+    link::{Link, RelayError},
     socket::RelaySocket,
     spin::Spin,
 };
@@ -177,7 +177,7 @@ impl Relay {
         upstream: Option<Upstream>,
         options: RelayOptions,
         helpers: Arc<Helpers>,
-    ) -> io::Result<(Self, impl FnOnce() -> Result<(), LinkError> + Send)> {
+    ) -> io::Result<(Self, impl FnOnce() -> Result<(), RelayError> + Send)> {
         let (relay, mut event_loop) = Self::with_loop(link, upstream, options, helpers)?;
         Ok((relay, move || event_loop.run()))
     }
@@ -262,7 +262,7 @@ impl Drop for Counted {
 }
 
 impl Loop {
-    fn run(&mut self) -> Result<(), LinkError> {
+    fn run(&mut self) -> Result<(), RelayError> {
         let mut events = Events::with_capacity(EVENTS);
         let mut ready = Vec::new();
         loop {
@@ -336,7 +336,7 @@ impl Loop {
     }
 
     /// Handles a lane that the peer has marked.
-    fn on_peer(&mut self, index: usize) -> Result<(), LinkError> {
+    fn on_peer(&mut self, index: usize) -> Result<(), RelayError> {
         match &mut self.lanes[index] {
             LaneState::Open(connection) => {
                 let progress = connection.on_peer()?;
@@ -353,7 +353,7 @@ impl Loop {
         Ok(())
     }
 
-    fn on_socket(&mut self, index: usize, now: Readiness) -> Result<(), LinkError> {
+    fn on_socket(&mut self, index: usize, now: Readiness) -> Result<(), RelayError> {
         match &mut self.lanes[index] {
             LaneState::Open(connection) => {
                 let progress = connection.on_socket(now)?;
@@ -399,7 +399,7 @@ impl Loop {
     }
 
     /// Frees a lane if the peer is done with it, too.
-    fn recycle(&mut self, index: usize) -> Result<(), LinkError> {
+    fn recycle(&mut self, index: usize) -> Result<(), RelayError> {
         let LaneState::Closing(lane) = &mut self.lanes[index] else {
             return Ok(());
         };
@@ -419,7 +419,7 @@ impl Loop {
     }
 
     /// Handles messages from outside. Returns whether the loop must end.
-    fn on_incoming(&mut self) -> Result<bool, LinkError> {
+    fn on_incoming(&mut self) -> Result<bool, RelayError> {
         while let Ok(incoming) = self.incoming.try_recv() {
             match incoming {
                 // The client is too late. It is told by closing its connection.

@@ -21,7 +21,7 @@ pub(crate) use self::stream::LaneStream;
 use self::stream::SharedLane;
 use super::{
     lane::{Lane, State},
-    link::{Link, LinkError},
+    link::{Link, RelayError},
     relay::refuse,
     spin::Spin,
 };
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     spin: SpinLimit,
     counters: &Arc<Counters>,
     serve_stream: impl FnMut(LaneStream) -> bool,
-) -> Result<(), LinkError> {
+) -> Result<(), RelayError> {
     let shards: io::Result<Vec<Shard>> = links.into_iter().map(Shard::new).collect();
     let mut dispatcher = Dispatcher {
         shards: shards?,
@@ -114,7 +114,7 @@ impl Dispatch {
         self.announce();
     }
 
-    fn found_violation(&self) -> Result<(), LinkError> {
+    fn found_violation(&self) -> Result<(), RelayError> {
         match self.violation.get() {
             None => Ok(()),
             Some(violation) => Err((*violation).into()),
@@ -123,7 +123,7 @@ impl Dispatch {
 }
 
 impl<F: FnMut(LaneStream) -> bool> Dispatcher<F> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
         self.wake(cx)?;
         loop {
             self.dispatch.found_violation()?;
@@ -150,7 +150,7 @@ impl<F: FnMut(LaneStream) -> bool> Dispatcher<F> {
     }
 
     /// Looks for work of the peers before sleeping, if it pays. Returns whether there is some.
-    fn look(&mut self) -> Result<bool, LinkError> {
+    fn look(&mut self) -> Result<bool, RelayError> {
         let shards = &self.shards;
         let mut rung = Ok(());
         let found = self.spin.look(|| {
@@ -163,7 +163,7 @@ impl<F: FnMut(LaneStream) -> bool> Dispatcher<F> {
     }
 
     /// Wakes the peers, then sleeps unless one has marked something meanwhile.
-    fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+    fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
         // Set before the peers are woken: a lane that has something later finds the waker, and one
         // that found none was marked before.
         *self.dispatch.waker() = Some(cx.waker().clone());
@@ -186,7 +186,7 @@ impl<F: FnMut(LaneStream) -> bool> Dispatcher<F> {
     }
 
     /// Ends a sleep, before anything else is done.
-    fn wake(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
+    fn wake(&mut self, cx: &mut Context<'_>) -> Result<(), RelayError> {
         if !self.parked {
             return Ok(());
         }
@@ -245,7 +245,7 @@ impl Shard {
         index: usize,
         dispatch: &Arc<Dispatch>,
         serve_stream: &mut impl FnMut(LaneStream) -> bool,
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), RelayError> {
         if let Some(lane) = &self.lanes[index]
             && !lane.on_peer()?
         {

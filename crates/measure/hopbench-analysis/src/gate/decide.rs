@@ -240,7 +240,7 @@ impl Alarms {
     fn improbable(&self, reading: &Reading) -> String {
         let needed = allowed(self.count + 1, self.questions);
         let Self { questions, .. } = self;
-        let text = |p| crate::report::text::probability(p, 2);
+        let text = |p| crate::text::probability(p, 2);
         let why = format!(
             "beyond the limit, but among {questions} cells p must be at most {}",
             text(needed)

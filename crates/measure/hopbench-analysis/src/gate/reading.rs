@@ -11,7 +11,7 @@ use crate::{
         BLOCKS_MAX, BLOCKS_WHOLE, BLOCKS_WHOLE_BETWEEN, CONFIDENCE, Shift, logarithms, p_above,
         p_above_between, p_above_between_min, p_min,
     },
-    report::text,
+    text,
     told::Bound,
 };
 

@@ -25,7 +25,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{own_wakes::OwnWakes, pacer::now_ns, target::Target};
+use super::{own_wakes::OwnWakes, pacer::now_ns, target::RequestTarget};
 use crate::{digest::Bodies, tally::Answer};
 
 /// Text under which timed-out requests are counted; the same as oha's.
@@ -44,7 +44,7 @@ const UNEXPECTED: &str = "unexpected message";
 /// A slot for a connection, which may be closed at the moment.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    target: Rc<Target>,
+    target: Rc<RequestTarget>,
     keep_alive: bool,
     link: Option<Link>,
     own_wakes: OwnWakes,
@@ -85,7 +85,7 @@ enum Failure {
 
 impl Connection {
     pub(crate) fn new(
-        target: Rc<Target>,
+        target: Rc<RequestTarget>,
         keep_alive: bool,
         notes: Rc<Notes>,
         bodies: Option<Rc<RefCell<Bodies>>>,
@@ -181,7 +181,7 @@ impl Notes {
 }
 
 impl Link {
-    async fn open(target: &Target, notes: &Rc<Notes>) -> Result<Self, String> {
+    async fn open(target: &RequestTarget, notes: &Rc<Notes>) -> Result<Self, String> {
         let text = |error: io::Error| error.to_string();
         let stream = TcpStream::connect(&target.addresses[..]);
         let stream = stream.await.map_err(text)?;

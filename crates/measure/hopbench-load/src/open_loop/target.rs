@@ -15,7 +15,7 @@ use crate::Options;
 
 /// One request, to be sent many times.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub(crate) struct RequestTarget {
     pub(crate) addresses: Vec<SocketAddr>,
     method: Method,
     path: Uri,
@@ -23,7 +23,7 @@ pub(crate) struct Target {
     body: Bytes,
 }
 
-impl Target {
+impl RequestTarget {
     pub(crate) fn of(options: &Options) -> anyhow::Result<Self> {
         let url: Uri = options.url.parse().with_context(|| expected_url(options))?;
         let authority = url.authority().filter(|_| url.scheme_str() == Some("http"));

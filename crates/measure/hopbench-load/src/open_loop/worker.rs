@@ -17,7 +17,7 @@ use super::{
     pacer::{Timer, now_ns},
     schedule::{Dropped, Schedule, Share, Timing},
     sleep::Sleeps,
-    target::Target,
+    target::RequestTarget,
 };
 use crate::{
     Options,
@@ -77,7 +77,7 @@ impl Worker {
     pub(crate) async fn open(
         options: &Options,
         timing: Timing,
-        target: Target,
+        target: RequestTarget,
         share: Share,
         sleeps: Sleeps,
     ) -> anyhow::Result<Self> {

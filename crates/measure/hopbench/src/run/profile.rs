@@ -18,7 +18,7 @@ const TOOL_GRACE: Duration = Duration::from_secs(60);
 
 /// A process that is profiled, with all that it has started.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub(crate) struct ProfileTarget {
     pub(crate) name: String,
     pub(crate) pids: Vec<u32>,
     pub(crate) role: String,
@@ -26,7 +26,7 @@ pub(crate) struct Target {
     pub(crate) thread_roles: BTreeMap<String, String>,
 }
 
-impl Target {
+impl ProfileTarget {
     /// Returns its threads by role.
     fn threads(&self) -> BTreeMap<&str, Vec<u32>> {
         let mut roles: BTreeMap<&str, Vec<u32>> = BTreeMap::new();

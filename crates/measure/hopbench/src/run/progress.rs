@@ -10,7 +10,7 @@ use hopbench_analysis::{
     summary::TrialLatency,
 };
 
-use self::live::Live;
+use self::live::LiveView;
 use crate::console::{say, seconds};
 
 /// The progress of one run.
@@ -25,7 +25,7 @@ pub(crate) struct Progress {
 
 #[derive(Debug)]
 enum View {
-    Live(Live),
+    LiveView(LiveView),
     Lines,
     Silent,
 }
@@ -34,7 +34,7 @@ impl Progress {
     pub(crate) fn new(plan: &Plan, silent: bool) -> Self {
         let view = match (silent, std::io::stderr().is_terminal()) {
             (true, _) => View::Silent,
-            (false, true) => View::Live(Live::new(plan.trials.len())),
+            (false, true) => View::LiveView(LiveView::new(plan.trials.len())),
             (false, false) => View::Lines,
         };
         Self {
@@ -50,20 +50,20 @@ impl Progress {
     pub(crate) fn extend(&mut self, plan: &Plan, reasons: &[String]) {
         for reason in reasons {
             match &self.view {
-                View::Live(live) => live.bar.println(reason),
+                View::LiveView(live) => live.bar.println(reason),
                 View::Lines => say(reason),
                 View::Silent => {}
             }
         }
         self.planned = plan.trials.len();
         self.blocks = blocks(plan);
-        if let View::Live(live) = &self.view {
+        if let View::LiveView(live) = &self.view {
             live.bar.set_length(plan.trials.len() as u64);
         }
     }
 
     pub(crate) fn begin(&self, planned: &PlannedTrial) {
-        if let View::Live(live) = &self.view {
+        if let View::LiveView(live) = &self.view {
             live.begin(planned, self.blocks);
         }
     }
@@ -71,7 +71,7 @@ impl Progress {
     pub(crate) fn end(&mut self, trial: &Trial) {
         self.done += 1;
         match &mut self.view {
-            View::Live(live) => live.end(trial),
+            View::LiveView(live) => live.end(trial),
             View::Lines => say(&format!(
                 "[{}/{}] block {}/{}, {} left: {}",
                 self.done,
@@ -86,7 +86,7 @@ impl Progress {
     }
 
     pub(crate) fn finish(&self) {
-        if let View::Live(live) = &self.view {
+        if let View::LiveView(live) = &self.view {
             live.bar.finish_and_clear();
         }
     }

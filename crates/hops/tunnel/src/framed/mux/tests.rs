@@ -47,7 +47,7 @@ impl End {
     }
 }
 
-fn apply(ends: &mut [End; 2], operation: Operation) -> Result<(), Violation> {
+fn apply(ends: &mut [End; 2], operation: Operation) -> Result<(), FrameViolation> {
     match operation {
         Operation::Send(at, wanted) => {
             let Sendable::Bytes(credit) = ends[at].flow.sendable() else {
@@ -169,32 +169,35 @@ fn a_peer_that_breaks_the_rules_is_named() {
     let mut flow = Flow::new(10, 10);
     assert_eq!(
         flow.receive(11),
-        Err(Violation::Overrun {
+        Err(FrameViolation::Overrun {
             sent: 11,
             credit: 10
         })
     );
     assert_eq!(
         flow.receive_credit(1),
-        Err(Violation::CreditOverflow { window: 10 })
+        Err(FrameViolation::CreditOverflow { window: 10 })
     );
     flow.send(10);
     assert_eq!(
         flow.receive_credit(u32::MAX),
-        Err(Violation::CreditOverflow { window: 10 })
+        Err(FrameViolation::CreditOverflow { window: 10 })
     );
     assert_eq!(flow.sendable(), Sendable::Blocked);
     assert_eq!(flow.receive_end(), Ok(()));
-    assert_eq!(flow.receive(1), Err(Violation::DataAfterEnd));
-    assert_eq!(flow.receive_end(), Err(Violation::DataAfterEnd));
-    assert_eq!(Kind::try_from(9), Err(Violation::Kind(9)));
+    assert_eq!(flow.receive(1), Err(FrameViolation::DataAfterEnd));
+    assert_eq!(flow.receive_end(), Err(FrameViolation::DataAfterEnd));
+    assert_eq!(Kind::try_from(9), Err(FrameViolation::Kind(9)));
 }
 
 #[test]
 fn late_frames_are_told_from_frames_that_make_no_sense() {
     let mut plugin = Table::new(Role::Acceptor);
     assert_eq!(plugin.accept(1, |tunnel| tunnel), Ok(1));
-    assert_eq!(plugin.accept(1, |tunnel| tunnel), Err(Violation::Open(1)));
+    assert_eq!(
+        plugin.accept(1, |tunnel| tunnel),
+        Err(FrameViolation::Open(1))
+    );
     assert_eq!(plugin.find(Kind::Data, 1), Ok(Some(1)));
     plugin.remove(1);
     assert_eq!(
@@ -202,7 +205,7 @@ fn late_frames_are_told_from_frames_that_make_no_sense() {
         Ok(None),
         "ended: late, not wrong"
     );
-    let never = Violation::NeverOpened {
+    let never = FrameViolation::NeverOpened {
         kind: Kind::Data,
         tunnel: 2,
     };
@@ -210,7 +213,10 @@ fn late_frames_are_told_from_frames_that_make_no_sense() {
 
     let mut host = Table::new(Role::Opener);
     assert_eq!(host.open(|tunnel| tunnel), Some(1));
-    assert_eq!(host.accept(2, |tunnel| tunnel), Err(Violation::Open(2)));
+    assert_eq!(
+        host.accept(2, |tunnel| tunnel),
+        Err(FrameViolation::Open(2))
+    );
 }
 
 #[test]

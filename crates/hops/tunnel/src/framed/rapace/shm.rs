@@ -30,10 +30,10 @@ use rapace::{
         futex::{futex_signal, futex_wait},
     },
 };
-use service::counters::{Kind, Reading, Source};
+use service::counters::{CounterReading, Kind, Source};
 use tokio::runtime::Handle;
 
-use super::{Incoming, LinkError, Outgoing, Sender, decode, encode};
+use super::{IncomingFrame, LinkError, Outgoing, Sender, decode, encode};
 use crate::{copy, counters::Counters, framed::mux::Role};
 
 /// The slots of a shared-memory session.
@@ -100,9 +100,9 @@ pub(in crate::framed) fn open_segment(memory: &OwnedFd) -> anyhow::Result<Arc<Sh
 pub(crate) struct SlotCounters(Arc<ShmMetrics>);
 
 impl Source for SlotCounters {
-    fn readings(&self) -> Vec<Reading> {
+    fn readings(&self) -> Vec<CounterReading> {
         let metrics = &self.0;
-        let reading = |name, unit, help, value: &AtomicU64| Reading {
+        let reading = |name, unit, help, value: &AtomicU64| CounterReading {
             name,
             kind: Kind::Counter,
             unit,
@@ -282,7 +282,7 @@ impl ShmReceiver {
     pub(in crate::framed) fn run(
         &mut self,
         runtime: &Handle,
-        mut handle: impl FnMut(Option<Incoming>) -> Result<(), LinkError>,
+        mut handle: impl FnMut(Option<IncomingFrame>) -> Result<(), LinkError>,
     ) -> Result<(), LinkError> {
         let session = self.link.session.0.clone();
         let ring = session.recv_ring();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rapace::{Transport, TransportError};
 
-use super::{Incoming, LinkError, Outgoing, Sender, decode, encode};
+use super::{IncomingFrame, LinkError, Outgoing, Sender, decode, encode};
 use crate::{
     copy,
     counters::Counters,
@@ -80,7 +80,7 @@ impl StreamSender {
 
 impl StreamReceiver {
     /// Returns the next frame; `None` when the peer has closed the stream.
-    pub(in crate::framed) async fn receive(&mut self) -> Result<Option<Incoming>, LinkError> {
+    pub(in crate::framed) async fn receive(&mut self) -> Result<Option<IncomingFrame>, LinkError> {
         let frame = match self.transport.recv_frame().await {
             Ok(frame) => frame,
             Err(TransportError::Closed) => return Ok(None),

@@ -8,7 +8,7 @@ use shm_ring::{
 };
 
 use super::{HELD_BYTES_MAX, Lane, Read, Written, narrow};
-use crate::ring::{link::LinkError, socket::RelaySocket};
+use crate::ring::{link::RelayError, socket::RelaySocket};
 
 /// Most bytes of one read into the arena.
 const BULK_BYTES: usize = 256 * 1024;
@@ -33,7 +33,7 @@ const BULK_TO_WRITE_BYTES: usize = 64 * 1024;
 
 impl Lane {
     /// Reads from a socket straight into the lane's buffer, or into the arena if there is a lot.
-    pub(in crate::ring) fn read_from(&mut self, source: &RelaySocket) -> Result<Read, LinkError> {
+    pub(in crate::ring) fn read_from(&mut self, source: &RelaySocket) -> Result<Read, RelayError> {
         if self.bulk {
             self.reclaim()?;
             if self.room() > 0
@@ -73,7 +73,7 @@ impl Lane {
     }
 
     /// Reads a lot at once into the arena. Returns `None` if the arena has no room.
-    fn read_bulk_from(&mut self, source: &RelaySocket) -> Result<Option<Read>, LinkError> {
+    fn read_bulk_from(&mut self, source: &RelaySocket) -> Result<Option<Read>, RelayError> {
         if self.held_bytes + BULK_BYTES > HELD_BYTES_MAX {
             return Ok(None);
         }
@@ -99,7 +99,10 @@ impl Lane {
     }
 
     /// Writes what the peer has sent to a socket, straight from shared memory.
-    pub(in crate::ring) fn write_to(&mut self, sink: BorrowedFd<'_>) -> Result<Written, LinkError> {
+    pub(in crate::ring) fn write_to(
+        &mut self,
+        sink: BorrowedFd<'_>,
+    ) -> Result<Written, RelayError> {
         for _ in 0..TURN_CALLS {
             let pending = self.receiver.pending()?;
             if pending == 0 {

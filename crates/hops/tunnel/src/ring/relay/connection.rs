@@ -17,7 +17,7 @@ use crate::{
     local::{self, Idleness},
     ring::{
         lane::{Lane, Read, State, TURN_CALLS, Written},
-        link::LinkError,
+        link::RelayError,
         socket::RelaySocket,
     },
 };
@@ -190,7 +190,7 @@ impl Connection {
     }
 
     /// Goes on after a mark of the peer's: it has sent something, made room, or ended.
-    pub(super) fn on_peer(&mut self) -> Result<Progress, LinkError> {
+    pub(super) fn on_peer(&mut self) -> Result<Progress, RelayError> {
         if self.lane.peer_state() == State::Reset {
             return Ok(Progress::Aborted);
         }
@@ -198,7 +198,7 @@ impl Connection {
     }
 
     /// Delivers what a peer that has gone had sent, as long as the socket takes it.
-    pub(super) fn on_peer_gone(&mut self) -> Result<Progress, LinkError> {
+    pub(super) fn on_peer_gone(&mut self) -> Result<Progress, RelayError> {
         match self.pump()? {
             Progress::Open if self.write_ended => Ok(Progress::Done),
             // The socket takes no more for now, or other lanes come first.
@@ -213,7 +213,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn on_socket(&mut self, now: Readiness) -> Result<Progress, LinkError> {
+    pub(super) fn on_socket(&mut self, now: Readiness) -> Result<Progress, RelayError> {
         if !self.connected {
             match self.socket.is_connected() {
                 Ok(false) => return Ok(Progress::Open),
@@ -238,7 +238,7 @@ impl Connection {
     }
 
     /// Handles the events that came while a helper had the connection.
-    pub(super) fn catch_up(&mut self, missed: Missed) -> Result<Progress, LinkError> {
+    pub(super) fn catch_up(&mut self, missed: Missed) -> Result<Progress, RelayError> {
         let progress = match missed.peer {
             true => self.on_peer()?,
             false => Progress::Open,
@@ -267,14 +267,14 @@ impl Connection {
         self.look_whether_arrived()
     }
 
-    fn pump(&mut self) -> Result<Progress, LinkError> {
+    fn pump(&mut self) -> Result<Progress, RelayError> {
         // The state is read first: whoever finds the peer done also finds all that it has sent
         // (E6).
         let peer_is_done = self.lane.peer_state() == State::Closed;
         match self.write() {
             Ok(()) => {}
-            Err(LinkError::Io(error)) if self.upstream.is_some() => self.on_refusal(&error),
-            Err(LinkError::Io(error)) => {
+            Err(RelayError::Io(error)) if self.upstream.is_some() => self.on_refusal(&error),
+            Err(RelayError::Io(error)) => {
                 tracing::debug!(%error, "connection failed");
                 return Ok(Progress::Failed);
             }
@@ -282,7 +282,7 @@ impl Connection {
         }
         match self.read() {
             Ok(()) => Ok(self.progress(peer_is_done)),
-            Err(LinkError::Io(error)) => {
+            Err(RelayError::Io(error)) => {
                 tracing::debug!(%error, "connection failed");
                 Ok(match self.upstream {
                     Some(_) => Progress::CutOff,
@@ -322,7 +322,7 @@ impl Connection {
 
     /// Moves bytes from the socket to the lane, as long as there are any and this lane's turn
     /// lasts.
-    fn read(&mut self) -> Result<(), LinkError> {
+    fn read(&mut self) -> Result<(), RelayError> {
         let mut calls = 0;
         while self.readable && !self.read_ended && self.ending.is_none() {
             if calls == TURN_CALLS {
@@ -365,7 +365,7 @@ impl Connection {
     }
 
     /// Moves bytes from the lane to the socket, as long as it takes them.
-    fn write(&mut self) -> Result<(), LinkError> {
+    fn write(&mut self) -> Result<(), RelayError> {
         if !self.writable || self.write_ended || self.refusal.is_some() {
             return Ok(());
         }

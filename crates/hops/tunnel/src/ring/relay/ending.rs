@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{LaneState, Loop, Progress, helpers::Done};
-use crate::{local::Idleness, ring::link::LinkError};
+use crate::{local::Idleness, ring::link::RelayError};
 
 /// Connections that end as soon as what was written to them has arrived. No event tells when, so
 /// the loop checks each of them, first after a short pause, then less and less often. Without such
@@ -110,7 +110,7 @@ impl Loop {
 
     /// Once the peer has gone, ends every connection for which nothing is left to deliver. Returns
     /// whether none is left, or it has taken too long.
-    pub(super) fn is_over(&mut self) -> Result<bool, LinkError> {
+    pub(super) fn is_over(&mut self) -> Result<bool, RelayError> {
         let Some(deadline) = self.last_words else {
             return Ok(false);
         };

@@ -24,7 +24,7 @@ use super::{
     connection::{Connection, Progress},
     policy::Burst,
 };
-use crate::ring::link::LinkError;
+use crate::ring::link::RelayError;
 
 /// The helpers that the event loops of a session share. The threads end when it is dropped.
 pub(in crate::ring) struct Helpers(Vec<Helper>);
@@ -53,7 +53,7 @@ struct Ticket {
 pub(super) struct Done {
     pub(super) lane: usize,
     pub(super) connection: Box<Connection>,
-    pub(super) progress: Result<Progress, LinkError>,
+    pub(super) progress: Result<Progress, RelayError>,
 }
 
 /// The queue from which an event loop gets back what it has lent.
@@ -208,11 +208,11 @@ impl Returns {
     }
 
     /// Takes a connection that has come back, or the news that it never will.
-    pub(super) fn take(&self) -> Option<Result<Done, LinkError>> {
+    pub(super) fn take(&self) -> Option<Result<Done, RelayError>> {
         let mut queue = self.lock();
         queue.loop_sleeps = false;
         let done = queue.done.pop_front()?;
-        Some(done.ok_or(LinkError::Panicked))
+        Some(done.ok_or(RelayError::Panicked))
     }
 
     /// Returns whether anything has come back. If not, the event loop looks again and isn't woken.
@@ -262,7 +262,7 @@ mod tests {
             assert!(panicking.join().is_err());
         }
         assert!(returns.is_some());
-        assert!(matches!(returns.take(), Some(Err(LinkError::Panicked))));
+        assert!(matches!(returns.take(), Some(Err(RelayError::Panicked))));
         assert!(returns.wait().is_none());
         assert!(!returns.is_some());
     }

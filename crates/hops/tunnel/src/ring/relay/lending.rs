@@ -4,12 +4,12 @@ use nix::sched::sched_getcpu;
 use shm_ring::Violation;
 
 use super::{LaneState, Loop, Missed, Progress, helpers::Done};
-use crate::ring::link::LinkError;
+use crate::ring::link::RelayError;
 
 impl Loop {
     /// Lends the lanes that have a lot to write and whose sockets last received on other cores.
     /// Removes them from `ready`.
-    pub(super) fn lend(&mut self, ready: &mut Vec<usize>) -> Result<(), LinkError> {
+    pub(super) fn lend(&mut self, ready: &mut Vec<usize>) -> Result<(), RelayError> {
         // A single connection is served here: waking a helper would only delay it.
         let is_alone = ready.len() < 2 && self.due.count() < 2;
         if ready.is_empty() || is_alone || self.helpers.is_empty() {
@@ -52,7 +52,7 @@ impl Loop {
     }
 
     /// Takes connections back from the helpers and goes on with them.
-    pub(super) fn take_back(&mut self) -> Result<(), LinkError> {
+    pub(super) fn take_back(&mut self) -> Result<(), RelayError> {
         while self.lent > 0
             && let Some(done) = self.returns.take()
         {

@@ -6,7 +6,7 @@ use maud::{PreEscaped, html};
 use super::{cell, sentence};
 use crate::{
     gate::{GateResult, Overall},
-    report::text::xml,
+    text::xml,
 };
 
 /// Returns the findings as JUnit's XML.

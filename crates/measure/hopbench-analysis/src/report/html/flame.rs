@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use crate::{record::RoleProfile, report::text::percent};
+use crate::{record::RoleProfile, text::percent};
 
 const WIDTH: f64 = 1_200.0;
 const PITCH: f64 = 17.0;

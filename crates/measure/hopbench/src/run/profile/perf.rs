@@ -4,7 +4,7 @@ use std::{path::Path, time::Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::{Roles, TOOL_GRACE, Target};
+use super::{ProfileTarget, Roles, TOOL_GRACE};
 use crate::process::{Child, Command, Interrupt, Interrupted, Output, Waited, describe_exit, wait};
 
 /// A recording under way.
@@ -45,7 +45,7 @@ impl Perf {
     /// Attaches to the targets for as long as a load takes.
     pub(crate) fn start(
         program: &Path,
-        targets: &[Target],
+        targets: &[ProfileTarget],
         seconds: f64,
         hz: u32,
         file: &Path,
@@ -81,7 +81,11 @@ impl Perf {
     }
 
     /// Waits for the end of the recording and reads it.
-    pub(crate) fn finish(self, targets: &[Target], interrupt: &Interrupt) -> anyhow::Result<Roles> {
+    pub(crate) fn finish(
+        self,
+        targets: &[ProfileTarget],
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Roles> {
         let deadline = || Instant::now() + TOOL_GRACE;
         let (said, _) = run_to_end(self.child, deadline(), interrupt)?;
         let script = Command {
@@ -128,7 +132,7 @@ fn run_to_end(
     Ok((said, text))
 }
 
-fn pids(targets: &[Target]) -> impl Iterator<Item = u32> {
+fn pids(targets: &[ProfileTarget]) -> impl Iterator<Item = u32> {
     targets
         .iter()
         .flat_map(|target| target.pids.iter().copied())
@@ -136,7 +140,7 @@ fn pids(targets: &[Target]) -> impl Iterator<Item = u32> {
 
 /// Counts stacks in the output of `perf script`. Each sample is a line with thread and process, a
 /// line with an address and a function for each call, the innermost first, and an empty line.
-fn fold(text: &str, targets: &[Target]) -> Roles {
+fn fold(text: &str, targets: &[ProfileTarget]) -> Roles {
     let mut roles = Roles::new();
     for sample in text.split("\n\n") {
         let mut lines = sample.lines().filter(|line| !line.trim().is_empty());
@@ -204,7 +208,7 @@ tokio-rt-worker   11
 
 broken
 ";
-        let target = Target {
+        let target = ProfileTarget {
             name: "plugin".to_owned(),
             pids: vec![11],
             role: "plugin".to_owned(),

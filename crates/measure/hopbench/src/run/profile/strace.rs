@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::{TOOL_GRACE, Target};
+use super::{ProfileTarget, TOOL_GRACE};
 use crate::process::{Child, Command, Output, stop_all, wait};
 
 /// Time limit for attaching, which takes milliseconds.
@@ -30,7 +30,7 @@ impl Strace {
     /// Attaches to every thread of the targets. Threads that start later are not seen.
     pub(crate) fn start(
         program: &Path,
-        targets: &[Target],
+        targets: &[ProfileTarget],
         directory: &Path,
         label: &str,
     ) -> anyhow::Result<Self> {

@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 const ROWS_MAX: usize = 12;
 
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct LiveView {
     pub(super) bar: ProgressBar,
     /// The cell that was measured last comes last.
     cells: Vec<SoFar>,
@@ -36,7 +36,7 @@ struct SoFar {
     lost: u64,
 }
 
-impl Live {
+impl LiveView {
     pub(super) fn new(trials: usize) -> Self {
         let style = "{msg}\n{prefix} [{bar:30}] {pos}/{len}, {eta} left";
         let style = ProgressStyle::with_template(style).expect("a valid template");

@@ -355,10 +355,10 @@ impl Stage {
     }
 
     /// Returns the path's processes, with all that they have started, for a profile.
-    pub(super) fn targets(&self) -> Vec<profile::Target> {
+    pub(super) fn targets(&self) -> Vec<profile::ProfileTarget> {
         let processes = self.processes.iter();
         processes
-            .map(|running| profile::Target {
+            .map(|running| profile::ProfileTarget {
                 name: running.definition.name.clone(),
                 pids: usage::group(running.child.pid()),
                 role: running.definition.role.clone(),

@@ -9,7 +9,7 @@ use crate::{
     told::{Bound, MARGIN, Told},
 };
 
-pub(super) fn connection(keep_alive: bool) -> &'static str {
+pub(crate) fn connection(keep_alive: bool) -> &'static str {
     if keep_alive {
         ""
     } else {
@@ -17,7 +17,7 @@ pub(super) fn connection(keep_alive: bool) -> &'static str {
     }
 }
 
-pub(super) fn with_interval(estimate: &Estimate) -> String {
+pub(crate) fn with_interval(estimate: &Estimate) -> String {
     let [ratio, low, high] = [estimate.ratio, estimate.low, estimate.high].map(percent);
     match low == ratio && high == ratio {
         true => ratio,
@@ -26,7 +26,7 @@ pub(super) fn with_interval(estimate: &Estimate) -> String {
 }
 
 /// Returns a ratio's mark, which says whether it is a difference.
-pub(super) fn mark(told: Told) -> &'static str {
+pub(crate) fn mark(told: Told) -> &'static str {
     match told {
         Told::Different => "",
         Told::Equal => "= ",
@@ -46,7 +46,7 @@ pub(crate) fn bound(bound: Bound) -> &'static str {
 }
 
 /// Explains the marks of ratios.
-pub(super) fn marks() -> String {
+pub(crate) fn marks() -> String {
     format!(
         "No mark means different. = means equal: the whole confidence interval and the noise floor \
          lie within ±{:.0} % of 100 %. ≈ means not told apart: the interval contains 100 %, or the \
@@ -63,7 +63,7 @@ pub(crate) fn latency(percentile: Percentile) -> String {
 }
 
 /// Writes a percentile over blocks in milliseconds: the median, with the range in brackets.
-pub(super) fn latencies(percentiles: Percentiles) -> String {
+pub(crate) fn latencies(percentiles: Percentiles) -> String {
     let Percentiles { median, min, max } = percentiles;
     let [median, min, max] = [median, min, max].map(latency);
     if min == max {
@@ -73,7 +73,7 @@ pub(super) fn latencies(percentiles: Percentiles) -> String {
     }
 }
 
-pub(super) fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> String {
+pub(crate) fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> String {
     let Some(Spread { median, min, max }) = spread else {
         return "–".to_owned();
     };
@@ -85,11 +85,11 @@ pub(super) fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> Strin
     }
 }
 
-pub(super) fn hundredths(number: f64) -> String {
+pub(crate) fn hundredths(number: f64) -> String {
     format!("{number:.2}")
 }
 
-pub(super) fn milliseconds(us: f64) -> String {
+pub(crate) fn milliseconds(us: f64) -> String {
     let ms = us / 1e3;
     match ms {
         ..10.0 => format!("{ms:.3}"),
@@ -98,7 +98,7 @@ pub(super) fn milliseconds(us: f64) -> String {
     }
 }
 
-pub(super) fn percent(ratio: f64) -> String {
+pub(crate) fn percent(ratio: f64) -> String {
     let percent = ratio * 100.0;
     if percent < 9.95 {
         format!("{percent:.1} %")
@@ -108,7 +108,7 @@ pub(super) fn percent(ratio: f64) -> String {
 }
 
 /// Writes a share of a whole. Only none at all is 0; a few of many are `<0.1 %`.
-pub(super) fn part(part: u64, whole: u64) -> String {
+pub(crate) fn part(part: u64, whole: u64) -> String {
     let share = part as f64 / whole.max(1) as f64;
     match part {
         0 => "0".to_owned(),
@@ -123,12 +123,12 @@ pub(crate) fn probability(probability: f64, digits: usize) -> String {
     rounded.expect("a number").to_string()
 }
 
-pub(super) fn tenths(number: f64) -> String {
+pub(crate) fn tenths(number: f64) -> String {
     format!("{number:.1}")
 }
 
 /// Writes a whole number with its digits in groups of three.
-pub(super) fn thousands(number: f64) -> String {
+pub(crate) fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -141,7 +141,7 @@ pub(super) fn thousands(number: f64) -> String {
 }
 
 /// Escapes text that Markdown would take for its own markup or for HTML.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::new();
     for letter in text.chars() {
         if "|<&*`\\".contains(letter) {
@@ -153,7 +153,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// Returns XML. A replacement character stands for what XML 1.0 cannot say.
-pub(super) fn xml(markup: Markup) -> String {
+pub(crate) fn xml(markup: Markup) -> String {
     let is_unspeakable = |letter: char| {
         let is_space = matches!(letter, '\t' | '\n' | '\r');
         letter < ' ' && !is_space || matches!(letter, '\u{fffe}' | '\u{ffff}')
