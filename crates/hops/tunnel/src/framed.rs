@@ -73,7 +73,7 @@ impl SlotSegment {
     /// maps it, however that ends. Also returns the descriptor for the peer.
     pub(crate) fn create(slots: Slots) -> anyhow::Result<(Self, OwnedFd)> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let memory = rustix::fs::memfd_create("tunnel", flags)?;
+        let memory = rustix::fs::memfd_create("tunnel-slots", flags)?;
         let mapped = rapace::create_segment(&memory, slots)?;
         shm_ring::seal_size(&memory)?;
         Ok((Self { mapped, slots }, memory))

@@ -279,7 +279,7 @@ impl Pathology {
             }
             Self::Slower { .. } => {
                 "For a path that is slower than it should be, compare the CPU time by role, the \
-                 copies and the wake-ups of both paths"
+                 counters and the context switches of both paths"
             }
         }
     }

@@ -3,8 +3,10 @@
 //! These types are the format (`docs/FORMAT.md`). The names of durations end in their unit. A
 //! missing number is `null`, never zero.
 
+mod counter;
 mod disturbance;
 mod knee;
+mod load;
 mod names;
 mod profile;
 mod read;
@@ -17,8 +19,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    counter::{CounterInfo, Per},
     disturbance::Disturbance,
     knee::Knee,
+    load::{FirstAnswers, Latency, Load, LoadOfRequest, LoadOfStage, LoadSecond, OpenLoop},
     profile::{Profile, RoleProfile},
     read::RecordError,
     request::Request,
@@ -150,6 +154,9 @@ pub struct ScenarioInfo {
     pub blocks: u32,
     /// Limits beyond which a metric is a pathology.
     pub pathologies: PathologyRules,
+    /// When a path counts as recovered. `None` if that is not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
 }
 
 /// Limits beyond which a metric is a pathology. A limit that is `None` is not checked.
@@ -161,6 +168,17 @@ pub struct PathologyRules {
     pub rps_collapse: Option<f64>,
     /// Pairs of paths of which the first must not be slower than the second.
     pub slower: Vec<SlowerRule>,
+}
+
+/// When a path counts as recovered from whatever disturbed it during a load in stages.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Recovery {
+    /// Name of the stage that shows how the path is without a disturbance.
+    pub baseline: String,
+    /// Largest p95 of a good second, as a multiple of the baseline's.
+    pub p95_factor: f64,
+    /// Number of good seconds in a row after which the path has recovered at the first of them.
+    pub seconds: u32,
 }
 
 /// A pair of paths of which the first must not be slower.
@@ -185,6 +203,9 @@ pub struct PathInfo {
     pub receipts: BTreeMap<String, String>,
     /// Reason for which the path was left out, if it was.
     pub skipped: Option<String>,
+    /// Counters that reports show. Absent from runs of older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Vec<CounterInfo>>,
 }
 
 /// `plan.json`: every trial, in the order in which they are run.
@@ -209,10 +230,29 @@ pub struct PlannedTrial {
     /// 1 for a replicate (the second trial of the reference, or of build A, in a block), else 0.
     #[serde(rename = "twin")]
     pub replicate: u8,
-    /// Duration of the load, in milliseconds.
+    /// Duration of the load, in milliseconds; for a number of requests, its limit.
     pub duration_ms: u64,
     /// Duration of the warm-up before it, in milliseconds.
     pub warm_up_ms: u64,
+    /// Number of requests of the load. `None`: the duration decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
+    /// Changes of the load over time; empty for a load that stays the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
+}
+
+/// A part of a load's duration, over which the load changes evenly.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Stage {
+    /// Name, or the number of the stage, from 1.
+    pub name: String,
+    /// Duration, in milliseconds.
+    pub duration_ms: u64,
+    /// Level at the beginning: requests per second of an open loop, or connections of a closed one.
+    pub from: f64,
+    /// Level at the end.
+    pub to: f64,
 }
 
 /// A cell: path × endpoint × load.
@@ -237,6 +277,10 @@ pub struct Cell {
     /// Build of the programs. `None` unless two builds are measured against each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<Build>,
+    /// Whether the load changes from stage to stage. Then the concurrency and the rate are the
+    /// highest.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub staged: bool,
 }
 
 /// A line of `trials.jsonl`.
@@ -266,6 +310,40 @@ pub struct Trial {
     pub disturbance: Disturbance,
     /// Validity rules that the trial broke.
     pub warnings: Vec<Warning>,
+    /// Loads before the warm-up that made the path ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepared: Vec<Prepared>,
+    /// Usage of the path's processes in each second of the load; only for a load in stages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seconds: Vec<UsageSecond>,
+}
+
+/// A load that made a path ready.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Prepared {
+    /// Name of the preparation.
+    pub name: String,
+    /// Number of requests that were sent.
+    pub requests: u64,
+    /// Number of correct answers.
+    pub good: u64,
+    /// Time from the first request's start to the last one's end, in microseconds.
+    pub elapsed_us: f64,
+    /// Counters by process: their change during the preparation.
+    pub counters: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// Usage of a path's processes in a second of a load. The last one may be shorter.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct UsageSecond {
+    /// Length, in microseconds.
+    pub elapsed_us: f64,
+    /// CPU time by role, in microseconds.
+    pub cpu_us: BTreeMap<String, f64>,
+    /// Resident memory of all processes at the end, in KiB.
+    pub rss_kib: u64,
+    /// Open descriptors of all processes at the end; `None` if they can't be counted.
+    pub descriptors: Option<u64>,
 }
 
 /// Whether a trial yielded metrics.
@@ -311,7 +389,7 @@ pub enum Source {
 pub enum FailureKind {
     /// A process ended by itself.
     Crash,
-    /// Bytes that the client received are missing in the tunnel's counters.
+    /// Bytes that the client received are missing in the path's counters.
     Conservation,
     /// Nothing progressed any more, and the deadline passed.
     Hang,
@@ -321,6 +399,8 @@ pub enum FailureKind {
     TimeOut,
     /// The trial was not done, for a reason outside of the path.
     Unable,
+    /// A load that should make the path ready did not do what it should.
+    Preparation,
     /// An answer had the wrong status, length or digest.
     WrongAnswer,
 }
@@ -340,114 +420,6 @@ pub struct Timing {
     pub scrape_ms: f64,
     /// Stop of the processes.
     pub stop_ms: f64,
-}
-
-/// Report of the load generator. Its latencies are those of correct answers and of
-/// [censored](Latency::censored) requests.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct Load {
-    /// Name and version of the load generator.
-    pub generator: String,
-    /// Time from the first request's start to the last one's end, in microseconds.
-    pub elapsed_us: f64,
-    /// Number of requests that were sent.
-    pub requests: u64,
-    /// Number of correct answers: those of the expected status and length.
-    pub good: u64,
-    /// Numbers of wrong answers, by kind.
-    pub wrong: BTreeMap<String, u64>,
-    /// Numbers of requests without an answer, by error.
-    pub errors: BTreeMap<String, u64>,
-    /// Bytes of all bodies received.
-    pub body_bytes: u64,
-    /// Longest time to open a connection, in microseconds.
-    pub connect_us_max: Option<f64>,
-    /// Connections that were open in the middle of the load; `None` if it ended before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connections: Option<u64>,
-    /// Connections that were opened during the load, not during the warm-up. A closed loop opens
-    /// its own then; a load at a fixed rate has opened them before. `None` if not counted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connections_opened: Option<u64>,
-    /// Answers whose body was compared with the expected one: at a fixed rate all answers, in a
-    /// closed loop those on another connection, during a similar load right afterwards.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub digests_checked: u64,
-    /// Latencies of the answers.
-    pub latency: Latency,
-    /// First answers of connections; absent if they are not kept apart, as at a fixed rate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first: Option<FirstAnswers>,
-    /// CPU time of the load generator during the load, in microseconds.
-    pub cpu_us: f64,
-    /// Peak resident memory of the load generator, in KiB.
-    pub peak_rss_kib: u64,
-    /// Number of context switches of the load generator.
-    pub context_switches: u64,
-    /// Number of threads that send requests.
-    pub threads: usize,
-    /// Schedule of a load at a fixed rate; `None` for a closed loop.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub open_loop: Option<OpenLoop>,
-}
-
-/// Correct answers to the first requests of a closed loop's connections. Their latencies include
-/// the opening of the connection, so they are good, but in no other latency.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct FirstAnswers {
-    /// Number of these answers.
-    pub answers: u64,
-    /// Mean latency, in microseconds.
-    pub mean_us: f64,
-    /// Longest latency, in microseconds.
-    pub max_us: f64,
-}
-
-/// How a load at a fixed rate kept to its schedule. Its latencies begin at the scheduled instants.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct OpenLoop {
-    /// Requests that were due within the load's duration.
-    pub scheduled: u64,
-    /// Due requests that were not started before the load's end.
-    pub dropped: u64,
-    /// Dropped requests for which the load generator was late: it was busy or not awake, although a
-    /// connection was free. For all others, the path kept every connection waiting.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub dropped_late: u64,
-    /// Median time from a request's scheduled instant to its start, in microseconds.
-    pub late_us_p50: Option<f64>,
-    /// 99th percentile of this time.
-    pub late_us_p99: Option<f64>,
-    /// Longest such time.
-    pub late_us_max: Option<f64>,
-}
-
-/// Distribution of latencies, in microseconds. Values are `None` if there are no latencies.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct Latency {
-    /// Mean.
-    pub mean_us: Option<f64>,
-    /// Shortest.
-    pub min_us: Option<f64>,
-    /// Median.
-    pub p50_us: Option<f64>,
-    /// 90th percentile.
-    pub p90_us: Option<f64>,
-    /// 95th percentile.
-    pub p95_us: Option<f64>,
-    /// 99th percentile.
-    pub p99_us: Option<f64>,
-    /// 99.9th percentile.
-    pub p999_us: Option<f64>,
-    /// Longest.
-    pub max_us: Option<f64>,
-    /// Number of latencies that are lower bounds, at a fixed rate. Requests without an answer count
-    /// with the time until they failed; requests that were never sent, with the time until a
-    /// connection was free after the schedule's end.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub censored: u64,
-    /// HdrHistogram of nanoseconds, V2 compressed, in base64.
-    pub histogram: String,
 }
 
 /// Usage of one process of a path during the load, with its children.
@@ -477,8 +449,8 @@ pub struct ProcessUsage {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Trial {
@@ -525,49 +497,11 @@ impl Trial {
         }
     }
 
-    /// Returns the sum of a counter over the path's processes.
-    pub fn counter(&self, name: &str) -> u64 {
-        self.counters
-            .values()
-            .filter_map(|counters| counters.get(name))
-            .sum()
-    }
-}
-
-impl Load {
-    /// Returns whether there is a correct answer to form metrics of.
-    pub fn has_metrics(&self) -> bool {
-        self.good > 0 && self.elapsed_us > 0.0
-    }
-
-    /// Returns the number of latencies: those of correct answers, except the first ones of
-    /// connections, and those of requests without an answer.
-    pub fn latencies(&self) -> u64 {
-        let first = self.first.as_ref().map_or(0, |first| first.answers);
-        let good = self.good.saturating_sub(first);
-        good.saturating_add(self.latency.censored)
-    }
-
-    /// Returns the number of requests that were sent and got no correct answer.
-    pub fn failed(&self) -> u64 {
-        self.requests - self.good
-    }
-
-    /// Returns the number of requests that were never sent because every connection was waiting.
-    pub fn dropped_by_path(&self) -> u64 {
-        let open = self.open_loop.as_ref();
-        open.map_or(0, |open| open.dropped.saturating_sub(open.dropped_late))
-    }
-
-    /// Returns the number of requests that got no correct answer, or that the path dropped.
-    pub fn lost(&self) -> u64 {
-        self.failed() + self.dropped_by_path()
-    }
-
-    /// Returns the number of requests that were sent or due.
-    pub fn due(&self) -> u64 {
-        let dropped = self.open_loop.as_ref().map_or(0, |open| open.dropped);
-        self.requests + dropped
+    /// Returns the sum of a counter over the path's processes; `None` if none of them has it.
+    pub fn counter(&self, name: &str) -> Option<u64> {
+        let counters = self.counters.values();
+        let values = counters.filter_map(|counters| counters.get(name));
+        values.copied().reduce(u64::saturating_add)
     }
 }
 

@@ -20,7 +20,10 @@ pub use self::latency::{
 use crate::{
     estimate::Estimate,
     metrics::{Blocks, CLIENT, Metric, Metrics, Ratios, Series, per_request, server_cpu_us},
-    record::{Build, Cell, Failure, Load, Manifest, Outcome, ScenarioInfo, Trial, Warning},
+    record::{
+        Build, Cell, CounterInfo, Failure, Load, Manifest, Outcome, PathInfo, Per, ScenarioInfo,
+        Trial, Warning,
+    },
     statistics::Spread,
     told::{Bound, Told},
 };
@@ -43,6 +46,8 @@ pub struct ScenarioSummary<'a> {
     pub blocks: usize,
     /// Roles that have CPU time, the client first.
     pub roles: Vec<String>,
+    /// Counters that the scenario's paths declare, each once.
+    pub counters: Vec<&'a CounterInfo>,
     /// Tables in the order of the scenario's endpoints.
     pub tables: Vec<Table<'a>>,
 }
@@ -119,7 +124,7 @@ pub struct CellSummary<'a> {
 }
 
 /// Sums over those trials of a cell that have metrics.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Totals {
     /// Duration of the loads, in microseconds.
     pub elapsed_us: f64,
@@ -135,18 +140,10 @@ pub struct Totals {
     pub dropped_late: u64,
     /// Bytes of all bodies that the client received.
     pub body_bytes: u64,
-    /// Payload bytes that the tunnel handed on without a copy.
-    pub zero_copy_bytes: u64,
-    /// Payload bytes that the tunnel copied.
-    pub copied_bytes: u64,
-    /// System calls that wake the peer.
-    pub doorbells_sent: u64,
-    /// Doorbells that were not needed, because the peer was awake.
-    pub doorbells_suppressed: u64,
-    /// Times that an event loop of the tunnel went on after sleeping.
-    pub wake_ups: u64,
-    /// Whether any process of the path has counters.
-    pub has_counters: bool,
+    /// Number of trials.
+    pub trials: u64,
+    /// Each counter, summed over the path's processes.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// Records can't be summarised, because a trial's latency histogram can't be read.
@@ -200,7 +197,7 @@ impl<'a> ScenarioSummary<'a> {
             (position, &cell.endpoint, cell.keep_alive, is_fixed_rate)
         };
         let keys: BTreeSet<_> = trials().map(key).collect();
-        let tables = keys
+        let tables: Vec<Table<'_>> = keys
             .into_iter()
             .map(|wanted| {
                 let of_table: Vec<&Trial> = trials().filter(|trial| key(trial) == wanted).collect();
@@ -218,9 +215,30 @@ impl<'a> ScenarioSummary<'a> {
             info,
             blocks: blocks.len(),
             roles,
+            counters: counters(manifest, &tables),
             tables,
         })
     }
+
+    /// Returns the cells of all tables.
+    pub fn rows(&self) -> impl Iterator<Item = &CellSummary<'a>> {
+        self.tables.iter().flat_map(|table| &table.rows)
+    }
+}
+
+/// Returns the counters that the paths in `tables` declare. Of two with the same name, the first
+/// counts.
+fn counters<'a>(manifest: &'a Manifest, tables: &[Table<'_>]) -> Vec<&'a CounterInfo> {
+    let rows = || tables.iter().flat_map(|table| &table.rows);
+    let has_cells = |path: &&PathInfo| rows().any(|row| row.cell.path == path.name);
+    let paths = manifest.paths.iter().filter(has_cells);
+    let mut counters: Vec<&CounterInfo> = Vec::new();
+    for counter in paths.flat_map(|path| path.counters.iter().flatten()) {
+        if !counters.iter().any(|known| known.name == counter.name) {
+            counters.push(counter);
+        }
+    }
+    counters
 }
 
 /// Summarises the cells of a table.
@@ -383,6 +401,18 @@ impl Totals {
         self.lost() as f64 / self.due().max(1) as f64
     }
 
+    /// Returns a counter in the given terms; `None` if the path doesn't have it, or if there is
+    /// nothing to divide by.
+    pub fn counter(&self, name: &str, per: Per) -> Option<f64> {
+        let value = *self.counters.get(name)?;
+        let by = match per {
+            Per::Request => self.good,
+            Per::BodyByte => self.body_bytes,
+            Per::Trial => self.trials,
+        };
+        (by > 0).then(|| value as f64 / by as f64)
+    }
+
     fn of<'t>(loads: impl Iterator<Item = (&'t Trial, &'t Load)>) -> Self {
         let mut totals = Self::default();
         for (trial, load) in loads {
@@ -395,12 +425,11 @@ impl Totals {
                 totals.dropped_late += open.dropped.min(open.dropped_late);
             }
             totals.body_bytes += load.body_bytes;
-            totals.zero_copy_bytes += trial.counter("tunnel_zero_copy_bytes");
-            totals.copied_bytes += trial.counter("tunnel_copied_bytes");
-            totals.doorbells_sent += trial.counter("tunnel_doorbells_sent");
-            totals.doorbells_suppressed += trial.counter("tunnel_doorbells_suppressed");
-            totals.wake_ups += trial.counter("tunnel_wake_ups");
-            totals.has_counters |= !trial.counters.is_empty();
+            totals.trials += 1;
+            for (name, value) in trial.counters.values().flatten() {
+                let sum = totals.counters.entry(name.clone()).or_default();
+                *sum = sum.saturating_add(*value);
+            }
         }
         totals
     }

@@ -3,18 +3,50 @@
 //! Hashing every body would take more CPU time than the load. So the first body is hashed; if its
 //! digest is correct, all others are compared with its bytes.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, collections::HashMap, rc::Rc};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::requests::Turn;
+
+/// Maximum length of all bodies that a thread keeps. Of further ones, the first is hashed, and no
+/// other is compared.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// The bodies that a thread's requests must get.
+#[derive(Debug, Default)]
+pub(crate) struct ExpectedBodies {
+    bodies: HashMap<Turn, Bodies>,
+    kept_bytes: usize,
+}
+
+impl ExpectedBodies {
+    /// Begins to check the answer to a request, whose body must have this digest.
+    pub(crate) fn begin(&mut self, turn: Turn, sha256: &str) -> Body {
+        let bodies = self.bodies.entry(turn);
+        bodies.or_insert_with(|| Bodies::new(sha256)).begin()
+    }
+
+    /// Returns whether a body was correct; `None` if it was not checked.
+    pub(crate) fn end(&mut self, turn: Turn, body: Body) -> Option<bool> {
+        let bodies = self.bodies.get_mut(&turn)?;
+        let room_bytes = KEPT_BYTES_MAX - self.kept_bytes;
+        let (is_right, kept_bytes) = bodies.end(body, room_bytes);
+        self.kept_bytes += kept_bytes;
+        is_right
+    }
+}
+
 /// The expected body: its digest, and its bytes once they are known.
 #[derive(Debug)]
-pub(crate) struct Bodies {
+struct Bodies {
     /// SHA-256 in lower-case hexadecimal.
     sha256: String,
     /// A body with that digest, once one has arrived.
     known: Option<Bytes>,
+    /// Whether one has arrived that there was no room for.
+    is_too_long: bool,
     /// Whether a body is being kept to be hashed. Only one is kept at a time: bodies may be long.
     is_learning: Rc<Cell<bool>>,
 }
@@ -45,22 +77,23 @@ impl Drop for Permit {
 }
 
 impl Bodies {
-    pub(crate) fn new(sha256: &str) -> Self {
+    fn new(sha256: &str) -> Self {
         Self {
             sha256: sha256.to_ascii_lowercase(),
             known: None,
+            is_too_long: false,
             is_learning: Rc::default(),
         }
     }
 
-    pub(crate) fn begin(&self) -> Body {
+    fn begin(&self) -> Body {
         match &self.known {
             Some(known) => Body::Compared {
                 known: known.clone(),
                 at: 0,
                 is_equal: true,
             },
-            None if self.is_learning.replace(true) => Body::Unchecked,
+            None if self.is_too_long || self.is_learning.replace(true) => Body::Unchecked,
             None => Body::Kept {
                 bytes: Vec::new(),
                 _permit: Permit(Rc::clone(&self.is_learning)),
@@ -68,21 +101,23 @@ impl Bodies {
         }
     }
 
-    /// Returns whether a body was correct; `None` if it was not checked.
-    pub(crate) fn end(&mut self, body: Body) -> Option<bool> {
+    /// Returns whether a body was correct, or `None` if it was not checked; and how many bytes are
+    /// kept from now on. There is room for `room_bytes`.
+    fn end(&mut self, body: Body, room_bytes: usize) -> (Option<bool>, usize) {
         match body {
-            Body::Unchecked => None,
+            Body::Unchecked => (None, 0),
             Body::Compared {
                 known,
                 at,
                 is_equal,
-            } => Some(is_equal && at == known.len()),
+            } => (Some(is_equal && at == known.len()), 0),
             Body::Kept { bytes, .. } => {
                 let is_right = hexadecimal(&Sha256::digest(&bytes)) == self.sha256;
-                if is_right {
-                    self.known = Some(bytes.into());
-                }
-                Some(is_right)
+                self.is_too_long = is_right && bytes.len() > room_bytes;
+                let is_kept = is_right && !self.is_too_long;
+                let kept_bytes = if is_kept { bytes.len() } else { 0 };
+                self.known = is_kept.then(|| bytes.into());
+                (Some(is_right), kept_bytes)
             }
         }
     }
@@ -116,7 +151,7 @@ mod tests {
     fn check(bodies: &mut Bodies, parts: &[&str]) -> Option<bool> {
         let mut body = bodies.begin();
         parts.iter().for_each(|part| body.add(part.as_bytes()));
-        bodies.end(body)
+        bodies.end(body, 4).0
     }
 
     #[test]
@@ -142,5 +177,14 @@ mod tests {
         ] {
             assert_eq!(check(&mut bodies, parts), Some(is_right), "{parts:?}");
         }
+        let mut too_long = Bodies::new(digest);
+        let mut body = too_long.begin();
+        body.add(b"abcd");
+        assert_eq!(too_long.end(body, 3), (Some(true), 0));
+        assert_eq!(
+            check(&mut too_long, &["abcd"]),
+            None,
+            "there is no room for it"
+        );
     }
 }

@@ -70,10 +70,6 @@ impl Latency {
         let latencies = &tally.latencies;
         let known = |ns: f64| (!latencies.is_empty()).then_some(ns / 1e3);
         let at = |quantile| quantile_us(latencies, quantile);
-        let mut bytes = Vec::new();
-        V2DeflateSerializer::new()
-            .serialize(latencies, &mut bytes)
-            .map_err(|error| anyhow::anyhow!("could not write the histogram: {error:?}"))?;
         Ok(Self {
             mean_us: known(latencies.mean()),
             min_us: known(latencies.min() as f64),
@@ -84,8 +80,17 @@ impl Latency {
             p999_us: at(0.999),
             max_us: known(latencies.max() as f64),
             censored: tally.censored,
-            histogram: BASE64_STANDARD.encode(bytes),
+            histogram: Self::written(latencies)?,
         })
+    }
+
+    /// Returns a histogram in its serial form.
+    pub(crate) fn written(durations: &Durations) -> anyhow::Result<String> {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(durations, &mut bytes)
+            .map_err(|error| anyhow::anyhow!("could not write the histogram: {error:?}"))?;
+        Ok(BASE64_STANDARD.encode(bytes))
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 use crate::{
     Options, Sample, connections, cpu,
     records::Database,
-    result::{LoadResult, Outcome},
+    result::{LoadResult, Outcome, Parts},
     sampler,
     tally::{Tally, add_counts},
 };
@@ -116,11 +116,8 @@ pub(crate) fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<Load
         .read_to_string(&mut text)
         .context("oha wrote no result")?;
     let output: OhaOutput = serde_json::from_str(&text).context("could not read oha's result")?;
-    let mut tally = database.tally(options.expected(), first_requests(options))?;
-    // Only the sampler's wrong answers count: its requests are not part of the load.
-    add_counts(&mut tally.wrong_beside, sampled.wrong);
-    add_counts(&mut tally.wrong_beside, sampled.wrong_beside);
-    tally.digests_checked = sampled.digests_checked;
+    let mut tally = database.tally(&options.expected(), first_requests(options))?;
+    add_sampled(&mut tally, sampled);
     LoadResult::of(Outcome {
         generator: "oha 1.16.0",
         elapsed_us: output.summary.total * 1e6,
@@ -131,7 +128,16 @@ pub(crate) fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<Load
         usage,
         threads,
         open_loop: None,
+        parts: Parts::default(),
     })
+}
+
+/// Adds what the sampler found. Only its wrong answers count: its requests are not part of the
+/// load.
+fn add_sampled(tally: &mut Tally, sampled: Tally) {
+    add_counts(&mut tally.wrong_beside, sampled.wrong);
+    add_counts(&mut tally.wrong_beside, sampled.wrong_beside);
+    tally.digests_checked = sampled.digests_checked;
 }
 
 /// Returns the number of requests that open a connection which later requests reuse.

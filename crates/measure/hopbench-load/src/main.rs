@@ -6,17 +6,20 @@
 //! and length, and percentiles are computed from every latency.
 //!
 //! At a fixed rate, oha starts a request when a timer with 1 ms resolution fires, and measures from
-//! then on, so the generator's own delay is part of no latency. The open loop here ([`open_loop`])
-//! is our own: a latency begins when its request was due.
+//! then on, so the generator's own delay is part of no latency. The client here ([`client`]) is our
+//! own: a latency of an open loop begins when its request was due. It also runs the closed loops
+//! that oha can't: several kinds of requests, a number of requests, stages.
 #![forbid(unsafe_code)]
 
+mod client;
 mod connections;
 mod cpu;
 mod digest;
 mod latency;
 mod load;
-mod open_loop;
+mod plan;
 mod records;
+mod requests;
 mod result;
 mod sampler;
 mod tally;
@@ -31,7 +34,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use digest::Bodies;
+use plan::LoadPlan;
 use tally::Expected;
 
 /// Put an HTTP load on one URL and print the result as one JSON object. An empty line is printed
@@ -62,6 +65,19 @@ struct Options {
     /// intervals]
     #[arg(long, value_name = "US", requires = "rate")]
     tick_us: Option<NonZeroU32>,
+    /// Number of requests after which the load ends. A closed loop also ends after --duration-ms
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    requests: Option<u64>,
+    /// JSON file with the requests and the stages of the load, instead of one request
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "body", "expect_status",
+        "expect_length", "expect_sha256", "sample"])]
+    plan: Option<std::path::PathBuf>,
+    /// With --plan, take the levels of its stages as rates [default: as numbers of connections]
+    #[arg(long, requires = "plan", conflicts_with = "rate")]
+    open_loop: bool,
+    /// In a closed loop, use the client of the open loop instead of oha
+    #[arg(long)]
+    own_client: bool,
     /// Time during which to start new requests, in milliseconds
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     duration_ms: u64,
@@ -126,9 +142,11 @@ fn main() -> ExitCode {
 /// Runs the load and returns the result as JSON.
 fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<String> {
     connections::count()?;
-    let result = match options.rate {
-        None => load::run(options, line)?,
-        Some(rate_rps) => open_loop::run(options, rate_rps)?,
+    let plan = options.plan.as_deref().map(LoadPlan::read).transpose()?;
+    let needs_own_client = options.rate.is_some() || options.requests.is_some() || plan.is_some();
+    let result = match needs_own_client || options.own_client {
+        true => client::run(options, plan.as_ref())?,
+        false => load::run(options, line)?,
     };
     Ok(serde_json::to_string(&result)?)
 }
@@ -138,12 +156,9 @@ impl Options {
         Expected {
             status: self.expect_status,
             length: self.expect_length,
+            sha256: self.expect_sha256.clone(),
+            headers: Vec::new(),
         }
-    }
-
-    /// Returns the expected body, if its digest is known.
-    fn bodies(&self) -> Option<Bodies> {
-        self.expect_sha256.as_deref().map(Bodies::new)
     }
 
     fn timeout(&self) -> Duration {

@@ -28,7 +28,7 @@ impl Database {
 
     /// Counts the records. The first requests, `first` of them, opened their connections, and oha
     /// includes that in their times. They are kept apart, unless they are more than half of all.
-    pub(crate) fn tally(&self, expected: Expected, first: u64) -> anyhow::Result<Tally> {
+    pub(crate) fn tally(&self, expected: &Expected, first: u64) -> anyhow::Result<Tally> {
         let mut tally = Tally::new()?;
         let count = self
             .connection
@@ -49,8 +49,9 @@ impl Database {
                 status: row.get(1)?,
                 length,
                 is_right: None,
+                wrong_header: None,
             };
-            tally.answer(expected, answer, nanoseconds(seconds))?;
+            tally.answer(expected, &answer, nanoseconds(seconds))?;
         }
         Ok(tally)
     }
@@ -91,11 +92,13 @@ mod tests {
         let expected = Expected {
             status: 200,
             length: Some(2),
+            sha256: None,
+            headers: Vec::new(),
         };
         // With four connections, most requests are first ones.
-        let short = database.tally(expected, 4).expect("readable");
+        let short = database.tally(&expected, 4).expect("readable");
         assert_eq!((short.latencies.len(), short.first.len()), (4, 0));
-        let tally = database.tally(expected, 1).expect("readable");
+        let tally = database.tally(&expected, 1).expect("readable");
         assert_eq!(tally.good, 4);
         assert_eq!(tally.body_bytes, 11);
         // The request that started first is kept apart.

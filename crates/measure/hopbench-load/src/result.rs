@@ -48,6 +48,62 @@ pub(crate) struct LoadResult {
     /// Absent for a closed loop.
     #[serde(skip_serializing_if = "Option::is_none")]
     open_loop: Option<OpenLoop>,
+    #[serde(flatten)]
+    parts: Parts,
+}
+
+/// The result in parts.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Parts {
+    /// Absent if there is one kind of request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) by_request: Vec<OfRequest>,
+    /// Absent without stages, as are `seconds`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stages: Vec<OfStage>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) seconds: Vec<OfSecond>,
+}
+
+/// The result for the requests of one kind.
+#[derive(Debug, Serialize)]
+pub(crate) struct OfRequest {
+    pub(crate) name: String,
+    pub(crate) requests: u64,
+    pub(crate) good: u64,
+    pub(crate) wrong: BTreeMap<String, u64>,
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Requests that were due and never sent.
+    pub(crate) dropped: u64,
+    pub(crate) body_bytes: u64,
+    pub(crate) latency: Latency,
+}
+
+/// The result for the requests that were due in a stage.
+#[derive(Debug, Serialize)]
+pub(crate) struct OfStage {
+    pub(crate) requests: u64,
+    pub(crate) good: u64,
+    /// Requests that were due and never sent.
+    pub(crate) dropped: u64,
+    pub(crate) latency: Latency,
+}
+
+/// The result in a second of the load.
+#[derive(Debug, Serialize)]
+pub(crate) struct OfSecond {
+    /// Requests that were due in this second, and were sent.
+    pub(crate) due: u64,
+    /// Correct answers that arrived in it.
+    pub(crate) good: u64,
+    /// Wrong answers and failed requests that ended in it: how, and how often.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Latencies of the requests that ended in it, except wrong answers, in microseconds.
+    pub(crate) p50_us: Option<f64>,
+    pub(crate) p95_us: Option<f64>,
+    pub(crate) p99_us: Option<f64>,
+    /// HdrHistogram of nanoseconds with two significant digits.
+    pub(crate) histogram: String,
 }
 
 /// How well an open loop kept to its schedule.
@@ -77,6 +133,7 @@ pub(crate) struct Outcome {
     pub(crate) usage: Usage,
     pub(crate) threads: usize,
     pub(crate) open_loop: Option<OpenLoop>,
+    pub(crate) parts: Parts,
 }
 
 impl LoadResult {
@@ -105,6 +162,7 @@ impl LoadResult {
             context_switches: usage.context_switches,
             threads: outcome.threads,
             open_loop: outcome.open_loop,
+            parts: outcome.parts,
         })
     }
 }

@@ -7,7 +7,10 @@
 use std::{
     cell::RefCell,
     rc::Rc,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,10 +18,11 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use crate::{
     Options,
-    open_loop::{
-        connection::{Connection, Notes, TIMEOUT},
-        target::RequestTarget,
+    client::{
+        address,
+        connection::{Connection, Notes, Subject, TIMEOUT},
     },
+    requests::Requests,
     tally::{Tally, add_counts},
 };
 
@@ -46,10 +50,18 @@ pub(crate) fn sample(
     stop: &AtomicBool,
 ) -> anyhow::Result<Tally> {
     let mut tally = Tally::new()?;
-    let target = Rc::new(RequestTarget::of(options)?);
+    let (address, target) = address::resolve(&options.url)?;
+    let requests = Arc::new(Requests::of(options, None, &address.host, target)?);
     let notes = Rc::new(Notes::default());
-    let bodies = options.bodies().map(|bodies| Rc::new(RefCell::new(bodies)));
-    let mut connection = Connection::new(target, !options.no_keepalive, Rc::clone(&notes), bodies);
+    let turn = requests.turn(0);
+    let subject = Rc::new(Subject {
+        address,
+        requests: Arc::clone(&requests),
+        keep_alive: !options.no_keepalive,
+        notes: Rc::clone(&notes),
+        bodies: RefCell::default(),
+    });
+    let mut connection = Connection::new(subject);
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
@@ -57,11 +69,11 @@ pub(crate) fn sample(
     let mut failures = 0;
     loop {
         let asked = runtime.block_on(async {
-            let asked = tokio::time::timeout(options.timeout(), connection.ask());
+            let asked = tokio::time::timeout(options.timeout(), connection.ask(turn));
             asked.await.unwrap_or_else(|_| Err(TIMEOUT.to_owned()))
         });
         match asked {
-            Ok(answer) => tally.answer(options.expected(), answer, 0)?,
+            Ok(answer) => tally.answer(requests.expected(turn), &answer, 0)?,
             // Bytes were lost, repeated or mixed up.
             Err(error) if error.starts_with("invalid HTTP") => {
                 *tally.wrong.entry(error).or_insert(0) += 1;

@@ -2,29 +2,67 @@
 
 use std::collections::BTreeMap;
 
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+
 use crate::latency::{Durations, no_durations};
 
-/// Status and length of a correct answer.
-#[derive(Clone, Copy, Debug)]
+/// A correct answer.
+#[derive(Clone, Debug)]
 pub(crate) struct Expected {
     pub(crate) status: u16,
     pub(crate) length: Option<u64>,
+    pub(crate) sha256: Option<String>,
+    /// Fields that must be there, and their values if these matter.
+    pub(crate) headers: Vec<(HeaderName, Option<HeaderValue>)>,
 }
 
 /// An answer as it was received.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) length: u64,
     /// Whether the body was the expected one; `None` if it was not compared.
     pub(crate) is_right: Option<bool>,
+    /// The first expected field that is missing or has another value.
+    pub(crate) wrong_header: Option<String>,
+}
+
+impl Expected {
+    /// Describes how an answer is wrong; `None` if it is correct.
+    pub(crate) fn difference(&self, answer: &Answer) -> Option<String> {
+        let Answer { status, length, .. } = answer;
+        if *status != self.status {
+            Some(format!("status {status}"))
+        } else if self.length.is_some_and(|expected| *length != expected) {
+            Some(format!("{length} bytes"))
+        } else if answer.is_right == Some(false) {
+            Some(OTHER_BYTES.to_owned())
+        } else {
+            answer.wrong_header.clone()
+        }
+    }
+
+    /// Describes the first expected field that is missing or has another value.
+    pub(crate) fn wrong_header(&self, headers: &HeaderMap) -> Option<String> {
+        self.headers.iter().find_map(|(name, value)| {
+            let mut found = headers.get_all(name).iter();
+            match value {
+                None if found.next().is_none() => Some(format!("no header '{name}'")),
+                Some(value) if !found.any(|it| it == value) => Some(format!(
+                    "header '{name}' is not '{}'",
+                    String::from_utf8_lossy(value.as_bytes())
+                )),
+                _ => None,
+            }
+        })
+    }
 }
 
 /// Text under which answers with wrong bytes but the expected length are counted.
 const OTHER_BYTES: &str = "body differs from the expected one";
 
 /// Totals of the answers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tally {
     pub(crate) good: u64,
     /// Wrong answers: how they were wrong, and how often.
@@ -62,26 +100,18 @@ impl Tally {
     /// Counts an answer that took `latency_ns`.
     pub(crate) fn answer(
         &mut self,
-        expected: Expected,
-        answer: Answer,
+        expected: &Expected,
+        answer: &Answer,
         latency_ns: u64,
     ) -> anyhow::Result<()> {
-        let Answer {
-            status,
-            length,
-            is_right,
-        } = answer;
-        self.body_bytes += length;
-        self.digests_checked += u64::from(is_right.is_some());
-        if status != expected.status {
-            *self.wrong.entry(format!("status {status}")).or_insert(0) += 1;
-        } else if expected.length.is_some_and(|expected| length != expected) {
-            *self.wrong.entry(format!("{length} bytes")).or_insert(0) += 1;
-        } else if is_right == Some(false) {
-            *self.wrong.entry(OTHER_BYTES.to_owned()).or_insert(0) += 1;
-        } else {
-            self.good += 1;
-            self.latencies.record(latency_ns)?;
+        self.body_bytes += answer.length;
+        self.digests_checked += u64::from(answer.is_right.is_some());
+        match expected.difference(answer) {
+            Some(difference) => *self.wrong.entry(difference).or_insert(0) += 1,
+            None => {
+                self.good += 1;
+                self.latencies.record(latency_ns)?;
+            }
         }
         Ok(())
     }

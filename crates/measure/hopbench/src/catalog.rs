@@ -5,9 +5,15 @@
 //! its path. A definition is named after its file, without the ending.
 
 mod case;
+mod check;
+mod counters;
 mod duration;
+mod limits;
 mod path;
+mod request;
 mod scenario;
+mod stage;
+mod target;
 mod template;
 
 use std::{
@@ -21,9 +27,14 @@ use include_dir::{Dir, include_dir};
 
 pub(crate) use self::{
     case::{Case, Expectation},
+    counters::{Conservation, Counters, Take},
     duration::parse_duration,
+    limits::{CONCURRENCY_MAX, RATE_RPS_MAX, rate_min},
     path::{PathDefinition, ProcessDefinition},
-    scenario::{CONCURRENCY_MAX, RATE_RPS_MAX, Rates, ScenarioDefinition, Target, rate_min},
+    request::{Body, ExpectedAnswer, RequestDefinition},
+    scenario::{Asks, Rates, ScenarioDefinition},
+    stage::{Change, Prepare},
+    target::Target,
     template::{Fill, Template},
 };
 

@@ -31,7 +31,7 @@ use std::{
 use hopbench_analysis::report::terminal::columns;
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Asks, Catalog},
     cmd::cli::{Choice, Cli, Command, Format, Maintenance},
     plan::{selection::Selection, toolbox::Toolbox},
 };
@@ -84,7 +84,7 @@ impl Context {
     /// Returns the built-in scenario with every endpoint, for commands about a single path.
     fn scenario_of_everything(&self) -> Option<String> {
         let mut scenarios = self.catalog.scenarios.iter();
-        let found = scenarios.find(|scenario| scenario.endpoints.is_none());
+        let found = scenarios.find(|scenario| scenario.asks == Asks::AllEndpoints);
         found.map(|scenario| scenario.name.clone())
     }
 

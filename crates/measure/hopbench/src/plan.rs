@@ -4,3 +4,4 @@ pub(crate) mod goal;
 pub(crate) mod planner;
 pub(crate) mod selection;
 pub(crate) mod toolbox;
+pub(crate) mod work;

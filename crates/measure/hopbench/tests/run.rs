@@ -62,7 +62,7 @@ fn a_run_writes_records_and_reports() {
     for part in [
         "| seed | 7 |",
         "A/A control",
-        "### Copies per byte",
+        "### Counters per body byte",
         "### Wake-ups and memory",
         "### Pathologies",
     ] {

@@ -369,6 +369,40 @@ fn the_build_saves_nothing_on_the_data_path() {
     assert_none(&found, "profile.release.package in Cargo.toml");
 }
 
+#[test]
+fn the_measuring_side_knows_no_hop() {
+    let catalog = root().join("crates/measure/hopbench/catalog");
+    let mut files = Vec::new();
+    for directory in ["paths", "counters"] {
+        self::files(&catalog.join(directory), &mut files);
+    }
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for file in files {
+        let text = fs::read_to_string(&file).expect("text");
+        let values = text.lines().filter_map(|line| line.split_once(" = \""));
+        let values = values.filter(|(key, _)| ["name", "role"].contains(key));
+        names.extend(values.map(|(_, value)| value.trim_end_matches('"').to_owned()));
+        names.insert(
+            file.file_stem()
+                .expect("named")
+                .to_string_lossy()
+                .into_owned(),
+        );
+    }
+    assert!(
+        ["ring", "plugin", "tunnel_copied_bytes"]
+            .iter()
+            .all(|it| names.contains(*it))
+    );
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    let quoted: Vec<&str> = quoted.iter().map(String::as_str).collect();
+    let found = offences(&quoted, |path| path.starts_with("crates/measure/"));
+    assert_none(
+        &found,
+        "a path's file says what its processes, roles and counters are",
+    );
+}
+
 /// Top-level modules of hopbench, from the bottom up. Each imports only those before it.
 const ROOMS: [&str; 8] = [
     "mistake", "console", "process", "catalog", "observe", "plan", "run", "cmd",

@@ -63,6 +63,7 @@ fn row(revision: &str, conditions: &str, value: f64) -> Row {
         keep_alive: true,
         rate_rps: None,
         build: None,
+        staged: false,
     };
     Row {
         schema: SCHEMA,

@@ -7,9 +7,10 @@ use super::{Build, Cell, FailureKind};
 impl Cell {
     /// Describes the load in short: connections, and the rate if there is one.
     pub fn load(&self) -> String {
+        let up_to = if self.staged { "up to " } else { "" };
         match self.rate_rps {
-            None => self.concurrency.to_string(),
-            Some(rate) => format!("{} at {rate}/s", self.concurrency),
+            None => format!("{up_to}{}", self.concurrency),
+            Some(rate) => format!("{} at {up_to}{rate}/s", self.concurrency),
         }
     }
 
@@ -72,6 +73,7 @@ impl fmt::Display for FailureKind {
             Self::Start => "did not start",
             Self::TimeOut => "time-out",
             Self::Unable => "not done",
+            Self::Preparation => "preparation",
             Self::WrongAnswer => "wrong answer",
         })
     }

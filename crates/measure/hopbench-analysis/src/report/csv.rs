@@ -35,7 +35,7 @@ const CELL_COLUMNS: [&str; 18] = [
 /// Endings of the columns that come second: those of each [`Metric`]. CPU time by role comes last.
 const RATIO_ENDINGS: [&str; 6] = ["", "_low", "_high", "_p", "_floor", "_told"];
 
-const OTHER_COLUMNS: [&str; 22] = [
+const OTHER_COLUMNS: [&str; 17] = [
     "blocks",
     "ratio_confidence",
     "latency_us_p50",
@@ -53,11 +53,6 @@ const OTHER_COLUMNS: [&str; 22] = [
     "context_switches_per_request",
     "rss_peak_kib",
     "body_bytes",
-    "tunnel_zero_copy_bytes",
-    "tunnel_copied_bytes",
-    "tunnel_doorbells_sent",
-    "tunnel_doorbells_suppressed",
-    "tunnel_wake_ups",
 ];
 
 /// Returns the table with a heading line. Missing metrics are empty.
@@ -102,6 +97,8 @@ fn table(summary: &Summary<'_>) -> (Vec<String>, Vec<Vec<String>>) {
         heading.extend(RATIO_ENDINGS.map(|ending| format!("{}_ratio{ending}", metric.key())));
     }
     heading.extend(OTHER_COLUMNS.map(str::to_owned));
+    let counters = counters(summary);
+    heading.extend(counters.iter().map(|counter| (*counter).to_owned()));
     heading.extend(
         roles
             .iter()
@@ -114,11 +111,23 @@ fn table(summary: &Summary<'_>) -> (Vec<String>, Vec<Vec<String>>) {
         .flat_map(|scenario| &scenario.tables);
     let rows = rows
         .flat_map(|table| &table.rows)
-        .map(|row| fields(row, &roles));
+        .map(|row| fields(row, &counters, &roles));
     (heading, rows.collect())
 }
 
-fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
+/// Returns the names of the counters that the run's paths declare, each once.
+pub(super) fn counters<'a>(summary: &Summary<'a>) -> Vec<&'a str> {
+    let scenarios = summary.scenarios.iter();
+    let mut names: Vec<&str> = Vec::new();
+    for counter in scenarios.flat_map(|scenario| &scenario.counters) {
+        if !names.contains(&counter.name.as_str()) {
+            names.push(&counter.name);
+        }
+    }
+    names
+}
+
+fn fields(row: &CellSummary<'_>, counters: &[&str], roles: &[&str]) -> Vec<String> {
     let CellSummary { cell, totals, .. } = row;
     let median = |spread: Option<Spread>| number(spread.map(|spread| spread.median));
     let min = |spread: Option<Spread>| number(spread.map(|spread| spread.min));
@@ -158,12 +167,10 @@ fn fields(row: &CellSummary<'_>, roles: &[&str]) -> Vec<String> {
         median(row.context_switches_per_request),
         median(row.rss_peak_kib),
         totals.body_bytes.to_string(),
-        totals.zero_copy_bytes.to_string(),
-        totals.copied_bytes.to_string(),
-        totals.doorbells_sent.to_string(),
-        totals.doorbells_suppressed.to_string(),
-        totals.wake_ups.to_string(),
     ]);
+    let counter = |name: &&str| totals.counters.get(*name).map(u64::to_string);
+    let counters = counters.iter().map(counter);
+    fields.extend(counters.map(Option::unwrap_or_default));
     let cpu = roles
         .iter()
         .map(|role| median(row.cpu_us_per_request.get(*role).copied()));

@@ -1,6 +1,7 @@
 //! `report.html`: one file without a script. Everything from outside is escaped by construction.
 
 mod charts;
+mod counters;
 mod flame;
 mod legend;
 
@@ -27,7 +28,7 @@ const STYLE: &str = include_str!("html/style.css");
 const TRIALS_MAX: usize = 5_000;
 
 /// Meanings of the terms on the page.
-const DEFINITIONS: [(&str, &str); 14] = [
+const DEFINITIONS: [(&str, &str); 13] = [
     (
         "path, Transport",
         "one way from the client to the origin; all of its processes are started afresh for every \
@@ -93,10 +94,6 @@ const DEFINITIONS: [(&str, &str); 14] = [
         "A/A control, noise floor",
         "the reference is measured twice in each block and compared with itself: the noise floor \
          is how far apart two equal things may seem",
-    ),
-    (
-        "zero-copy",
-        "bytes that a tunnel handed to its peer without copying them in user space",
     ),
 ];
 
@@ -237,7 +234,8 @@ fn scenario(
 ) -> Markup {
     let info = scenario.info;
     let knees = rates::knees_section(&manifest.knees, &info.name);
-    let more = [knees, tables::copies(scenario), tables::wake_ups(scenario)];
+    let more = knees.into_iter().chain(tables::counters(scenario));
+    let more: Vec<Section> = more.chain(tables::wake_ups(scenario)).collect();
     let warnings = sentences::warnings(scenario);
     html! {
         section id={ "scenario-" (index) } {
@@ -258,7 +256,7 @@ fn scenario(
                 (table(&tables::cells(scenario, it)))
                 @if let Some(control) = sentences::control(scenario, it) { p { (control) } }
             }
-            @for section in more.iter().flatten() { (table(section)) }
+            @for section in &more { (table(section)) }
             @if !warnings.is_empty() {
                 details {
                     summary { strong { "Warnings by cell" } }
@@ -304,14 +302,15 @@ fn pictures(scenario: &ScenarioSummary<'_>, manifest: &Manifest, legend: &Legend
             (legend::roles(scenario))
             (grid(cpu.into_iter()))
         }
-        @let copies: Vec<Markup> = rows(charts::copies(scenario, legend));
-        @if !copies.is_empty() {
-            h3 { "Copies" }
+        @let counted: Vec<Markup> = rows(counters::charts(scenario, legend));
+        @if !counted.is_empty() {
+            h3 { "Counters" }
             p.key {
-                span.swatch.copied {} "copied in user space "
-                span.swatch.zero-copy {} "handed over by reference"
+                @for (index, counter) in counters::stacked(scenario).iter().enumerate() {
+                    span .swatch.(counters::counter_class(index)) {} (counter.label) " "
+                }
             }
-            (grid(copies.into_iter()))
+            (grid(counted.into_iter()))
         }
         @let memory: Vec<Markup> = rows(charts::memory(scenario, legend));
         @if !memory.is_empty() {

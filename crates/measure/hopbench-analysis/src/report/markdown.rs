@@ -41,12 +41,9 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
         }
         out += &rates::knees(&summary.manifest.knees, &scenario.info.name);
         out += &tables::all(scenario, Medium::Markdown);
-        let more = [tables::copies(scenario), tables::wake_ups(scenario)];
-        out.extend(
-            more.iter()
-                .flatten()
-                .map(|section| section.text(Medium::Markdown)),
-        );
+        let counters = tables::counters(scenario).into_iter();
+        let more = counters.chain(tables::wake_ups(scenario));
+        out.extend(more.map(|section| section.text(Medium::Markdown)));
         let warnings = sentences::warnings(scenario);
         if !warnings.is_empty() {
             out += &format!("\n### Warnings\n\n{}", list(&warnings, Medium::Markdown));

@@ -1,5 +1,6 @@
 //! `perf_result` lines: one per cell, `key=value`, for scripts that follow one metric.
 
+use super::csv;
 use crate::{
     statistics::Spread,
     summary::{CellSummary, Percentile, Summary},
@@ -12,13 +13,14 @@ pub fn render(summary: &Summary<'_>) -> String {
         .iter()
         .flat_map(|scenario| &scenario.tables)
         .flat_map(|table| &table.rows);
-    rows.map(line).collect()
+    let counters = csv::counters(summary);
+    rows.map(|row| line(row, &counters)).collect()
 }
 
 /// Returns the line of a cell. Counts and bytes are sums over the blocks; errors are all requests
 /// that the path did not answer rightly, dropped ones included. Latencies are those of all blocks
 /// together, and the rest are medians. A missing metric is `nan`.
-fn line(row: &CellSummary<'_>) -> String {
+fn line(row: &CellSummary<'_>, counters: &[&str]) -> String {
     let CellSummary {
         cell,
         totals,
@@ -63,8 +65,15 @@ fn line(row: &CellSummary<'_>) -> String {
         ("rss_after_kib", kib(after)),
         ("rss_delta_kib", kib(after - before)),
         ("hwm_after_kib", kib(median(row.rss_peak_kib))),
-        ("tunnel_zero_copy_bytes", totals.zero_copy_bytes.to_string()),
-        ("tunnel_copied_bytes", totals.copied_bytes.to_string()),
+    ];
+    let of_path = counters.iter().map(|name| {
+        let value = totals.counters.get(*name);
+        (
+            *name,
+            value.map_or_else(|| "nan".to_owned(), u64::to_string),
+        )
+    });
+    let more = [
         ("endpoint", cell.endpoint.clone()),
         ("keep_alive", cell.keep_alive.to_string()),
         ("failed_trials", row.failures.len().to_string()),
@@ -72,7 +81,8 @@ fn line(row: &CellSummary<'_>) -> String {
         ("dropped_late", totals.dropped_late.to_string()),
     ];
     let build = cell.build.map(|build| ("build", build.to_string()));
-    let fields = fields.into_iter().chain(build);
+    let fields = fields.into_iter().chain(of_path);
+    let fields = fields.chain(more).chain(build);
     let fields = fields.map(|(name, value)| format!("{name}={value}"));
     let fields: Vec<String> = fields.collect();
     format!("perf_result {}\n", fields.join(" "))

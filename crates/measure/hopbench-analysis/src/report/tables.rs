@@ -9,7 +9,7 @@ use super::{
 use crate::{
     estimate::Estimate,
     metrics::Metric,
-    record::{Build, Cell},
+    record::{Build, Cell, CounterInfo, Per},
     summary::{CellSummary, Percentiles, ScenarioSummary, Table as Cells},
 };
 
@@ -179,83 +179,80 @@ pub(super) fn failed(row: &CellSummary<'_>) -> Entry {
     Entry::new(errors(row), tone)
 }
 
-/// Returns the bytes handed over by reference and the bytes copied. `None` without a tunnel that
-/// counts them.
-pub(super) fn copies(scenario: &ScenarioSummary<'_>) -> Option<Section> {
-    let columns = [
-        "Transport",
-        "Endpoint",
-        "Concurrency",
-        "body bytes/req",
-        "zero-copy bytes/req",
-        "copied bytes/req",
-        "zero-copy per body byte",
-        "copied per body byte",
+/// Returns the counters that the scenario's paths declare: a section for each kind of divisor.
+/// Empty without a counter.
+pub(super) fn counters(scenario: &ScenarioSummary<'_>) -> Vec<Section> {
+    let kinds = [
+        (Per::Request, "Counters per request"),
+        (Per::BodyByte, "Counters per body byte"),
+        (Per::Trial, "Counters per trial"),
     ];
+    let sections = kinds.map(|(per, heading)| counters_per(scenario, per, heading));
+    sections.into_iter().flatten().collect()
+}
+
+fn counters_per(scenario: &ScenarioSummary<'_>, per: Per, heading: &str) -> Option<Section> {
+    let counters = scenario.counters.iter();
+    let counters: Vec<&CounterInfo> = counters
+        .filter(|it| it.per.contains(&per))
+        .copied()
+        .collect();
+    let has_one = |row: &&CellSummary<'_>| {
+        let mut names = counters.iter().map(|counter| &counter.name);
+        row.totals.good > 0 && names.any(|name| row.totals.counters.contains_key(name))
+    };
+    let body_bytes = (per == Per::Request).then_some("body bytes");
+    let labels = counters.iter().map(|counter| counter.label.as_str());
+    let labels = body_bytes.into_iter().chain(labels);
+    let columns = ["Transport", "Endpoint", "Concurrency"]
+        .into_iter()
+        .chain(labels);
     let mut sheet = Table::new(2, columns);
-    let rows = scenario.tables.iter().flat_map(|table| &table.rows);
-    for row in rows.filter(|row| row.totals.has_counters && row.totals.good > 0) {
+    for row in scenario.rows().filter(has_one) {
         let totals = &row.totals;
-        let requests = totals.good as f64;
-        let body = totals.body_bytes as f64;
-        let per_body_byte = |bytes: u64| match totals.body_bytes {
-            0 => "–".to_owned(),
-            _ => format!("{:.2}", bytes as f64 / body),
+        let body_bytes = totals.body_bytes as f64 / totals.good as f64;
+        let body_bytes = (per == Per::Request).then(|| thousands(body_bytes));
+        let value = |counter: &&CounterInfo| match totals.counter(&counter.name, per) {
+            None => "–".to_owned(),
+            Some(value) if value < FEW => hundredths(value),
+            Some(value) => thousands(value),
         };
-        let metrics = [
-            thousands(body / requests),
-            thousands(totals.zero_copy_bytes as f64 / requests),
-            thousands(totals.copied_bytes as f64 / requests),
-            per_body_byte(totals.zero_copy_bytes),
-            per_body_byte(totals.copied_bytes),
-        ];
-        sheet.push(named(&row.cell, metrics));
+        let values = body_bytes.into_iter().chain(counters.iter().map(value));
+        sheet.push(named(&row.cell, values));
     }
-    let text = "Bytes that the tunnel's processes handed over by reference (zero-copy) or copied \
-                in user space, compared with the body bytes that the client received. The tunnel \
-                carries heads and requests as well, so with small bodies it carries more bytes \
-                than the bodies have.";
+    let explained = counters
+        .iter()
+        .map(|it| format!("{}: {}.", it.label, it.help));
+    let explained: Vec<String> = explained.collect();
     (!sheet.is_empty()).then(|| Section {
-        heading: "Copies per byte".to_owned(),
-        text: Some(text.to_owned()),
+        heading: heading.to_owned(),
+        text: Some(explained.join(" ")),
         sheet,
     })
 }
 
-/// Returns context switches, doorbells and memory. `None` without an answer.
+/// Value below which a counter is shown with decimals.
+const FEW: f64 = 100.0;
+
+/// Returns context switches and memory. `None` without an answer.
 pub(super) fn wake_ups(scenario: &ScenarioSummary<'_>) -> Option<Section> {
     let columns = [
         "Transport",
         "Endpoint",
         "Concurrency",
         "context switches/req",
-        "doorbells/req",
-        "doorbells saved/req",
-        "sleeps/req",
         "peak RSS (MiB)",
     ];
     let mut sheet = Table::new(2, columns);
-    let rows = scenario.tables.iter().flat_map(|table| &table.rows);
-    for row in rows.filter(|row| row.totals.good > 0) {
-        let totals = &row.totals;
-        let per_request = |count: u64| match totals.has_counters {
-            true => hundredths(count as f64 / totals.good as f64),
-            false => "–".to_owned(),
-        };
+    for row in scenario.rows().filter(|row| row.totals.good > 0) {
         let metrics = [
             spread(row.context_switches_per_request, hundredths),
-            per_request(totals.doorbells_sent),
-            per_request(totals.doorbells_suppressed),
-            per_request(totals.wake_ups),
             spread(row.rss_peak_kib, |kib| tenths(kib / 1024.0)),
         ];
         sheet.push(named(&row.cell, metrics));
     }
-    let text = "Counts per request, over all processes except the client. Context switches: a \
-                thread went to sleep or was preempted. Doorbells: the tunnel woke its peer with a \
-                system call. Doorbells saved: it did not have to, because the peer was awake. \
-                Sleeps: one of the tunnel's event loops went to sleep. Peak RSS is that of the \
-                processes together.";
+    let text = "Of all processes except the client. Context switches: a thread went to sleep or \
+                was preempted. Peak RSS is that of the processes together.";
     (!sheet.is_empty()).then(|| Section {
         heading: "Wake-ups and memory".to_owned(),
         text: Some(text.to_owned()),
@@ -264,7 +261,7 @@ pub(super) fn wake_ups(scenario: &ScenarioSummary<'_>) -> Option<Section> {
 }
 
 /// Returns a row that names its cell first.
-fn named(cell: &Cell, metrics: [String; 5]) -> Vec<Entry> {
+fn named(cell: &Cell, metrics: impl IntoIterator<Item = String>) -> Vec<Entry> {
     let names = [cell.path_and_build(), cell.endpoint.clone(), cell.load()];
     names.into_iter().chain(metrics).map(Entry::from).collect()
 }

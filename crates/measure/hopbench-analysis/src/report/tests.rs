@@ -27,6 +27,18 @@ pub(crate) fn manifest() -> Manifest {
         analysis: String::new(),
         receipts: [("server".to_owned(), format!("{name} 1.0"))].into(),
         skipped: skipped.map(str::to_owned),
+        counters: Some(match name {
+            "plain" => Vec::new(),
+            _ => vec![
+                counter(
+                    "hop_borrowed_bytes",
+                    "borrowed bytes",
+                    &[Per::Request, Per::BodyByte],
+                ),
+                counter("hop_copied_bytes", "copied bytes", &[Per::BodyByte]),
+                counter("hop_stalls", "stalls", &[Per::Trial]),
+            ],
+        }),
     };
     Manifest {
         schema: SCHEMA,
@@ -62,6 +74,7 @@ pub(crate) fn manifest() -> Manifest {
                     than: "plain".to_owned(),
                 }],
             },
+            recovery: None,
         }],
         paths: vec![
             path("plain", None),
@@ -108,6 +121,16 @@ fn load(rps: u64, p99_us: u64) -> Load {
     }
 }
 
+fn counter(name: &str, label: &str, per: &[Per]) -> CounterInfo {
+    CounterInfo {
+        name: name.to_owned(),
+        label: label.to_owned(),
+        unit: String::new(),
+        per: per.to_owned(),
+        help: format!("what '{name}' counts"),
+    }
+}
+
 /// Makes a trial of 1 s at `rps`, with a p99 of `p99_us` and a median of half as much.
 pub(crate) fn trial(
     path: &str,
@@ -118,8 +141,9 @@ pub(crate) fn trial(
     p99_us: u64,
 ) -> Trial {
     let counters = [
-        ("tunnel_zero_copy_bytes".to_owned(), 0),
-        ("tunnel_copied_bytes".to_owned(), rps * 250),
+        ("hop_borrowed_bytes".to_owned(), 0),
+        ("hop_copied_bytes".to_owned(), rps * 250),
+        ("hop_stalls".to_owned(), 3),
     ];
     let host = path != "plain";
     Trial {
@@ -134,10 +158,13 @@ pub(crate) fn trial(
                 keep_alive: true,
                 rate_rps: None,
                 build: None,
+                staged: false,
             },
             replicate,
             duration_ms: 1_000,
             warm_up_ms: 100,
+            requests: None,
+            stages: Vec::new(),
         },
         started: "2026-01-02T03:04:05Z".to_owned(),
         outcome: Outcome::Ok,
@@ -171,6 +198,8 @@ pub(crate) fn trial(
         },
         disturbance: Disturbance::default(),
         warnings: Vec::new(),
+        prepared: Vec::new(),
+        seconds: Vec::new(),
     }
 }
 

@@ -7,7 +7,11 @@ use std::{
 
 use serde::Deserialize;
 
-use super::template::{Place, Template};
+use super::{
+    counters::{self, Conservation, Counters, WireCounter},
+    request::{ExpectedAnswer, WireExpect},
+    template::{Place, Template},
+};
 
 /// A validated path.
 #[derive(Clone, Debug)]
@@ -26,6 +30,10 @@ pub(crate) struct PathDefinition {
     pub(crate) describe: Option<Vec<Template>>,
     pub(crate) processes: Vec<ProcessDefinition>,
     pub(crate) files: Vec<FileDefinition>,
+    /// Counters of the processes.
+    pub(crate) counters: Counters,
+    /// Correct answers that differ from those of other paths, by the name of the request.
+    pub(crate) expect: BTreeMap<String, ExpectedAnswer>,
     /// System files that the path needs.
     pub(crate) requires_files: Vec<PathBuf>,
     /// How to install a program or a file that is missing.
@@ -47,6 +55,9 @@ pub(crate) struct ProcessDefinition {
     /// Whether it stops when its stdin ends; otherwise it is killed if hopbench dies.
     #[serde(default)]
     pub(crate) stops_with_stdin: bool,
+    /// Whether its program takes the faults that a self-test injects, as arguments.
+    #[serde(default)]
+    pub(crate) takes_faults: bool,
     /// Roles of threads whose names begin with the key.
     #[serde(default)]
     pub(crate) thread_roles: BTreeMap<String, String>,
@@ -73,9 +84,17 @@ struct Wire {
     #[serde(default = "default_ready")]
     ready: String,
     describe: Option<Vec<Template>>,
+    counter_set: Option<String>,
+    #[serde(default)]
+    counter: Vec<WireCounter>,
+    #[serde(default)]
+    conservation: Vec<Conservation>,
     process: Vec<ProcessDefinition>,
     #[serde(default)]
     file: Vec<FileDefinition>,
+    /// By the name of the request.
+    #[serde(default)]
+    expect: BTreeMap<String, WireExpect>,
     #[serde(default)]
     requires_files: Vec<PathBuf>,
     #[serde(default)]
@@ -87,8 +106,12 @@ const RESERVED_ROLES: [&str; 2] = ["client", "server"];
 
 impl PathDefinition {
     /// Parses the text of a path file.
-    pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(name: &str, text: &str) -> Result<Self, String> {
         let wire: Wire = toml::from_str(text).map_err(|error| error.to_string())?;
+        let own = counters::Wire {
+            counter: wire.counter,
+            conservation: wire.conservation,
+        };
         let path = Self {
             name: name.to_owned(),
             text: text.to_owned(),
@@ -100,6 +123,8 @@ impl PathDefinition {
             describe: wire.describe,
             processes: wire.process,
             files: wire.file,
+            counters: Counters::read(wire.counter_set.as_deref(), own)?,
+            expect: expected(wire.expect)?,
             requires_files: wire.requires_files,
             install: wire.install,
         };
@@ -202,6 +227,7 @@ impl PathDefinition {
                 ));
             }
         }
+        self.check_counters()?;
         let files: BTreeSet<&str> = self.files.iter().map(|file| file.name.as_str()).collect();
         for place in self.places() {
             if let Place::File(name) = place
@@ -224,6 +250,40 @@ impl PathDefinition {
         }
         Ok(())
     }
+}
+
+impl PathDefinition {
+    /// Checks that there are processes to serve the declared counters.
+    fn check_counters(&self) -> Result<(), String> {
+        let serving = || self.processes.iter().filter(|it| it.admin.is_some());
+        if !self.counters.is_empty() && serving().next().is_none() {
+            return Err(
+                "'counter': expected a process with 'admin', where the counters are served"
+                    .to_owned(),
+            );
+        }
+        for rule in &self.counters.rules {
+            if let Some(role) = &rule.role
+                && !serving().any(|process| process.role == *role)
+            {
+                return Err(format!(
+                    "[[conservation]]: 'role': no process with 'admin' has the role '{role}'"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn expected(
+    wire: BTreeMap<String, WireExpect>,
+) -> Result<BTreeMap<String, ExpectedAnswer>, String> {
+    let read = |(name, wire): (String, WireExpect)| {
+        let answer = wire.read();
+        let answer = answer.map_err(|message| format!("[expect.{name}]: {message}"))?;
+        Ok((name, answer))
+    };
+    wire.into_iter().map(read).collect()
 }
 
 fn default_ready() -> String {

@@ -1,12 +1,15 @@
 //! A scenario file: a question, and the cells that answer it.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
-use hopbench_analysis::{
-    estimate::BLOCKS_MAX,
-    record::{PathologyRules, SlowerRule},
-};
+use hopbench_analysis::record::{PathologyRules, Recovery, SlowerRule};
 use serde::Deserialize;
+
+use super::{
+    request::{RequestDefinition, WireRequest},
+    stage::{Prepare, Stage, WireRecovery},
+    target::Target,
+};
 
 /// A validated scenario.
 #[derive(Clone, Debug)]
@@ -18,17 +21,40 @@ pub(crate) struct ScenarioDefinition {
     pub(crate) reference: String,
     /// Selectors of paths: a name, `tag:` and a tag, a file, or `*`.
     pub(crate) paths: Vec<String>,
-    /// `None`: every endpoint that the origin has.
-    pub(crate) endpoints: Option<Vec<Target>>,
+    /// Requests of each load.
+    pub(crate) asks: Asks,
     pub(crate) concurrency: Vec<u32>,
     pub(crate) rates: Rates,
     pub(crate) keep_alive: bool,
+    /// Duration of a load; for a number of requests, its limit.
     pub(crate) duration_ms: u64,
+    /// Number of requests of a load. `None`: the duration decides.
+    pub(crate) requests: Option<u64>,
+    /// Changes of the load over time. Empty for a load that stays the same.
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) recovery: Option<Recovery>,
+    /// Time that a connection of a closed loop waits between an answer and its next request.
+    pub(crate) think_time_ms: u64,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) prepare: Vec<Prepare>,
+    /// Whether the load is the first thing that a path is asked.
+    pub(crate) is_cold: bool,
     pub(crate) warm_up_ms: u64,
     pub(crate) blocks: u32,
     /// Whether each block measures the reference twice.
     pub(crate) control: bool,
     pub(crate) pathologies: PathologyRules,
+}
+
+/// Requests of a scenario's loads.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Asks {
+    /// Every endpoint that the reference has, each in a load of its own.
+    AllEndpoints,
+    /// These endpoints, each in a load of its own.
+    Endpoints(Vec<Target>),
+    /// These requests, all in one load.
+    Mix(Vec<RequestDefinition>),
 }
 
 /// Rates at which requests are sent.
@@ -46,33 +72,12 @@ pub(crate) enum Rates {
     },
 }
 
-/// A request's target: a path and query and, for a request with a body, `:` and its length in
-/// bytes.
-#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq)]
-#[serde(try_from = "String")]
-pub(crate) struct Target {
-    pub(crate) path: String,
-    pub(crate) body_bytes: Option<u64>,
-}
-
-/// Maximum length of a request body, in bytes.
-const BODY_BYTES_MAX: u64 = 64 << 20;
-
-/// Maximum number of connections of a load: the listen backlog of origin and tunnel.
-pub(crate) const CONCURRENCY_MAX: u32 = 4096;
-
-/// Maximum rate, in requests per second: that of the load generator.
-pub(crate) const RATE_RPS_MAX: u32 = 1_000_000;
-
-/// Maximum share of a knee, in per cent: beyond ten times the knee, only the queue is to be seen.
-const KNEE_PERCENT_MAX: u32 = 1_000;
-
 /// Maximum p99 of a rate that is held, in milliseconds, unless a scenario sets it. It is far above
 /// the p99 of any path here that is not overloaded, and far below that of a growing queue.
 const P99_MS_MAX: f64 = 10.0;
 
-/// Maximum duration of a load, in milliseconds: an hour.
-const DURATION_MS_MAX: u64 = 3_600_000;
+/// Time within which a number of requests must be answered, unless a scenario sets it: a minute.
+const LIMIT_MS: u64 = 60_000;
 
 /// A scenario file as it is written.
 #[derive(Debug, Deserialize)]
@@ -84,21 +89,40 @@ struct Wire {
     #[serde(default = "default_reference")]
     reference: String,
     paths: Vec<String>,
-    endpoints: Vec<String>,
-    concurrency: Vec<u32>,
+    endpoints: Option<Vec<String>>,
+    #[serde(default)]
+    request: Vec<WireRequest>,
+    concurrency: Option<Vec<u32>>,
     rates: Option<Vec<u32>>,
     rates_percent_of_knee: Option<Vec<u32>>,
     knee_p99_ms: Option<f64>,
     #[serde(default = "yes")]
     keep_alive: bool,
-    duration_ms: u64,
+    duration_ms: Option<u64>,
+    requests: Option<u64>,
+    limit_ms: Option<u64>,
     #[serde(default)]
-    warm_up_ms: u64,
+    stage: Vec<Stage>,
+    recovery: Option<WireRecovery>,
+    think_time_ms: Option<u64>,
+    timeout_ms: Option<u64>,
+    #[serde(default)]
+    prepare: Vec<Prepare>,
+    warm_up: Option<WarmUp>,
+    warm_up_ms: Option<u64>,
     blocks: u32,
     #[serde(default = "yes")]
     control: bool,
     #[serde(default)]
     pathologies: WirePathologies,
+}
+
+/// A warm-up other than a load of some duration.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum WarmUp {
+    /// Nothing: no load, and no check of the answers either.
+    None,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -121,141 +145,87 @@ impl ScenarioDefinition {
     /// Parses the text of a scenario file.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
         let wire: Wire = toml::from_str(text).map_err(|error| error.to_string())?;
-        let endpoints = match wire.endpoints.as_slice() {
-            [all] if all == "*" => None,
-            some => Some(
-                some.iter()
-                    .map(|target| target.parse())
-                    .collect::<Result<_, _>>()?,
-            ),
-        };
-        let slower = wire.pathologies.slower.into_iter();
-        let rates = match (wire.rates, wire.rates_percent_of_knee, wire.knee_p99_ms) {
-            (None, None, None) => Rates::ClosedLoop,
-            (Some(rates), None, None) => Rates::Fixed(rates),
-            (None, Some(percent), p99_ms) => Rates::OfKnee {
-                percent,
-                p99_ms_max: p99_ms.unwrap_or(P99_MS_MAX),
-            },
-            _ => {
-                return Err(
-                    "'rates': expected either these or 'rates-percent-of-knee'; 'knee-p99-ms' \
-                     goes only with the latter"
-                        .to_owned(),
-                );
-            }
-        };
+        let asks = asks(wire.endpoints.as_deref(), wire.request)?;
+        let duration_ms = duration_ms(wire.duration_ms, wire.requests, wire.limit_ms, &wire.stage)?;
+        let concurrency = concurrency(wire.concurrency, &wire.stage)?;
+        if wire.warm_up.is_some() && wire.warm_up_ms.is_some() {
+            return Err("'warm-up': expected either this or 'warm-up-ms'".to_owned());
+        }
+        let rates = rates(
+            wire.rates,
+            wire.rates_percent_of_knee,
+            wire.knee_p99_ms,
+            wire.stage.iter().any(Stage::is_of_knee),
+        )?;
         let scenario = Self {
             name: name.to_owned(),
             question: wire.question,
             analysis: wire.analysis,
             reference: wire.reference,
             paths: wire.paths,
-            endpoints,
-            concurrency: wire.concurrency,
+            asks,
+            concurrency,
             rates,
             keep_alive: wire.keep_alive,
-            duration_ms: wire.duration_ms,
-            warm_up_ms: wire.warm_up_ms,
+            duration_ms,
+            requests: wire.requests,
+            stages: wire.stage,
+            recovery: wire.recovery.map(WireRecovery::read),
+            think_time_ms: wire.think_time_ms.unwrap_or_default(),
+            timeout_ms: wire.timeout_ms,
+            prepare: wire.prepare,
+            is_cold: wire.warm_up.is_some(),
+            warm_up_ms: wire.warm_up_ms.unwrap_or_default(),
             blocks: wire.blocks,
             control: wire.control,
-            pathologies: PathologyRules {
-                p99_over_reference: wire.pathologies.p99_over_reference,
-                rps_collapse: wire.pathologies.rps_collapse,
-                slower: slower
-                    .map(|WireSlower { path, than }| SlowerRule { path, than })
-                    .collect(),
-            },
+            pathologies: wire.pathologies.read(),
         };
         scenario.check()?;
         Ok(scenario)
     }
+}
 
-    /// Checks what the types can't express. Also called after the command line's overrides.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let within = |name: &str, value: u64, min: u64, max: u64| match (min..=max).contains(&value)
-        {
-            true => Ok(()),
-            false => Err(format!("'{name}': expected {min} to {max}, found {value}")),
-        };
-        within("duration-ms", self.duration_ms, 1, DURATION_MS_MAX)?;
-        within("warm-up-ms", self.warm_up_ms, 0, DURATION_MS_MAX)?;
-        within("blocks", self.blocks.into(), 1, BLOCKS_MAX as u64)?;
-        for concurrency in &self.concurrency {
-            within(
-                "concurrency",
-                (*concurrency).into(),
-                1,
-                CONCURRENCY_MAX.into(),
-            )?;
-        }
-        each_once("concurrency", &self.concurrency)?;
-        each_once("endpoints", self.endpoints.as_deref().unwrap_or_default())?;
-        match &self.rates {
-            Rates::ClosedLoop => {}
-            Rates::Fixed(rates) => {
-                for rate in rates {
-                    within("rates", (*rate).into(), 1, RATE_RPS_MAX.into())?;
-                    let least = rate_min(self.duration_ms);
-                    if *rate < least {
-                        return Err(format!(
-                            "'rates': {rate} per second is less than one request in {} ms \
-                             ('duration-ms'); expected {least} or more, or a longer load",
-                            self.duration_ms
-                        ));
-                    }
-                }
-                each_once("rates", rates)?;
-            }
-            Rates::OfKnee {
-                percent,
-                p99_ms_max,
-            } => {
-                let max = KNEE_PERCENT_MAX.into();
-                for percent in percent {
-                    within("rates-percent-of-knee", (*percent).into(), 1, max)?;
-                }
-                each_once("rates-percent-of-knee", percent)?;
-                if !(0.001..=60_000.0).contains(p99_ms_max) {
-                    return Err(format!(
-                        "'knee-p99-ms': expected 0.001 to 60000, found {p99_ms_max}"
-                    ));
-                }
-            }
-        }
-        let empty = [
-            ("rates", self.rates.is_empty()),
-            ("paths", self.paths.is_empty()),
-            ("concurrency", self.concurrency.is_empty()),
-            (
-                "endpoints",
-                self.endpoints.as_ref().is_some_and(Vec::is_empty),
-            ),
-        ];
-        match empty.into_iter().find(|(_, empty)| *empty) {
-            Some((name, _)) => Err(format!("'{name}': expected at least one")),
-            None => Ok(()),
+impl WirePathologies {
+    fn read(self) -> PathologyRules {
+        let slower = self.slower.into_iter();
+        PathologyRules {
+            p99_over_reference: self.p99_over_reference,
+            rps_collapse: self.rps_collapse,
+            slower: slower
+                .map(|WireSlower { path, than }| SlowerRule { path, than })
+                .collect(),
         }
     }
 }
 
-/// Rejects repeated values: a block measures each cell once.
-fn each_once<T: fmt::Display + PartialEq>(name: &str, values: &[T]) -> Result<(), String> {
-    let twice = (1..values.len()).find(|index| values[..*index].contains(&values[*index]));
-    match twice {
-        Some(index) => Err(format!("'{name}': '{}' is repeated", values[index])),
-        None => Ok(()),
+fn rates(
+    rates: Option<Vec<u32>>,
+    percent_of_knee: Option<Vec<u32>>,
+    p99_ms_max: Option<f64>,
+    stages_are_of_knee: bool,
+) -> Result<Rates, String> {
+    match (rates, percent_of_knee, p99_ms_max) {
+        // What is looked for is the knee itself.
+        (None, None, p99_ms_max) if stages_are_of_knee => Ok(Rates::OfKnee {
+            percent: vec![100],
+            p99_ms_max: p99_ms_max.unwrap_or(P99_MS_MAX),
+        }),
+        (None, None, None) => Ok(Rates::ClosedLoop),
+        (Some(rates), None, None) => Ok(Rates::Fixed(rates)),
+        (None, Some(percent), p99_ms_max) => Ok(Rates::OfKnee {
+            percent,
+            p99_ms_max: p99_ms_max.unwrap_or(P99_MS_MAX),
+        }),
+        _ => Err(
+            "'rates': expected either these or 'rates-percent-of-knee'; 'knee-p99-ms' goes only \
+             with the latter, or with stages that are shares of a knee"
+                .to_owned(),
+        ),
     }
-}
-
-/// Returns the lowest rate at which a load has at least one request.
-pub(crate) fn rate_min(duration_ms: u64) -> u32 {
-    let rate = 1_000_u64.div_ceil(duration_ms.max(1));
-    u32::try_from(rate).unwrap_or(RATE_RPS_MAX)
 }
 
 impl Rates {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::ClosedLoop => false,
             Self::Fixed(some) | Self::OfKnee { percent: some, .. } => some.is_empty(),
@@ -308,52 +278,63 @@ fn yes() -> bool {
     true
 }
 
-impl FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (path, body) = match text.rsplit_once(':') {
-            Some((path, body)) => (path, Some(body)),
-            None => (text, None),
-        };
-        if !path.starts_with('/') || path.contains(char::is_whitespace) {
-            return Err(format!(
-                "endpoint '{text}': expected a path that begins with '/'"
-            ));
+fn asks(endpoints: Option<&[String]>, requests: Vec<WireRequest>) -> Result<Asks, String> {
+    match (endpoints, requests.is_empty()) {
+        (Some([all]), true) if all == "*" => Ok(Asks::AllEndpoints),
+        (Some(some), true) => {
+            let targets = some.iter().map(|target| target.parse());
+            Ok(Asks::Endpoints(targets.collect::<Result<_, _>>()?))
         }
-        let body_bytes = match body {
-            None => None,
-            Some(body) => match body.parse() {
-                Ok(bytes) if bytes <= BODY_BYTES_MAX => Some(bytes),
-                _ => {
-                    return Err(format!(
-                        "endpoint '{text}': expected a body length of at most {BODY_BYTES_MAX} \
-                         bytes after ':'"
-                    ));
-                }
-            },
-        };
-        Ok(Self {
-            path: path.to_owned(),
-            body_bytes,
-        })
+        (None, false) => {
+            let requests = requests.into_iter().map(WireRequest::read);
+            Ok(Asks::Mix(requests.collect::<Result<_, _>>()?))
+        }
+        (None, true) => Err("expected 'endpoints', or [[request]] tables".to_owned()),
+        (Some(_), false) => {
+            Err("'endpoints': expected either these or [[request]] tables".to_owned())
+        }
     }
 }
 
-impl TryFrom<String> for Target {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+fn duration_ms(
+    duration_ms: Option<u64>,
+    requests: Option<u64>,
+    limit_ms: Option<u64>,
+    stages: &[Stage],
+) -> Result<u64, String> {
+    let staged_ms = stages
+        .iter()
+        .fold(0_u64, |sum, it| sum.saturating_add(it.duration_ms));
+    match (duration_ms, requests, stages.is_empty()) {
+        (Some(_), Some(_), _) => {
+            Err("'requests': expected either these or 'duration-ms'".to_owned())
+        }
+        (_, Some(_), false) => {
+            Err("'requests': expected either these or [[stage]] tables".to_owned())
+        }
+        (Some(_), _, false) => {
+            Err("'duration-ms': expected either this or [[stage]] tables".to_owned())
+        }
+        _ if requests.is_none() && limit_ms.is_some() => {
+            Err("'limit-ms': expected 'requests', which it limits".to_owned())
+        }
+        (None, None, true) => {
+            Err("expected 'duration-ms', 'requests' or [[stage]] tables".to_owned())
+        }
+        (Some(duration_ms), None, true) => Ok(duration_ms),
+        (None, Some(_), true) => Ok(limit_ms.unwrap_or(LIMIT_MS)),
+        (None, None, false) => Ok(staged_ms),
     }
 }
 
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.path)?;
-        match self.body_bytes {
-            Some(bytes) => write!(f, ":{bytes}"),
-            None => Ok(()),
-        }
+fn concurrency(given: Option<Vec<u32>>, stages: &[Stage]) -> Result<Vec<u32>, String> {
+    let staged = stages.iter().filter_map(|stage| stage.concurrency).max();
+    match (given, staged) {
+        (Some(given), None) => Ok(given),
+        (None, Some(highest)) => Ok(vec![highest.max(1)]),
+        (Some(_), Some(_)) => Err(
+            "'concurrency': expected either this or 'concurrency' in [[stage]] tables".to_owned(),
+        ),
+        (None, None) => Err("expected 'concurrency': numbers of connections".to_owned()),
     }
 }

@@ -8,7 +8,8 @@ use serde_json::json;
 use super::{Context, columns};
 use crate::{
     catalog::{
-        CatalogError, PathDefinition, ProcessDefinition, ScenarioDefinition, Target, Template,
+        Asks, CatalogError, Conservation, Counters, PathDefinition, ProcessDefinition,
+        ScenarioDefinition, Take, Target, Template,
     },
     cmd::cli,
     plan::selection::{Overrides, Selection, receipts},
@@ -99,6 +100,7 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
             of_process(process, receipt)
         );
     }
+    text += &of_counters(&path.counters);
     for reason in &missing {
         text += &format!("\ncan't be run here: {reason}\n");
     }
@@ -107,6 +109,7 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
             "path": path.name, "summary": path.summary, "analysis": path.analysis,
             "tags": path.tags, "receipts": receipts, "missing": missing,
             "front": path.front.to_string(), "ready": path.ready, "files": files,
+            "counters": path.counters.shown, "conservation": conservation(&path.counters),
             "processes": path.processes.iter().map(process_json).collect::<Vec<_>>(),
         })
     })
@@ -129,15 +132,65 @@ fn of_process(process: &ProcessDefinition, receipt: String) -> String {
                 .unwrap_or_default(),
         ),
         ("stops-with-stdin", process.stops_with_stdin.to_string()),
+        ("takes-faults", process.takes_faults.to_string()),
         ("thread-roles", thread_roles.collect::<Vec<_>>().join(", ")),
     ])
+}
+
+/// Lists the declared counters, and the rules that they must keep.
+fn of_counters(counters: &Counters) -> String {
+    let mut text = String::new();
+    for counter in &counters.shown {
+        let per = serde_json::to_value(&counter.per).unwrap_or_default();
+        let per = per
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|it| it.as_str());
+        let rows = [
+            ("label", counter.label.clone()),
+            ("unit", counter.unit.clone()),
+            ("per", per.collect::<Vec<_>>().join(", ")),
+            ("help", counter.help.clone()),
+        ];
+        text += &format!("\ncounter {}\n\n{}", counter.name, fields(rows));
+    }
+    if !counters.rules.is_empty() {
+        let rules = conservation(counters);
+        text += &format!("\nconservation\n\n  {}\n", rules.join("\n  "));
+    }
+    text
+}
+
+/// Returns each rule as a sentence.
+fn conservation(counters: &Counters) -> Vec<String> {
+    let sentence = |rule: &Conservation| {
+        let take = match rule.take {
+            Take::Largest => "the largest of",
+            Take::Sum => "the sum of",
+        };
+        let who = rule.role.as_ref().map_or_else(
+            || "all processes".to_owned(),
+            |role| format!("the processes of role '{role}'"),
+        );
+        let at_most = rule
+            .at_most
+            .map(|factor| format!(", and at most {factor} × what was exchanged, heads included"));
+        format!(
+            "{take} {} over {who}: at least the body bytes that the client received{}",
+            rule.counters.join(", "),
+            at_most.unwrap_or_default()
+        )
+    };
+    counters.rules.iter().map(sentence).collect()
 }
 
 fn process_json(process: &ProcessDefinition) -> serde_json::Value {
     json!({
         "name": process.name, "role": process.role, "command": words(&process.command),
         "admin": process.admin.as_ref().map(Template::to_string),
-        "stops_with_stdin": process.stops_with_stdin, "thread_roles": process.thread_roles,
+        "stops_with_stdin": process.stops_with_stdin, "takes_faults": process.takes_faults,
+        "thread_roles": process.thread_roles,
     })
 }
 
@@ -155,9 +208,10 @@ fn fields<const N: usize>(rows: [(&str, String); N]) -> String {
 }
 
 fn scenario(context: &Context, scenario: &ScenarioDefinition) -> anyhow::Result<()> {
-    let endpoints = match &scenario.endpoints {
-        Some(targets) => targets.iter().map(Target::to_string).collect(),
-        None => vec!["*".to_owned()],
+    let endpoints = match &scenario.asks {
+        Asks::AllEndpoints => vec!["*".to_owned()],
+        Asks::Endpoints(targets) => targets.iter().map(Target::to_string).collect(),
+        Asks::Mix(_) => Vec::new(),
     };
     let rows = [
         ("reference", scenario.reference.clone()),
@@ -225,21 +279,25 @@ fn endpoint(context: &Context, name: &str) -> anyhow::Result<ExitCode> {
     };
     let names: Vec<String> = first.into_iter().collect();
     let selection = Selection::new(&context.catalog, &context.toolbox, &names, &overrides)?;
-    for answer in selection.answers.values() {
-        let rows = [
-            ("method", answer.method.clone()),
-            ("status", answer.status.to_string()),
-            ("length", format!("{} bytes", answer.length_bytes)),
-            ("sha256", answer.sha256.clone()),
-        ];
-        let text = format!("endpoint {}\n\n{}", answer.target, fields(rows));
-        context.print(&text, || {
-            json!({
-                "target": answer.target.to_string(), "method": answer.method,
-                "status": answer.status, "length_bytes": answer.length_bytes,
-                "sha256": answer.sha256,
-            })
-        })?;
+    for work in selection.work.values() {
+        for request in &work.requests {
+            let answer = &request.expect[0];
+            let length_bytes = answer.length_bytes.unwrap_or_default();
+            let sha256 = answer.sha256.clone().unwrap_or_default();
+            let rows = [
+                ("method", request.method.clone()),
+                ("status", answer.status.to_string()),
+                ("length", format!("{length_bytes} bytes")),
+                ("sha256", sha256.clone()),
+            ];
+            let text = format!("endpoint {}\n\n{}", request.name, fields(rows));
+            context.print(&text, || {
+                json!({
+                    "target": request.name, "method": request.method, "status": answer.status,
+                    "length_bytes": length_bytes, "sha256": sha256,
+                })
+            })?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

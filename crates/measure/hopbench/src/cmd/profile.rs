@@ -86,6 +86,9 @@ pub(super) fn run(context: &Context, options: &cli::Profile) -> anyhow::Result<E
     }))
 }
 
+/// Name of the scenario that a profile stands for.
+const PROFILE: &str = "profile";
+
 /// Selects one load on one path, and on its reference.
 fn select(context: &Context, options: &cli::Profile) -> anyhow::Result<Selection> {
     let overrides = Overrides {
@@ -103,10 +106,13 @@ fn select(context: &Context, options: &cli::Profile) -> anyhow::Result<Selection
     };
     let (catalog, toolbox) = (&context.catalog, &context.toolbox);
     let mut selection = Selection::new(catalog, toolbox, &[scenario], &overrides)?;
+    let work = std::mem::take(&mut selection.work).into_iter();
+    let renamed = work.map(|((_, endpoint), work)| ((PROFILE.to_owned(), endpoint), work));
+    selection.work = renamed.collect();
     for scenario in &mut selection.scenarios {
         // It answers another question than the scenario it is made from.
         let definition = &mut scenario.definition;
-        "profile".clone_into(&mut definition.name);
+        PROFILE.clone_into(&mut definition.name);
         "Where does the time go?".clone_into(&mut definition.question);
         definition.analysis.clear();
     }

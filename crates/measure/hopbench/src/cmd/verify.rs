@@ -28,15 +28,14 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
     let logs = TempDir::new()?;
     let logs = logs.path().to_owned();
     let mut live = Live::new(&context.toolbox, None, &selection, &interrupt, logs)?;
-    let mut targets: Vec<String> = Vec::new();
-    for target in selection
-        .scenarios
-        .iter()
-        .flat_map(|scenario| &scenario.targets)
-    {
-        let target = target.to_string();
-        if !targets.contains(&target) {
-            targets.push(target);
+    let mut asked: Vec<(String, String)> = Vec::new();
+    for scenario in &selection.scenarios {
+        for endpoint in &scenario.endpoints {
+            // What two scenarios ask for may have the same name, but an endpoint is one.
+            let is_known = |(_, known): &(String, String)| known == endpoint;
+            if !(endpoint.starts_with('/') && asked.iter().any(is_known)) {
+                asked.push((scenario.definition.name.clone(), endpoint.clone()));
+            }
         }
     }
     let (mut rows, mut results, mut failed) = (Vec::new(), Vec::new(), false);
@@ -51,7 +50,7 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
             results.push(json!({"path": name, "skipped": reason}));
             continue;
         }
-        for Verified { asked, failure } in live.verify(name, &targets)? {
+        for Verified { asked, failure } in live.verify(name, &asked)? {
             failed |= failure.is_some();
             let text = match &failure {
                 None => "ok".to_owned(),

@@ -10,7 +10,12 @@ use std::{
 
 use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper::{
+    HeaderMap, Request,
+    body::Bytes,
+    client::conn::http1,
+    header::{CONNECTION, HOST, HeaderName, HeaderValue},
+};
 use hyper_util::rt::TokioIo;
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -39,6 +44,8 @@ pub(crate) struct Client {
 pub(crate) struct Question<'a> {
     pub(crate) method: &'a str,
     pub(crate) target: &'a str,
+    /// Fields besides `Host`, which one of them may replace.
+    pub(crate) headers: &'a [(String, String)],
     pub(crate) body: Bytes,
 }
 
@@ -46,6 +53,7 @@ pub(crate) struct Question<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
     pub(crate) length_bytes: u64,
     /// SHA-256 of the body, in lower-case hexadecimal.
     pub(crate) sha256: String,
@@ -141,15 +149,20 @@ async fn ask_on(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the sender or the server, whichever is first. The request has its errors too.
     let connection = tokio::spawn(connection.without_shutdown());
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(question.method)
         .uri(question.target)
-        .header("host", host)
-        .header("connection", "close")
         .body(Full::new(question.body.clone()))?;
+    let headers = request.headers_mut();
+    for (name, value) in question.headers {
+        headers.append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+    }
+    if !headers.contains_key(HOST) {
+        headers.insert(HOST, HeaderValue::try_from(host)?);
+    }
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     let response = sender.send_request(request).await?;
-    let status = response.status().as_u16();
-    let mut body = response.into_body();
+    let (head, mut body) = response.into_parts();
     let (mut length_bytes, mut hasher, mut beginning) = (0_u64, Sha256::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.context("the body was cut off")?;
@@ -171,7 +184,8 @@ async fn ask_on(
         .collect();
     let rest = timeout(END_TIMEOUT, is_followed(connection));
     Ok(Answer {
-        status,
+        status: head.status.as_u16(),
+        headers: head.headers,
         length_bytes,
         sha256,
         beginning,

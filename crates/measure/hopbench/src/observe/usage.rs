@@ -44,12 +44,17 @@ pub(crate) struct Snapshot {
     rss_kib: u64,
     peak_kib: u64,
     threads: u64,
+    /// Open descriptors; `None` if those of a process can't be read.
+    descriptors: Option<u64>,
 }
 
 impl Snapshot {
     /// Reads the usage of the process group that `leader` leads.
     pub(crate) fn take(leader: u32, definition: &ProcessDefinition) -> anyhow::Result<Self> {
-        let mut snapshot = Self::default();
+        let mut snapshot = Self {
+            descriptors: Some(0),
+            ..Self::default()
+        };
         for process in group_members(leader).context("could not read '/proc'")? {
             snapshot.reaped_us += process.reaped_us;
             match snapshot.add(process.pid, definition) {
@@ -68,6 +73,9 @@ impl Snapshot {
         self.cpu_us.insert(pid, process_cpu_us(pid)?);
         let directory = Path::new("/proc").join(pid.to_string());
         let status = Status::read(&directory)?;
+        let descriptors = fs::read_dir(directory.join("fd")).ok();
+        let descriptors = descriptors.map(|files| files.count() as u64);
+        self.descriptors = self.descriptors.zip(descriptors).map(|(sum, of)| sum + of);
         self.rss_kib += status.number("VmRSS");
         self.peak_kib += status.number("VmHWM");
         for thread in fs::read_dir(directory.join("task"))? {
@@ -113,6 +121,10 @@ impl Snapshot {
             add(&mut self.thread_cpu_us, role, ran_ns? / 1e3);
         }
         Ok(())
+    }
+
+    pub(crate) fn descriptors(&self) -> Option<u64> {
+        self.descriptors
     }
 
     /// Replaces the resident memory by that of an earlier moment.
@@ -263,6 +275,7 @@ mod tests {
             command: Vec::new(),
             version: Vec::new(),
             admin: None,
+            takes_faults: false,
             stops_with_stdin: true,
             thread_roles,
         }

@@ -144,9 +144,10 @@ pub(crate) fn estimate_ms(trials: &[PlannedTrial]) -> u64 {
 fn block_trials(scenario: &SelectedScenario, of_builds: bool) -> Vec<PlannedTrial> {
     let definition = &scenario.definition;
     let mut trials = Vec::new();
-    for target in &scenario.targets {
+    for endpoint in &scenario.endpoints {
         for concurrency in &definition.concurrency {
-            let rates = scenario.rates(target, *concurrency);
+            let rates = scenario.rates(endpoint, *concurrency);
+            let stages = scenario.stages(endpoint, *concurrency).unwrap_or_default();
             for (path, rate_rps) in product(&scenario.paths, &rates) {
                 let is_reference = *path == scenario.reference;
                 for (build, replicate) in occurrences(definition.control && is_reference, of_builds)
@@ -156,16 +157,19 @@ fn block_trials(scenario: &SelectedScenario, of_builds: bool) -> Vec<PlannedTria
                         block: 0,
                         cell: Cell {
                             scenario: definition.name.clone(),
-                            endpoint: target.to_string(),
+                            endpoint: endpoint.clone(),
                             path: path.clone(),
                             concurrency: *concurrency,
                             keep_alive: definition.keep_alive,
                             rate_rps: *rate_rps,
                             build,
+                            staged: !stages.is_empty(),
                         },
                         replicate,
                         duration_ms: definition.duration_ms,
                         warm_up_ms: definition.warm_up_ms,
+                        requests: definition.requests,
+                        stages: stages.clone(),
                     });
                 }
             }
@@ -205,11 +209,10 @@ mod tests {
         let mut definition = catalog.scenario("http-tunnel").expect("built in");
         definition.blocks = 2;
         definition.concurrency = vec![1, 8];
-        let targets = definition.endpoints.clone().expect("listed");
         let scenario = SelectedScenario {
             reference: "direct".to_owned(),
             paths: vec!["direct".to_owned(), "rapace-stream".to_owned()],
-            targets,
+            endpoints: vec!["/small".to_owned(), "/large".to_owned()],
             definition,
             knees: BTreeMap::new(),
         };
@@ -217,7 +220,7 @@ mod tests {
             request: Default::default(),
             scenarios: vec![scenario],
             paths: Vec::new(),
-            answers: BTreeMap::new(),
+            work: BTreeMap::new(),
         }
     }
 

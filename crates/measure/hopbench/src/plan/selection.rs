@@ -4,16 +4,18 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use hopbench_analysis::record::Request;
-use serde::Deserialize;
+use hopbench_analysis::record::{Request, Stage};
 
 use crate::{
     catalog::{
-        Catalog, CatalogError, Fill, PathDefinition, RATE_RPS_MAX, Rates, ScenarioDefinition,
-        Target, rate_min,
+        Asks, Catalog, CatalogError, Change, Fill, PathDefinition, RATE_RPS_MAX, Rates,
+        ScenarioDefinition, Target, rate_min,
     },
     mistake::Mistake,
-    plan::toolbox::Toolbox,
+    plan::{
+        toolbox::Toolbox,
+        work::{Description, Work},
+    },
     process::{Command, capture},
 };
 
@@ -38,8 +40,8 @@ pub(crate) struct Selection {
     pub(crate) scenarios: Vec<SelectedScenario>,
     /// The paths of all scenarios, each once.
     pub(crate) paths: Vec<SelectedPath>,
-    /// Expected answers by target.
-    pub(crate) answers: BTreeMap<String, ExpectedAnswer>,
+    /// Requests of the loads, by scenario and by the name that stands for it in a cell.
+    pub(crate) work: BTreeMap<(String, String), Work>,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,8 @@ pub(crate) struct SelectedScenario {
     pub(crate) reference: String,
     /// Names of the paths that can be run, the reference first.
     pub(crate) paths: Vec<String>,
-    pub(crate) targets: Vec<Target>,
+    /// Names of what its loads ask for, as they stand in a cell.
+    pub(crate) endpoints: Vec<String>,
     /// Rate that the slowest path holds, in requests per second, by target and concurrency. Filled
     /// once it has been found, for a scenario whose rates depend on it.
     pub(crate) knees: BTreeMap<(String, u32), u32>,
@@ -61,30 +64,6 @@ pub(crate) struct SelectedPath {
     /// Why it can't be run on this machine, if it can't.
     pub(crate) skipped: Option<String>,
 }
-
-/// The answer that a request must get.
-#[derive(Clone, Debug)]
-pub(crate) struct ExpectedAnswer {
-    pub(crate) target: Target,
-    pub(crate) method: String,
-    pub(crate) status: u16,
-    pub(crate) length_bytes: u64,
-    pub(crate) sha256: String,
-}
-
-/// An item of the list that a describing command prints.
-#[derive(Clone, Debug, Deserialize)]
-struct Description {
-    target: String,
-    method: String,
-    status: u16,
-    /// `None`: the length of the request's body.
-    length_bytes: Option<u64>,
-    sha256: Option<String>,
-}
-
-/// Default length of a request body, in bytes, for an endpoint that takes one.
-const BODY_BYTES: u64 = 1024;
 
 /// With `--quick`, everything runs once and briefly: enough to fill the tables, too little to
 /// compare.
@@ -125,7 +104,9 @@ impl Overrides {
 
     fn apply(&self, scenario: &mut ScenarioDefinition) -> Result<(), String> {
         if self.quick {
-            scenario.duration_ms = scenario.duration_ms.min(QUICK_DURATION_MS);
+            if scenario.requests.is_none() && scenario.stages.is_empty() {
+                scenario.duration_ms = scenario.duration_ms.min(QUICK_DURATION_MS);
+            }
             scenario.warm_up_ms = scenario.warm_up_ms.min(QUICK_WARM_UP_MS);
             scenario.blocks = 1;
             scenario.control = false;
@@ -134,10 +115,17 @@ impl Overrides {
             scenario.paths.clone_from(&self.paths);
         }
         if !self.endpoints.is_empty() {
-            scenario.endpoints = Some(self.endpoints.clone());
+            scenario.asks = Asks::Endpoints(self.endpoints.clone());
         }
         if !self.concurrency.is_empty() {
             scenario.concurrency.clone_from(&self.concurrency);
+        }
+        let levels = [self.concurrency.is_empty(), self.rates.is_empty()];
+        if !scenario.stages.is_empty() && (levels.contains(&false) || self.duration_ms.is_some()) {
+            return Err(
+                "it has stages, which say how long and how much; change them in a file of your own"
+                    .to_owned(),
+            );
         }
         if !self.rates.is_empty() {
             scenario.rates = Rates::Fixed(self.rates.clone());
@@ -152,22 +140,33 @@ impl Overrides {
 impl SelectedScenario {
     /// Returns every target with every concurrency.
     pub(crate) fn loads(&self) -> Vec<(String, u32)> {
-        let of = |target: &Target| {
+        let of = |endpoint: &String| {
             let concurrency = self.definition.concurrency.iter();
-            let loads = concurrency.map(|concurrency| (target.to_string(), *concurrency));
+            let loads = concurrency.map(|concurrency| (endpoint.clone(), *concurrency));
             loads.collect::<Vec<_>>()
         };
-        self.targets.iter().flat_map(of).collect()
+        self.endpoints.iter().flat_map(of).collect()
     }
 
     /// Returns the rates of the cells with this target and concurrency; `None` is a closed loop.
     /// Empty if the rates depend on a knee that has not been found.
-    pub(crate) fn rates(&self, target: &Target, concurrency: u32) -> Vec<Option<u32>> {
+    pub(crate) fn rates(&self, endpoint: &str, concurrency: u32) -> Vec<Option<u32>> {
+        if !self.definition.stages.is_empty() && self.definition.is_open_loop() {
+            let stages = self.stages(endpoint, concurrency);
+            let levels = stages.iter().flatten().flat_map(|it| [it.from, it.to]);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "at most the largest rate"
+            )]
+            let peak = levels.fold(0.0, f64::max).ceil() as u32;
+            return stages.map(|_| Some(peak.max(1))).into_iter().collect();
+        }
         match &self.definition.rates {
             Rates::ClosedLoop => vec![None],
             Rates::Fixed(rates) => rates.iter().copied().map(Some).collect(),
             Rates::OfKnee { percent, .. } => {
-                let Some(knee) = self.knees.get(&(target.to_string(), concurrency)) else {
+                let Some(knee) = self.knees.get(&(endpoint.to_owned(), concurrency)) else {
                     return Vec::new();
                 };
                 let least = rate_min(self.definition.duration_ms);
@@ -181,6 +180,33 @@ impl SelectedScenario {
                 rates
             }
         }
+    }
+
+    /// Returns the stages of the load with this endpoint and concurrency; empty for a load that
+    /// stays the same, and `None` if they depend on a knee that has not been found.
+    pub(crate) fn stages(&self, endpoint: &str, concurrency: u32) -> Option<Vec<Stage>> {
+        let knee = self.knees.get(&(endpoint.to_owned(), concurrency));
+        let mut from = 0.0;
+        let stages = self.definition.stages.iter().enumerate();
+        let stages = stages.map(|(index, stage)| {
+            let to = match stage.is_of_knee() {
+                true => f64::from(*knee?) * stage.level() / 100.0,
+                false => stage.level(),
+            };
+            let begin = match stage.change {
+                Change::Ramp => from,
+                Change::Step => to,
+            };
+            from = to;
+            let name = stage.name.clone();
+            Some(Stage {
+                name: name.unwrap_or_else(|| (index + 1).to_string()),
+                duration_ms: stage.duration_ms,
+                from: begin,
+                to,
+            })
+        });
+        stages.collect()
     }
 }
 
@@ -216,7 +242,7 @@ impl Selection {
             request: overrides.request(names),
             scenarios: Vec::new(),
             paths: Vec::new(),
-            answers: BTreeMap::new(),
+            work: BTreeMap::new(),
         };
         for name in names {
             let mut definition = catalog.scenario(name)?;
@@ -280,13 +306,13 @@ impl Selection {
                 toolbox.missing(&reference).join("; ")
             );
         }
-        let targets = self.add_answers(toolbox, &reference, definition.endpoints.as_deref())?;
+        let endpoints = self.add_work(toolbox, &reference, &definition)?;
         let (reference, paths) = (reference.name, names);
         self.scenarios.push(SelectedScenario {
             definition,
             reference,
             paths,
-            targets,
+            endpoints,
             knees: BTreeMap::new(),
         });
         Ok(())
@@ -318,41 +344,84 @@ impl Selection {
         Ok(skipped)
     }
 
-    /// Asks the reference for the answers of `targets`, or of all its endpoints.
-    fn add_answers(
+    /// Asks the reference what the answers must be; returns the names of what loads ask for.
+    fn add_work(
         &mut self,
         toolbox: &Toolbox,
         reference: &PathDefinition,
-        targets: Option<&[Target]>,
-    ) -> anyhow::Result<Vec<Target>> {
-        let described = describe(toolbox, reference, targets)?;
-        let mut answers = Vec::new();
-        if let Some(targets) = targets {
-            for target in targets {
-                let entry = described.iter().find(|entry| entry.target == target.path);
-                let entry = entry
-                    .with_context(|| format!("'describe' printed nothing for '{}'", target.path))?;
-                answers.push(entry.clone().expect(target.clone())?);
+        definition: &ScenarioDefinition,
+    ) -> anyhow::Result<Vec<String>> {
+        let work = match &definition.asks {
+            Asks::AllEndpoints => {
+                let described = describe(toolbox, reference, None)?;
+                let endpoint = |entry: Description| {
+                    let (path, body_bytes) = (entry.target.clone(), None);
+                    named(Work::endpoint(&entry, Target { path, body_bytes })?)
+                };
+                let work = described.into_iter().map(endpoint);
+                work.collect::<anyhow::Result<Vec<_>>>()?
             }
-        } else {
-            for entry in described {
-                let (path, body_bytes) = (entry.target.clone(), None);
-                answers.push(entry.expect(Target { path, body_bytes })?);
+            Asks::Endpoints(targets) => {
+                let paths: Vec<&str> = targets.iter().map(|target| target.path.as_str()).collect();
+                let described = describe_each(toolbox, reference, &paths)?;
+                let endpoint = |target: &Target| {
+                    let entry = described.get(&target.path).with_context(|| {
+                        format!("'describe' printed nothing for '{}'", target.path)
+                    })?;
+                    named(Work::endpoint(entry, target.clone())?)
+                };
+                let work = targets.iter().map(endpoint);
+                work.collect::<anyhow::Result<Vec<_>>>()?
             }
+            Asks::Mix(requests) => {
+                let open = requests.iter().filter(|request| request.expect.is_none());
+                let open: Vec<&str> = open
+                    .flat_map(|request| &request.targets)
+                    .map(String::as_str)
+                    .collect();
+                let described = match open.is_empty() {
+                    true => BTreeMap::new(),
+                    false => describe_each(toolbox, reference, &open)?,
+                };
+                let names: Vec<&str> = requests.iter().map(|it| it.name.as_str()).collect();
+                vec![(names.join("+"), Work::mix(requests, &described)?)]
+            }
+        };
+        let names = work.iter().map(|(name, _)| name.clone()).collect();
+        for (name, work) in work {
+            self.work.insert((definition.name.clone(), name), work);
         }
-        let targets = answers.iter().map(|answer| answer.target.clone()).collect();
-        for answer in answers {
-            self.answers.insert(answer.target.to_string(), answer);
-        }
-        Ok(targets)
+        Ok(names)
     }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the end of a chain of results")]
+fn named((work, target): (Work, Target)) -> anyhow::Result<(String, Work)> {
+    Ok((target.to_string(), work))
+}
+
+/// Maximum number of targets in one command line, whose length the system limits.
+const DESCRIBED_AT_ONCE: usize = 1_000;
+
+/// Asks the reference how it answers these targets.
+fn describe_each(
+    toolbox: &Toolbox,
+    reference: &PathDefinition,
+    targets: &[&str],
+) -> anyhow::Result<BTreeMap<String, Description>> {
+    let mut described = BTreeMap::new();
+    for targets in targets.chunks(DESCRIBED_AT_ONCE) {
+        let entries = describe(toolbox, reference, Some(targets))?.into_iter();
+        described.extend(entries.map(|entry| (entry.target.clone(), entry)));
+    }
+    Ok(described)
 }
 
 /// Runs the reference's describing command.
 fn describe(
     toolbox: &Toolbox,
     reference: &PathDefinition,
-    targets: Option<&[Target]>,
+    targets: Option<&[&str]>,
 ) -> anyhow::Result<Vec<Description>> {
     let name = &reference.name;
     let Some(describe) = &reference.describe else {
@@ -370,7 +439,7 @@ fn describe(
         targets
             .into_iter()
             .flatten()
-            .map(|target| target.path.clone()),
+            .map(|target| (*target).to_owned()),
     );
     let mut words = words.into_iter();
     let program = words.next().context("'describe': expected a program")?;
@@ -395,42 +464,6 @@ fn last_line(error: &anyhow::Error) -> String {
     let line = text.lines().last().unwrap_or_default();
     let said = line.rsplit_once("error: ").map_or(line, |(_, said)| said);
     said.to_owned()
-}
-
-impl Description {
-    fn expect(self, mut target: Target) -> anyhow::Result<ExpectedAnswer> {
-        let takes_body = self.length_bytes.is_none() || self.sha256.is_none();
-        if takes_body {
-            target.body_bytes = target.body_bytes.or(Some(BODY_BYTES));
-        } else if target.body_bytes.is_some() {
-            let message = format!("endpoint '{target}': '{}' takes no body", target.path);
-            return Err(Mistake(message).into());
-        }
-        let body = request_body(target.body_bytes);
-        Ok(ExpectedAnswer {
-            method: self.method,
-            status: self.status,
-            length_bytes: self.length_bytes.unwrap_or(body.len() as u64),
-            sha256: self
-                .sha256
-                .unwrap_or_else(|| crate::observe::http::sha256_hex(&body)),
-            target,
-        })
-    }
-}
-
-/// Returns the body of a request with this length: numbers, so that a piece that is lost or
-/// repeated on the way changes the digest.
-pub(crate) fn request_body(length_bytes: Option<u64>) -> Vec<u8> {
-    let length = usize::try_from(length_bytes.unwrap_or_default()).expect("bounded by the parser");
-    let mut body = Vec::with_capacity(length + 8);
-    let mut number = 0_u64;
-    while body.len() < length {
-        body.extend_from_slice(&number.to_be_bytes());
-        number += 1;
-    }
-    body.truncate(length);
-    body
 }
 
 /// Fills in commands outside of a trial, where only programs can be filled in.

@@ -190,6 +190,7 @@ impl<E: Executor> Probes<'_, E> {
             keep_alive: definition.keep_alive,
             rate_rps,
             build: None,
+            staged: false,
         };
         let duration_ms = probe_ms(definition.duration_ms);
         let before = self.trials;
@@ -202,6 +203,8 @@ impl<E: Executor> Probes<'_, E> {
                 replicate: 0,
                 duration_ms,
                 warm_up_ms: definition.warm_up_ms,
+                requests: None,
+                stages: Vec::new(),
             });
             let trial = trial.map_err(|Interrupted| Interrupted)?;
             keep(&trial)?;

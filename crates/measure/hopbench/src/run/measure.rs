@@ -21,7 +21,6 @@ use hopbench_analysis::record::{
 };
 
 use crate::{
-    catalog::Target,
     console::{say, seconds},
     observe::machine,
     plan::{
@@ -398,6 +397,7 @@ fn manifest(
             analysis: path.definition.analysis.clone(),
             receipts,
             skipped: path.skipped.clone(),
+            counters: Some(path.definition.counters.shown.clone()),
         });
     }
     let scenarios = selection.scenarios.iter().map(|scenario| ScenarioInfo {
@@ -405,9 +405,20 @@ fn manifest(
         question: scenario.definition.question.clone(),
         analysis: scenario.definition.analysis.clone(),
         reference: scenario.reference.clone(),
-        endpoints: scenario.targets.iter().map(Target::to_string).collect(),
+        endpoints: scenario.endpoints.clone(),
         blocks: scenario.definition.blocks,
         pathologies: scenario.definition.pathologies.clone(),
+        recovery: scenario.definition.recovery.clone(),
+    });
+    let capped = selection.scenarios.iter().filter_map(|scenario| {
+        let definition = &scenario.definition;
+        let highest = definition.concurrency.iter().max()?;
+        let rate_rps = definition.rate_cap_rps(*highest)?;
+        Some(format!(
+            "scenario '{}': with a think time of {} ms, {highest} connection(s) can't send more \
+             than {rate_rps:.0} requests per second, whatever the path could do",
+            definition.name, definition.think_time_ms
+        ))
     });
     let warnings = machine::doubts()
         .into_iter()
@@ -425,7 +436,7 @@ fn manifest(
         profile: machine::profile().to_owned(),
         scenarios: scenarios.collect(),
         paths,
-        warnings: warnings.collect(),
+        warnings: warnings.chain(capped).collect(),
         builds: Vec::new(),
         knees: Vec::new(),
     })

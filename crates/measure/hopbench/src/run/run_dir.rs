@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use hopbench_analysis::record::{Manifest, Plan, Profile, SCHEMA, Trial};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::mistake::Mistake;
+use crate::{catalog::Catalog, mistake::Mistake};
 
 /// The directory of a run's records.
 #[derive(Clone, Debug)]
@@ -142,7 +142,7 @@ impl RunDir {
     }
 
     pub(crate) fn manifest(&self) -> anyhow::Result<Manifest> {
-        let manifest: Manifest = self.read_json(MANIFEST)?;
+        let mut manifest: Manifest = self.read_json(MANIFEST)?;
         if !(1..=SCHEMA).contains(&manifest.schema) {
             bail!(
                 "'{}' has schema {}, this hopbench reads 1 to {SCHEMA}; use the hopbench that \
@@ -151,6 +151,12 @@ impl RunDir {
                 manifest.schema,
                 manifest.hopbench
             );
+        }
+        // Older builds knew the counters of the built-in paths without a declaration.
+        let built_in = Catalog::built_in()?;
+        for path in manifest.paths.iter_mut().filter(|it| it.counters.is_none()) {
+            let same = built_in.paths.iter().find(|it| it.name == path.name);
+            path.counters = same.map(|it| it.counters.shown.clone());
         }
         Ok(manifest)
     }

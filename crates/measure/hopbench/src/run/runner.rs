@@ -151,6 +151,8 @@ mod tests {
                 counters: Default::default(),
                 disturbance: Default::default(),
                 warnings: Vec::new(),
+                prepared: Vec::new(),
+                seconds: Vec::new(),
             })
         }
     }
@@ -182,10 +184,13 @@ mod tests {
                 keep_alive: true,
                 rate_rps: None,
                 build: None,
+                staged: false,
             },
             replicate: 0,
             duration_ms: 1,
             warm_up_ms: 0,
+            requests: None,
+            stages: Vec::new(),
         }
     }
 

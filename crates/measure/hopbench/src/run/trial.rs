@@ -8,6 +8,7 @@ mod fill;
 mod judge;
 mod load;
 mod profile;
+mod seconds;
 mod stage;
 mod validity;
 
@@ -19,21 +20,24 @@ use std::{
 
 use anyhow::Context;
 use hopbench_analysis::record::{
-    Disturbance, Failure, FailureKind, Outcome, PlannedTrial, ProcessUsage, Source, Timing, Trial,
+    Cell, Disturbance, Failure, FailureKind, Outcome, PlannedTrial, Prepared, ProcessUsage, Source,
+    Timing, Trial,
 };
 
 use self::{
-    judge::{check_conservation, judge, repeated},
-    load::Bodies,
+    judge::{check_conservation, judge, judge_preparation, judge_trial, repeated},
+    load::{Bodies, Order},
+    seconds::Seconds,
     stage::Stage,
 };
 use crate::{
-    catalog::PathDefinition,
-    observe::{http::Client, machine, usage::MachineSnapshot},
-    plan::{
-        selection::{ExpectedAnswer, Selection},
-        toolbox::Toolbox,
+    catalog::{PathDefinition, ScenarioDefinition},
+    observe::{
+        http::Client,
+        machine,
+        usage::{MachineSnapshot, Snapshot},
     },
+    plan::{selection::Selection, toolbox::Toolbox, work::Work},
     process::{Interrupt, Interrupted},
     run::builds::Builds,
 };
@@ -50,7 +54,10 @@ pub(crate) struct Live<'a> {
     pub(crate) toolbox: &'a Toolbox,
     pub(crate) builds: Option<&'a Builds>,
     pub(crate) paths: BTreeMap<String, PathDefinition>,
-    pub(crate) answers: BTreeMap<String, ExpectedAnswer>,
+    /// Scenarios by name.
+    pub(crate) scenarios: BTreeMap<String, ScenarioDefinition>,
+    /// Requests of the loads, by scenario and endpoint.
+    pub(crate) work: BTreeMap<(String, String), Work>,
     pub(crate) interrupt: &'a Interrupt,
     /// Directory of the processes' logs.
     pub(crate) logs: PathBuf,
@@ -98,7 +105,12 @@ impl<'a> Live<'a> {
             paths: paths
                 .map(|path| (path.name.clone(), path.clone()))
                 .collect(),
-            answers: selection.answers.clone(),
+            scenarios: selection
+                .scenarios
+                .iter()
+                .map(|it| (it.definition.name.clone(), it.definition.clone()))
+                .collect(),
+            work: selection.work.clone(),
             interrupt,
             logs,
             client: Client::new().context("could not start an HTTP client")?,
@@ -109,11 +121,11 @@ impl<'a> Live<'a> {
         })
     }
 
-    /// Starts the path and sends each of `targets` once.
+    /// Starts the path and sends the requests of each scenario and endpoint once.
     pub(crate) fn verify(
         &mut self,
         path: &str,
-        targets: &[String],
+        asked: &[(String, String)],
     ) -> Result<Vec<Verified>, Interrupted> {
         let definition = self.paths[path].clone();
         let mut stage = match Stage::start(self, &definition, None, path) {
@@ -128,13 +140,14 @@ impl<'a> Live<'a> {
             }
         };
         let mut verified = Vec::new();
-        for target in targets {
-            let failure = match stage.verify(self, &self.answers[target]) {
+        for key in asked {
+            let work = self.work[key].on(&definition);
+            let failure = match stage.verify(self, &work) {
                 Ok(()) => None,
                 Err(TrialError::Interrupted) => return Err(Interrupted),
                 Err(TrialError::Failed(failure)) => Some(failure),
             };
-            let asked = target.clone();
+            let asked = key.1.clone();
             verified.push(Verified { asked, failure });
         }
         stage.stop();
@@ -149,7 +162,7 @@ impl<'a> Live<'a> {
     fn attempt(&mut self, trial: &mut Trial) -> Result<(), TrialError> {
         let cell = trial.planned.cell.clone();
         let definition = self.paths[&cell.path].clone();
-        let answer = self.answers[&cell.endpoint].clone();
+        let work = self.work_of(&cell).on(&definition);
         let kind = if trial.planned.block == 0 {
             "knee-"
         } else {
@@ -162,7 +175,7 @@ impl<'a> Live<'a> {
         let build = build.map(|(build, builds)| builds.of(build));
         let mut stage = Stage::start(self, &definition, build, &label)?;
         trial.timing.start_ms = clock.lap_ms();
-        let measured = self.measure(trial, &mut stage, &answer, &mut clock);
+        let measured = self.measure(trial, &definition, &mut stage, &work, &mut clock);
         // After a failure, the processes' logs say more than the failure does.
         let log = stage.last_lines();
         let stopped = stage.stop();
@@ -174,24 +187,44 @@ impl<'a> Live<'a> {
         })
     }
 
+    fn work_of(&self, cell: &Cell) -> &Work {
+        let Cell {
+            scenario, endpoint, ..
+        } = cell;
+        &self.work[&(scenario.clone(), endpoint.clone())]
+    }
+
+    /// Returns the order of a planned trial's load.
+    fn order<'o>(&self, planned: &'o PlannedTrial, work: &'o Work) -> Order<'o> {
+        let definition = &self.scenarios[&planned.cell.scenario];
+        Order {
+            work,
+            concurrency: planned.cell.concurrency,
+            keep_alive: planned.cell.keep_alive,
+            rate_rps: planned.cell.rate_rps,
+            duration: Duration::from_millis(planned.duration_ms),
+            requests: planned.requests,
+            stages: &planned.stages,
+            is_open_loop: definition.is_open_loop(),
+            think_time_ms: definition.think_time_ms,
+            timeout: definition
+                .timeout_ms
+                .map_or(self.request_timeout, Duration::from_millis),
+            bodies: Bodies::After,
+        }
+    }
+
     fn measure(
         &mut self,
         trial: &mut Trial,
+        definition: &PathDefinition,
         stage: &mut Stage,
-        answer: &ExpectedAnswer,
+        work: &Work,
         clock: &mut Lap,
     ) -> Result<(), TrialError> {
-        stage.verify(self, answer)?;
-        trial.timing.verify_ms = clock.lap_ms();
-
-        // A leak during the warm-up is a leak too.
-        let fresh = stage.usage()?;
-        if trial.planned.warm_up_ms > 0 {
-            let duration = Duration::from_millis(trial.planned.warm_up_ms);
-            let load = self.load(&trial.planned, stage, answer, duration, Bodies::During)?;
-            judge(&load, self.request_timeout)?;
-            trial.timing.warm_up_ms = clock.lap_ms();
-        }
+        let planned = trial.planned.clone();
+        let order = self.order(&planned, work);
+        let fresh = self.make_ready(trial, stage, order, clock)?;
 
         let counters = stage.counters(self)?;
         let mut usage = stage.usage()?;
@@ -200,9 +233,15 @@ impl<'a> Live<'a> {
         }
         let machine = MachineSnapshot::take();
         trial.timing.scrape_ms = clock.lap_ms();
-        let duration = Duration::from_millis(trial.planned.duration_ms);
-        let load = self.start_load(&trial.planned, stage, answer, duration, Bodies::After)?;
-        load.wait(stage, self.interrupt)?;
+        let load = self.start_load(order, stage)?;
+        let is_staged = !order.stages.is_empty();
+        let mut seconds = Seconds::begin(stage)?;
+        let mut on_second = |stage: &mut Stage| seconds.next(stage);
+        let on_second: Option<&mut dyn FnMut(&mut Stage)> = match is_staged {
+            true => Some(&mut on_second),
+            false => None,
+        };
+        load.wait(stage, self.interrupt, on_second)?;
         // Before the generator evaluates its measurements, which is not part of the load.
         let machine_after = MachineSnapshot::take();
         let usage_after = stage.usage();
@@ -211,6 +250,7 @@ impl<'a> Live<'a> {
         // hide the real one, so it is returned later.
         let counters = stage.counters_since(&counters, self);
         let load = load.result(stage, self.interrupt)?;
+        trial.seconds = seconds.of;
         let loaded_ms = load.elapsed_us / 1e3;
         trial.timing.load_ms = loaded_ms;
         trial.timing.scrape_ms += clock.lap_ms() - loaded_ms;
@@ -223,21 +263,92 @@ impl<'a> Live<'a> {
         stage.add_usage(&usage, &usage_after?, trial);
         trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
         trial.warnings = validity::warnings(trial, &load, self.irq_is_separate);
-        let judgement = judge(&load, self.request_timeout);
+        let judgement = judge_trial(&load, &planned, order.timeout);
         let (body_bytes, good) = (load.body_bytes, load.good);
         trial.load = Some(load);
         judgement?;
         trial.counters = counters?;
-        check_conservation(trial, body_bytes)?;
-        let sent_bytes = answer.target.body_bytes.unwrap_or_default() * good;
-        trial
-            .warnings
-            .extend(repeated(trial, body_bytes.max(sent_bytes), good));
+        check_conservation(trial, definition, body_bytes)?;
+        let sent_bytes = sent_bytes(work, good);
+        let repeated = repeated(trial, definition, body_bytes.max(sent_bytes), good);
+        trial.warnings.extend(repeated);
         trial.timing.scrape_ms += clock.lap_ms();
-        stage.verify(self, answer)?;
+        stage.verify(self, work)?;
         trial.timing.verify_ms += clock.lap_ms();
         Ok(())
     }
+
+    /// Prepares the path, checks its answers and warms it up. Returns its usage before the warm-up:
+    /// a leak during the warm-up is a leak too.
+    fn make_ready(
+        &self,
+        trial: &mut Trial,
+        stage: &mut Stage,
+        order: Order<'_>,
+        clock: &mut Lap,
+    ) -> Result<Vec<Snapshot>, TrialError> {
+        self.prepare(trial, stage, order)?;
+        if !self.scenarios[&trial.planned.cell.scenario].is_cold {
+            stage.verify(self, order.work)?;
+        }
+        trial.timing.verify_ms = clock.lap_ms();
+        let fresh = stage.usage()?;
+        if trial.planned.warm_up_ms > 0 {
+            let duration = Duration::from_millis(trial.planned.warm_up_ms);
+            let load = self.load(order.brief(duration, Bodies::During), stage)?;
+            judge(&load, order.timeout)?;
+            trial.timing.warm_up_ms = clock.lap_ms();
+        }
+        Ok(fresh)
+    }
+
+    /// Puts the preparing loads on the path, and checks that they did what they should.
+    fn prepare(
+        &self,
+        trial: &mut Trial,
+        stage: &mut Stage,
+        order: Order<'_>,
+    ) -> Result<(), TrialError> {
+        let preparations = &self.scenarios[&trial.planned.cell.scenario].prepare;
+        for prepare in preparations {
+            let work = order.work.only(&prepare.of);
+            let before = stage.counters(self)?;
+            let brief = order.brief(PREPARE_MAX, Bodies::After);
+            let order = Order {
+                work: &work,
+                concurrency: prepare.concurrency,
+                rate_rps: None,
+                requests: Some(prepare.requests),
+                is_open_loop: false,
+                think_time_ms: 0,
+                ..brief
+            };
+            let load = self.load(order, stage)?;
+            let counters = stage.counters_since(&before, self)?;
+            trial.prepared.push(Prepared {
+                name: prepare.name.clone(),
+                requests: load.requests,
+                good: load.good,
+                elapsed_us: load.elapsed_us,
+                counters,
+            });
+            judge_preparation(trial, prepare, &load)?;
+        }
+        Ok(())
+    }
+}
+
+/// Maximum duration of a preparing load.
+const PREPARE_MAX: Duration = Duration::from_secs(600);
+
+/// Returns the bytes of the bodies that a load sent with its correct requests.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an estimate, for a rule with a factor"
+)]
+fn sent_bytes(work: &Work, good: u64) -> u64 {
+    (work.body_bytes_mean() * good as f64) as u64
 }
 
 /// Role under which the load generator's CPU time is reported.
@@ -269,6 +380,8 @@ pub(crate) fn empty_record(planned: PlannedTrial) -> Trial {
         counters: BTreeMap::new(),
         disturbance: Disturbance::default(),
         warnings: Vec::new(),
+        prepared: Vec::new(),
+        seconds: Vec::new(),
     }
 }
 

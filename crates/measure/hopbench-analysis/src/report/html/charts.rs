@@ -36,7 +36,7 @@ fn title(table: &Table<'_>, load: &str) -> String {
 }
 
 /// Returns a panel for each table and load in whose rows `draw` finds something.
-fn panels(
+pub(super) fn panels(
     scenario: &ScenarioSummary<'_>,
     draw: impl Fn(&Table<'_>, String, &[&CellSummary<'_>]) -> Option<Rows>,
 ) -> Vec<Rows> {
@@ -189,50 +189,6 @@ pub(super) fn cpu(scenario: &ScenarioSummary<'_>, legend: &Legend) -> Vec<Rows> 
             band: None,
             reference: None,
             rows: rows.iter().map(|row| stack(row)).collect(),
-        })
-    })
-}
-
-/// Returns bytes copied and bytes handed over by reference.
-pub(super) fn copies(scenario: &ScenarioSummary<'_>, legend: &Legend) -> Vec<Rows> {
-    panels(scenario, |_, title, rows| {
-        let counted: Vec<_> = rows
-            .iter()
-            .filter(|row| row.totals.has_counters && row.totals.body_bytes > 0)
-            .collect();
-        counted.first()?;
-        let bytes = |row: &CellSummary<'_>| {
-            let body = row.totals.body_bytes as f64;
-            let copied = row.totals.copied_bytes as f64 / body;
-            (copied, copied + row.totals.zero_copy_bytes as f64 / body)
-        };
-        let bars = |row: &CellSummary<'_>| {
-            let label = row.cell.path_and_build();
-            let (copied, all) = bytes(row);
-            let bar = |from, to, class, what| Mark::Bar {
-                from,
-                to,
-                class,
-                title: format!("{label}: {:.2} {what} per body byte", to - from),
-            };
-            Row {
-                class: legend.class(&row.cell),
-                marks: vec![
-                    bar(0.0, copied, "copied", "bytes copied"),
-                    bar(copied, all, "zero-copy", "bytes by reference"),
-                ],
-                label,
-                value: format!("{copied:.2}"),
-                is_faint: false,
-            }
-        };
-        Some(Rows {
-            title,
-            unit: "bytes per body byte; the number counts those copied",
-            scale: Scale::from_zero(counted.iter().map(|row| bytes(row).1)),
-            band: None,
-            reference: None,
-            rows: counted.iter().map(|row| bars(row)).collect(),
         })
     })
 }

@@ -161,6 +161,7 @@ mod tests {
             keep_alive: true,
             rate_rps: None,
             build: None,
+            staged: false,
         };
         let mut cells: Vec<SoFar> = (1..=20).map(|it| SoFar::new(&cell(it))).collect();
         let last = &mut cells[19];

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use hopbench_analysis::record::{Failure, FailureKind, Load, Source, Trial, Warning};
+use hopbench_analysis::record::{Failure, FailureKind, Load, PlannedTrial, Source, Trial, Warning};
 
 use super::TrialError;
+use crate::catalog::{Conservation, PathDefinition, Prepare, Take};
 
 /// Fails if a load's answers allow no metrics.
 pub(super) fn judge(load: &Load, request_timeout: Duration) -> Result<(), TrialError> {
@@ -78,52 +79,165 @@ pub(super) fn judge(load: &Load, request_timeout: Duration) -> Result<(), TrialE
     Ok(())
 }
 
-/// Checks that each counting process has counted every byte of the bodies that the client received:
-/// as copied or as not copied.
-pub(super) fn check_conservation(trial: &Trial, body_bytes: u64) -> Result<(), TrialError> {
-    for (process, counters) in &trial.counters {
-        let out = |name: &str| counters.get(name).copied();
-        let passed = out("tunnel_bytes_in").zip(out("tunnel_bytes_out"));
-        let Some((bytes_in, bytes_out)) = passed else {
+/// Fails if the load of a trial allows no metrics.
+pub(super) fn judge_trial(
+    load: &Load,
+    planned: &PlannedTrial,
+    request_timeout: Duration,
+) -> Result<(), TrialError> {
+    match planned.stages.is_empty() {
+        true => judge(load, request_timeout).and_then(|()| judge_count(load, planned)),
+        false => judge_staged(load),
+    }
+}
+
+/// Fails if the answers to a load in stages are wrong. Answers that never came are a result.
+fn judge_staged(load: &Load) -> Result<(), TrialError> {
+    let only_wrong = Load {
+        errors: load
+            .errors
+            .iter()
+            .filter(|(error, _)| error.starts_with("invalid HTTP"))
+            .map(|(error, count)| (error.clone(), *count))
+            .collect(),
+        ..load.clone()
+    };
+    judge(&only_wrong, Duration::ZERO)
+}
+
+/// Fails if a load that counts its requests did not send them all in time.
+fn judge_count(load: &Load, planned: &PlannedTrial) -> Result<(), TrialError> {
+    match planned.requests {
+        Some(requests) if load.due() < requests => fail(
+            FailureKind::Hang,
+            format!(
+                "only {} of {requests} requests were sent within {} ms",
+                load.requests, planned.duration_ms
+            ),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Fails if a preparing load did not get all its answers, or if counters did not grow as they must.
+pub(super) fn judge_preparation(
+    trial: &Trial,
+    prepare: &Prepare,
+    load: &Load,
+) -> Result<(), TrialError> {
+    let name = &prepare.name;
+    if load.good < prepare.requests {
+        let kinds = load.wrong.iter().chain(&load.errors);
+        let kinds: Vec<String> = kinds
+            .map(|(what, count)| format!("{count} × {what}"))
+            .collect();
+        let cause = format!(
+            "preparation '{name}': only {} of {} requests got a correct answer: {}",
+            load.good,
+            prepare.requests,
+            if kinds.is_empty() {
+                "the others were not sent in time".to_owned()
+            } else {
+                kinds.join(", ")
+            }
+        );
+        return fail(FailureKind::Preparation, cause);
+    }
+    let Some(prepared) = trial.prepared.last() else {
+        return Ok(());
+    };
+    for (counter, at_least) in &prepare.counters_at_least {
+        let of_processes = prepared.counters.values();
+        let values = of_processes
+            .filter_map(|counters| counters.get(counter))
+            .copied();
+        // A path without the counter has nothing to prepare.
+        let Some(value) = values.reduce(u64::saturating_add) else {
             continue;
         };
-        if bytes_in.max(bytes_out) < body_bytes {
+        if value < *at_least {
+            let cause = format!(
+                "preparation '{name}': '{counter}' grew by {value}, expected at least {at_least}"
+            );
+            return fail(FailureKind::Preparation, cause);
+        }
+    }
+    Ok(())
+}
+
+fn fail(kind: FailureKind, cause: String) -> Result<(), TrialError> {
+    Err(TrialError::Failed(Failure {
+        source: Source::Subject,
+        kind,
+        cause,
+        log: Vec::new(),
+    }))
+}
+
+/// Checks that the counters which a path declares cover the bodies that the client received.
+pub(super) fn check_conservation(
+    trial: &Trial,
+    path: &PathDefinition,
+    body_bytes: u64,
+) -> Result<(), TrialError> {
+    for rule in &path.counters.rules {
+        let counted = counted(trial, path, rule);
+        if counted < body_bytes {
             return Err(unaccounted(format!(
-                "'{process}' counted {bytes_in} bytes in and {bytes_out} out, but the client \
-                 received {body_bytes} bytes of bodies"
+                "{} counted {counted} as {}, but the client received {body_bytes} bytes of bodies",
+                who(rule),
+                rule.counters.join(match rule.take {
+                    Take::Largest => " or ",
+                    Take::Sum => " and ",
+                })
             )));
         }
     }
-    let names = ["tunnel_zero_copy_bytes", "tunnel_copied_bytes"];
-    let [zero_copy, copied] = names.map(|name| trial.counter(name));
-    // Counters of other kinds of hops are recorded but not checked.
-    let mut counted = trial.counters.values();
-    let are_counted = counted.any(|of| names.iter().any(|name| of.contains_key(*name)));
-    if are_counted && zero_copy + copied < body_bytes {
-        return Err(unaccounted(format!(
-            "{zero_copy} bytes were counted as passed by reference and {copied} as copied, but the \
-             client received {body_bytes} bytes of bodies"
-        )));
-    }
     Ok(())
+}
+
+/// Evaluates a rule: each counter is added up over the processes of the role.
+fn counted(trial: &Trial, path: &PathDefinition, rule: &Conservation) -> u64 {
+    let of_role = |name: &str| {
+        let mut processes = path.processes.iter().filter(|process| process.name == name);
+        processes.any(|process| rule.role.as_ref().is_none_or(|role| process.role == *role))
+    };
+    let sum = |counter: &String| -> u64 {
+        let processes = trial.counters.iter().filter(|(name, _)| of_role(name));
+        let values = processes.filter_map(|(_, counters)| counters.get(counter));
+        values.fold(0, |sum, value| sum.saturating_add(*value))
+    };
+    let sums = rule.counters.iter().map(sum);
+    match rule.take {
+        Take::Largest => sums.max().unwrap_or_default(),
+        Take::Sum => sums.fold(0, u64::saturating_add),
+    }
+}
+
+fn who(rule: &Conservation) -> String {
+    match &rule.role {
+        Some(role) => format!("'{role}'"),
+        None => "the path".to_owned(),
+    }
 }
 
 /// Maximum length of the heads per request, in bytes. Those of the origin take a fifth of it.
 const HEAD_BYTES_MAX: u64 = 1_024;
 
-/// Factor above which the bytes were not carried just once.
-const REPEATED_FACTOR: f64 = 1.5;
-
-/// Checks the other side of conservation. A process that counted far more than the bodies that the
+/// Checks the other side of conservation. A role that counted far more than the bodies that the
 /// client received or sent, with their heads, has carried some of it twice, or for somebody else.
-pub(super) fn repeated(trial: &Trial, body_bytes: u64, requests: u64) -> Option<Warning> {
+pub(super) fn repeated(
+    trial: &Trial,
+    path: &PathDefinition,
+    body_bytes: u64,
+    requests: u64,
+) -> Option<Warning> {
     let carried_bytes = body_bytes + requests * HEAD_BYTES_MAX;
-    trial.counters.iter().find_map(|(process, counters)| {
-        let passed = ["tunnel_bytes_in", "tunnel_bytes_out"].map(|name| counters.get(name));
-        let counted_bytes = passed.into_iter().flatten().copied().max()?;
-        let is_repeated = counted_bytes as f64 > REPEATED_FACTOR * carried_bytes as f64;
+    path.counters.rules.iter().find_map(|rule| {
+        let counted_bytes = counted(trial, path, rule);
+        let is_repeated = counted_bytes as f64 > rule.at_most? * carried_bytes as f64;
         is_repeated.then(|| Warning::Repeated {
-            process: process.clone(),
+            process: rule.role.clone().unwrap_or_else(|| path.name.clone()),
             counted_bytes,
             body_bytes,
         })
@@ -191,18 +305,28 @@ mod tests {
         });
         let mut trial =
             crate::run::trial::empty_record(serde_json::from_value(planned).expect("a plan"));
+        let path = PathDefinition::parse(
+            "x",
+            "summary = 'x'\nfront = '{{port:a}}'\n\
+             [[conservation]]\nrole = 'near'\ncounters = ['in', 'out']\n\
+             take = 'largest'\nat-most = 1.5\n\
+             [[process]]\nname = 'a'\nrole = 'near'\ncommand = ['a']\nversion = ['a']\n\
+             admin = '127.0.0.1:{{port:b}}'\n",
+        )
+        .expect("valid");
         let mut warned = |bytes_in: u64, bytes_out: u64| {
-            let counters = [
-                ("tunnel_bytes_in", bytes_in),
-                ("tunnel_bytes_out", bytes_out),
-            ];
+            let counters = [("in", bytes_in), ("out", bytes_out)];
             let counters = counters.map(|(name, count)| (name.to_owned(), count));
-            trial.counters = [("host".to_owned(), counters.into())].into();
-            repeated(&trial, 1_000_000, 10)
+            trial.counters = [("a".to_owned(), counters.into())].into();
+            let kept = check_conservation(&trial, &path, 1_000_000);
+            assert_eq!(kept.is_ok(), bytes_in.max(bytes_out) >= 1_000_000);
+            repeated(&trial, &path, 1_000_000, 10)
         };
+        // Some of it is lost.
+        assert_eq!(warned(4_000, 999_999), None);
         // Everything is carried once, with heads.
         assert_eq!(warned(4_000, 1_002_000), None);
-        let (process, body_bytes) = ("host".to_owned(), 1_000_000);
+        let (process, body_bytes) = ("near".to_owned(), 1_000_000);
         let twice = Warning::Repeated {
             process,
             counted_bytes: 2_004_000,

@@ -2,21 +2,26 @@
 
 use std::{
     fs,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use hopbench_analysis::record::{Failure, FailureKind, Load, PlannedTrial, Source};
+use hopbench_analysis::record::{Failure, FailureKind, Load, Source, Stage};
+use serde_json::{Value, json};
 
-use super::{Live, Stage, TrialError, harness_failure};
+use super::{Live, TrialError, harness_failure};
 use crate::{
     observe::usage::process_cpu_us,
-    plan::selection::{ExpectedAnswer, request_body},
+    plan::work::{PlannedRequest, Work},
     process::{Child, Command, Interrupt, Output, Waited, describe_exit, wait, wait_for_output},
 };
 
 /// Time that the load generator may take beyond its load and one request's timeout, to evaluate a
 /// few million records.
 const LOAD_GRACE: Duration = Duration::from_secs(20);
+
+/// Interval at which the usage of a load in stages is read.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// When the generator compares bodies in a closed loop; at a fixed rate it compares all.
 #[derive(Clone, Copy, Debug)]
@@ -36,79 +41,107 @@ pub(super) struct RunningLoad {
     deadline: Instant,
 }
 
+/// Everything that decides what a load does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order<'a> {
+    pub(super) work: &'a Work,
+    pub(super) concurrency: u32,
+    pub(super) keep_alive: bool,
+    pub(super) rate_rps: Option<u32>,
+    /// Duration; for a number of requests, its limit.
+    pub(super) duration: Duration,
+    pub(super) requests: Option<u64>,
+    pub(super) stages: &'a [Stage],
+    /// Whether the levels of the stages are rates.
+    pub(super) is_open_loop: bool,
+    pub(super) think_time_ms: u64,
+    pub(super) timeout: Duration,
+    pub(super) bodies: Bodies,
+}
+
+impl<'a> Order<'a> {
+    /// Returns the same without what makes a load long: a number of requests, or stages.
+    pub(super) fn brief(self, duration: Duration, bodies: Bodies) -> Self {
+        // In stages, the rate is the highest one.
+        let is_staged = !self.stages.is_empty();
+        let rate_rps = self.rate_rps.filter(|_| !is_staged);
+        Self {
+            duration,
+            bodies,
+            rate_rps,
+            requests: None,
+            stages: &[],
+            ..self
+        }
+    }
+
+    /// Returns whether oha, or the open loop without a plan, can do it.
+    fn is_plain(&self) -> bool {
+        let is_same = self.stages.is_empty() && self.think_time_ms == 0;
+        self.work.is_endpoint && self.requests.is_none() && is_same
+    }
+}
+
 impl Live<'_> {
     /// Puts a load on the path, without a measurement. Fails if a process of the path ends
     /// meanwhile.
     pub(super) fn load(
         &self,
-        planned: &PlannedTrial,
-        stage: &mut Stage,
-        answer: &ExpectedAnswer,
-        duration: Duration,
-        bodies: Bodies,
+        order: Order<'_>,
+        running: &mut super::Stage,
     ) -> Result<Load, TrialError> {
-        let load = self.start_load(planned, stage, answer, duration, bodies)?;
-        load.result(stage, self.interrupt)
+        let load = self.start_load(order, running)?;
+        load.result(running, self.interrupt)
     }
 
     pub(super) fn start_load(
         &self,
-        planned: &PlannedTrial,
-        stage: &Stage,
-        answer: &ExpectedAnswer,
-        duration: Duration,
-        bodies: Bodies,
+        order: Order<'_>,
+        running: &super::Stage,
     ) -> Result<RunningLoad, TrialError> {
-        let command = self
-            .load_command(planned, stage, answer, duration, bodies)
-            .map_err(harness_failure)?;
+        let command = self.load_command(order, running).map_err(harness_failure)?;
         let child = Child::start("load", &command, Output::Keep).map_err(harness_failure)?;
-        let deadline = Instant::now() + duration + self.request_timeout + LOAD_GRACE;
+        let deadline = Instant::now() + order.duration + order.timeout + LOAD_GRACE;
         Ok(RunningLoad { child, deadline })
     }
 
-    fn load_command(
-        &self,
-        planned: &PlannedTrial,
-        stage: &Stage,
-        answer: &ExpectedAnswer,
-        duration: Duration,
-        bodies: Bodies,
-    ) -> anyhow::Result<Command> {
+    fn load_command(&self, order: Order<'_>, running: &super::Stage) -> anyhow::Result<Command> {
+        let request = &order.work.requests[0];
+        let target = match order.is_plain() {
+            true => request.targets[0].as_str(),
+            false => "/",
+        };
         let mut arguments = vec![
-            format!("--url=http://{}{}", stage.front(), answer.target.path),
-            format!("--method={}", answer.method),
-            format!("--concurrency={}", planned.cell.concurrency),
-            format!("--duration-ms={}", duration.as_millis()),
-            format!("--timeout-ms={}", self.request_timeout.as_millis()),
-            format!("--expect-status={}", answer.status),
-            format!("--expect-length={}", answer.length_bytes),
+            format!("--url=http://{}{target}", running.front()),
+            format!("--concurrency={}", order.concurrency),
+            format!("--duration-ms={}", order.duration.as_millis()),
+            format!("--timeout-ms={}", order.timeout.as_millis()),
             "--exit-with-stdin".to_owned(),
         ];
-        if let Some(rate_rps) = planned.cell.rate_rps {
-            arguments.push(format!("--rate={rate_rps}"));
-        }
-        if !planned.cell.keep_alive {
+        arguments.extend(
+            order
+                .requests
+                .map(|requests| format!("--requests={requests}")),
+        );
+        if !order.keep_alive {
             arguments.push("--no-keepalive".to_owned());
-        }
-        let sample = match bodies {
-            Bodies::Unchecked => None,
-            Bodies::During => Some("during"),
-            Bodies::After => Some("after-line"),
-        };
-        if let Some(sample) = sample {
-            arguments.push(format!("--expect-sha256={}", answer.sha256));
-            arguments.push(format!("--sample={sample}"));
         }
         if let Some(threads) = self.load_threads {
             arguments.push(format!("--threads={threads}"));
         }
-        if answer.target.body_bytes.is_some() {
-            let file = stage.directory().join("request-body");
-            if !file.exists() {
-                fs::write(&file, request_body(answer.target.body_bytes))?;
+        match (order.rate_rps, order.stages.is_empty()) {
+            (Some(rate_rps), true) => arguments.push(format!("--rate={rate_rps}")),
+            (_, false) if order.is_open_loop => arguments.push("--open-loop".to_owned()),
+            _ => {}
+        }
+        match order.is_plain() {
+            true => arguments.extend(plain(request, order.bodies, running.directory())?),
+            false => {
+                let file = running.directory().join("load.json");
+                let plan = plan(order, running.directory())?;
+                fs::write(&file, serde_json::to_vec(&plan)?)?;
+                arguments.push(format!("--plan={}", file.display()));
             }
-            arguments.push(format!("--body={}", file.display()));
         }
         let program = self.toolbox.bin("hopbench-load")?;
         Ok(Command {
@@ -120,13 +153,103 @@ impl Live<'_> {
     }
 }
 
+/// Returns the options of a load with one request.
+fn plain(
+    request: &PlannedRequest,
+    bodies: Bodies,
+    directory: &Path,
+) -> anyhow::Result<Vec<String>> {
+    let expected = &request.expect[0];
+    let mut arguments = vec![
+        format!("--method={}", request.method),
+        format!("--expect-status={}", expected.status),
+    ];
+    let length_bytes = expected.length_bytes;
+    arguments.extend(length_bytes.map(|length| format!("--expect-length={length}")));
+    let sample = match bodies {
+        Bodies::Unchecked => None,
+        Bodies::During => Some("during"),
+        Bodies::After => Some("after-line"),
+    };
+    if let (Some(sample), Some(sha256)) = (sample, &expected.sha256) {
+        arguments.push(format!("--expect-sha256={sha256}"));
+        arguments.push(format!("--sample={sample}"));
+    }
+    if let Some(file) = body_file(request, 0, directory)? {
+        arguments.push(format!("--body={}", file.display()));
+    }
+    Ok(arguments)
+}
+
+/// Returns the file that `hopbench-load --plan` reads.
+fn plan(order: Order<'_>, directory: &Path) -> anyhow::Result<Value> {
+    let mut requests = Vec::new();
+    for (index, request) in order.work.requests.iter().enumerate() {
+        let is_compared = !matches!(order.bodies, Bodies::Unchecked);
+        let expect = request.expect.iter().map(|answer| {
+            json!({
+                "status": answer.status, "length": answer.length_bytes,
+                "sha256": answer.sha256.as_ref().filter(|_| is_compared),
+                "headers": answer.headers,
+            })
+        });
+        requests.push(json!({
+            "name": request.name, "method": request.method, "targets": request.targets,
+            "headers": request.headers, "body": body_file(request, index, directory)?,
+            "weight": request.weight, "expect": expect.collect::<Vec<_>>(),
+        }));
+    }
+    let stages = order.stages.iter();
+    let stages =
+        stages.map(|it| json!({"duration_ms": it.duration_ms, "from": it.from, "to": it.to}));
+    Ok(json!({
+        "requests": requests, "stages": stages.collect::<Vec<_>>(),
+        "think_time_ms": order.think_time_ms,
+    }))
+}
+
+/// Writes the body of a request, unless that is done already.
+fn body_file(
+    request: &PlannedRequest,
+    index: usize,
+    directory: &Path,
+) -> anyhow::Result<Option<PathBuf>> {
+    let Some(body) = &request.body else {
+        return Ok(None);
+    };
+    let file = directory.join(format!("request-body-{index}"));
+    if !file.exists() {
+        fs::write(&file, body)?;
+    }
+    Ok(Some(file))
+}
+
 impl RunningLoad {
     /// Waits until the last request has ended. The generator then prints an empty line, before it
     /// evaluates its records.
-    pub(super) fn wait(&self, stage: &mut Stage, interrupt: &Interrupt) -> Result<(), TrialError> {
-        let interrupt = Some(interrupt);
-        let waited = wait_for_output(&self.child, stage.children(), self.deadline, interrupt);
-        self.check(waited.map_err(harness_failure)?, stage)
+    ///
+    /// Calls `on_second` after every second, if there is one.
+    pub(super) fn wait(
+        &self,
+        stage: &mut super::Stage,
+        interrupt: &Interrupt,
+        mut on_second: Option<&mut dyn FnMut(&mut super::Stage)>,
+    ) -> Result<(), TrialError> {
+        let mut next = Instant::now() + SECOND;
+        loop {
+            let until = match on_second {
+                Some(_) => next.min(self.deadline),
+                None => self.deadline,
+            };
+            let waited = wait_for_output(&self.child, stage.children(), until, Some(interrupt));
+            let waited = waited.map_err(harness_failure)?;
+            let is_over = Instant::now() >= self.deadline;
+            match (&mut on_second, &waited) {
+                (Some(on_second), Waited::TimedOut) if !is_over => on_second(stage),
+                _ => return self.check(waited, stage),
+            }
+            next += SECOND;
+        }
     }
 
     /// Returns the CPU time of the generator's process since it began.
@@ -137,7 +260,7 @@ impl RunningLoad {
     /// Waits for the generator's end; returns its result.
     pub(super) fn result(
         mut self,
-        stage: &mut Stage,
+        stage: &mut super::Stage,
         interrupt: &Interrupt,
     ) -> Result<Load, TrialError> {
         // The usage has been read, so the generator may go on.
@@ -159,7 +282,7 @@ impl RunningLoad {
     }
 
     /// Checks the outcome of a wait for the generator, at index 0, and the path's processes.
-    fn check(&self, waited: Waited, stage: &mut Stage) -> Result<(), TrialError> {
+    fn check(&self, waited: Waited, stage: &mut super::Stage) -> Result<(), TrialError> {
         match waited {
             Waited::Happened(0) => Ok(()),
             Waited::Happened(_) => Err(stage.crash("under load")),

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use hopbench_analysis::record::{Load, PlannedTrial, Profile};
 
-use super::{Live, Stage, TrialError, harness_failure, judge, load::Bodies};
+use super::{
+    Live, Stage, TrialError, harness_failure, judge,
+    load::{Bodies, Order},
+};
 use crate::{
-    plan::selection::ExpectedAnswer,
     process::Interrupted,
     run::profile::{Perf, Roles, Strace, frequency_hz},
 };
@@ -44,32 +46,32 @@ impl Live<'_> {
 
     fn look(&mut self, planned: &PlannedTrial, profile: &mut Profile) -> Result<(), TrialError> {
         let definition = self.paths[&planned.cell.path].clone();
-        let answer = self.answers[&planned.cell.endpoint].clone();
+        let work = self.work_of(&planned.cell).on(&definition);
+        let order = self.order(planned, &work);
         let label = format!("profile-{}", planned.cell.path);
         let mut stage = Stage::start(self, &definition, None, &label)?;
-        stage.verify(self, &answer)?;
+        stage.verify(self, &work)?;
         let load = |stage: &mut Stage, duration| {
-            let load = self.load(planned, stage, &answer, duration, Bodies::Unchecked)?;
-            judge(&load, self.request_timeout)?;
+            let load = self.load(order.brief(duration, Bodies::Unchecked), stage)?;
+            judge(&load, order.timeout)?;
             Ok::<Load, TrialError>(load)
         };
         if planned.warm_up_ms > 0 {
             load(&mut stage, Duration::from_millis(planned.warm_up_ms))?;
         }
-        self.sample(planned, profile, &mut stage, &answer)?;
-        self.trace(planned, profile, &mut stage, &answer)?;
+        self.sample(order, profile, &mut stage)?;
+        self.trace(order, profile, &mut stage)?;
         stage.stop();
         Ok(())
     }
 
     fn sample(
         &self,
-        planned: &PlannedTrial,
+        order: Order<'_>,
         profile: &mut Profile,
         stage: &mut Stage,
-        answer: &ExpectedAnswer,
     ) -> Result<(), TrialError> {
-        let duration = Duration::from_millis(planned.duration_ms).min(SAMPLED_MAX);
+        let duration = order.duration.min(SAMPLED_MAX);
         let Some(program) = self.toolbox.program("perf") else {
             let note = "'perf' is not installed, so there are no samples; try 'apt-get install \
                         linux-perf', or your system's package for it";
@@ -84,8 +86,8 @@ impl Live<'_> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hz = frequency_hz(cores, duration.as_secs_f64());
         let perf = Perf::start(&program, &targets, duration.as_secs_f64(), hz, &file);
-        let load = self.load(planned, stage, answer, duration, Bodies::Unchecked)?;
-        judge(&load, self.request_timeout)?;
+        let load = self.load(order.brief(duration, Bodies::Unchecked), stage)?;
+        judge(&load, order.timeout)?;
         let recorded = perf.and_then(|perf| perf.finish(&targets, self.interrupt));
         match recorded {
             Ok(roles) => {
@@ -104,10 +106,9 @@ impl Live<'_> {
 
     fn trace(
         &self,
-        planned: &PlannedTrial,
+        order: Order<'_>,
         profile: &mut Profile,
         stage: &mut Stage,
-        answer: &ExpectedAnswer,
     ) -> Result<(), TrialError> {
         let Some(program) = self.toolbox.program("strace") else {
             let note = "'strace' is not installed, so system calls are not counted; try 'apt-get \
@@ -116,11 +117,11 @@ impl Live<'_> {
             return Ok(());
         };
         let targets = stage.targets();
-        let label = format!("profile-{}", planned.cell.path);
+        let label = format!("profile-{}", profile.cell.path);
         let counted = Strace::start(&program, &targets, &self.logs, &label);
-        let duration = Duration::from_millis(planned.duration_ms).min(TRACED_MAX);
-        let load = self.load(planned, stage, answer, duration, Bodies::Unchecked)?;
-        judge(&load, self.request_timeout)?;
+        let duration = order.duration.min(TRACED_MAX);
+        let load = self.load(order.brief(duration, Bodies::Unchecked), stage)?;
+        judge(&load, order.timeout)?;
         match counted.and_then(Strace::finish) {
             Ok(roles) => {
                 profile.requests_traced = load.good;

@@ -2,18 +2,18 @@
 
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
-use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, Warning};
+use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, UsageSecond, Warning};
 use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::{Live, READY_TIMEOUT, STOP_GRACE, TrialError, fill::TrialFill, harness_failure};
 use crate::{
-    catalog::{PathDefinition, ProcessDefinition, Template},
+    catalog::{ExpectedAnswer, PathDefinition, ProcessDefinition, Template},
     observe::{
         http::{Answer, Endpoint, Question},
         usage::{self, Snapshot},
     },
-    plan::selection::{ExpectedAnswer, request_body},
+    plan::work::{PlannedRequest, Work},
     process::{Child, Command, Interrupt, Output, Strays, describe_exit, stop_all},
     run::{builds::Built, profile},
 };
@@ -44,9 +44,6 @@ pub(super) struct Stopped {
     /// Programs that they had started and that had left their group.
     strays: Vec<String>,
 }
-
-/// Role of a process that answers by itself.
-const ORIGIN_ROLE: &str = "origin";
 
 /// Counters by process and name.
 pub(super) type Counters = BTreeMap<String, BTreeMap<String, u64>>;
@@ -80,6 +77,18 @@ impl Stage {
         let mut stage =
             Self::start_processes(live, definition, build, label).map_err(harness_failure)?;
         stage.wait_until_ready(live, &definition.ready)?;
+        if !definition.counters.is_empty() {
+            let counters = stage.counters(live)?;
+            let missing = missing_counter(definition, &counters);
+            if let Some(cause) = missing {
+                return Err(TrialError::Failed(Failure {
+                    source: Source::Subject,
+                    kind: FailureKind::Start,
+                    cause,
+                    log: stage.last_lines(),
+                }));
+            }
+        }
         Ok(stage)
     }
 
@@ -113,7 +122,7 @@ impl Stage {
         for process in &definition.processes {
             let mut command = command(process, &mut fill, stage.directory.path())?;
             if let Some(build) = build
-                && process.role == ORIGIN_ROLE
+                && process.takes_faults
             {
                 command.arguments.extend(build.injected.iter().cloned());
             }
@@ -170,6 +179,7 @@ impl Stage {
         let question = Question {
             method: "GET",
             target,
+            headers: &[],
             body: Default::default(),
         };
         let mut trouble = None;
@@ -194,16 +204,25 @@ impl Stage {
         }
     }
 
-    /// Sends one request, and compares its answer with the expected one.
-    pub(super) fn verify(
+    /// Sends each kind of request once, to its first target, and compares the answers with the
+    /// expected ones.
+    pub(super) fn verify(&mut self, live: &Live<'_>, work: &Work) -> Result<(), TrialError> {
+        work.requests
+            .iter()
+            .try_for_each(|request| self.verify_request(live, request))
+    }
+
+    fn verify_request(
         &mut self,
         live: &Live<'_>,
-        expected: &ExpectedAnswer,
+        request: &PlannedRequest,
     ) -> Result<(), TrialError> {
+        let (target, expected) = (&request.targets[0], &request.expect[0]);
         let question = Question {
-            method: &expected.method,
-            target: &expected.target.path,
-            body: request_body(expected.target.body_bytes).into(),
+            method: &request.method,
+            target,
+            headers: &request.headers,
+            body: request.body.clone().unwrap_or_default(),
         };
         let (kind, cause) = match live
             .client
@@ -218,7 +237,13 @@ impl Stage {
         if let Some(trouble) = self.trouble(live.interrupt) {
             return Err(trouble);
         }
-        let cause = format!("{} {}: {cause}", expected.method, expected.target);
+        let cause = match request.name.starts_with('/') {
+            true => format!("{} {}: {cause}", request.method, request.name),
+            false => format!(
+                "request '{}': {} {target}: {cause}",
+                request.name, request.method
+            ),
+        };
         let (source, log) = (Source::Subject, self.last_lines());
         Err(TrialError::Failed(Failure {
             source,
@@ -243,6 +268,7 @@ impl Stage {
         let question = Question {
             method: "GET",
             target: STATUS_TARGET,
+            headers: &[],
             body: Default::default(),
         };
         for (name, admin) in self.admins() {
@@ -314,6 +340,26 @@ impl Stage {
             for (role, wait_us) in after.run_queue_wait_us_since(before) {
                 *trial.run_queue_wait_us.entry(role).or_default() += wait_us;
             }
+        }
+    }
+
+    /// Returns the usage of all processes between two snapshots, without its duration.
+    pub(super) fn usage_second(&self, before: &[Snapshot], after: &[Snapshot]) -> UsageSecond {
+        let mut second = UsageSecond::default();
+        let mut descriptors = Some(0);
+        for ((running, before), after) in self.processes.iter().zip(before).zip(after) {
+            let (usage, by_role) = after.since(before, &running.definition);
+            second.rss_kib += usage.rss_after_kib;
+            for (role, cpu_us) in by_role {
+                *second.cpu_us.entry(role).or_default() += cpu_us;
+            }
+            descriptors = descriptors
+                .zip(after.descriptors())
+                .map(|(sum, of)| sum + of);
+        }
+        UsageSecond {
+            descriptors,
+            ..second
         }
     }
 
@@ -402,6 +448,28 @@ impl Stopped {
     }
 }
 
+/// Returns what is wrong if a counter that the path declares is served by none of its processes.
+fn missing_counter(path: &PathDefinition, served: &Counters) -> Option<String> {
+    let serves = |role: Option<&String>, name: &str| {
+        let mut processes = path.processes.iter().filter(|process| {
+            let counters = served.get(&process.name);
+            let has_role = role.is_none_or(|role| process.role == *role);
+            has_role && counters.is_some_and(|counters| counters.contains_key(name))
+        });
+        processes.next().is_some()
+    };
+    let shown = path.counters.shown.iter().map(|it| (None, &it.name));
+    let rules = path.counters.rules.iter();
+    let ruled = rules.flat_map(|rule| rule.counters.iter().map(|name| (rule.role.as_ref(), name)));
+    let (role, name) = shown
+        .chain(ruled)
+        .find(|(role, name)| !serves(*role, name))?;
+    let role = role.map_or_else(String::new, |role| format!(" of role '{role}'"));
+    Some(format!(
+        "the path file declares the counter '{name}', but no process{role} serves it at 'admin'"
+    ))
+}
+
 /// Returns a process's own reason for its end: the last line that mentions an error, since many
 /// programs end with a hint; otherwise the last line.
 fn decisive(lines: &[String]) -> Option<String> {
@@ -440,14 +508,30 @@ fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<String> {
             answer.status, expected.status
         ));
     }
-    if answer.length_bytes != expected.length_bytes {
+    if let Some(length_bytes) = expected.length_bytes
+        && answer.length_bytes != length_bytes
+    {
         return Some(format!(
-            "{} bytes instead of {}",
-            answer.length_bytes, expected.length_bytes
+            "{} bytes instead of {length_bytes}",
+            answer.length_bytes
         ));
     }
-    if answer.sha256 != expected.sha256 {
+    if expected
+        .sha256
+        .as_ref()
+        .is_some_and(|sha256| answer.sha256 != *sha256)
+    {
         return Some("the body differs from the expected one".to_owned());
+    }
+    for (name, value) in &expected.headers {
+        let mut found = answer.headers.get_all(name).iter();
+        match value {
+            None if found.next().is_none() => return Some(format!("no header '{name}'")),
+            Some(value) if !found.any(|it| it.as_bytes() == value.as_bytes()) => {
+                return Some(format!("header '{name}' is not '{value}'"));
+            }
+            _ => {}
+        }
     }
     answer
         .is_followed

@@ -239,10 +239,13 @@ mod tests {
                 keep_alive: true,
                 rate_rps: None,
                 build: None,
+                staged: false,
             },
             replicate: 0,
             duration_ms: 250,
             warm_up_ms: 0,
+            requests: None,
+            stages: Vec::new(),
         };
         let trial = Trial {
             planned,
@@ -267,6 +270,8 @@ mod tests {
                 ..Disturbance::default()
             },
             warnings: Vec::new(),
+            prepared: Vec::new(),
+            seconds: Vec::new(),
         };
         let load = Load {
             elapsed_us: 260e3,

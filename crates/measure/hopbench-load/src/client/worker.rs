@@ -2,27 +2,28 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
     future::poll_fn,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use tokio::runtime::LocalRuntime;
+use tokio::{runtime::LocalRuntime, time::sleep};
 
 use super::{
-    connection::{CONNECT_MAX, Connection, Notes, TIMEOUT},
+    Load,
+    connection::{CONNECT_MAX, Connection, Notes, Subject, TIMEOUT},
     deadline::Deadline,
     pacer::{Timer, now_ns},
-    schedule::{Dropped, Schedule, Share, Timing},
+    profile::Profile,
+    record::{Record, second_of},
+    schedule::{Schedule, Share, Start},
     sleep::Sleeps,
-    target::RequestTarget,
 };
 use crate::{
-    Options,
-    latency::{Durations, no_durations},
-    tally::{Answer, Expected, Tally, add_counts},
+    requests::Requests,
+    tally::{Answer, add_counts},
 };
 
 /// A thread's connections, before the load.
@@ -38,8 +39,12 @@ pub(crate) struct Worker {
 struct Shared {
     /// Start of the load, by the pacer's clock.
     start_ns: u64,
+    duration_ns: u64,
     timeout: Duration,
-    expected: Expected,
+    think_time: Duration,
+    requests: Arc<Requests>,
+    /// Stages of the load, if it has some.
+    stages: Option<Profile>,
     timer: Timer,
     sleeps: Sleeps,
     schedule: RefCell<Schedule>,
@@ -52,48 +57,30 @@ struct Shared {
 /// The mailbox of a connection's task.
 #[derive(Clone, Debug)]
 struct Seat {
-    /// When the request to start was due, from the start of the load; `None` if there is none.
-    due_ns: Option<u64>,
+    /// The request to start; `None` if there is none.
+    start: Option<Start>,
     task: Waker,
-}
-
-/// Measurements of one thread.
-#[derive(Debug)]
-pub(crate) struct Record {
-    pub(crate) tally: Tally,
-    pub(crate) errors: BTreeMap<String, u64>,
-    pub(crate) dropped: u64,
-    pub(crate) dropped_late: u64,
-    /// Times from when requests were due until they started.
-    pub(crate) late: Durations,
-    /// End of the last request, from the start of the load.
-    pub(crate) end_ns: u64,
-    pub(crate) connect_ns_max: Option<u64>,
 }
 
 impl Worker {
     /// Opens the connections. If one can't be opened, its first request tries again and the outcome
     /// is counted.
     pub(crate) async fn open(
-        options: &Options,
-        timing: Timing,
-        target: RequestTarget,
+        load: &Load<'_>,
         share: Share,
         sleeps: Sleeps,
     ) -> anyhow::Result<Self> {
-        let (all, threads) = (options.concurrency.get(), share.threads);
-        let count = all / threads + usize::from(share.thread < all % threads);
-        let target = Rc::new(target);
-        let notes = Rc::default();
-        let bodies = options.bodies().map(|bodies| Rc::new(RefCell::new(bodies)));
-        let connection = || {
-            Connection::new(
-                Rc::clone(&target),
-                !options.no_keepalive,
-                Rc::clone(&notes),
-                bodies.clone(),
-            )
-        };
+        let options = load.options;
+        let count = share.of(options.concurrency.get());
+        let notes = Rc::new(Notes::default());
+        let subject = Rc::new(Subject {
+            address: load.address.clone(),
+            requests: Arc::clone(&load.requests),
+            keep_alive: !options.no_keepalive,
+            notes: Rc::clone(&notes),
+            bodies: RefCell::default(),
+        });
+        let connection = || Connection::new(Rc::clone(&subject));
         let mut connections: Vec<Connection> =
             std::iter::repeat_with(connection).take(count).collect();
         if !options.no_keepalive {
@@ -102,17 +89,23 @@ impl Worker {
             let limit = options.timeout().min(CONNECT_MAX);
             drop(tokio::time::timeout(limit, open).await);
         }
-        let schedule = Schedule::new(timing, share, count);
+        let numbers = Arc::clone(&load.numbers);
+        let schedule = Schedule::new(load.timing.clone(), share, count, numbers);
+        let stages = load.stages.clone();
+        let record = Record::new(&load.requests, stages.as_ref())?;
         let shared = Shared {
             start_ns: 0,
+            duration_ns: load.timing.duration_ms * 1_000_000,
             timeout: options.timeout(),
-            expected: options.expected(),
+            think_time: load.think_time,
+            requests: Arc::clone(&load.requests),
+            stages,
             timer: Timer::new(schedule.interval_ns())?,
             sleeps,
             schedule: schedule.into(),
             seats: vec![Seat::empty(); count].into(),
             pacer: Waker::noop().clone().into(),
-            record: Record::new()?.into(),
+            record: record.into(),
         };
         Ok(Self {
             connections,
@@ -129,11 +122,15 @@ impl Worker {
             runtime.spawn_local(serve(Rc::clone(&shared), index, connection));
         }
         runtime.block_on(poll_fn(|context| shared.poll_pace(context)))?;
-        let mut record = shared.record.replace(Record::new()?);
-        record.drop_rest(&shared.schedule.borrow())?;
+        let empty = Record::new(&shared.requests, shared.stages.as_ref())?;
+        let mut record = shared.record.replace(empty);
+        let stages = shared.stages.as_ref();
+        record.drop_rest(&shared.schedule.borrow(), &shared.requests, stages)?;
         record.connect_ns_max = self.notes.connect_ns_max.get();
-        let unasked = self.notes.unasked().into_iter().collect();
-        add_counts(&mut record.tally.wrong_beside, unasked);
+        add_counts(
+            &mut record.unasked,
+            self.notes.unasked().into_iter().collect(),
+        );
         Ok(record)
     }
 }
@@ -152,15 +149,20 @@ async fn serve(shared: Rc<Shared>, index: usize, mut connection: Connection) {
     let task = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
     shared.seats.borrow_mut()[index].task = task;
     loop {
-        let due_ns = connection.wait(|| shared.poll_seat(index)).await;
+        let start = connection.wait(|| shared.poll_seat(index)).await;
+        let turn = shared.requests.turn(start.number);
         let started_ns = now_ns();
-        let outcome = deadline.hold(started_ns, connection.ask()).await;
+        let outcome = deadline.hold(started_ns, connection.ask(turn)).await;
         let ended_ns = now_ns();
         let outcome = outcome.unwrap_or_else(|| {
             connection.close();
             Err(TIMEOUT.to_owned())
         });
-        shared.count(due_ns, started_ns, ended_ns, outcome);
+        shared.count(start, started_ns, ended_ns, outcome);
+        if !shared.think_time.is_zero() {
+            let until_end_ns = (shared.start_ns + shared.duration_ns).saturating_sub(ended_ns);
+            sleep(shared.think_time.min(Duration::from_nanos(until_end_ns))).await;
+        }
         shared.release(index);
     }
 }
@@ -202,15 +204,15 @@ impl Shared {
         let mut schedule = self.schedule.borrow_mut();
         while let Some(start) = schedule.start(now_ns) {
             let seat = &mut self.seats.borrow_mut()[start.connection];
-            seat.due_ns = Some(start.due_ns);
+            seat.start = Some(start);
             seat.task.wake_by_ref();
         }
     }
 
-    /// Takes the request that a connection is given; returns when it was due.
-    fn poll_seat(&self, index: usize) -> Poll<u64> {
-        match self.seats.borrow_mut()[index].due_ns.take() {
-            Some(due_ns) => Poll::Ready(due_ns),
+    /// Takes the request that a connection is given.
+    fn poll_seat(&self, index: usize) -> Poll<Start> {
+        match self.seats.borrow_mut()[index].start.take() {
+            Some(start) => Poll::Ready(start),
             None => Poll::Pending,
         }
     }
@@ -228,25 +230,22 @@ impl Shared {
         }
     }
 
-    fn count(&self, due_ns: u64, started_ns: u64, ended_ns: u64, outcome: Result<Answer, String>) {
-        let due_ns = self.start_ns + due_ns;
+    fn count(&self, start: Start, started_ns: u64, ended_ns: u64, outcome: Result<Answer, String>) {
+        let turn = self.requests.turn(start.number);
+        let expected = self.requests.expected(turn);
+        let due_ns = self.start_ns + start.due_ns;
+        let took_ns = ended_ns - due_ns;
         let record = &mut *self.record.borrow_mut();
         record.end_ns = record.end_ns.max(ended_ns - self.start_ns);
         // The histogram grows to hold any value.
         record.late.record(started_ns - due_ns).ok();
-        let took_ns = ended_ns - due_ns;
-        let error = match outcome {
-            Ok(answer) => record
-                .tally
-                .answer(self.expected, answer, took_ns)
-                .map_err(|error| error.to_string()),
-            Err(error) => {
-                record.tally.unanswered(took_ns, 1).ok();
-                Err(error)
-            }
-        };
-        if let Err(error) = error {
-            *record.errors.entry(error).or_insert(0) += 1;
+        record.kinds[turn.kind].count(expected, &outcome, took_ns);
+        if let Some(stages) = &self.stages {
+            let stage = stages.index(start.due_ns);
+            record.stages[stage].count(expected, &outcome, took_ns);
+            record.second(second_of(start.due_ns)).due += 1;
+            let second = record.second(second_of(ended_ns - self.start_ns));
+            second.count(expected, &outcome, took_ns);
         }
     }
 }
@@ -254,45 +253,8 @@ impl Shared {
 impl Seat {
     fn empty() -> Self {
         Self {
-            due_ns: None,
+            start: None,
             task: Waker::noop().clone(),
         }
-    }
-}
-
-impl Record {
-    pub(crate) fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            tally: Tally::new()?,
-            errors: BTreeMap::new(),
-            dropped: 0,
-            dropped_late: 0,
-            late: no_durations()?,
-            end_ns: 0,
-            connect_ns_max: None,
-        })
-    }
-
-    /// Counts the requests that were not started.
-    fn drop_rest(&mut self, schedule: &Schedule) -> anyhow::Result<()> {
-        let Dropped { by_path, late } = schedule.dropped();
-        self.dropped = by_path + late;
-        self.dropped_late = late;
-        for (waited_ns, requests) in schedule.waiting_times_ns() {
-            self.tally.unanswered(waited_ns, requests)?;
-        }
-        Ok(())
-    }
-
-    /// Adds the record of another thread.
-    pub(crate) fn add(&mut self, other: Self) -> anyhow::Result<()> {
-        self.tally.add(other.tally)?;
-        add_counts(&mut self.errors, other.errors);
-        self.dropped += other.dropped;
-        self.dropped_late += other.dropped_late;
-        self.late.add(other.late)?;
-        self.end_ns = self.end_ns.max(other.end_ns);
-        self.connect_ns_max = self.connect_ns_max.max(other.connect_ns_max);
-        Ok(())
     }
 }

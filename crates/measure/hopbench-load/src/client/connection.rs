@@ -9,6 +9,7 @@ use std::{
     io,
     pin::pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -25,8 +26,12 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{own_wakes::OwnWakes, pacer::now_ns, target::RequestTarget};
-use crate::{digest::Bodies, tally::Answer};
+use super::{address::Address, own_wakes::OwnWakes, pacer::now_ns};
+use crate::{
+    digest::ExpectedBodies,
+    requests::{Requests, Turn},
+    tally::Answer,
+};
 
 /// Text under which timed-out requests are counted; the same as oha's.
 pub(crate) const TIMEOUT: &str = "timeout";
@@ -44,12 +49,19 @@ const UNEXPECTED: &str = "unexpected message";
 /// A slot for a connection, which may be closed at the moment.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    target: Rc<RequestTarget>,
-    keep_alive: bool,
+    subject: Rc<Subject>,
     link: Option<Link>,
     own_wakes: OwnWakes,
-    notes: Rc<Notes>,
-    bodies: Option<Rc<RefCell<Bodies>>>,
+}
+
+/// State that the connections of a thread have in common.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    pub(crate) address: Address,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) keep_alive: bool,
+    pub(crate) notes: Rc<Notes>,
+    pub(crate) bodies: RefCell<ExpectedBodies>,
 }
 
 /// Observations on a thread's connections, besides answers.
@@ -84,19 +96,11 @@ enum Failure {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        target: Rc<RequestTarget>,
-        keep_alive: bool,
-        notes: Rc<Notes>,
-        bodies: Option<Rc<RefCell<Bodies>>>,
-    ) -> Self {
+    pub(crate) fn new(subject: Rc<Subject>) -> Self {
         Self {
-            target,
-            keep_alive,
+            subject,
             link: None,
             own_wakes: OwnWakes::new(),
-            notes,
-            bodies,
         }
     }
 
@@ -106,11 +110,11 @@ impl Connection {
             return Ok(());
         }
         let started_ns = now_ns();
-        let link = timeout(CONNECT_MAX, Link::open(&self.target, &self.notes));
+        let link = timeout(CONNECT_MAX, Link::open(&self.subject));
         self.link = Some(link.await.map_err(|_| TIMEOUT.to_owned())??);
         let took_ns = now_ns() - started_ns;
-        let longest_ns = self.notes.connect_ns_max.get().unwrap_or(0).max(took_ns);
-        self.notes.connect_ns_max.set(Some(longest_ns));
+        let longest_ns = &self.subject.notes.connect_ns_max;
+        longest_ns.set(longest_ns.get().max(Some(took_ns)));
         Ok(())
     }
 
@@ -120,16 +124,16 @@ impl Connection {
 
     /// Sends a request and receives the whole answer. A caller that gives up must close the
     /// connection.
-    pub(crate) async fn ask(&mut self) -> Result<Answer, String> {
-        let answer = match self.try_to_ask().await {
+    pub(crate) async fn ask(&mut self, turn: Turn) -> Result<Answer, String> {
+        let answer = match self.try_to_ask(turn).await {
             // The server may close an idle connection at any time.
             Err(Failure::Unsent(_)) => {
                 self.close();
-                self.try_to_ask().await
+                self.try_to_ask(turn).await
             }
             other => other,
         };
-        if answer.is_err() || !self.keep_alive {
+        if answer.is_err() || !self.subject.keep_alive {
             self.close();
         }
         answer.map_err(|failure| match failure {
@@ -137,16 +141,12 @@ impl Connection {
         })
     }
 
-    async fn try_to_ask(&mut self) -> Result<Answer, Failure> {
+    async fn try_to_ask(&mut self, turn: Turn) -> Result<Answer, Failure> {
         self.open().await.map_err(Failure::Sent)?;
         let Some(link) = &mut self.link else {
             return Err(Failure::Sent("not open".to_owned()));
         };
-        let mut exchange = pin!(exchange(
-            &mut link.sender,
-            self.target.request(),
-            self.bodies.as_deref(),
-        ));
+        let mut exchange = pin!(exchange(&mut link.sender, &self.subject, turn));
         let wire = &mut link.wire;
         poll_fn(|context| {
             self.own_wakes.poll(context, |context| {
@@ -181,16 +181,16 @@ impl Notes {
 }
 
 impl Link {
-    async fn open(target: &RequestTarget, notes: &Rc<Notes>) -> Result<Self, String> {
+    async fn open(subject: &Subject) -> Result<Self, String> {
         let text = |error: io::Error| error.to_string();
-        let stream = TcpStream::connect(&target.addresses[..]);
+        let stream = TcpStream::connect(&subject.address.sockets[..]);
         let stream = stream.await.map_err(text)?;
         stream.set_nodelay(true).map_err(text)?;
         let handshake = http1::handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|error| describe(&error))?;
         let wire = Wire {
             connection: Some(connection),
-            notes: Rc::clone(notes),
+            notes: Rc::clone(&subject.notes),
         };
         Ok(Self { sender, wire })
     }
@@ -216,16 +216,20 @@ impl Wire {
 
 async fn exchange(
     sender: &mut SendRequest<Full<Bytes>>,
-    request: Request<Full<Bytes>>,
-    bodies: Option<&RefCell<Bodies>>,
+    subject: &Subject,
+    turn: Turn,
 ) -> Result<Answer, Failure> {
     let ready = sender.ready().await;
     ready.map_err(|error| Failure::Unsent(describe(&error)))?;
+    let request = subject.requests.request(turn);
     let response = sender.try_send_request(request).await.map_err(failure)?;
+    let expected = subject.requests.expected(turn);
     let status = response.status().as_u16();
+    let wrong_header = expected.wrong_header(response.headers());
     let mut body = response.into_body();
     let mut length = 0;
-    let mut checked = bodies.map(|bodies| bodies.borrow().begin());
+    let sha256 = expected.sha256.as_deref();
+    let mut checked = sha256.map(|sha256| subject.bodies.borrow_mut().begin(turn, sha256));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::Sent(describe(&error)))?;
         if let Some(data) = frame.data_ref() {
@@ -233,12 +237,12 @@ async fn exchange(
             checked.iter_mut().for_each(|body| body.add(data));
         }
     }
-    let is_right = checked.zip(bodies);
-    let is_right = is_right.and_then(|(body, bodies)| bodies.borrow_mut().end(body));
+    let is_right = checked.and_then(|body| subject.bodies.borrow_mut().end(turn, body));
     Ok(Answer {
         status,
         length,
         is_right,
+        wrong_header,
     })
 }
 
