@@ -26,4 +26,5 @@ pub mod report;
 pub mod statistics;
 pub mod summary;
 mod text;
+pub mod timeline;
 pub mod told;

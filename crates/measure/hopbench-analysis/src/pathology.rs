@@ -78,6 +78,13 @@ pub enum Pathology {
         /// Blocks with a long tail.
         blocks: Blocks,
     },
+    /// In a load in stages, the path did not recover from a disruption.
+    NotRecovered {
+        /// Cell of the load.
+        cell: CellName,
+        /// Blocks in which it did not.
+        blocks: Blocks,
+    },
     /// The path is slower than one that it must not be slower than.
     Slower {
         /// Cell of the slower path.
@@ -117,12 +124,25 @@ pub fn find(scenario: &ScenarioSummary<'_>) -> Vec<Pathology> {
             found.extend(failures(row));
             found.extend(errors(row));
             found.extend(dropped(row));
+            found.extend(not_recovered(row));
             found.extend(long_tail(rules, row));
             found.extend(collapse(rules, table, row));
             found.extend(slower(rules, table, row));
         }
     }
     found
+}
+
+fn not_recovered(row: &CellSummary<'_>) -> Option<Pathology> {
+    let stuck = row.disruptions.iter().filter(|it| it.longest_s().is_none());
+    let found = stuck.count();
+    (found > 0).then(|| Pathology::NotRecovered {
+        cell: CellName::of(row),
+        blocks: Blocks {
+            found,
+            of: row.disruptions.len(),
+        },
+    })
 }
 
 fn failures(row: &CellSummary<'_>) -> Vec<Pathology> {
@@ -277,6 +297,10 @@ impl Pathology {
                 "For a long tail, see whether every block has it: if only one does, the machine \
                  may be the cause"
             }
+            Self::NotRecovered { .. } => {
+                "For a path that did not recover, see the charts over time, and 'load.seconds' in \
+                 the trial's line of trials.jsonl"
+            }
             Self::Slower { .. } => {
                 "For a path that is slower than it should be, compare the CPU time by role, the \
                  counters and the context switches of both paths"
@@ -315,20 +339,16 @@ impl fmt::Display for Pathology {
                 cell: CellName(cell),
                 failed,
                 requests,
-            } => {
-                write!(
-                    f,
-                    "errors: {cell}: {failed} of {requests} requests were not answered correctly"
-                )
-            }
+            } => write!(
+                f,
+                "errors: {cell}: {failed} of {requests} requests were not answered correctly"
+            ),
             Self::Failures {
                 cell: CellName(cell),
                 kind,
                 trials,
                 cause,
-            } => {
-                write!(f, "{kind}: {cell}: {trials} failed trial(s): {cause}")
-            }
+            } => write!(f, "{kind}: {cell}: {trials} failed trial(s): {cause}"),
             Self::LongTail {
                 cell: CellName(cell),
                 ratio_max,
@@ -343,17 +363,19 @@ impl fmt::Display for Pathology {
                 latency(p99_us.min),
                 latency(p99_us.max)
             ),
+            Self::NotRecovered {
+                cell: CellName(cell),
+                blocks,
+            } => write!(f, "not recovered: {cell}: not by the load's end, {blocks}"),
             Self::Slower {
                 cell: CellName(cell),
                 than,
                 ratio,
-            } => {
-                write!(
-                    f,
-                    "slower than {than}: {cell}: {:.0} % of its RPS",
-                    ratio * 100.0
-                )
-            }
+            } => write!(
+                f,
+                "slower than {than}: {cell}: {:.0} % of its RPS",
+                ratio * 100.0
+            ),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod html;
 pub mod lines;
 pub mod markdown;
 pub mod overview;
+pub mod parts;
 pub mod perf;
 mod plot;
 pub mod profile;

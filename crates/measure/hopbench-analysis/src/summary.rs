@@ -6,6 +6,7 @@
 //! without a request have no metrics; they are counted separately.
 
 mod latency;
+mod parts;
 
 use std::{
     borrow::Cow,
@@ -17,14 +18,16 @@ pub(crate) use self::latency::latency_may_be_longer;
 pub use self::latency::{
     Merged, Percentile, Percentiles, Quantile, TAIL_SAMPLES_MIN, TrialLatency, has_tail,
 };
+pub use self::parts::PartSummary;
 use crate::{
     estimate::Estimate,
     metrics::{Blocks, CLIENT, Metric, Metrics, Ratios, Series, per_request, server_cpu_us},
     record::{
-        Build, Cell, CounterInfo, Failure, Load, Manifest, Outcome, PathInfo, Per, ScenarioInfo,
-        Trial, Warning,
+        Build, Cell, CounterInfo, Failure, Load, Manifest, Outcome, PathInfo, Per, Recovery,
+        ScenarioInfo, Trial, Warning,
     },
     statistics::Spread,
+    timeline::{Disruptions, Slopes},
     told::{Bound, Told},
 };
 
@@ -121,6 +124,14 @@ pub struct CellSummary<'a> {
     pub rss_after_kib: Option<Spread>,
     /// Peak resident memory, summed over the path's processes, in KiB.
     pub rss_peak_kib: Option<Spread>,
+    /// Metrics of each kind of request; empty if there is only one.
+    pub by_request: Vec<PartSummary>,
+    /// Metrics of each stage; empty for a load that stays the same.
+    pub by_stage: Vec<PartSummary>,
+    /// Disruptions of each trial; empty unless the scenario looks for them.
+    pub disruptions: Vec<Disruptions>,
+    /// Slopes over the seconds of each trial; empty for a load that stays the same.
+    pub slopes: Vec<Slopes>,
 }
 
 /// Sums over those trials of a cell that have metrics.
@@ -287,7 +298,14 @@ fn rows<'a>(
                 .filter(|trial| trial.planned.cell == control)
                 .copied();
             let control = control_of(replicates);
-            CellSummary::new(cell, *cell == reference, &of_cell, &of_reference, control)
+            CellSummary::new(
+                cell,
+                *cell == reference,
+                &of_cell,
+                &of_reference,
+                control,
+                info.recovery.as_ref(),
+            )
         })
         .collect()
 }
@@ -299,6 +317,7 @@ impl<'a> CellSummary<'a> {
         trials: &[&'a Trial],
         of_reference: &[&Trial],
         control: Option<Ratios>,
+        recovery: Option<&Recovery>,
     ) -> Result<Self, HistogramError> {
         let blocks = blocks_of(trials);
         let latencies = Latencies::merge(trials)?;
@@ -348,16 +367,18 @@ impl<'a> CellSummary<'a> {
             merged: latencies.as_ref().map(Latencies::merged),
             curve: latencies.as_ref().map(Latencies::curve).unwrap_or_default(),
             cpu_us_per_request: roles.into_iter().filter_map(cpu_of).collect(),
-            cpu_us_per_request_server: over(&|trial, load| {
-                per_request(server_cpu_us(trial)?, load)
-            }),
-            context_switches_per_request: over(&|trial, load| {
-                per_request(context_switches(trial)? as f64, load)
+            cpu_us_per_request_server: over(&|it, load| per_request(server_cpu_us(it)?, load)),
+            context_switches_per_request: over(&|it, load| {
+                per_request(context_switches(it)? as f64, load)
             }),
             totals: Totals::of(all_loads()),
             rss_before_kib: sum_of_processes(|process| process.rss_before_kib),
             rss_after_kib: sum_of_processes(|process| process.rss_after_kib),
             rss_peak_kib: sum_of_processes(|process| process.rss_peak_kib),
+            by_request: parts::by_request(trials)?,
+            by_stage: parts::by_stage(trials)?,
+            disruptions: disruptions(trials, recovery),
+            slopes: slopes(trials),
         })
     }
 
@@ -433,6 +454,19 @@ impl Totals {
         }
         totals
     }
+}
+
+fn disruptions(trials: &[&Trial], rule: Option<&Recovery>) -> Vec<Disruptions> {
+    let rules = rule.into_iter();
+    let found = rules.flat_map(|rule| trials.iter().filter_map(|it| Disruptions::find(it, rule)));
+    found.collect()
+}
+
+fn slopes(trials: &[&Trial]) -> Vec<Slopes> {
+    let staged = trials
+        .iter()
+        .filter(|trial| !trial.planned.stages.is_empty());
+    staged.map(|trial| Slopes::of(trial)).collect()
 }
 
 /// Estimates the second trial of a block over the first. `None` if there is no second one.

@@ -171,6 +171,64 @@ fn a_counter_that_nobody_serves_is_named() {
 }
 
 #[test]
+fn stages_are_recorded_second_by_second() {
+    let bench = Bench::new();
+    bench.write("alone.toml", &path(""));
+    let rest = "endpoints = ['/small']\n\
+                [[stage]]\nname = 'steady'\nduration-ms = 2000\nrate = 100\n\
+                [[stage]]\nduration-ms = 1000\nrate = 300\nchange = 'ramp'\n\
+                [recovery]\nbaseline = 'steady'\nseconds = 1\n";
+    bench.write("staged.toml", &scenario("'./alone.toml'", rest));
+    let output = bench.run(&["run", "./staged.toml", "--format=json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let trial: Value = trials(&bench.run_dir()).remove(0);
+    let levels: Vec<_> = trial["stages"].as_array().expect("a list").iter().collect();
+    assert_eq!(
+        (&levels[1]["from"], &levels[1]["to"]),
+        (&100.0.into(), &300.0.into())
+    );
+    assert_eq!(
+        (&trial["staged"], &trial["rate_rps"]),
+        (&true.into(), &300.into())
+    );
+    let load = &trial["load"];
+    let due = |stage: &Value| {
+        let counts = ["requests", "dropped"].map(|what| stage[what].as_u64().expect("a number"));
+        counts.iter().sum::<u64>()
+    };
+    let stages = load["stages"].as_array().expect("a list");
+    assert_eq!(
+        stages.iter().map(due).collect::<Vec<_>>(),
+        [200, 200],
+        "{trial}"
+    );
+    assert!(
+        load["seconds"].as_array().expect("a list").len() >= 3,
+        "{trial}"
+    );
+    let seconds = trial["seconds"].as_array().expect("a list");
+    assert!(seconds.len() >= 2, "{trial}");
+    for second in seconds {
+        assert!(second["rss_kib"].as_u64() > Some(0), "{second}");
+        assert!(second["descriptors"].as_u64() > Some(3), "{second}");
+        assert!(second["cpu_us"]["origin"].as_f64() >= Some(0.0), "{second}");
+    }
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let parts = json["parts"].as_array().expect("a list");
+    let names: Vec<_> = parts
+        .iter()
+        .map(|part| (&part["part"], &part["name"]))
+        .collect();
+    assert_eq!(names[1], (&"stage".into(), &"2".into()), "{json}");
+    assert!(json["timelines"][0]["disruptions"].is_array(), "{json}");
+    let page = std::fs::read_to_string(bench.run_dir().join("report.html")).expect("written");
+    for part in ["Over time", "Stages", "Recovery", "up to 300/s"] {
+        assert!(page.contains(part), "'{part}' is missing");
+    }
+    bench.assert_nothing_left();
+}
+
+#[test]
 fn mistakes_in_requests_are_named() {
     let bench = Bench::new();
     bench.write("alone.toml", &path(""));

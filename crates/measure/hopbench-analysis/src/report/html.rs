@@ -4,12 +4,13 @@ mod charts;
 mod counters;
 mod flame;
 mod legend;
+mod timeline;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::legend::Legend;
 use super::{
-    ab, compare, overview, plot, rates, sentences,
+    ab, compare, overview, parts, plot, rates, sentences,
     sheet::{Entry, Table, Tone},
     tables::{self, Section},
     text::{self, hundredths, thousands},
@@ -121,7 +122,7 @@ pub fn report(
         }
         (legend.boxes())
         @for (index, scenario) in summary.scenarios.iter().enumerate() {
-            (self::scenario(index, scenario, manifest, &legend))
+            (self::scenario(index, scenario, manifest, trials, &legend))
         }
         @for profile in profiles { (self::profile(profile)) }
         (paths(&manifest.paths))
@@ -230,11 +231,13 @@ fn scenario(
     index: usize,
     scenario: &ScenarioSummary<'_>,
     manifest: &Manifest,
+    trials: &[Trial],
     legend: &Legend,
 ) -> Markup {
     let info = scenario.info;
     let knees = rates::knees_section(&manifest.knees, &info.name);
-    let more = knees.into_iter().chain(tables::counters(scenario));
+    let parts = parts::sections(scenario).into_iter();
+    let more = parts.chain(knees).chain(tables::counters(scenario));
     let more: Vec<Section> = more.chain(tables::wake_ups(scenario)).collect();
     let warnings = sentences::warnings(scenario);
     html! {
@@ -251,6 +254,12 @@ fn scenario(
             @if scenario.blocks > 0 { p { (sentences::medians(scenario)) } }
             @if let Some(text) = sentences::explanation(scenario) { p { (text) } }
             (pictures(scenario, manifest, legend))
+            (picture(
+                "Over time",
+                "Each point is a second: the median over the blocks. Latencies and failures are of \
+                 the requests that ended in it.",
+                timeline::charts(scenario, trials, legend).iter().map(plot::Lines::draw).collect(),
+            ))
             @if !scenario.tables.is_empty() { h3 { "All metrics" } }
             @for it in &scenario.tables {
                 (table(&tables::cells(scenario, it)))

@@ -1,7 +1,7 @@
 //! `REPORT.md`, and the tables that a run prints.
 
 use super::{
-    ab, chart, lines, overview, rates, sentences,
+    ab, chart, lines, overview, parts, rates, sentences,
     sheet::{Medium, Table},
     tables,
     text::escape,
@@ -41,8 +41,10 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
         }
         out += &rates::knees(&summary.manifest.knees, &scenario.info.name);
         out += &tables::all(scenario, Medium::Markdown);
-        let counters = tables::counters(scenario).into_iter();
-        let more = counters.chain(tables::wake_ups(scenario));
+        let parts = parts::sections(scenario).into_iter();
+        let more = parts
+            .chain(tables::counters(scenario))
+            .chain(tables::wake_ups(scenario));
         out.extend(more.map(|section| section.text(Medium::Markdown)));
         let warnings = sentences::warnings(scenario);
         if !warnings.is_empty() {

@@ -1,6 +1,6 @@
 //! The tables of the report for a terminal, with aligned columns.
 
-use super::{markdown, overview, sentences, sheet::Medium, tables};
+use super::{markdown, overview, parts, sentences, sheet::Medium, tables};
 use crate::summary::Summary;
 
 /// Returns the tables and pathologies of every scenario.
@@ -14,6 +14,8 @@ pub fn render(summary: &Summary<'_>) -> String {
         );
         out.extend(sentences::explanation(scenario).map(|text| format!("\n{text}\n")));
         out += &tables::all(scenario, Medium::Terminal);
+        let more = parts::sections(scenario).into_iter();
+        out.extend(more.map(|section| section.text(Medium::Terminal)));
         out += &overview::section(scenario, Medium::Terminal);
         out += &markdown::pathologies(scenario, Medium::Terminal);
     }

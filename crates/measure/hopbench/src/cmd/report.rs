@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use hopbench_analysis::{
     ab::AbComparison,
     record::{Manifest, Plan, Profile, Trial},
-    report::{ab, csv, html, markdown, perf, profile, sentences, terminal},
+    report::{ab, csv, html, markdown, parts, perf, profile, sentences, terminal},
     summary::Summary,
 };
 
@@ -153,6 +153,8 @@ impl<'a> Report<'a> {
             "trials": self.trials.len(),
             "failed_trials": failed.count(),
             "cells": csv::cells(&self.summary),
+            "parts": parts::parts(&self.summary),
+            "timelines": parts::timelines(&self.summary),
             "profiles": self.profiles,
             "b_over_a": comparison.map(|comparison| ab::cells(&comparison)),
         })
