@@ -240,6 +240,10 @@ pub struct PlannedTrial {
     /// Changes of the load over time; empty for a load that stays the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<Stage>,
+    /// Time that a connection of a closed loop waits between an answer and its next request, in
+    /// milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub think_time_ms: u64,
 }
 
 /// A part of a load's duration, over which the load changes evenly.
@@ -446,6 +450,11 @@ pub struct ProcessUsage {
     pub rss_peak_kib: u64,
     /// Number of threads at the load's end.
     pub threads: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]

@@ -56,6 +56,9 @@ struct Point<'a> {
 
 impl<'a> Point<'a> {
     fn of(row: &'a CellSummary<'a>) -> Option<Self> {
+        if row.cell.staged {
+            return None;
+        }
         Some(Self {
             row,
             rate: f64::from(row.cell.rate_rps?),

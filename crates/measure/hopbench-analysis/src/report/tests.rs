@@ -131,6 +131,19 @@ fn counter(name: &str, label: &str, per: &[Per]) -> CounterInfo {
     }
 }
 
+fn cell(path: &str, concurrency: u32) -> Cell {
+    Cell {
+        scenario: "matrix".to_owned(),
+        endpoint: "/small".to_owned(),
+        path: path.to_owned(),
+        concurrency,
+        keep_alive: true,
+        rate_rps: None,
+        build: None,
+        staged: false,
+    }
+}
+
 /// Makes a trial of 1 s at `rps`, with a p99 of `p99_us` and a median of half as much.
 pub(crate) fn trial(
     path: &str,
@@ -150,21 +163,13 @@ pub(crate) fn trial(
         planned: PlannedTrial {
             trial: 1,
             block,
-            cell: Cell {
-                scenario: "matrix".to_owned(),
-                endpoint: "/small".to_owned(),
-                path: path.to_owned(),
-                concurrency,
-                keep_alive: true,
-                rate_rps: None,
-                build: None,
-                staged: false,
-            },
+            cell: cell(path, concurrency),
             replicate,
             duration_ms: 1_000,
             warm_up_ms: 100,
             requests: None,
             stages: Vec::new(),
+            think_time_ms: 0,
         },
         started: "2026-01-02T03:04:05Z".to_owned(),
         outcome: Outcome::Ok,

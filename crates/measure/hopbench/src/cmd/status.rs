@@ -9,7 +9,10 @@ use super::Context;
 use crate::{
     cmd::cli,
     console::seconds,
-    run::run_dir::{Phase, RunDir},
+    run::{
+        progress,
+        run_dir::{Phase, RunDir},
+    },
 };
 
 pub(super) fn run(context: &Context, options: &cli::Status) -> anyhow::Result<ExitCode> {
@@ -45,6 +48,7 @@ pub(super) fn run(context: &Context, options: &cli::Status) -> anyhow::Result<Ex
         text += &format!(", about {} left", seconds(left_ms / 1e3));
     }
     text += "\n";
+    let stage = state.as_ref().map_or(0, |state| state.stage);
     let current = state.filter(|_| phase == "running").and_then(|state| {
         plan.trials
             .iter()
@@ -53,9 +57,16 @@ pub(super) fn run(context: &Context, options: &cli::Status) -> anyhow::Result<Ex
     });
     if let Some(current) = &current {
         let cell = &current.cell;
+        let stage = progress::stage(current, stage);
+        let stage = stage.map_or_else(String::new, |stage| format!(", {stage}"));
         text += &format!(
-            "now: trial {}, block {}: {} {} {} c={}\n",
-            current.trial, current.block, cell.scenario, cell.path, cell.endpoint, cell.concurrency
+            "now: trial {}, block {}: {} {} {} c={}{stage}\n",
+            current.trial,
+            current.block,
+            cell.scenario,
+            cell.path,
+            cell.endpoint,
+            cell.load()
         );
     }
     context.print(&text, || {
@@ -63,7 +74,7 @@ pub(super) fn run(context: &Context, options: &cli::Status) -> anyhow::Result<Ex
             "run": run_dir.path(), "state": phase, "trials_done": trials.len(),
             "trials_planned": plan.trials.len(), "trials_failed": failed,
             "left_ms": if phase == "running" { Some(left_ms) } else { None },
-            "current": current,
+            "current": current, "stage": current.as_ref().and_then(|it| it.stages.get(stage)),
         })
     })?;
     Ok(ExitCode::SUCCESS)

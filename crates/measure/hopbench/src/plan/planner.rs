@@ -170,6 +170,7 @@ fn block_trials(scenario: &SelectedScenario, of_builds: bool) -> Vec<PlannedTria
                         warm_up_ms: definition.warm_up_ms,
                         requests: definition.requests,
                         stages: stages.clone(),
+                        think_time_ms: definition.think_time_ms,
                     });
                 }
             }

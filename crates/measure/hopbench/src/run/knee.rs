@@ -196,16 +196,20 @@ impl<E: Executor> Probes<'_, E> {
         let before = self.trials;
         let mut probe = |rate_rps| -> anyhow::Result<Trial> {
             self.trials += 1;
-            let trial = self.executor.execute(&PlannedTrial {
-                trial: self.trials,
-                block: 0,
-                cell: cell(rate_rps),
-                replicate: 0,
-                duration_ms,
-                warm_up_ms: definition.warm_up_ms,
-                requests: None,
-                stages: Vec::new(),
-            });
+            let trial = self.executor.execute(
+                &PlannedTrial {
+                    trial: self.trials,
+                    block: 0,
+                    cell: cell(rate_rps),
+                    replicate: 0,
+                    duration_ms,
+                    warm_up_ms: definition.warm_up_ms,
+                    requests: None,
+                    stages: Vec::new(),
+                    think_time_ms: 0,
+                },
+                &mut |_| {},
+            );
             let trial = trial.map_err(|Interrupted| Interrupted)?;
             keep(&trial)?;
             Ok(trial)

@@ -62,9 +62,10 @@ impl Progress {
         }
     }
 
-    pub(crate) fn begin(&self, planned: &PlannedTrial) {
+    /// Takes note that a trial, or a stage of its load, has begun.
+    pub(crate) fn begin(&self, planned: &PlannedTrial, stage: usize) {
         if let View::LiveView(live) = &self.view {
-            live.begin(planned, self.blocks);
+            live.begin(planned, stage, self.blocks);
         }
     }
 
@@ -90,6 +91,16 @@ impl Progress {
             live.bar.finish_and_clear();
         }
     }
+}
+
+/// Names a stage of a trial's load. `None` for a load that stays the same.
+pub(crate) fn stage(planned: &PlannedTrial, index: usize) -> Option<String> {
+    let stage = planned.stages.get(index)?;
+    let (number, of) = (index + 1, planned.stages.len());
+    Some(match stage.name == number.to_string() {
+        true => format!("stage {number}/{of}"),
+        false => format!("stage {number}/{of} '{}'", stage.name),
+    })
 }
 
 fn blocks(plan: &Plan) -> u32 {

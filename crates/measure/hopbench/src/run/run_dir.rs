@@ -32,6 +32,9 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     /// Number of the trial that is running.
     pub(crate) trial: u32,
+    /// Index of the stage of its load.
+    #[serde(default)]
+    pub(crate) stage: usize,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -194,6 +197,7 @@ impl RunDir {
             pid: std::process::id(),
             phase,
             trial: 0,
+            stage: 0,
         })
     }
 

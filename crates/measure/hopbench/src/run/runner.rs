@@ -44,6 +44,7 @@ pub(crate) fn run(
         pid: std::process::id(),
         phase,
         trial,
+        stage: 0,
     };
     loop {
         if interrupt.is_requested() {
@@ -61,9 +62,18 @@ pub(crate) fn run(
             progress.extend(&plan, &added.reasons);
         }
         let planned = &plan.trials[trials.len()];
-        run_dir.write_state(&state(Phase::Running, planned.trial))?;
-        progress.begin(planned);
-        match attempt(executor, planned) {
+        let begun = state(Phase::Running, planned.trial);
+        run_dir.write_state(&begun)?;
+        progress.begin(planned, 0);
+        let mut on_stage = |stage| {
+            progress.begin(planned, stage);
+            // The state is only for other terminals.
+            let _ = run_dir.write_state(&State {
+                stage,
+                ..begun.clone()
+            });
+        };
+        match attempt(executor, planned, &mut on_stage) {
             Ok(trial) => {
                 writer.append(&trial)?;
                 progress.end(&trial);
@@ -90,12 +100,16 @@ pub(crate) fn run(
 
 /// Runs a trial, and runs it again if something other than the path failed: a port that was taken
 /// says nothing about the path. A failure of the path is a result, and is not repeated.
-fn attempt(executor: &mut impl Executor, planned: &PlannedTrial) -> Result<Trial, Interrupted> {
-    let trial = executor.execute(planned)?;
+fn attempt(
+    executor: &mut impl Executor,
+    planned: &PlannedTrial,
+    on_stage: &mut dyn FnMut(usize),
+) -> Result<Trial, Interrupted> {
+    let trial = executor.execute(planned, on_stage)?;
     match &trial.outcome {
         Outcome::Failed(failure) if failure.source != Source::Subject => {
             let cause = failure.cause.clone();
-            let mut again = executor.execute(planned)?;
+            let mut again = executor.execute(planned, on_stage)?;
             again.warnings.push(Warning::Retried { cause });
             Ok(again)
         }
@@ -123,7 +137,13 @@ mod tests {
     }
 
     impl Executor for Script {
-        fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted> {
+        fn execute(
+            &mut self,
+            planned: &PlannedTrial,
+            on_stage: &mut dyn FnMut(usize),
+        ) -> Result<Trial, Interrupted> {
+            on_stage(1);
+            assert_eq!(self.run_dir.state().expect("written").stage, 1);
             // All earlier records are on disk already.
             let kept = self.run_dir.trials().expect("readable");
             let mut executed = self.executed.clone();
@@ -191,6 +211,7 @@ mod tests {
             warm_up_ms: 0,
             requests: None,
             stages: Vec::new(),
+            think_time_ms: 0,
         }
     }
 

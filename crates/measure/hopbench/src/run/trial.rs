@@ -42,10 +42,17 @@ use crate::{
     run::builds::Builds,
 };
 
+/// Is called with the index of each stage of a load that begins.
+pub(crate) type OnStage<'a> = &'a mut dyn FnMut(usize);
+
+/// The record of a trial, unless it was interrupted.
+pub(crate) type Executed = Result<Trial, Interrupted>;
+
 /// Runs one trial. Whatever goes wrong, with the path or around it, is recorded. Only an
 /// interruption leaves no record.
 pub(crate) trait Executor {
-    fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted>;
+    /// Calls `on_stage` with the index of each stage of the load that begins.
+    fn execute(&mut self, planned: &PlannedTrial, on_stage: OnStage<'_>) -> Executed;
 }
 
 /// Runs trials with real processes and a real load.
@@ -159,7 +166,11 @@ impl<'a> Live<'a> {
         2 * self.request_timeout
     }
 
-    fn attempt(&mut self, trial: &mut Trial) -> Result<(), TrialError> {
+    fn attempt(
+        &mut self,
+        trial: &mut Trial,
+        on_stage: &mut dyn FnMut(usize),
+    ) -> Result<(), TrialError> {
         let cell = trial.planned.cell.clone();
         let definition = self.paths[&cell.path].clone();
         let work = self.work_of(&cell).on(&definition);
@@ -175,7 +186,8 @@ impl<'a> Live<'a> {
         let build = build.map(|(build, builds)| builds.of(build));
         let mut stage = Stage::start(self, &definition, build, &label)?;
         trial.timing.start_ms = clock.lap_ms();
-        let measured = self.measure(trial, &definition, &mut stage, &work, &mut clock);
+        let subject = (&definition, &work);
+        let measured = self.measure(trial, &mut stage, subject, &mut clock, on_stage);
         // After a failure, the processes' logs say more than the failure does.
         let log = stage.last_lines();
         let stopped = stage.stop();
@@ -206,7 +218,7 @@ impl<'a> Live<'a> {
             requests: planned.requests,
             stages: &planned.stages,
             is_open_loop: definition.is_open_loop(),
-            think_time_ms: definition.think_time_ms,
+            think_time_ms: planned.think_time_ms,
             timeout: definition
                 .timeout_ms
                 .map_or(self.request_timeout, Duration::from_millis),
@@ -217,10 +229,10 @@ impl<'a> Live<'a> {
     fn measure(
         &mut self,
         trial: &mut Trial,
-        definition: &PathDefinition,
         stage: &mut Stage,
-        work: &Work,
+        (definition, work): (&PathDefinition, &Work),
         clock: &mut Lap,
+        on_stage: &mut dyn FnMut(usize),
     ) -> Result<(), TrialError> {
         let planned = trial.planned.clone();
         let order = self.order(&planned, work);
@@ -234,12 +246,11 @@ impl<'a> Live<'a> {
         let machine = MachineSnapshot::take();
         trial.timing.scrape_ms = clock.lap_ms();
         let load = self.start_load(order, stage)?;
-        let is_staged = !order.stages.is_empty();
         let mut seconds = Seconds::begin(stage)?;
-        let mut on_second = |stage: &mut Stage| seconds.next(stage);
-        let on_second: Option<&mut dyn FnMut(&mut Stage)> = match is_staged {
-            true => Some(&mut on_second),
-            false => None,
+        let mut on_second = |stage: &mut Stage| seconds.next(stage, order.stages, on_stage);
+        let on_second: Option<&mut dyn FnMut(&mut Stage)> = match order.stages.is_empty() {
+            true => None,
+            false => Some(&mut on_second),
         };
         load.wait(stage, self.interrupt, on_second)?;
         // Before the generator evaluates its measurements, which is not part of the load.
@@ -355,9 +366,13 @@ fn sent_bytes(work: &Work, good: u64) -> u64 {
 const CLIENT_ROLE: &str = hopbench_analysis::metrics::CLIENT;
 
 impl Executor for Live<'_> {
-    fn execute(&mut self, planned: &PlannedTrial) -> Result<Trial, Interrupted> {
+    fn execute(
+        &mut self,
+        planned: &PlannedTrial,
+        on_stage: &mut dyn FnMut(usize),
+    ) -> Result<Trial, Interrupted> {
         let mut trial = empty_record(planned.clone());
-        match self.attempt(&mut trial) {
+        match self.attempt(&mut trial, on_stage) {
             Ok(()) => {}
             Err(TrialError::Interrupted) => return Err(Interrupted),
             Err(TrialError::Failed(failure)) => trial.outcome = Outcome::Failed(failure),

@@ -300,7 +300,7 @@ fn rates_panel(
 ) -> Option<Lines> {
     let rows = || {
         let rows = table.rows.iter();
-        rows.filter(move |row| row.cell.concurrency == concurrency)
+        rows.filter(move |row| row.cell.concurrency == concurrency && !row.cell.staged)
     };
     let p99 = |row: &CellSummary<'_>| row.merged?.p99_us;
     let p99_ms = |row: &CellSummary<'_>| Some(p99(row)?.us / 1e3);

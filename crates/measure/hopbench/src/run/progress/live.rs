@@ -48,9 +48,11 @@ impl LiveView {
         }
     }
 
-    pub(super) fn begin(&self, planned: &PlannedTrial, blocks: u32) {
+    pub(super) fn begin(&self, planned: &PlannedTrial, stage: usize, blocks: u32) {
+        let stage = super::stage(planned, stage);
+        let stage = stage.map_or_else(String::new, |stage| format!(", {stage}"));
         self.bar
-            .set_prefix(format!("block {}/{blocks}", planned.block));
+            .set_prefix(format!("block {}/{blocks}{stage}", planned.block));
         self.bar.set_message(table(&self.cells, &planned.cell));
         self.bar.tick();
     }

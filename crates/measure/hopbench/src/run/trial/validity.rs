@@ -84,7 +84,7 @@ fn errors(load: &Load) -> Option<Warning> {
 
 /// Checks Little's law (1961): requests in flight = rate × time that each is in flight.
 fn littles_law(trial: &Trial, load: &Load) -> Option<Warning> {
-    if load.open_loop.is_some() {
+    if load.open_loop.is_some() || is_uneven(trial) {
         // In an open loop, the number in flight is what is measured.
         return None;
     }
@@ -98,6 +98,11 @@ fn littles_law(trial: &Trial, load: &Load) -> Option<Warning> {
         concurrency,
         in_flight,
     })
+}
+
+/// Returns whether not every connection of a closed loop always has a request under way.
+fn is_uneven(trial: &Trial) -> bool {
+    trial.planned.cell.staged || trial.planned.think_time_ms > 0
 }
 
 fn mean_above_p99(load: &Load) -> Option<Warning> {
@@ -140,6 +145,7 @@ fn generator(load: &Load, cores: f64) -> Option<Warning> {
 fn idle(trial: &Trial, cores: f64) -> Option<Warning> {
     let share = trial.disturbance.idle_us? as f64 / trial.disturbance.machine_us()?;
     let is_loaded = trial.planned.cell.rate_rps.is_none()
+        && !is_uneven(trial)
         && f64::from(trial.planned.cell.concurrency) >= CONNECTIONS_PER_CORE * cores;
     (is_loaded && share > IDLE_SHARE_MAX).then_some(Warning::Idle { share })
 }
@@ -162,7 +168,12 @@ fn dropped_late(load: &Load) -> Option<Warning> {
 }
 
 fn behind(trial: &Trial, load: &Load) -> Option<Warning> {
-    let offered_rps = f64::from(trial.planned.cell.rate_rps?);
+    let rate_rps = trial.planned.cell.rate_rps?;
+    let offered_rps = match trial.planned.cell.staged {
+        // The rate is the highest one.
+        true => load.open_loop.as_ref()?.scheduled as f64 / load.elapsed_us * 1e6,
+        false => f64::from(rate_rps),
+    };
     let achieved_rps = load.good as f64 / load.elapsed_us * 1e6;
     let is_behind = achieved_rps < ACHIEVED_SHARE_MIN * offered_rps;
     is_behind.then_some(Warning::Behind {
@@ -246,6 +257,7 @@ mod tests {
             warm_up_ms: 0,
             requests: None,
             stages: Vec::new(),
+            think_time_ms: 0,
         };
         let trial = Trial {
             planned,
