@@ -5,6 +5,7 @@ use std::{
     ops::Index,
 };
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
@@ -253,6 +254,21 @@ pub(crate) fn server_cpu_us(trial: &Trial) -> Option<f64> {
 
 pub(crate) fn per_request(metric: f64, load: &Load) -> Option<f64> {
     (load.good > 0).then(|| metric / load.good as f64)
+}
+
+/// Has the schema of what it is parsed from.
+impl JsonSchema for Metric {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        String::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        String::json_schema(generator)
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Paths, scenarios, gates and self-test cases: what can be run, and how it is judged. Each is a
 //! TOML file.
 //!
-//! Files in `catalog/` are built into the binary. Any other file is named on the command line by
-//! its path. A definition is named after its file, without the ending.
+//! Files in `catalog/`, at any depth, are built into the binary. Any other file is named on the
+//! command line by its path. A definition is named after its file, without the ending.
 
 mod case;
 mod check;
@@ -12,18 +12,20 @@ mod limits;
 mod path;
 mod request;
 mod scenario;
+mod schema;
 mod stage;
 mod target;
 mod template;
 
 use std::{
-    fs::{self, File},
+    collections::BTreeSet,
+    fs,
     io::{self, Read},
     path::Path,
 };
 
 use hopbench_analysis::gate::Policy;
-use include_dir::{Dir, include_dir};
+use include_dir::{Dir, File, include_dir};
 
 pub(crate) use self::{
     case::{Case, Expectation},
@@ -33,7 +35,8 @@ pub(crate) use self::{
     path::{PathDefinition, ProcessDefinition},
     request::{Body, ExpectedAnswer, RequestDefinition},
     scenario::{Asks, Rates, ScenarioDefinition},
-    stage::{Change, Prepare},
+    schema::FileKind,
+    stage::{Change, Prepare, Stage},
     target::Target,
     template::{Fill, Template},
 };
@@ -96,6 +99,7 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// Reads the built-in definitions.
     pub(crate) fn built_in() -> Result<Self, CatalogError> {
+        check_files()?;
         let mut paths = built_in("paths", PathDefinition::parse)?;
         // The reference comes first, the others follow in alphabetical order.
         paths.sort_by_key(|path: &PathDefinition| {
@@ -104,9 +108,11 @@ impl Catalog {
                 path.name.clone(),
             )
         });
+        let mut scenarios = built_in("scenarios", ScenarioDefinition::parse)?;
+        scenarios.sort_by(|a: &ScenarioDefinition, b| a.name.cmp(&b.name));
         Ok(Self {
             paths,
-            scenarios: built_in("scenarios", ScenarioDefinition::parse)?,
+            scenarios,
             gates: built_in("gates", policy)?,
             cases: built_in("cases", Case::parse)?,
         })
@@ -281,7 +287,7 @@ pub(crate) fn read_text(file: &Path) -> io::Result<String> {
         return Err(io::Error::other("expected a regular file"));
     }
     let mut text = String::new();
-    let length = File::open(file)?
+    let length = fs::File::open(file)?
         .take(FILE_BYTES_MAX + 1)
         .read_to_string(&mut text)?;
     if length as u64 > FILE_BYTES_MAX {
@@ -290,11 +296,47 @@ pub(crate) fn read_text(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Returns the files of a directory and of those below it.
+fn all_files(directory: &Dir<'static>) -> Vec<&'static File<'static>> {
+    let below = directory.dirs().flat_map(all_files);
+    directory.files().chain(below).collect()
+}
+
+/// Checks that every built-in file is read as something, and that no two of a kind have one name.
+fn check_files() -> Result<(), CatalogError> {
+    let mut names = BTreeSet::new();
+    for file in all_files(&BUILT_IN) {
+        let path = file.path();
+        let kind = path.iter().next().and_then(|kind| kind.to_str());
+        let kind = kind.filter(|kind| KINDS.contains(kind));
+        let is_read = kind.is_some() && path.extension().is_some_and(|it| it == "toml");
+        let invalid = |message: String| CatalogError::Invalid {
+            file: path.display().to_string(),
+            message,
+        };
+        if !is_read {
+            return Err(invalid(format!(
+                "expected a '.toml' file below one of the folders {}",
+                KINDS.map(|kind| format!("'{kind}'")).join(", ")
+            )));
+        }
+        if !names.insert((kind, path.file_stem())) {
+            return Err(invalid(
+                "another file of this kind has the same name".to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Folders of the built-in definitions.
+const KINDS: [&str; 5] = ["cases", "counters", "gates", "paths", "scenarios"];
+
 fn built_in<T>(
     directory: &str,
     parse: fn(&str, &str) -> Result<T, String>,
 ) -> Result<Vec<T>, CatalogError> {
-    let files = BUILT_IN.get_dir(directory).into_iter().flat_map(Dir::files);
+    let files = BUILT_IN.get_dir(directory).into_iter().flat_map(all_files);
     files
         .map(|file| {
             let name = file

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::record::Cell;
 
 /// Conditions on a cell. It must have one of the values of every key that is given.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Filter {
     /// Names of scenarios.
@@ -40,14 +41,14 @@ pub struct Texts(pub Vec<String>);
 #[serde(from = "OneOrMoreNumbers")]
 pub struct Numbers(pub Vec<u32>);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a string or a list of strings")]
 enum OneOrMoreTexts {
     One(String),
     More(Vec<String>),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a number or a list of numbers")]
 enum OneOrMoreNumbers {
     One(u32),
@@ -152,5 +153,35 @@ impl fmt::Display for Filter {
         let keys = keys.iter().filter(|(_, values)| !values.is_empty());
         let parts = keys.map(|(key, values)| format!("{key} = {}", values.join(" or ")));
         f.write_str(&parts.collect::<Vec<_>>().join(" and "))
+    }
+}
+
+/// Has the schema of what it is parsed from.
+impl JsonSchema for Texts {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        OneOrMoreTexts::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        OneOrMoreTexts::json_schema(generator)
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
+/// Has the schema of what it is parsed from.
+impl JsonSchema for Numbers {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        OneOrMoreNumbers::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        OneOrMoreNumbers::json_schema(generator)
+    }
+
+    fn inline_schema() -> bool {
+        true
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
@@ -28,14 +29,20 @@ pub struct Invariant {
 }
 
 /// An `[[invariant]]` of a policy file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct WireInvariant {
+    /// Path that is judged.
     path: String,
+    /// Path that it is compared with.
     over: String,
+    /// Metric that is compared.
     metric: Metric,
+    /// Smallest ratio.
     min_ratio: Option<f64>,
+    /// Largest ratio.
     max_ratio: Option<f64>,
+    /// Cells that are compared; by default all.
     #[serde(default, rename = "where")]
     filter: Filter,
 }
@@ -86,6 +93,21 @@ impl fmt::Display for Invariant {
             write!(f, " where {filter}")?;
         }
         Ok(())
+    }
+}
+
+/// Has the schema of what it is parsed from.
+impl JsonSchema for Invariant {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        WireInvariant::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        WireInvariant::json_schema(generator)
+    }
+
+    fn inline_schema() -> bool {
+        true
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{filter::Filter, invariant::Invariant};
@@ -72,7 +73,7 @@ pub enum Limit {
 }
 
 /// A metric of a cell by itself, with its unit.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
 pub enum AbsoluteMetric {
     /// Requests without a right answer. A trial that failed altogether is always too much.
     #[serde(rename = "errors")]
@@ -104,25 +105,34 @@ pub enum AbsoluteMetric {
 const GUARDRAILS_MAX: usize = 100;
 
 /// A policy file as it was parsed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PolicyFile {
+    /// Question that the gate answers.
     question: String,
+    /// Limits for the change from one side to the other.
     #[serde(default)]
     relative: Vec<Relative>,
+    /// Limits for the metrics of a cell by itself.
     #[serde(default)]
     absolute: Vec<Absolute>,
+    /// Limits for the ratio between two paths of a run.
     #[serde(default)]
     invariant: Vec<Invariant>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct WireRelative {
+    /// Metric that is compared.
     metric: RelativeMetric,
+    /// Largest fall, in per cent.
     max_fall_percent: Option<f64>,
+    /// Largest rise, in per cent.
     max_rise_percent: Option<f64>,
+    /// Largest rise of the growth of memory, in MiB.
     max_rise_mib: Option<f64>,
+    /// Cells that it applies to; by default all.
     #[serde(default, rename = "where")]
     filter: Filter,
 }
@@ -137,12 +147,16 @@ enum RelativeMetric {
 
 const RSS_GROWTH: &str = "rss-growth";
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WireAbsolute {
+    /// Metric that is limited.
     metric: AbsoluteMetric,
+    /// Largest value.
     max: Option<f64>,
+    /// Smallest value.
     min: Option<f64>,
+    /// Cells that it applies to; by default all.
     #[serde(default, rename = "where")]
     filter: Filter,
 }
@@ -375,4 +389,49 @@ pub(crate) fn usual_policy() -> Policy {
     });
     let file = serde_json::from_value(file).expect("valid");
     Policy::new("test", file).expect("valid")
+}
+
+/// Has the schema of what it is parsed from.
+impl JsonSchema for Relative {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        WireRelative::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        WireRelative::json_schema(generator)
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
+/// Has the schema of what it is parsed from.
+impl JsonSchema for Absolute {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        WireAbsolute::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        WireAbsolute::json_schema(generator)
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
+/// Has the schema of what it is parsed from.
+impl JsonSchema for RelativeMetric {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        String::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        String::json_schema(generator)
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use hopbench_analysis::record::{CounterInfo, Per};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{BUILT_IN, nearest};
@@ -16,12 +17,14 @@ pub(crate) struct Counters {
 }
 
 /// A rule: these counters together cover the bodies that the client received.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Conservation {
+    /// Names of the counters.
     pub(crate) counters: Vec<String>,
     /// Role of the processes whose counters are added up; those of all processes if `None`.
     pub(crate) role: Option<String>,
+    /// How several counters become one number.
     #[serde(default)]
     pub(crate) take: Take,
     /// Largest multiple of the bytes that client and path exchanged, heads included, at which
@@ -30,7 +33,7 @@ pub(crate) struct Conservation {
 }
 
 /// How several counters become one number.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Take {
     Largest,
@@ -48,14 +51,19 @@ pub(super) struct Wire {
     pub(super) conservation: Vec<Conservation>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct WireCounter {
+    /// Name under which the processes serve it.
     name: String,
+    /// Heading of its columns; by default the name.
     label: Option<String>,
+    /// Unit of its value.
     unit: Option<String>,
+    /// Divisors of its value, each of which makes a column.
     #[serde(default = "per_request")]
     per: Vec<Per>,
+    /// Explanation of what it counts.
     help: String,
 }
 

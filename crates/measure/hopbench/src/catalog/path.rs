@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
@@ -41,12 +42,14 @@ pub(crate) struct PathDefinition {
 }
 
 /// One process of a path.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct ProcessDefinition {
+    /// Name in messages, and of the process's log.
     pub(crate) name: String,
     /// Label under which its CPU time is reported.
     pub(crate) role: String,
+    /// Program and arguments.
     pub(crate) command: Vec<Template>,
     /// A command that prints the version of the program that is run.
     pub(crate) version: Vec<Template>,
@@ -64,39 +67,55 @@ pub(crate) struct ProcessDefinition {
 }
 
 /// A file that is written before the processes start.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct FileDefinition {
+    /// Name, for '{{file:NAME}}'.
     pub(crate) name: String,
+    /// Content, whose places are filled in.
     pub(crate) content: Template,
 }
 
 /// A path file as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Wire {
+pub(super) struct Wire {
+    /// Summary in one line.
     summary: String,
+    /// How the path works and what to expect, for the report.
     #[serde(default)]
     analysis: String,
+    /// Tags, by which '--path tag:NAME' selects paths.
     #[serde(default)]
     tags: Vec<String>,
+    /// Address to which clients connect, such as '127.0.0.1:{{port:front}}'.
     front: Template,
+    /// Target that is requested at the front until the answer is 200.
     #[serde(default = "default_ready")]
     ready: String,
+    /// Command that prints, as JSON, the answers to the targets given as arguments. A reference
+    /// needs it.
     describe: Option<Vec<Template>>,
+    /// Name of a built-in set of counters.
     counter_set: Option<String>,
+    /// Counters that reports show.
     #[serde(default)]
     counter: Vec<WireCounter>,
+    /// Rules by which counters must cover the bodies that the client received.
     #[serde(default)]
     conservation: Vec<Conservation>,
+    /// Processes, in the order in which they are started.
     process: Vec<ProcessDefinition>,
+    /// Files that are written before the processes start.
     #[serde(default)]
     file: Vec<FileDefinition>,
-    /// By the name of the request.
+    /// Correct answers that differ from those of other paths, by the name of the request.
     #[serde(default)]
     expect: BTreeMap<String, WireExpect>,
+    /// System files without which the path is skipped.
     #[serde(default)]
     requires_files: Vec<PathBuf>,
+    /// How to install a program or file that is missing.
     #[serde(default)]
     install: BTreeMap<String, String>,
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use hyper::body::Bytes;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// One kind of request of a load.
@@ -46,54 +47,68 @@ pub(crate) struct ExpectedAnswer {
 }
 
 /// A `[[request]]` table.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct WireRequest {
+    /// Name in reports.
     name: String,
+    /// Method; by default what the reference takes.
     method: Option<String>,
+    /// Path and query, or several that are asked for in turn. '{n}' is a number of the range.
     target: OneOrMore,
     /// First and last number that take the place of `{n}`.
     range: Option<[u64; 2]>,
+    /// Order of the targets.
     #[serde(default)]
     order: Order,
+    /// Fields, each with a value or with several.
     #[serde(default)]
     headers: BTreeMap<String, OneOrMore>,
+    /// Body as text.
     body: Option<String>,
+    /// File with the body.
     body_file: Option<PathBuf>,
+    /// Length of a body of numbers.
     body_bytes: Option<u64>,
+    /// Share of this request among those of the load.
     #[serde(default = "one")]
     weight: u32,
+    /// Correct answer; by default what the reference says.
     expect: Option<WireExpect>,
 }
 
 /// An `expect` table.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct WireExpect {
+    /// Status.
     #[serde(default = "ok")]
     status: u16,
+    /// Length of the body; by default any.
     length_bytes: Option<u64>,
+    /// SHA-256 of the body in hexadecimal; by default any.
     sha256: Option<String>,
+    /// Fields that must be there, each with its value, or 'true' for any value.
     #[serde(default)]
     headers: BTreeMap<String, ExpectedField>,
 }
 
 /// The value that a field must have, or `true` for any.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum ExpectedField {
     Value(String),
     Any(bool),
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum OneOrMore {
     One(String),
     More(Vec<String>),
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 enum Order {
     #[default]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use hopbench_analysis::record::{PathologyRules, Recovery, SlowerRule};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
@@ -80,64 +81,93 @@ const P99_MS_MAX: f64 = 10.0;
 const LIMIT_MS: u64 = 60_000;
 
 /// A scenario file as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Wire {
+pub(super) struct Wire {
+    /// Question that the scenario answers.
     question: String,
+    /// How to read the answer.
     #[serde(default)]
     analysis: String,
+    /// Selector of the path that the others are compared with.
     #[serde(default = "default_reference")]
     reference: String,
+    /// Names of paths, 'tag:NAME', files, or '*'.
     paths: Vec<String>,
+    /// Targets, each in a load of its own, or '*'.
     endpoints: Option<Vec<String>>,
+    /// Requests that are all in one load, instead of endpoints.
     #[serde(default)]
     request: Vec<WireRequest>,
+    /// Numbers of connections.
     concurrency: Option<Vec<u32>>,
+    /// Rates of an open loop, in requests per second; by default a closed loop.
     rates: Option<Vec<u32>>,
+    /// Rates in per cent of the slowest path's knee.
     rates_percent_of_knee: Option<Vec<u32>>,
+    /// Largest p99 at which a rate counts as held, in milliseconds; 10 by default.
     knee_p99_ms: Option<f64>,
+    /// Whether a connection carries more than one request.
     #[serde(default = "yes")]
     keep_alive: bool,
+    /// Duration of each load, in milliseconds.
     duration_ms: Option<u64>,
+    /// Number of requests of each load, instead of a duration.
     requests: Option<u64>,
+    /// Time within which these must be answered, in milliseconds; a minute by default.
     limit_ms: Option<u64>,
+    /// Stages, instead of a duration.
     #[serde(default)]
     stage: Vec<Stage>,
+    /// When a path counts as recovered.
     recovery: Option<WireRecovery>,
+    /// Time that a connection of a closed loop waits after an answer, in milliseconds.
     think_time_ms: Option<u64>,
+    /// Time limit of a request, in milliseconds; 5,000 by default.
     timeout_ms: Option<u64>,
+    /// Loads that make a path ready, before the warm-up.
     #[serde(default)]
     prepare: Vec<Prepare>,
+    /// A warm-up other than a load of some duration.
     warm_up: Option<WarmUp>,
+    /// Duration of the warm-up, in milliseconds.
     warm_up_ms: Option<u64>,
+    /// How often each cell is measured.
     blocks: u32,
+    /// Whether each block measures the reference twice.
     #[serde(default = "yes")]
     control: bool,
+    /// Limits beyond which a metric is a pathology.
     #[serde(default)]
     pathologies: WirePathologies,
 }
 
 /// A warm-up other than a load of some duration.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 enum WarmUp {
     /// Nothing: no load, and no check of the answers either.
     None,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct WirePathologies {
+    /// Largest p99, as a multiple of the reference's.
     p99_over_reference: Option<f64>,
+    /// Smallest RPS, as a share of that at the next lower concurrency.
     rps_collapse: Option<f64>,
+    /// Pairs of paths of which the first must not be slower.
     #[serde(default)]
     slower: Vec<WireSlower>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct WireSlower {
+    /// Path that must not be slower.
     path: String,
+    /// Path that it is compared with.
     than: String,
 }
 

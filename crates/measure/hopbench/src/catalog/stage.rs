@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 
 use hopbench_analysis::record::Recovery;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limits::{CONCURRENCY_MAX, DURATION_MS_MAX, KNEE_PERCENT_MAX, RATE_RPS_MAX};
 
 /// A load before the warm-up, which fills a store or makes a path ready in another way.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Prepare {
+    /// Name in messages and records.
     pub(crate) name: String,
     /// Number of requests.
     pub(crate) requests: u64,
+    /// Number of connections.
     #[serde(default = "one")]
     pub(crate) concurrency: u32,
     /// Names of the requests to send; all of the scenario's if empty.
@@ -26,20 +29,26 @@ pub(crate) struct Prepare {
 }
 
 /// A part of a load's duration.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Stage {
+    /// Name in reports; by default its number.
     pub(crate) name: Option<String>,
+    /// Duration, in milliseconds.
     pub(crate) duration_ms: u64,
+    /// Rate at its end, in requests per second.
     pub(crate) rate: Option<f64>,
+    /// Rate at its end, in per cent of the slowest path's knee.
     pub(crate) percent_of_knee: Option<f64>,
+    /// Connections of a closed loop at its end.
     pub(crate) concurrency: Option<u32>,
+    /// How the load gets there.
     #[serde(default)]
     pub(crate) change: Change,
 }
 
 /// How the load gets to the level of a stage.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Change {
     /// Evenly, from the level of the stage before, or from 0.
@@ -56,11 +65,14 @@ const P95_FACTOR: f64 = 2.0;
 /// Number of good seconds in a row after which a path has recovered, unless a scenario sets it.
 const GOOD_SECONDS: u32 = 3;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct WireRecovery {
+    /// Name of the stage that shows the path without a disturbance.
     baseline: String,
+    /// Largest p95 of a good second, as a multiple of the baseline's; 2 by default.
     p95_factor: Option<f64>,
+    /// Good seconds in a row after which a path has recovered; 3 by default.
     seconds: Option<u32>,
 }
 
@@ -80,7 +92,7 @@ impl Stage {
     }
 
     /// Returns the field that has the level.
-    pub(super) fn unit(&self) -> &'static str {
+    pub(crate) fn unit(&self) -> &'static str {
         match (self.rate, self.percent_of_knee) {
             (Some(_), _) => "rate",
             (None, Some(_)) => "percent-of-knee",

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use crate::{
-    catalog::{Target, parse_duration},
+    catalog::{FileKind, Target, parse_duration},
     plan::{goal::Goal, selection::Overrides},
 };
 
@@ -239,7 +239,12 @@ pub(crate) struct Completions {
 #[derive(Debug, Args)]
 pub(crate) struct Describe {
     /// Name or file of a path, scenario or gate, or an endpoint such as '/small'
-    pub(crate) name: String,
+    #[arg(required_unless_present = "fields")]
+    pub(crate) name: Option<String>,
+    /// Describe all fields that a file of this kind may have; with --format json, as a JSON Schema
+    /// for your editor
+    #[arg(long, value_name = "KIND", conflicts_with = "name")]
+    pub(crate) fields: Option<FileKind>,
 }
 
 #[derive(Debug, Args)]

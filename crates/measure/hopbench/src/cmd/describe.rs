@@ -1,5 +1,8 @@
 //! `hopbench describe`
 
+mod scenario;
+mod schema;
+
 use std::process::ExitCode;
 
 use hopbench_analysis::gate::Policy;
@@ -8,15 +11,20 @@ use serde_json::json;
 use super::{Context, columns};
 use crate::{
     catalog::{
-        Asks, CatalogError, Conservation, Counters, PathDefinition, ProcessDefinition,
-        ScenarioDefinition, Take, Target, Template,
+        CatalogError, Conservation, Counters, PathDefinition, ProcessDefinition, Take, Target,
+        Template,
     },
     cmd::cli,
     plan::selection::{Overrides, Selection, receipts},
 };
 
 pub(super) fn run(context: &Context, options: &cli::Describe) -> anyhow::Result<ExitCode> {
-    let name = &options.name;
+    if let Some(kind) = options.fields {
+        let fields = kind.schema();
+        context.print(&schema::text(&fields), || fields.to_value())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let name = options.name.as_deref().unwrap_or_default();
     let file = name.ends_with(".toml");
     if name.starts_with('/') && !file {
         return endpoint(context, name);
@@ -33,7 +41,7 @@ pub(super) fn run(context: &Context, options: &cli::Describe) -> anyhow::Result<
                 path(context, &definition)?;
             }
         }
-        (_, Ok(definition), _) => scenario(context, &definition)?,
+        (_, Ok(definition), _) => scenario::describe(context, &definition)?,
         (.., Ok(policy)) => gate(context, &policy)?,
         (Err(error), Err(CatalogError::Unknown { .. }), _) if !file => {
             return Err(unknown(context, name, &error).into());
@@ -205,44 +213,6 @@ fn fields<const N: usize>(rows: [(&str, String); N]) -> String {
         .map(|(name, value)| vec![format!("  {name}"), value])
         .collect();
     columns(&rows)
-}
-
-fn scenario(context: &Context, scenario: &ScenarioDefinition) -> anyhow::Result<()> {
-    let endpoints = match &scenario.asks {
-        Asks::AllEndpoints => vec!["*".to_owned()],
-        Asks::Endpoints(targets) => targets.iter().map(Target::to_string).collect(),
-        Asks::Mix(_) => Vec::new(),
-    };
-    let rows = [
-        ("reference", scenario.reference.clone()),
-        ("paths", scenario.paths.join(", ")),
-        ("endpoints", endpoints.join(", ")),
-        ("concurrency", format!("{:?}", scenario.concurrency)),
-        ("rates", scenario.rates.to_string()),
-        ("keep-alive", scenario.keep_alive.to_string()),
-        ("load", format!("{} ms", scenario.duration_ms)),
-        ("warm-up", format!("{} ms", scenario.warm_up_ms)),
-        ("blocks", scenario.blocks.to_string()),
-        ("control", scenario.control.to_string()),
-    ];
-    let text = format!(
-        "scenario {}\n\n{}\n{}\n{}",
-        scenario.name,
-        scenario.question.trim(),
-        scenario.analysis,
-        fields(rows)
-    );
-    context.print(&text, || {
-        json!({
-            "scenario": scenario.name, "question": scenario.question,
-            "analysis": scenario.analysis, "reference": scenario.reference,
-            "paths": scenario.paths, "endpoints": endpoints,
-            "concurrency": scenario.concurrency,
-            "rates": scenario.rates.to_string(), "keep_alive": scenario.keep_alive,
-            "duration_ms": scenario.duration_ms, "warm_up_ms": scenario.warm_up_ms,
-            "blocks": scenario.blocks, "control": scenario.control,
-        })
-    })
 }
 
 fn gate(context: &Context, gate: &Policy) -> anyhow::Result<()> {
