@@ -1,6 +1,6 @@
 //! Goal: the schemas of the files that users write are those of the parser, and editors can use
-//! them. Method: the program prints them; they are compared with the committed ones, and each built-in
-//! file is valid by its own.
+//! them. Method: the program prints them; they are compared with the committed ones, and each
+//! built-in file is valid by its own.
 //!
 //! `UPDATE_SCHEMA=1 cargo test -p hopbench --test schema` writes them anew.
 
