@@ -308,10 +308,20 @@ fn loads(base: &[Trial], head: &[Trial]) -> Option<Difference> {
 }
 
 pub(crate) fn load(planned: &PlannedTrial) -> String {
-    format!(
-        "{} ms after {} ms of warm-up",
-        planned.duration_ms, planned.warm_up_ms
-    )
+    let stages = planned.stages.iter();
+    let stages = stages.map(|it| format!(", {} to {} in {} ms", it.from, it.to, it.duration_ms));
+    let what = match planned.requests {
+        Some(requests) => format!("{requests} requests"),
+        None => format!("{} ms", planned.duration_ms),
+    };
+    let stages: String = stages.collect();
+    let (warm_up_ms, think_time_ms) = (planned.warm_up_ms, planned.think_time_ms);
+    match think_time_ms {
+        0 => format!("{what}{stages} after {warm_up_ms} ms of warm-up"),
+        _ => format!(
+            "{what}{stages}, thinking for {think_time_ms} ms, after {warm_up_ms} ms of warm-up"
+        ),
+    }
 }
 
 fn list(cells: &[&Cell]) -> String {

@@ -17,8 +17,8 @@ const ERROR_SHARE_MAX: f64 = 0.01;
 pub struct Disruption {
     /// First bad second, from the start of the load.
     pub from_s: usize,
-    /// Seconds from the first bad one to the first of enough good ones in a row. `None` if the path
-    /// did not recover.
+    /// Seconds from the first bad one to the first of enough good ones in a row, or to the first
+    /// from which on all are good. `None` if the path did not recover.
     pub lasted_s: Option<usize>,
     /// Requests that failed, or were answered incorrectly, in that time.
     pub errors: u64,
@@ -67,8 +67,13 @@ impl Disruptions {
         let mut all = Vec::new();
         let mut at = begin;
         while let Some(from) = (at..are_good.len()).find(|second| !are_good[*second]) {
-            let mut windows = are_good[from..].windows(needed);
-            let lasted = windows.position(|window| window.iter().all(|is_good| *is_good));
+            // At the end, fewer seconds are all that there are.
+            let is_good_from = |second: usize| {
+                let next = &are_good[second..(second + needed).min(are_good.len())];
+                next.iter().all(|is_good| *is_good)
+            };
+            let lasted = (from..are_good.len()).find(|second| is_good_from(*second));
+            let lasted = lasted.map(|second| second - from);
             let until = lasted.map_or(are_good.len(), |lasted| from + lasted);
             all.push(Disruption {
                 from_s: from,
@@ -169,7 +174,7 @@ mod tests {
         assert_eq!(disruptions("..x.x.x...", 2, 3), [(2, Some(5), 3)]);
         assert_eq!(
             disruptions("..x...x..", 2, 3),
-            [(2, Some(1), 1), (6, None, 1)]
+            [(2, Some(1), 1), (6, Some(1), 1)]
         );
         assert_eq!(disruptions("..xx", 2, 1), [(2, None, 2)]);
     }

@@ -137,7 +137,7 @@ pub(crate) fn run(options: &Options, plan: Option<&LoadPlan>) -> anyhow::Result<
         all.add(record)?;
     }
     let end_us = all.end_ns as f64 / 1e3;
-    let Figures { tally, errors, .. } = all.together()?;
+    let Figures { tally, errors, .. } = all.together(&load.requests)?;
     LoadResult::of(Outcome {
         generator: match is_open {
             true => concat!("hopbench-load ", env!("CARGO_PKG_VERSION"), ", open loop"),

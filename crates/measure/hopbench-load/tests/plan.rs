@@ -178,6 +178,26 @@ fn wrong_answers_are_counted_by_kind() {
 }
 
 #[test]
+fn wrong_answers_of_a_mix_name_their_kind() {
+    let (url, _) = server();
+    let ok = json!([{"status": 200, "length": null, "sha256": null}]);
+    let mix = json!({"requests": [
+        request("good", &["/a"], 3, ok.clone()), request("bad", &["/denied"], 1, ok),
+    ]});
+    let result = run_plan(&url, &mix, &["--requests=40"]);
+    assert_eq!(
+        result["wrong"],
+        json!({"'bad': status 403": 10}),
+        "{result}"
+    );
+    assert_eq!(
+        result["by_request"][1]["wrong"],
+        json!({"status 403": 10}),
+        "{result}"
+    );
+}
+
+#[test]
 fn a_number_of_requests_is_sent_once_each_by_every_client() {
     let ok = json!([{"status": 200, "length": null, "sha256": null}]);
     for options in [

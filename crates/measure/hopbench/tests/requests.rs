@@ -139,7 +139,8 @@ fn a_path_may_be_right_to_answer_otherwise() {
 #[test]
 fn what_a_preparation_does_not_do_fails_the_trial() {
     let bench = Bench::new();
-    bench.write("alone.toml", &path(""));
+    let counted = "[[counter]]\nname = 'connections_accepted'\nhelp = 'connections'\n";
+    bench.write("alone.toml", &path(counted));
     let rest = "duration-ms = 60\n[[prepare]]\nname = 'fill'\nrequests = 3\n\
                 counters-at-least = { connections_accepted = 1_000_000 }\n\
                 [[request]]\nname = 'page'\ntarget = '/small'\n";
@@ -323,6 +324,49 @@ fn mistakes_in_requests_are_named() {
         (
             &format!("duration-ms = 9\n{request}[recovery]\nbaseline = 'x'"),
             "[recovery]: expected a scenario with stages",
+        ),
+        (
+            &format!(
+                "requests = 9\n{request}order = 'once'\nweight = 1\n[[request]]\nname = 'b'\n\
+                      order = 'once'\ntarget = ['/bytes/{{n}}', '/bytes/2']\nrange = [1, 3]"
+            ),
+            "request 'b': 'order': 'once', but the target '/bytes/2' is there twice",
+        ),
+        (
+            &format!(
+                "{request}[[stage]]\nname = 'x'\nduration-ms = 9\nrate = 2\n\
+                      [[stage]]\nname = 'x'\nduration-ms = 9\nrate = 2"
+            ),
+            "stage 2: 'name': 'x' is repeated",
+        ),
+        (
+            &format!(
+                "{request}[[stage]]\nduration-ms = 9\nrate = 2\n\
+                      [[stage]]\nduration-ms = 9\nconcurrency = 2"
+            ),
+            "stage 2: expected 'rate', as in the first stage, found 'concurrency'",
+        ),
+        (
+            &format!(
+                "{request}[[stage]]\nname = 'x'\nduration-ms = 2000\nrate = 2\n\
+                      [recovery]\nbaseline = 'x'"
+            ),
+            "expected 3 s or more after the stage 'x'",
+        ),
+        (
+            &format!(
+                "duration-ms = 9\n{request}[[prepare]]\nname = 'p'\nrequests = 1\n\
+                      counters-at-least = {{ nobody = 1 }}"
+            ),
+            "no path declares the counter 'nobody'",
+        ),
+        (
+            &format!("duration-ms = 9\n{request}headers = {{ a = 3 }}"),
+            "expected a text or a list of texts",
+        ),
+        (
+            &format!("duration-ms = 9\n{request}range = [1]"),
+            "'range': expected two numbers",
         ),
     ];
     for (rest, expected) in cases {

@@ -61,7 +61,7 @@ fn figures(
     let text = match what {
         "Stage" => {
             "Each request belongs to the stage in which it was due. Not answered: requests that \
-             were answered incorrectly, not at all, or never sent."
+             got no answer, or were never sent."
         }
         _ => "Each kind of request by itself, in the same load.",
     };
@@ -108,9 +108,9 @@ fn recovery(scenario: &ScenarioSummary<'_>) -> Option<Section> {
     let text = format!(
         "A second is good if there are answers, their p95 is at most {} times the median of those \
          in stage '{}', and at most 1 % more of the requests fail. A disruption lasts from a bad \
-         second after that stage to the first of {} good ones in a row; a path that has none of \
-         these until the end has not recovered. Disruptions and failed requests are those of all \
-         blocks.",
+         second after that stage to the first of {} good ones in a row, or of those that are good \
+         until the end; a path whose last second is bad has not recovered. Disruptions and failed \
+         requests are those of all blocks.",
         rule.p95_factor, rule.baseline, rule.seconds
     );
     section(sheet, "Recovery", &text)

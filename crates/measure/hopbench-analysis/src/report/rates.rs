@@ -34,7 +34,7 @@ pub(super) fn sheet(scenario: &ScenarioSummary<'_>, table: &Cells<'_>) -> Table 
         let mut entries: Vec<Entry> = vec![
             row.cell.path_and_build().into(),
             row.cell.concurrency.to_string().into(),
-            thousands(f64::from(row.cell.rate_rps.unwrap_or_default())).into(),
+            offered(row).into(),
             spread(row.rps, thousands).into(),
             tables::percentile(row, row.p50_us),
             tables::percentile(row, row.p99_us),
@@ -50,6 +50,13 @@ pub(super) fn sheet(scenario: &ScenarioSummary<'_>, table: &Cells<'_>) -> Table 
         sheet.push(entries);
     }
     sheet
+}
+
+/// Returns the rate; of a load in stages, the highest.
+fn offered(row: &CellSummary<'_>) -> String {
+    let up_to = if row.cell.staged { "up to " } else { "" };
+    let rate_rps = row.cell.rate_rps.unwrap_or_default();
+    format!("{up_to}{}", thousands(f64::from(rate_rps)))
 }
 
 /// Returns the p99.9 of all blocks together, in milliseconds.

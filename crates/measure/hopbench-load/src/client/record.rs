@@ -137,11 +137,19 @@ impl Record {
         Ok(())
     }
 
-    /// Returns the figures of all kinds together.
-    pub(crate) fn together(&self) -> anyhow::Result<Figures> {
+    /// Returns the figures of all kinds together. If there are several, wrong answers begin with
+    /// the name of their kind.
+    pub(crate) fn together(&self, requests: &Requests) -> anyhow::Result<Figures> {
         let mut all = Figures::new()?;
-        for kind in &self.kinds {
-            all.add(kind.clone())?;
+        let is_mix = self.kinds.len() > 1;
+        for (name, kind) in requests.names().zip(&self.kinds) {
+            let mut kind = kind.clone();
+            if is_mix {
+                let wrong = std::mem::take(&mut kind.tally.wrong).into_iter();
+                let named = wrong.map(|(what, count)| (format!("'{name}': {what}"), count));
+                kind.tally.wrong = named.collect();
+            }
+            all.add(kind)?;
         }
         add_counts(&mut all.tally.wrong_beside, self.unasked.clone());
         Ok(all)

@@ -124,16 +124,6 @@ impl ScenarioDefinition {
         if self.rates != Rates::ClosedLoop && !self.stages.iter().all(Stage::is_of_knee) {
             return Err("'rates': expected either these or [[stage]] tables".to_owned());
         }
-        for (index, stage) in self.stages.iter().enumerate() {
-            let of = |message: String| format!("stage {}: {message}", index + 1);
-            stage.check().map_err(of)?;
-            if stage.unit() != self.stages[0].unit() {
-                return Err(of(format!(
-                    "expected '{}', as in the first stage",
-                    self.stages[0].unit()
-                )));
-            }
-        }
         let duration_ms: u64 = self.stages.iter().map(|stage| stage.duration_ms).sum();
         if duration_ms != self.duration_ms {
             return Err(format!(
@@ -148,14 +138,19 @@ impl ScenarioDefinition {
     }
 
     fn check_recovery(&self, recovery: &Recovery) -> Result<(), String> {
-        let has_stage = |name: &String| {
-            let mut stages = self.stages.iter();
-            stages.any(|stage| stage.name.as_ref() == Some(name))
-        };
-        if !has_stage(&recovery.baseline) {
+        let is_baseline = |stage: &Stage| stage.name.as_ref() == Some(&recovery.baseline);
+        let Some(baseline) = self.stages.iter().position(is_baseline) else {
             return Err(format!(
                 "[recovery]: 'baseline': expected the name of a stage, found '{}'",
                 recovery.baseline
+            ));
+        };
+        let after = &self.stages[baseline + 1..];
+        let after_ms: u64 = after.iter().map(|stage| stage.duration_ms).sum();
+        if after_ms < u64::from(recovery.seconds) * 1_000 {
+            return Err(format!(
+                "[recovery]: 'baseline': expected {} s or more after the stage '{}', found {} ms",
+                recovery.seconds, recovery.baseline, after_ms
             ));
         }
         if !(recovery.p95_factor.is_finite() && recovery.p95_factor >= 1.0) {

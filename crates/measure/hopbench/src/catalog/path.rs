@@ -277,7 +277,8 @@ impl PathDefinition {
         let serving = || self.processes.iter().filter(|it| it.admin.is_some());
         if !self.counters.is_empty() && serving().next().is_none() {
             return Err(
-                "'counter': expected a process with 'admin', where the counters are served"
+                "'counter-set', 'counter' and 'conservation': expected a process with 'admin', \
+                 which serves the counters"
                     .to_owned(),
             );
         }

@@ -57,7 +57,7 @@ pub(super) struct WireRequest {
     /// Path and query, or several that are asked for in turn. '{n}' is a number of the range.
     target: OneOrMore,
     /// First and last number that take the place of `{n}`.
-    range: Option<[u64; 2]>,
+    range: Option<Vec<u64>>,
     /// Order of the targets.
     #[serde(default)]
     order: Order,
@@ -95,14 +95,14 @@ pub(super) struct WireExpect {
 
 /// The value that a field must have, or `true` for any.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or true for any value")]
 enum ExpectedField {
     Value(String),
     Any(bool),
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
 enum OneOrMore {
     One(String),
     More(Vec<String>),
@@ -152,7 +152,10 @@ impl WireRequest {
         if self.weight == 0 {
             return Err("'weight': expected 1 or more, found 0".to_owned());
         }
-        let targets = targets(self.target.into_list(), self.range)?;
+        let targets = targets(self.target.into_list(), self.range.as_deref())?;
+        if self.order == Order::Once {
+            each_once(&targets)?;
+        }
         let body = body(self.body, self.body_file, self.body_bytes)?;
         if self.expect.is_none() && matches!(body, Some(Body::Given(_))) && self.method.is_none() {
             return Err(
@@ -257,7 +260,7 @@ pub(super) fn check(requests: &[RequestDefinition], count: Option<u64>) -> Resul
     Ok(())
 }
 
-fn targets(given: Vec<String>, range: Option<[u64; 2]>) -> Result<Vec<String>, String> {
+fn targets(given: Vec<String>, range: Option<&[u64]>) -> Result<Vec<String>, String> {
     if given.is_empty() {
         return Err("'target': expected at least one".to_owned());
     }
@@ -269,13 +272,19 @@ fn targets(given: Vec<String>, range: Option<[u64; 2]>) -> Result<Vec<String>, S
         }
     }
     let has_number = |target: &String| target.contains(NUMBER);
-    let Some([first, last]) = range else {
+    let Some(range) = range else {
         return match given.iter().find(|target| has_number(target)) {
             Some(target) => Err(format!(
                 "'target': '{target}' has a '{NUMBER}': expected 'range', such as [0, 999]"
             )),
             None => Ok(given),
         };
+    };
+    let &[first, last] = range else {
+        return Err(format!(
+            "'range': expected two numbers, the first and the last, found {}",
+            range.len()
+        ));
     };
     if !given.iter().any(has_number) {
         return Err(format!(
@@ -294,13 +303,26 @@ fn targets(given: Vec<String>, range: Option<[u64; 2]>) -> Result<Vec<String>, S
         }
         Some(_) => {}
     }
+    let (numbered, fixed): (Vec<String>, Vec<String>) = given.into_iter().partition(has_number);
     let of_number = |number: u64| {
         let number = number.to_string();
-        let targets = given.iter();
+        let targets = numbered.iter();
         let targets: Vec<String> = targets.map(|it| it.replace(NUMBER, &number)).collect();
         targets
     };
-    Ok((first..=last).flat_map(of_number).collect())
+    let all = (first..=last).flat_map(of_number).chain(fixed.clone());
+    Ok(all.collect())
+}
+
+/// Fails if a target would be asked for twice.
+fn each_once(targets: &[String]) -> Result<(), String> {
+    let mut known = BTreeSet::new();
+    match targets.iter().find(|target| !known.insert(*target)) {
+        Some(twice) => Err(format!(
+            "'order': 'once', but the target '{twice}' is there twice"
+        )),
+        None => Ok(()),
+    }
 }
 
 fn body(

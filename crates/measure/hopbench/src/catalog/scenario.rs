@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{
     request::{RequestDefinition, WireRequest},
-    stage::{Prepare, Stage, WireRecovery},
+    stage::{self, Prepare, Stage, WireRecovery},
     target::Target,
 };
 
@@ -175,6 +175,7 @@ impl ScenarioDefinition {
     /// Parses the text of a scenario file.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
         let wire: Wire = toml::from_str(text).map_err(|error| error.to_string())?;
+        stage::check(&wire.stage)?;
         let asks = asks(wire.endpoints.as_deref(), wire.request)?;
         let duration_ms = duration_ms(wire.duration_ms, wire.requests, wire.limit_ms, &wire.stage)?;
         let concurrency = concurrency(wire.concurrency, &wire.stage)?;

@@ -1,6 +1,6 @@
 //! Loads that change over time, and loads that come before them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hopbench_analysis::record::Recovery;
 use schemars::JsonSchema;
@@ -86,6 +86,32 @@ impl WireRecovery {
     }
 }
 
+/// Checks the stages of a load, each by itself and together.
+pub(super) fn check(stages: &[Stage]) -> Result<(), String> {
+    let mut names = BTreeSet::new();
+    for (index, stage) in stages.iter().enumerate() {
+        let of = |message: String| format!("stage {}: {message}", index + 1);
+        stage.check().map_err(of)?;
+        if stage.unit() != stages[0].unit() {
+            return Err(of(format!(
+                "expected '{}', as in the first stage, found '{}'",
+                stages[0].unit(),
+                stage.unit()
+            )));
+        }
+        let name = stage
+            .name
+            .clone()
+            .unwrap_or_else(|| (index + 1).to_string());
+        if !names.insert(name.clone()) {
+            return Err(of(format!(
+                "'name': '{name}' is repeated: expected unique names"
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl Stage {
     pub(crate) fn is_of_knee(&self) -> bool {
         self.percent_of_knee.is_some()
@@ -106,7 +132,7 @@ impl Stage {
         level.unwrap_or_else(|| self.concurrency.unwrap_or_default().into())
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         let fields = [
             self.rate.is_some(),
             self.percent_of_knee.is_some(),

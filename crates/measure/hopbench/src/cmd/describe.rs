@@ -3,7 +3,7 @@
 mod scenario;
 mod schema;
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use hopbench_analysis::gate::Policy;
 use serde_json::json;
@@ -108,6 +108,10 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
             of_process(process, receipt)
         );
     }
+    for (name, answer) in &path.expect {
+        let answer = scenario::expected(answer);
+        text += &format!("\nexpect {name}\n\n  {answer}\n");
+    }
     text += &of_counters(&path.counters);
     for reason in &missing {
         text += &format!("\ncan't be run here: {reason}\n");
@@ -117,6 +121,8 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
             "path": path.name, "summary": path.summary, "analysis": path.analysis,
             "tags": path.tags, "receipts": receipts, "missing": missing,
             "front": path.front.to_string(), "ready": path.ready, "files": files,
+            "expect": path.expect.iter().map(|(name, answer)| (name, scenario::expected(answer)))
+                .collect::<BTreeMap<_, _>>(),
             "counters": path.counters.shown, "conservation": conservation(&path.counters),
             "processes": path.processes.iter().map(process_json).collect::<Vec<_>>(),
         })

@@ -51,7 +51,10 @@ pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<Exit
             format!("{}{replicate}", trial.cell.path),
             trial.cell.load(),
             format!("{} ms", trial.warm_up_ms),
-            format!("{} ms", trial.duration_ms),
+            match trial.requests {
+                Some(requests) => format!("{requests} requests"),
+                None => format!("{} ms", trial.duration_ms),
+            },
         ]
     }));
     let mut text = columns(&rows);

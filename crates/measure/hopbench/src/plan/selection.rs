@@ -9,7 +9,7 @@ use hopbench_analysis::record::{Request, Stage};
 use crate::{
     catalog::{
         Asks, Catalog, CatalogError, Change, Fill, PathDefinition, RATE_RPS_MAX, Rates,
-        ScenarioDefinition, Target, rate_min,
+        ScenarioDefinition, Target, nearest, rate_min,
     },
     mistake::Mistake,
     plan::{
@@ -124,6 +124,12 @@ impl Overrides {
         if !scenario.stages.is_empty() && (levels.contains(&false) || self.duration_ms.is_some()) {
             return Err(
                 "it has stages, which say how long and how much; change them in a file of your own"
+                    .to_owned(),
+            );
+        }
+        if scenario.requests.is_some() && self.duration_ms.is_some() {
+            return Err(
+                "it has a number of requests, and no duration; change it in a file of your own"
                     .to_owned(),
             );
         }
@@ -292,6 +298,7 @@ impl Selection {
                 chosen.push(path);
             }
         }
+        check_prepared_counters(&definition, &chosen)?;
         let mut names = Vec::new();
         for path in chosen {
             let skipped = self.add_path(toolbox, path.clone())?;
@@ -393,6 +400,28 @@ impl Selection {
         }
         Ok(names)
     }
+}
+
+/// Fails if a preparation names a counter that no path declares: it would be checked nowhere.
+fn check_prepared_counters(
+    definition: &ScenarioDefinition,
+    paths: &[PathDefinition],
+) -> anyhow::Result<()> {
+    let declared = paths.iter().flat_map(|path| &path.counters.shown);
+    let declared: Vec<&str> = declared.map(|counter| counter.name.as_str()).collect();
+    for prepare in &definition.prepare {
+        let mut names = prepare.counters_at_least.keys();
+        if let Some(name) = names.find(|name| !declared.contains(&name.as_str())) {
+            let nearest = nearest(name, declared.iter().copied());
+            return Err(Mistake(format!(
+                "scenario '{}': [[prepare]] '{}': no path declares the counter '{name}'{nearest}; \
+                 expected a [[counter]] in the file of a path",
+                definition.name, prepare.name
+            ))
+            .into());
+        }
+    }
+    Ok(())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the end of a chain of results")]

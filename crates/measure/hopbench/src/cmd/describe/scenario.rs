@@ -135,7 +135,7 @@ fn request_with(request: &RequestDefinition, target: String) -> String {
     format!("\nrequest {}\n\n{}", request.name, fields(what))
 }
 
-fn expected(answer: &ExpectedAnswer) -> String {
+pub(super) fn expected(answer: &ExpectedAnswer) -> String {
     let length = answer.length_bytes.map(|bytes| format!(", {bytes} bytes"));
     let sha256 = answer
         .sha256

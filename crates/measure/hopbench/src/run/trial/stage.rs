@@ -499,7 +499,13 @@ fn command(
 /// Describes how an answer differs from the expected one.
 fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<String> {
     if answer.status != expected.status {
-        let beginning = String::from_utf8_lossy(&answer.beginning);
+        let is_text = std::str::from_utf8(&answer.beginning).is_ok();
+        let shown = if is_text {
+            answer.beginning.as_slice()
+        } else {
+            b"(not text)"
+        };
+        let beginning = String::from_utf8_lossy(shown);
         // The text becomes part of a single line.
         let printable = |char: char| if char.is_control() { ' ' } else { char };
         let beginning: String = beginning.chars().take(200).map(printable).collect();
@@ -528,7 +534,11 @@ fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<String> {
         match value {
             None if found.next().is_none() => return Some(format!("no header '{name}'")),
             Some(value) if !found.any(|it| it.as_bytes() == value.as_bytes()) => {
-                return Some(format!("header '{name}' is not '{value}'"));
+                let values = answer.headers.get_all(name).iter();
+                let values = values.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned());
+                let values: Vec<String> = values.collect();
+                let found = values.join("', '");
+                return Some(format!("header '{name}' is not '{value}' but '{found}'"));
             }
             _ => {}
         }
