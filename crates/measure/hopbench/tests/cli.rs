@@ -3,57 +3,13 @@
 
 mod support;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Output,
+use std::fs;
+
+use support::{
+    shell::{Shell, reference_run},
+    text,
 };
-
-use support::{bin, command, output, text};
 use tempfile::TempDir;
-
-struct Shell {
-    directory: TempDir,
-}
-
-impl Shell {
-    fn new() -> Self {
-        Self {
-            directory: TempDir::new().expect("a directory"),
-        }
-    }
-
-    fn hopbench(&self, arguments: &[&str]) -> Output {
-        let mut program = command(bin("hopbench"));
-        output(program.current_dir(self.directory.path()).args(arguments))
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        let path = self.directory.path().join(name);
-        fs::write(&path, text).expect("writable");
-        path.display().to_string()
-    }
-
-    /// Runs a command, and expects this exit code and these parts of the error.
-    fn mistake(&self, arguments: &[&str], code: i32, expected: &[&str]) {
-        let result = self.hopbench(arguments);
-        let errors = text(&result.stderr);
-        assert_eq!(result.status.code(), Some(code), "{arguments:?}: {errors}");
-        for part in expected {
-            assert!(
-                errors.contains(part),
-                "{arguments:?}: '{part}' is missing: {errors}"
-            );
-        }
-        assert!(!errors.contains("panicked"), "{errors}");
-        let results = self.directory.path().join("bench_results");
-        let runs = fs::read_dir(results).map_or(0, |entries| {
-            let names = entries.map(|entry| entry.expect("listed").file_name());
-            names.filter(|name| name != ".lock").count()
-        });
-        assert_eq!(runs, 0, "{arguments:?}: a run was begun");
-    }
-}
 
 #[test]
 fn list_names_everything_and_says_what_it_is() {
@@ -352,13 +308,6 @@ fn two_paths_of_one_name_are_a_mistake() {
         2,
         &["two different paths are named 'direct'", "rename"],
     );
-}
-
-/// Returns the directory of the committed run.
-fn reference_run() -> PathBuf {
-    let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../bench_results/reference");
-    let mut runs = fs::read_dir(runs).expect("a directory");
-    runs.next().expect("a run").expect("listed").path()
 }
 
 #[test]
