@@ -48,16 +48,17 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
     let measured = measure(&settings)?;
     let (manifest, trials) = (&measured.manifest, &measured.ended.trials);
     let report = Report::new(&measured.run_dir, manifest, trials)?;
-    report.write()?;
     if measured.ended.interrupted {
-        report.show(context)?;
+        report.publish(context)?;
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
     let Some(policy) = policy else {
-        report.show(context)?;
+        report.publish(context)?;
         let clean = !trials.is_empty() && runs::is_all_clean(trials, manifest);
         return Ok(ExitCode::from(if clean { 0 } else { exit::FAILED }));
     };
+
+    report.write_or_warn();
 
     let mut result = judge(&policy, &measured)?;
     let mut repeat = None;
