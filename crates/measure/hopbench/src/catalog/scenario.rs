@@ -6,6 +6,7 @@ use hopbench_analysis::record::{PathologyRules, Recovery, SlowerRule};
 use serde::Deserialize;
 
 use super::{
+    read::from_text,
     request::{RequestDefinition, WireRequest},
     stage::{Prepare, Stage, WireRecovery},
     target::Target,
@@ -144,7 +145,7 @@ struct WireSlower {
 impl ScenarioDefinition {
     /// Parses the text of a scenario file.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
-        let wire: Wire = toml::from_str(text).map_err(|error| error.to_string())?;
+        let wire: Wire = from_text(text)?;
         let asks = asks(wire.endpoints.as_deref(), wire.request)?;
         let duration_ms = duration_ms(wire.duration_ms, wire.requests, wire.limit_ms, &wire.stage)?;
         let concurrency = concurrency(wire.concurrency, &wire.stage)?;

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::nearest;
+use super::similar::nearest;
 
 /// A parsed text.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
