@@ -11,7 +11,7 @@ use super::{
     repeat::{confirm, judge, settings},
     report::Report,
     run as runs,
-    verdict::{policy, show},
+    verdict::{check, policy, show},
 };
 use crate::{
     cmd::{cli, exit},
@@ -26,6 +26,7 @@ use crate::{
 
 pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::catch().context("could not catch signals")?;
+    check(&options.output)?;
     // Read the policy first: an unreadable one must not be noticed after an hour.
     let policy = match options.gate {
         true => Some(policy(context, options.policy.as_deref())?),
