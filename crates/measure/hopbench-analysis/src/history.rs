@@ -16,7 +16,7 @@ use crate::{
     compare::{conditions, load, outside_versions},
     estimate::BLOCKS_MIN,
     metrics::Metric,
-    record::{Cell, Manifest, Trial},
+    record::{Cell, Manifest, Trial, line_trouble},
     statistics::{median, p_fails_more},
     summary::{CellSummary, Summary},
     told::Bound,
@@ -103,8 +103,8 @@ pub enum Unfit {
 #[derive(Debug, thiserror::Error)]
 pub enum RowError {
     /// The line is not JSON, or not of a row's form.
-    #[error("{0}")]
-    Json(#[from] serde_json::Error),
+    #[error("{}", line_trouble(.0))]
+    Json(serde_json::Error),
     /// The row has this schema, which is newer than this release.
     #[error(
         "the row has schema {0}, but this release reads up to {SCHEMA}: use the release that wrote \
@@ -187,6 +187,13 @@ const SEGMENT_MIN: usize = 5;
 /// Largest p of a change. It is small because a history is tested again with every row, which gives
 /// chance many occasions.
 const P_MAX: f64 = 0.001;
+
+impl From<serde_json::Error> for RowError {
+    /// Not as the source of the error: whoever prints the chain would say it twice.
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error)
+    }
+}
 
 fn first_schema() -> u32 {
     1

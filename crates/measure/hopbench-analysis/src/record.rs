@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::read::line_trouble;
 pub use self::{
     counter::{CounterInfo, Per},
     disturbance::Disturbance,

@@ -4,15 +4,19 @@
 //! Files in `catalog/`, at any depth, are built into the binary. Any other file is named on the
 //! command line by its path. A definition is named after its file, without the ending.
 
+mod address;
 mod case;
 mod check;
 mod counters;
 mod duration;
+mod kind;
 mod limits;
 mod path;
+mod read;
 mod request;
 mod scenario;
 mod schema;
+mod similar;
 mod stage;
 mod target;
 mod template;
@@ -31,15 +35,18 @@ pub(crate) use self::{
     case::{Case, Expectation},
     counters::{Conservation, Counters, Take},
     duration::parse_duration,
-    limits::{CONCURRENCY_MAX, RATE_RPS_MAX, rate_min},
+    limits::{CONCURRENCY_MAX, DURATION_MS_MAX, RATE_RPS_MAX, rate_min},
     path::{PathDefinition, ProcessDefinition},
     request::{Body, ExpectedAnswer, RequestDefinition},
     scenario::{Asks, Rates, ScenarioDefinition},
     schema::FileKind,
+    similar::{most_similar, nearest},
     stage::{Change, Prepare, Stage},
     target::Target,
     template::{Fill, Template},
 };
+
+use self::{kind::DefinitionKind, read::from_text};
 
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalog");
 
@@ -70,6 +77,18 @@ pub enum CatalogError {
         file: String,
         /// Error of the system.
         error: io::Error,
+    },
+    /// A definition of another kind has this name, or is in this file.
+    #[error("'{name}' is a {is}; expected a {expected}; {advice}")]
+    OtherKind {
+        /// Name or file.
+        name: String,
+        /// Its kind.
+        is: &'static str,
+        /// The kind that was expected.
+        expected: &'static str,
+        /// The thing to try.
+        advice: &'static str,
     },
     /// No definition of this kind has this name.
     #[error("unknown {kind} '{name}'{nearest}; there are: {known}")]
@@ -143,66 +162,97 @@ impl Catalog {
             };
         }
         let name_of = |path: &PathDefinition| path.name.clone();
-        let path = find(
-            "path",
-            selector,
-            &self.paths,
-            name_of,
-            PathDefinition::parse,
-        )?;
+        let kind = DefinitionKind::Path;
+        let path = self.find(kind, selector, &self.paths, name_of, PathDefinition::parse)?;
         Ok(vec![path])
     }
 
     /// Returns the scenario with this name, or in this file.
     pub(crate) fn scenario(&self, name: &str) -> Result<ScenarioDefinition, CatalogError> {
         let name_of = |scenario: &ScenarioDefinition| scenario.name.clone();
-        find(
-            "scenario",
-            name,
-            &self.scenarios,
-            name_of,
-            ScenarioDefinition::parse,
-        )
+        let (kind, known) = (DefinitionKind::Scenario, &self.scenarios);
+        self.find(kind, name, known, name_of, ScenarioDefinition::parse)
     }
 
     /// Returns the case with this name, or in this file.
     pub(crate) fn case(&self, name: &str) -> Result<Case, CatalogError> {
-        find(
-            "case",
+        let name_of = |case: &Case| case.name.clone();
+        self.find(
+            DefinitionKind::Case,
             name,
             &self.cases,
-            |case| case.name.clone(),
+            name_of,
             Case::parse,
         )
     }
 
     /// Returns the policy with this name, or in this file.
     pub(crate) fn gate(&self, name: &str) -> Result<Policy, CatalogError> {
-        find("gate", name, &self.gates, |gate| gate.name.clone(), policy)
+        let name_of = |gate: &Policy| gate.name.clone();
+        self.find(DefinitionKind::Gate, name, &self.gates, name_of, policy)
     }
-}
 
-/// Returns the definition with this name, or in this file.
-fn find<T: Clone>(
-    kind: &'static str,
-    name: &str,
-    known: &[T],
-    name_of: fn(&T) -> String,
-    parse: fn(&str, &str) -> Result<T, String>,
-) -> Result<T, CatalogError> {
-    if is_file(name) {
-        return from_file(name, parse);
+    /// Returns the definition with this name, or in this file.
+    fn find<T: Clone>(
+        &self,
+        kind: DefinitionKind,
+        name: &str,
+        known: &[T],
+        name_of: fn(&T) -> String,
+        parse: fn(&str, &str) -> Result<T, String>,
+    ) -> Result<T, CatalogError> {
+        let found = match is_file(name) {
+            true => from_file(name, parse),
+            false => {
+                let named = known.iter().find(|one| name_of(one) == name);
+                named.cloned().ok_or_else(|| {
+                    let names: Vec<String> = known.iter().map(name_of).collect();
+                    let names = names.iter().map(String::as_str).collect();
+                    unknown(kind.name(), name, names)
+                })
+            }
+        };
+        found.map_err(|error| match self.kind_of(name) {
+            Some(is) if is != kind => CatalogError::OtherKind {
+                name: name.to_owned(),
+                is: is.name(),
+                expected: kind.name(),
+                advice: is.advice(kind),
+            },
+            _ => error,
+        })
     }
-    let named = known.iter().find(|one| name_of(one) == name);
-    named.cloned().ok_or_else(|| {
-        let names: Vec<String> = known.iter().map(name_of).collect();
-        unknown(kind, name, names.iter().map(String::as_str).collect())
-    })
+
+    /// Returns the kind of the definition with this name, or in this file.
+    fn kind_of(&self, name: &str) -> Option<DefinitionKind> {
+        if is_file(name) {
+            return DefinitionKind::of_text(&read_text(Path::new(name)).ok()?);
+        }
+        let kinds = [
+            (
+                DefinitionKind::Path,
+                self.paths.iter().any(|it| it.name == name),
+            ),
+            (
+                DefinitionKind::Scenario,
+                self.scenarios.iter().any(|it| it.name == name),
+            ),
+            (
+                DefinitionKind::Gate,
+                self.gates.iter().any(|it| it.name == name),
+            ),
+            (
+                DefinitionKind::Case,
+                self.cases.iter().any(|it| it.name == name),
+            ),
+        ];
+        let found = kinds.into_iter().find(|(_, has)| *has);
+        found.map(|(kind, _)| kind)
+    }
 }
 
 fn policy(name: &str, text: &str) -> Result<Policy, String> {
-    let file = toml::from_str(text).map_err(|error| error.to_string())?;
-    Policy::new(name, file)
+    Policy::new(name, from_text(text)?)
 }
 
 /// Parses the text of a definition of any kind; returns whether it is valid.
@@ -216,35 +266,26 @@ pub(crate) fn read_definition(kind: u8, text: &str) -> bool {
     }
 }
 
-/// Returns a hint for a misspelt word: the most similar known word, if one is similar.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    // Below 0.7, Jaro-Winkler matches words that nobody would call similar.
-    const SIMILAR: f64 = 0.7;
-    known
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
-        .filter(|(similarity, _)| *similarity > SIMILAR)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map_or_else(String::new, |(_, candidate)| {
-            format!(" (did you mean '{candidate}'?)")
-        })
-}
-
 fn unknown(kind: &'static str, name: &str, known: Vec<&str>) -> CatalogError {
-    let file = format!("{name}.toml");
-    let nearest = match Path::new(&file).is_file() {
-        true => format!(" (did you mean the file '{file}'?)"),
-        false => nearest(name, known.iter().copied()),
-    };
     CatalogError::Unknown {
         kind,
         name: name.to_owned(),
-        nearest,
+        nearest: nearest_or_file(name, known.iter().copied()),
         known: known.join(", "),
     }
 }
 
-fn is_file(selector: &str) -> bool {
+/// Returns a hint for an unknown name: the file that may have been meant, or a similar name.
+pub(crate) fn nearest_or_file<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let file = format!("{name}.toml");
+    match Path::new(&file).is_file() {
+        true => format!(" (did you mean the file '{file}'?)"),
+        false => nearest(name, known),
+    }
+}
+
+/// Returns whether what stands for a definition is a file rather than a name.
+pub(crate) fn is_file(selector: &str) -> bool {
     selector.contains('/') || selector.ends_with(".toml")
 }
 
@@ -361,8 +402,8 @@ mod tests {
         PathDefinition::parse("test", text).unwrap_err()
     }
 
-    const PROCESS: &str =
-        "[[process]]\nname = 'a'\nrole = 'origin'\ncommand = ['a']\nversion = ['a']\n";
+    const PROCESS: &str = "[[process]]\nname = 'a'\nrole = 'origin'\n\
+                           command = ['a', '{{port:a}}']\nversion = ['a']\n";
 
     #[test]
     fn the_built_in_catalog_is_valid() {
@@ -384,8 +425,8 @@ mod tests {
 
     #[test]
     fn a_role_is_not_one_of_hopbench_itself() {
-        let front = "summary = 's'\nfront = '{{port:a}}'\n";
-        for role in ["client", "server", ""] {
+        let front = "summary = 's'\nfront = '127.0.0.1:{{port:a}}'\n";
+        for role in ["client", "server", "", "my role!", "a,b"] {
             let process = PROCESS.replace("'origin'", &format!("'{role}'"));
             let message = invalid(&format!("{front}{process}"));
             assert!(message.contains(&format!("role '{role}'")), "{message}");
@@ -417,7 +458,8 @@ mod tests {
         let unknown_field = format!("sumary = 'x'\nfront = '{{{{port:a}}}}'\n{PROCESS}");
         let message = invalid(&unknown_field);
         assert!(
-            message.contains("line 1") && message.contains("unknown field `sumary`"),
+            message.contains("line 1")
+                && message.contains("unknown field 'sumary' (did you mean 'summary'?)"),
             "{message}"
         );
         let message = invalid(&format!("summary = 'x'\nfront = '{{{{port:a'\n{PROCESS}"));
@@ -430,7 +472,7 @@ mod tests {
             message.contains("'front': expected a '{{port:…}}'"),
             "{message}"
         );
-        let front = "summary = 'x'\nfront = '{{port:a}}'\n";
+        let front = "summary = 'x'\nfront = '127.0.0.1:{{port:a}}'\n";
         let message = invalid(&format!("{front}{PROCESS}admin = '{{{{socket:s}}}}'\n"));
         assert!(
             message.contains("did you mean 'unix:{{socket:s}}'?"),

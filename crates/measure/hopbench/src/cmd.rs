@@ -12,6 +12,7 @@ mod gate;
 mod history;
 mod list;
 mod new;
+mod number;
 mod permute;
 mod plan;
 mod profile;
@@ -25,6 +26,7 @@ mod verify;
 
 use std::{
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -33,6 +35,7 @@ use hopbench_analysis::report::terminal::columns;
 use crate::{
     catalog::{Asks, Catalog},
     cmd::cli::{Choice, Cli, Command, Format, Maintenance},
+    mistake::Mistake,
     plan::{selection::Selection, toolbox::Toolbox},
 };
 
@@ -95,6 +98,22 @@ impl Context {
             // Only commands that print by themselves support the other formats.
             _ => print(text),
         }
+    }
+}
+
+/// Checks that a file can be in its directory, before any work is done whose result it is to hold.
+fn check_place(file: &Path) -> Result<(), Mistake> {
+    let directory = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => return Ok(()),
+    };
+    match directory.is_dir() {
+        true => Ok(()),
+        false => Err(Mistake(format!(
+            "could not write '{}': there is no directory '{}'; make it first",
+            file.display(),
+            directory.display()
+        ))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Decides what to measure, before anything runs.
 
+pub(crate) mod commands;
 pub(crate) mod goal;
 pub(crate) mod planner;
 pub(crate) mod selection;

@@ -230,15 +230,13 @@ impl Child {
     }
 
     /// Waits for the end of a child whose output is kept; returns its exit status and output.
-    pub(crate) fn finish(
-        mut self,
-        deadline: Instant,
-        interrupt: Option<&Interrupt>,
-    ) -> anyhow::Result<(ExitStatus, String)> {
-        match wait(&[&self], deadline, interrupt)? {
-            Waited::Happened(_) => {}
-            Waited::Interrupted => return Err(Interrupted.into()),
-            Waited::TimedOut => bail!("'{}' did not finish in time and was killed", self.name),
+    fn finish(mut self, at_most: Duration) -> anyhow::Result<(ExitStatus, String)> {
+        if wait(&[&self], Instant::now() + at_most, None)? == Waited::TimedOut {
+            bail!(
+                "'{}' did not finish within {} s and was killed",
+                self.name,
+                at_most.as_secs_f64()
+            );
         }
         self.take_output()
     }
@@ -408,12 +406,16 @@ fn wait_for<'a>(
 
 /// Runs a program to its end. Returns what it prints on stdout or, if that is nothing, on stderr.
 pub(crate) fn capture(command: &Command) -> anyhow::Result<String> {
+    capture_within(command, CAPTURE_TIMEOUT)
+}
+
+fn capture_within(command: &Command, at_most: Duration) -> anyhow::Result<String> {
     let name = command.program.display().to_string();
     let mut child = Child::start(&name, command, Output::Keep)?;
     // The program gets no input.
     drop(child.stdin.take());
     let log = child.log.clone();
-    let (status, text) = child.finish(Instant::now() + CAPTURE_TIMEOUT, None)?;
+    let (status, text) = child.finish(at_most)?;
     let log: Vec<String> = {
         let log = log.lock().unwrap_or_else(PoisonError::into_inner);
         log.tail().map(str::to_owned).collect()
@@ -504,6 +506,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_program_that_prints_no_version_is_given_up_at_its_limit() {
+        let command = Command {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".to_owned(), "sleep 1000".to_owned()],
+            directory: None,
+            stops_with_stdin: true,
+        };
+        let given_up = capture_within(&command, Duration::from_millis(10)).expect_err("it sleeps");
+        let expected = "'/bin/sh' did not finish within 0.01 s and was killed";
+        assert_eq!(given_up.to_string(), expected);
+    }
+
+    #[test]
     fn a_child_that_goes_on_is_heard_when_it_begins_to_speak_or_has_ended() {
         let start = |script: &str| {
             let command = Command {
@@ -526,7 +541,7 @@ mod tests {
         assert_eq!(hear(&silent, &[&start("exit 3")]), Waited::Happened(1));
         assert_eq!(hear(&start("exit 3"), &[&silent]), Waited::Happened(0));
         drop(speaker.stdin.take());
-        let (status, text) = speaker.finish(deadline, None).expect("its end");
+        let (status, text) = speaker.finish(Duration::from_secs(60)).expect("its end");
         assert!(status.success());
         assert_eq!(text, "\nend\n");
     }

@@ -61,7 +61,7 @@ fn a_server_that_answers_rightly_and_then_stalls_has_no_metrics() {
 #[test]
 fn a_server_that_ends_at_once_is_named_with_its_exit_code() {
     let bench = Bench::new();
-    let path = shell_path(&bench, "brief.toml", "exit 0");
+    let path = shell_path(&bench, "brief.toml", "exit 0 # {{port:front}}");
     let failure = failure(&bench, &path);
     assert_eq!(failure["kind"], "crash", "{failure}");
     let cause = failure["cause"].as_str().expect("text");
@@ -75,15 +75,15 @@ fn a_process_that_serves_no_counters_where_its_path_says_is_named() {
         "mute.toml",
         "summary = 'x'\nfront = '127.0.0.1:{{port:front}}'\n[[process]]\nname = 'mute'\n\
          role = 'origin'\nadmin = 'unix:{{socket:nobody}}'\nstops-with-stdin = true\n\
-         command = ['{{bin:http_baseline}}', '--listen=127.0.0.1:{{port:front}}', \
-         '--exit-with-stdin']\nversion = ['{{bin:http_baseline}}', '--version']\n",
+         command = ['sh', '-c', 'exec \"$0\" --listen=127.0.0.1:{{port:front}} --exit-with-stdin', \
+         '{{bin:http_baseline}}', '{{socket:nobody}}']\nversion = ['{{bin:http_baseline}}', '--version']\n",
     );
     let verified = bench.run(&["verify", &path]);
     assert_eq!(verified.status.code(), Some(1), "{verified:?}");
     let told = text(&verified.stdout);
     assert!(
-        told.contains("did not start: 'mute' did not serve its counters at 'unix:/")
-            && told.contains("/nobody'"),
+        told.contains("did not start: 'mute' did not serve its counters within 10 s at 'unix:/")
+            && told.contains("/nobody' (its 'admin')"),
         "{told}"
     );
 }
@@ -188,6 +188,44 @@ fn a_version_whose_output_does_not_end_is_given_up() {
     assert_eq!(kill(sleeper, Signal::SIGKILL), Ok(()), "{described:?}");
     let told = text(&described.stdout) + &text(&described.stderr);
     assert!(told.contains("still holds its output open"), "{told}");
+}
+
+#[test]
+fn a_program_without_a_version_is_named_before_anything_is_measured() {
+    let bench = Bench::new();
+    let server = bin("http_baseline");
+    let path = shell_path(
+        &bench,
+        "silent.toml",
+        &format!(
+            "exec {} --listen=127.0.0.1:{{{{port:front}}}}",
+            server.display()
+        ),
+    );
+    let file = bench.directory.path().join("silent.toml");
+    let toml = fs::read_to_string(&file).expect("there");
+    fs::write(&file, toml.replace("echo 1", "echo no version >&2; exit 3")).expect("writable");
+    let expected = "process 'server' did not report its version: ";
+    let verified = bench.run(&["verify", &path]);
+    assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+    let told = text(&verified.stdout);
+    let rows: Vec<&str> = told.lines().filter(|it| it.starts_with("silent")).collect();
+    assert!(
+        rows[0].contains("version") && rows[0].contains("FAILED"),
+        "{told}"
+    );
+    assert!(
+        rows[0].contains(expected) && rows[0].ends_with("no version"),
+        "{told}"
+    );
+    assert!(rows[1..].iter().all(|row| row.ends_with(" ok")), "{told}");
+    for refused in [bench.run(&short(&path)), bench.run(&["describe", &path])] {
+        assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+        let errors = text(&refused.stderr);
+        assert!(errors.contains(expected), "{errors}");
+    }
+    assert_eq!(bench.runs(), Vec::<std::path::PathBuf>::new());
+    bench.assert_nothing_left();
 }
 
 #[test]

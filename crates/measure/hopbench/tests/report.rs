@@ -1,6 +1,6 @@
 //! Goal: the page of a run opens from disk in a browser, complete, and without messages or
-//! requests. Method: the reference run's records, and a headless Chromium that logs messages and
-//! requests.
+//! requests; damaged records lose no report. Method: the reference run's records, and a headless
+//! Chromium that logs messages and requests.
 
 mod support;
 
@@ -11,7 +11,12 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{bench::trials, bin, command, installed, output, text};
+use support::{
+    bench::trials,
+    bin, command, installed, output,
+    shell::{Shell, reference_run},
+    text,
+};
 use tempfile::TempDir;
 
 /// The records of the reference run, and the page made from them.
@@ -177,4 +182,126 @@ fn a_browser_takes_pictures_of_the_page() {
             "{name}"
         );
     }
+}
+
+/// Copies the reference run, and says in `state.json` that it has finished.
+fn copy_of_reference(shell: &Shell, name: &str) -> String {
+    let run = shell.directory.path().join(name);
+    fs::create_dir(&run).expect("fresh");
+    for name in ["manifest.json", "plan.json", "trials.jsonl"] {
+        fs::copy(reference_run().join(name), run.join(name)).expect(name);
+    }
+    let state = "{\"pid\":1,\"phase\":\"finished\",\"trial\":0}";
+    fs::write(run.join("state.json"), state).expect("writable");
+    run.display().to_string()
+}
+
+#[test]
+fn a_report_is_not_replaced_by_one_of_nothing() {
+    let shell = Shell::new();
+    let run = copy_of_reference(&shell, "run");
+    let file = |name: &str| format!("{run}/{name}");
+    assert!(shell.hopbench(&["report", &run]).status.success());
+    let before = fs::read(file("REPORT.md")).expect("written");
+    fs::write(file("trials.jsonl"), "").expect("writable");
+    let finished = fs::read_to_string(file("state.json")).expect("there");
+    let running = finished
+        .replace("finished", "running")
+        .replace(":0}", ":3}");
+    for state in [&finished, &running] {
+        fs::write(file("state.json"), state).expect("writable");
+        for command in [
+            &["report", &run][..],
+            &["gate", &run],
+            &["compare", &run, &run],
+        ] {
+            shell.mistake(command, 4, &["trials.jsonl' has no records", "restore"]);
+        }
+    }
+    fs::write(file("state.json"), &finished).expect("writable");
+    fs::remove_file(file("trials.jsonl")).expect("there");
+    shell.mistake(&["report", &run], 4, &["trials.jsonl' has no records"]);
+    assert_eq!(fs::read(file("REPORT.md")).expect("there"), before);
+    // A run that was interrupted in its first trial has none.
+    fs::write(file("trials.jsonl"), "").expect("writable");
+    let interrupted = finished.replace("finished", "interrupted");
+    fs::write(file("state.json"), interrupted).expect("writable");
+    let made = shell.hopbench(&["report", &run]);
+    assert!(made.status.success(), "{made:?}");
+    assert!(text(&made.stdout).contains("not complete"), "{made:?}");
+}
+
+#[test]
+fn a_line_that_is_cut_off_is_left_out_with_a_warning() {
+    let shell = Shell::new();
+    let run = copy_of_reference(&shell, "run");
+    let file = format!("{run}/trials.jsonl");
+    let whole = fs::read_to_string(&file).expect("there");
+    let lines = whole.lines().count();
+    let cut = &whole.as_bytes()[..whole.len() - 10];
+    let expected = format!("trials.jsonl': line {lines} is cut off and was left out");
+    let warned_by = |command: &[&str]| {
+        let warned = text(&shell.hopbench(command).stderr);
+        assert!(warned.contains("warning: '"), "{command:?}: {warned}");
+        assert!(warned.contains(&expected), "{command:?}: {warned}");
+    };
+    fs::write(&file, cut).expect("writable");
+    warned_by(&["gate", &run]);
+    warned_by(&["compare", &run, &run]);
+    warned_by(&["history", "--add", &run]);
+    // Within a character, too.
+    fs::write(&file, [cut, b"\xc3"].concat()).expect("writable");
+    warned_by(&["report", &run]);
+    // A last line without its end is whole if it is a record.
+    fs::write(&file, whole.trim_end()).expect("writable");
+    let made = shell.hopbench(&["report", &run]);
+    assert!(made.stderr.is_empty(), "{made:?}");
+    // A line in the middle is damaged, and not cut off.
+    let damaged = whole.replacen('\n', "\n}x\n", 1);
+    fs::write(&file, damaged).expect("writable");
+    let refused = shell.hopbench(&["report", &run]);
+    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+    let errors = text(&refused.stderr);
+    let expected = "trials.jsonl', line 2: expected value, at column 1\n";
+    assert!(errors.ends_with(expected), "{errors}");
+}
+
+#[test]
+fn a_damaged_history_is_named_once_with_its_line() {
+    let shell = Shell::new();
+    shell.write("history.jsonl", "x\n");
+    let refused = shell.hopbench(&["history", "--file=history.jsonl"]);
+    let errors = text(&refused.stderr);
+    let expected = "error: 'history.jsonl', line 1: expected value, at column 1\n";
+    assert_eq!(errors, expected);
+}
+
+#[test]
+fn what_was_asked_is_printed_even_if_the_report_cannot_be_written() {
+    let shell = Shell::new();
+    let run = copy_of_reference(&shell, "run");
+    // Not even root writes a file in place of a directory.
+    fs::create_dir(format!("{run}/REPORT.md.new")).expect("fresh");
+    for (format, begins) in [
+        ("md", "#"),
+        ("html", "<!"),
+        ("csv", ""),
+        ("json", "{"),
+        ("perf", ""),
+    ] {
+        let made = shell.hopbench(&["report", &run, "--format", format]);
+        let (out, errors) = (text(&made.stdout), text(&made.stderr));
+        assert_eq!(made.status.code(), Some(0), "{format}: {errors}");
+        assert!(
+            !out.is_empty() && out.starts_with(begins),
+            "{format}: {out}"
+        );
+        assert!(errors.starts_with("warning: could not write '"), "{errors}");
+    }
+    // Without a format, the files themselves are asked for.
+    let made = shell.hopbench(&["report", &run]);
+    assert_eq!(made.status.code(), Some(4), "{made:?}");
+    let out = text(&made.stdout);
+    assert!(out.contains("run directory: "), "{out}");
+    assert!(!out.contains("report: "), "{out}");
 }

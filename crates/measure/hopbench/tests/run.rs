@@ -354,7 +354,11 @@ fn two_runs_do_not_measure_each_other() {
 #[test]
 fn a_server_that_does_not_start_is_recorded_with_its_last_words() {
     let bench = Bench::new();
-    let path = shell_path(&bench, "dies.toml", "echo no such license >&2; exit 7");
+    let path = shell_path(
+        &bench,
+        "dies.toml",
+        "echo no such license >&2; exit 7 # {{port:front}}",
+    );
     let failure = failure(&bench, &path);
     assert_eq!(failure["kind"], "crash");
     assert!(

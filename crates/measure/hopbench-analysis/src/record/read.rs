@@ -9,8 +9,8 @@ use super::{Load, Trial};
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// It is not JSON, or not of a record's form.
-    #[error("{0}")]
-    Json(#[from] serde_json::Error),
+    #[error("{}", line_trouble(.0))]
+    Json(serde_json::Error),
     /// It has a number that no measurement yields.
     #[error("'{name}' is {number}, expected a number from 0 to 2^48")]
     Number {
@@ -27,6 +27,23 @@ pub enum RecordError {
         /// Number of requests that were sent.
         requests: u64,
     },
+}
+
+impl From<serde_json::Error> for RecordError {
+    /// Not as the source of the error: whoever prints the chain would say it twice.
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error)
+    }
+}
+
+/// Returns what is wrong with a line of a file, and where in the line.
+pub(crate) fn line_trouble(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    match text.strip_suffix(&format!(" at line {line} column {column}")) {
+        Some(trouble) => format!("{trouble}, at column {column}"),
+        None => text,
+    }
 }
 
 /// Far more than any value of a record, in whatever unit. Sums and products of such numbers stay

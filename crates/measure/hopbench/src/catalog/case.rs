@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::parse_duration;
+use super::{parse_duration, read::from_text};
 
 /// A validated case.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ struct Wire {
 
 impl Case {
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
-        let wire: Wire = toml::from_str(text).map_err(|error| error.to_string())?;
+        let wire: Wire = from_text(text)?;
         let percent = |key: &str, value: f64| match (0.0..=100.0).contains(&value) {
             true => Ok(()),
             false => Err(format!("'{key}': expected 0 to 100, found {value}")),

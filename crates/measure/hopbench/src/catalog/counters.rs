@@ -7,7 +7,7 @@ use hopbench_analysis::record::{CounterInfo, Per};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{BUILT_IN, nearest};
+use super::{BUILT_IN, nearest, read::from_text};
 
 /// Declared counters and rules.
 #[derive(Clone, Debug, Default)]
@@ -157,7 +157,7 @@ fn built_in(name: &str) -> Result<Wire, String> {
         ));
     };
     let text = file.contents_utf8().unwrap_or_default();
-    toml::from_str(text).map_err(|error| format!("{}: {error}", file.path().display()))
+    from_text(text).map_err(|error| format!("{}: {error}", file.path().display()))
 }
 
 impl From<WireCounter> for CounterInfo {
@@ -183,8 +183,9 @@ mod tests {
 
     fn read(tables: &str) -> Result<Counters, String> {
         let text = format!(
-            "summary = 's'\nfront = '{{{{port:a}}}}'\n{tables}\n[[process]]\nname = 'a'\n\
-             role = 'near'\ncommand = ['a']\nversion = ['a']\nadmin = '127.0.0.1:{{{{port:b}}}}'\n"
+            "summary = 's'\nfront = '127.0.0.1:{{{{port:a}}}}'\n{tables}\n[[process]]\nname = 'a'\n\
+             role = 'near'\ncommand = ['a', '{{{{port:a}}}}', '{{{{port:b}}}}']\n\
+             version = ['a']\nadmin = '127.0.0.1:{{{{port:b}}}}'\n"
         );
         PathDefinition::parse("test", &text).map(|path| path.counters)
     }
@@ -228,13 +229,13 @@ mod tests {
             ),
             (
                 "[[counter]]\nname = 'a'\nhelp = ''\nper = ['byte']",
-                "unknown variant `byte`",
+                "unknown variant 'byte'",
             ),
             (
                 "[[counter]]\nname = 'a'\nhelp = ''\n[[counter]]\nname = 'a'\nhelp = ''",
                 "is repeated",
             ),
-            ("[[counter]]\nname = 'a'", "missing field `help`"),
+            ("[[counter]]\nname = 'a'", "missing field 'help'"),
             (
                 "[[conservation]]\ncounters = []",
                 "'counters': expected the names",
@@ -249,7 +250,7 @@ mod tests {
             ),
             (
                 "[[conservation]]\ncounters = ['a']\nsum = true",
-                "unknown field `sum`",
+                "unknown field 'sum'",
             ),
         ];
         for (tables, expected) in cases {

@@ -9,7 +9,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
+    address,
     counters::{self, Conservation, Counters, WireCounter},
+    read::from_text,
     request::{ExpectedAnswer, WireExpect},
     template::{Place, Template},
 };
@@ -126,7 +128,7 @@ const RESERVED_ROLES: [&str; 2] = ["client", "server"];
 impl PathDefinition {
     /// Parses the text of a path file.
     pub(crate) fn parse(name: &str, text: &str) -> Result<Self, String> {
-        let wire: Wire = toml::from_str(text).map_err(|error| error.to_string())?;
+        let wire: Wire = from_text(text)?;
         let own = counters::Wire {
             counter: wire.counter,
             conservation: wire.conservation,
@@ -180,7 +182,8 @@ impl PathDefinition {
     pub(crate) fn literal_programs(&self) -> BTreeSet<&str> {
         self.processes
             .iter()
-            .filter_map(|process| process.command.first()?.as_text())
+            .flat_map(|process| [process.command.first(), process.version.first()])
+            .filter_map(|program| program?.as_text())
             .collect()
     }
 
@@ -225,20 +228,7 @@ impl PathDefinition {
                 .into_iter()
                 .chain(process.thread_roles.values());
             for role in roles {
-                if role.is_empty() || RESERVED_ROLES.contains(&role.as_str()) {
-                    return Err(format!(
-                        "process '{name}': role '{role}': expected a word other than {}, under \
-                         which hopbench itself reports CPU time",
-                        RESERVED_ROLES.map(|role| format!("'{role}'")).join(" and ")
-                    ));
-                }
-            }
-            let first = process.admin.as_ref().and_then(Template::first_place);
-            if let Some(place @ (Place::Dir | Place::File(_) | Place::Socket(_))) = first {
-                return Err(format!(
-                    "process '{name}': 'admin': '{place}…': expected 'HOST:PORT' or 'unix:PATH'; \
-                     did you mean 'unix:{place}'?"
-                ));
+                check_role(role).map_err(|message| format!("process '{name}': {message}"))?;
             }
             if command.is_empty() || version.is_empty() {
                 return Err(format!(
@@ -267,11 +257,27 @@ impl PathDefinition {
         if !self.front.places().any(is_front) {
             return Err("'front': expected a '{{port:…}}' for clients to connect to".to_owned());
         }
-        Ok(())
+        self.check_addresses()
     }
 }
 
 impl PathDefinition {
+    fn check_addresses(&self) -> Result<(), String> {
+        let commands = self.processes.iter().flat_map(|process| &process.command);
+        let files = self.files.iter().map(|file| &file.content);
+        let texts: Vec<&Template> = commands.chain(files).collect();
+        let of_front = |message| format!("'front': {message}");
+        address::check(&self.front, &texts).map_err(of_front)?;
+        for ProcessDefinition { name, admin, .. } in &self.processes {
+            let of_admin = |message| format!("process '{name}': 'admin': {message}");
+            let mut admin = admin.iter();
+            admin
+                .try_for_each(|admin| address::check(admin, &texts))
+                .map_err(of_admin)?;
+        }
+        Ok(())
+    }
+
     /// Checks that there are processes to serve the declared counters.
     fn check_counters(&self) -> Result<(), String> {
         let serving = || self.processes.iter().filter(|it| it.admin.is_some());
@@ -293,6 +299,24 @@ impl PathDefinition {
         }
         Ok(())
     }
+}
+
+/// Checks the label under which CPU time is reported, in tables, in JSON and in lines of words.
+fn check_role(role: &str) -> Result<(), String> {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_".contains(letter);
+    if role.is_empty() || !role.chars().all(is_plain) {
+        return Err(format!(
+            "role '{role}': expected a word of letters, digits, '-' and '_'"
+        ));
+    }
+    if RESERVED_ROLES.contains(&role) {
+        return Err(format!(
+            "role '{role}': expected a word other than {}, under which hopbench itself reports \
+             CPU time",
+            RESERVED_ROLES.map(|role| format!("'{role}'")).join(" and ")
+        ));
+    }
+    Ok(())
 }
 
 fn expected(

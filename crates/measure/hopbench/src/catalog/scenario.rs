@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
+    read::from_text,
     request::{RequestDefinition, WireRequest},
     stage::{self, Prepare, Stage, WireRecovery},
     target::Target,
@@ -174,7 +175,7 @@ struct WireSlower {
 impl ScenarioDefinition {
     /// Parses the text of a scenario file.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
-        let wire: Wire = toml::from_str(text).map_err(|error| error.to_string())?;
+        let wire: Wire = from_text(text)?;
         stage::check(&wire.stage)?;
         let asks = asks(wire.endpoints.as_deref(), wire.request)?;
         let duration_ms = duration_ms(wire.duration_ms, wire.requests, wire.limit_ms, &wire.stage)?;

@@ -10,7 +10,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::nearest;
+use super::similar::nearest;
 
 /// A parsed text.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]

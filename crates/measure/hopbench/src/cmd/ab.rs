@@ -11,7 +11,7 @@ use super::{
     repeat::{confirm, judge, settings},
     report::Report,
     run as runs,
-    verdict::{policy, show},
+    verdict::{check, policy, show},
 };
 use crate::{
     cmd::{cli, exit},
@@ -26,6 +26,7 @@ use crate::{
 
 pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::catch().context("could not catch signals")?;
+    check(&options.output)?;
     // Read the policy first: an unreadable one must not be noticed after an hour.
     let policy = match options.gate {
         true => Some(policy(context, options.policy.as_deref())?),
@@ -48,16 +49,17 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
     let measured = measure(&settings)?;
     let (manifest, trials) = (&measured.manifest, &measured.ended.trials);
     let report = Report::new(&measured.run_dir, manifest, trials)?;
-    report.write()?;
     if measured.ended.interrupted {
-        report.show(context)?;
+        report.publish(context)?;
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
     let Some(policy) = policy else {
-        report.show(context)?;
+        report.publish(context)?;
         let clean = !trials.is_empty() && runs::is_all_clean(trials, manifest);
         return Ok(ExitCode::from(if clean { 0 } else { exit::FAILED }));
     };
+
+    report.write_or_warn();
 
     let mut result = judge(&policy, &measured)?;
     let mut repeat = None;

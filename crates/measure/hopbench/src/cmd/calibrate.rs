@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context, options: &cli::Calibrate) -> anyhow::Result
     if measured.ended.interrupted {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
-    Report::new(&measured.run_dir, &measured.manifest, &[])?.write()?;
+    Report::new(&measured.run_dir, &measured.manifest, &[])?.write_or_warn();
     let knees = &measured.manifest.knees;
     let heading = [
         "path",

@@ -3,9 +3,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use hopbench_analysis::estimate::BLOCKS_MAX;
 
 use crate::{
-    catalog::{FileKind, Target, parse_duration},
+    catalog::{CONCURRENCY_MAX, DURATION_MS_MAX, FileKind, RATE_RPS_MAX, Target, parse_duration},
+    cmd::number::within,
     plan::{goal::Goal, selection::Overrides},
 };
 
@@ -284,11 +286,11 @@ pub(crate) struct How {
     #[arg(long, value_name = "DIR", default_value = "bench_results")]
     pub(crate) out: PathBuf,
     /// Threads of the load generator [default: its own choice, one per physical core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = within::<u16>(1, 1024_u64))]
     pub(crate) load_threads: Option<u16>,
     /// Milliseconds after which a request counts as timed out
     #[arg(long, value_name = "MS", default_value_t = 5_000,
-        value_parser = clap::value_parser!(u64).range(1..=600_000))]
+        value_parser = within::<u64>(1, 600_000_u64))]
     pub(crate) request_timeout_ms: u64,
 }
 
@@ -335,14 +337,16 @@ pub(crate) struct Profile {
     #[arg(long, value_name = "TARGET", default_value = "/small")]
     pub(crate) endpoint: Target,
     /// Number of connections
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true,
+        value_parser = within::<u32>(1, CONCURRENCY_MAX))]
     pub(crate) concurrency: u32,
     /// Requests per second [default: as fast as they are answered]
-    #[arg(long, value_name = "RPS")]
+    #[arg(long, value_name = "RPS", allow_negative_numbers = true,
+        value_parser = within::<u32>(1, RATE_RPS_MAX))]
     pub(crate) rate: Option<u32>,
     /// Duration of the load, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 3_000,
-        value_parser = clap::value_parser!(u64).range(100..=60_000))]
+        value_parser = within::<u64>(100, 60_000_u64))]
     pub(crate) duration_ms: u64,
     #[command(flatten)]
     pub(crate) how: How,
@@ -404,7 +408,7 @@ pub(crate) struct SelfTest {
     #[arg(long, value_name = "POLICY", requires = "of")]
     pub(crate) policy: Option<String>,
     /// Number of gates for each case [default: 3; with --of: 100]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = within::<u16>(1, 1000_u64))]
     pub(crate) gates: Option<u16>,
     /// How long each gate may measure, such as '90s' or '5m' [default: what the case says]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -518,7 +522,8 @@ pub(crate) struct Choice {
         long,
         value_name = "N",
         value_delimiter = ',',
-        allow_negative_numbers = true
+        allow_negative_numbers = true,
+        value_parser = within::<u32>(1, CONCURRENCY_MAX)
     )]
     concurrency: Vec<u32>,
     /// Request at these fixed rates instead, in requests per second
@@ -526,17 +531,21 @@ pub(crate) struct Choice {
         long = "rate",
         value_name = "RPS",
         value_delimiter = ',',
-        allow_negative_numbers = true
+        allow_negative_numbers = true,
+        value_parser = within::<u32>(1, RATE_RPS_MAX)
     )]
     rates: Vec<u32>,
     /// Load each cell for this many milliseconds instead
-    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true,
+        value_parser = within::<u64>(1, DURATION_MS_MAX))]
     duration_ms: Option<u64>,
     /// Warm each path up for this many milliseconds instead
-    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true,
+        value_parser = within::<u64>(0, DURATION_MS_MAX))]
     warm_up_ms: Option<u64>,
     /// Measure each cell in this many blocks instead
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = within::<u32>(1, BLOCKS_MAX as u64))]
     blocks: Option<u32>,
     /// Measure each cell once and briefly: good for a first look, but not for comparing
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use std::{fs, process::ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use hopbench_analysis::{
     compare::{Comparison, Side},
     report::{compare, html},
@@ -10,10 +10,11 @@ use hopbench_analysis::{
 };
 use serde_json::json;
 
-use super::{Context, report::read};
+use super::{Context, check_place, report::read};
 use crate::{
     cmd::{cli, exit},
     console::say,
+    mistake::Mistake,
     run::run_dir::RunDir,
 };
 
@@ -24,12 +25,7 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
         None => RunDir::latest(&options.out)?,
     };
     let is_same = fs::canonicalize(base.path())? == fs::canonicalize(head.path())?;
-    if is_same && options.head.is_none() {
-        bail!(
-            "'{}' is itself the latest run; name the run to compare it with as HEAD",
-            base.path().display()
-        );
-    }
+    check(options, is_same)?;
     let [of_base, of_head] = [read(&base)?, read(&head)?];
     let [base_state, head_state] = [
         completeness(&base, of_base.1.len())?,
@@ -51,7 +47,14 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
     let comparison = match comparison {
         Ok(comparison) => comparison,
         Err(incomparable) => {
-            say(&format!("{incomparable}"));
+            // Whoever named one run may not know which run is the latest.
+            let latest = if options.head.is_none() {
+                ", the latest run"
+            } else {
+                ""
+            };
+            let [base, head] = [&base, &head].map(|it| it.path().display());
+            say(&format!("'{base}' and '{head}'{latest}: {incomparable}"));
             return Ok(ExitCode::from(exit::INCONCLUSIVE));
         }
     };
@@ -80,6 +83,20 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
         })
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks what can be known before the records are read.
+fn check(options: &cli::Compare, is_same: bool) -> Result<(), Mistake> {
+    if is_same && options.head.is_none() {
+        return Err(Mistake(format!(
+            "'{}' is itself the latest run; name the run to compare it with as HEAD",
+            options.base.display()
+        )));
+    }
+    match &options.html {
+        Some(file) => check_place(file),
+        None => Ok(()),
+    }
 }
 
 /// Says how much of its plan a run has, if not all of it.

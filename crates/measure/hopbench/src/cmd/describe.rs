@@ -15,7 +15,10 @@ use crate::{
         Template,
     },
     cmd::cli,
-    plan::selection::{Overrides, Selection, receipts},
+    plan::{
+        commands::receipts,
+        selection::{Overrides, Selection},
+    },
 };
 
 pub(super) fn run(context: &Context, options: &cli::Describe) -> anyhow::Result<ExitCode> {

@@ -12,7 +12,7 @@ use super::{
     Context,
     repeat::repeat,
     report::read,
-    verdict::{policy, show},
+    verdict::{check, policy, show},
 };
 use crate::{
     cmd::{cli, exit},
@@ -29,6 +29,7 @@ struct Records {
 }
 
 pub(super) fn run(context: &Context, options: &cli::Gate) -> anyhow::Result<ExitCode> {
+    check(&options.output)?;
     let policy = policy(context, options.policy.as_deref())?;
     let run_dir = match &options.run {
         Some(path) => RunDir::open(path)?,

@@ -2,24 +2,25 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io,
     path::Path,
     process::ExitCode,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use hopbench_analysis::{history::Row, report::history, summary::Summary};
 
-use super::{Context, report::read};
+use super::{Context, check_place, report::read};
 use crate::{
     cmd::cli,
     mistake::Mistake,
-    run::run_dir::{RunDir, append_line},
+    run::run_dir::{RunDir, append_line, is_absent},
 };
 
 pub(super) fn run(context: &Context, options: &cli::History) -> anyhow::Result<ExitCode> {
     if let Some(run) = &options.add {
-        append(&options.file, &row(run)?)?;
+        let row = row(run)?;
+        check_place(&options.file)?;
+        append(&options.file, &row)?;
     }
     let rows = rows(&options.file)?;
     context.print(&history::terminal(&rows), || history::json(&rows))?;
@@ -54,11 +55,12 @@ fn append(file: &Path, row: &Row) -> anyhow::Result<()> {
         false => Vec::new(),
     };
     if known.iter().any(|other| other.started == row.started) {
-        bail!(
-            "the run of {} is already in '{}'",
+        let message = format!(
+            "the run of {} is already in '{}'; name another run with --add",
             row.started,
             file.display()
         );
+        return Err(Mistake(message).into());
     }
     let mut line = serde_json::to_vec(row)?;
     line.push(b'\n');
@@ -69,10 +71,13 @@ fn append(file: &Path, row: &Row) -> anyhow::Result<()> {
 
 fn rows(file: &Path) -> anyhow::Result<Vec<Row>> {
     let text = match fs::read_to_string(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
-            "there is no history in '{}' yet; start one with --add and a run directory",
-            file.display()
-        ),
+        Err(error) if is_absent(&error) => {
+            let message = format!(
+                "there is no history in '{}' yet; start one with --add and a run directory",
+                file.display()
+            );
+            return Err(Mistake(message).into());
+        }
         other => other.with_context(|| format!("could not read '{}'", file.display()))?,
     };
     let lines = text.lines().enumerate();

@@ -10,10 +10,11 @@ use std::{
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::Context;
+use super::{Context, check_place};
 use crate::{
-    catalog::{self, CatalogError},
+    catalog,
     cmd::cli::{self, Kind},
+    mistake::Mistake,
 };
 
 pub(super) fn run(context: &Context, options: &cli::New) -> anyhow::Result<ExitCode> {
@@ -23,14 +24,12 @@ pub(super) fn run(context: &Context, options: &cli::New) -> anyhow::Result<ExitC
     };
     let name = Path::new(&file).file_stem().unwrap_or_default();
     let name = name.to_string_lossy();
-    let invalid = |message: &str| CatalogError::Invalid {
-        file: file.clone(),
-        message: message.to_owned(),
-    };
+    let mistake = |message: &str| Mistake(format!("'{file}': {message}"));
     if !catalog::is_plain_name(&name) || name.contains(' ') || name.starts_with('.') {
         let message = "expected a name of letters, digits, '-', '_', '.' and '+'";
-        return Err(invalid(message).into());
+        return Err(mistake(message).into());
     }
+    check_place(Path::new(&file))?;
     let (template, next) = match options.kind {
         Kind::Gate => (
             include_str!("../../templates/gate.toml"),
@@ -54,11 +53,11 @@ pub(super) fn run(context: &Context, options: &cli::New) -> anyhow::Result<ExitC
     match written {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             let message = "the file already exists; use another name, or remove it";
-            return Err(invalid(message).into());
+            return Err(mistake(message).into());
         }
         other => other.with_context(|| format!("could not write '{file}'"))?,
     }
-    let text = format!("wrote {file}; edit it, then run: {next}\n");
+    let text = format!("wrote '{file}'; edit it, then run '{next}'\n");
     context.print(&text, || json!({"file": file, "next": next}))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -75,8 +75,7 @@ pub(super) fn run(context: &Context, options: &cli::Profile) -> anyhow::Result<E
         say(INTERRUPTED);
     }
     let report = Report::new(run_dir, manifest, &ended.trials)?;
-    report.write()?;
-    report.show(context)?;
+    report.publish(context)?;
     let has_seen = profiles.iter().any(|profile| !profile.roles.is_empty());
     Ok(ExitCode::from(match has_seen {
         _ if is_interrupted => EXIT_INTERRUPTED,

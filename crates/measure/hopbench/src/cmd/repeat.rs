@@ -101,7 +101,7 @@ pub(super) fn confirm(
         ..*settings
     })?;
     let trials = &measured.ended.trials;
-    Report::new(&measured.run_dir, &measured.manifest, trials)?.write()?;
+    Report::new(&measured.run_dir, &measured.manifest, trials)?.write_or_warn();
     if measured.ended.interrupted {
         return Err(Interrupted.into());
     }

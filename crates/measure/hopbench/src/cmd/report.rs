@@ -13,7 +13,8 @@ use hopbench_analysis::{
 use super::{Context, print};
 use crate::{
     cmd::cli::{self, Format},
-    run::run_dir::RunDir,
+    console::say,
+    run::run_dir::{Records, RunDir},
 };
 
 pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<ExitCode> {
@@ -23,8 +24,14 @@ pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<Ex
     };
     let (manifest, trials) = read(&run_dir)?;
     let report = Report::new(&run_dir, &manifest, &trials)?;
-    report.write()?;
-    report.show(context)?;
+    // Whoever asks for a document gets it, wherever the records are.
+    let is_document = context.format != Format::Human && !options.open;
+    let written = report.write();
+    report.show(context, written.is_ok())?;
+    match written {
+        Err(error) if is_document => say(&format!("warning: {error:#}")),
+        other => other?,
+    }
     if options.open {
         let page = run_dir.path().join(PAGE);
         opener::open(&page).with_context(|| {
@@ -40,8 +47,21 @@ const PAGE: &str = "report.html";
 
 /// Reads the records of a run, finished or not.
 pub(super) fn read(run_dir: &RunDir) -> anyhow::Result<(Manifest, Vec<Trial>)> {
-    let (manifest, trials) = (run_dir.manifest()?, run_dir.trials()?);
-    check_against_plan(&run_dir.plan()?, &trials)?;
+    let (manifest, plan) = (run_dir.manifest()?, run_dir.plan()?);
+    let Records { trials, cut } = run_dir.records()?;
+    let directory = run_dir.path().display();
+    if trials.is_empty() && run_dir.has_lost_all(plan.trials.len()) {
+        bail!(
+            "'{directory}/trials.jsonl' has no records, but 'state.json' says that trials have \
+             finished; restore the file, or measure again"
+        );
+    }
+    if let Some(line) = cut {
+        say(&format!(
+            "warning: '{directory}/trials.jsonl': line {line} is cut off and was left out"
+        ));
+    }
+    check_against_plan(&plan, &trials)?;
     Ok((manifest, trials))
 }
 
@@ -111,10 +131,24 @@ impl<'a> Report<'a> {
         run_dir.write("summary.csv", csv::render(&self.summary).as_bytes())
     }
 
+    /// Writes the reports where something else is asked for, which must not fail because of them.
+    pub(super) fn write_or_warn(&self) {
+        if let Err(error) = self.write() {
+            say(&format!("warning: {error:#}"));
+        }
+    }
+
+    /// Writes the reports and prints the results, even if the reports can't be written.
+    pub(super) fn publish(&self, context: &Context) -> anyhow::Result<()> {
+        let written = self.write();
+        self.show(context, written.is_ok())?;
+        written
+    }
+
     /// Prints the results in the format that was asked for.
-    pub(super) fn show(&self, context: &Context) -> anyhow::Result<()> {
+    fn show(&self, context: &Context, is_written: bool) -> anyhow::Result<()> {
         match context.format {
-            Format::Human => self.show_tables(),
+            Format::Human => self.show_tables(is_written),
             Format::Json => print(&format!("{:#}\n", self.json())),
             Format::Perf => print(&perf::render(&self.summary)),
             Format::Html => print(&self.page()),
@@ -123,7 +157,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn show_tables(&self) -> anyhow::Result<()> {
+    fn show_tables(&self, is_written: bool) -> anyhow::Result<()> {
         print(&terminal::render(&self.summary))?;
         if let Some(comparison) = AbComparison::of(self.manifest, self.trials) {
             print(&ab::terminal(&comparison))?;
@@ -140,9 +174,11 @@ impl<'a> Report<'a> {
             print(&format!("{doubts} The report says what to do.\n"))?;
         }
         let directory = self.run_dir.path().display();
-        print(&format!(
-            "\nreport: {directory}/{PAGE}\nrun directory: {directory}\n"
-        ))
+        let report = match is_written {
+            true => format!("report: {directory}/{PAGE}\n"),
+            false => String::new(),
+        };
+        print(&format!("\n{report}run directory: {directory}\n"))
     }
 
     fn json(&self) -> serde_json::Value {

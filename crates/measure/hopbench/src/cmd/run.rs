@@ -36,8 +36,7 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
         ended,
     } = &measured;
     let report = Report::new(run_dir, manifest, &ended.trials)?;
-    report.write()?;
-    report.show(context)?;
+    report.publish(context)?;
     Ok(ExitCode::from(match ended.interrupted {
         true => EXIT_INTERRUPTED,
         // Nothing is measured only if no path holds any rate.

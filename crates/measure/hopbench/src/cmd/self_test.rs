@@ -198,7 +198,7 @@ impl Bench<'_> {
             self.interrupt,
         )?;
         let trials = &measured.ended.trials;
-        Report::new(&measured.run_dir, &measured.manifest, trials)?.write()?;
+        Report::new(&measured.run_dir, &measured.manifest, trials)?.write_or_warn();
         match measured.ended.interrupted {
             true => Err(Interrupted.into()),
             false => Ok(measured),

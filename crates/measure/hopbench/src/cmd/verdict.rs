@@ -14,13 +14,14 @@ use hopbench_analysis::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, print};
+use super::{Context, check_place, print};
 use crate::{
     cmd::{
         cli::{self, Format},
         exit,
     },
     console::say,
+    mistake::Mistake,
     run::run_dir::RunDir,
 };
 
@@ -57,6 +58,12 @@ pub(super) fn show(
         Overall::Regressed => exit::FAILED,
         Overall::Inconclusive => exit::INCONCLUSIVE,
     }))
+}
+
+/// Checks that the files asked for can be written where they are to be.
+pub(super) fn check(output: &cli::GateOutput) -> Result<(), Mistake> {
+    let mut files = output.junit.iter().chain(&output.markdown);
+    files.try_for_each(|file| check_place(file))
 }
 
 /// Returns the policy with this name, or the first of the catalog.

@@ -2,15 +2,17 @@
 
 use std::{path::Path, process::ExitCode};
 
+use hopbench_analysis::record::{Failure, FailureKind, Source};
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::{Context, columns};
 use crate::{
-    catalog::{self, CatalogError},
+    catalog::{self, Catalog, CatalogError},
     cmd::{cli, exit},
     console::say,
-    plan::selection::Selection,
+    mistake::Mistake,
+    plan::{commands::receipts, selection::Selection},
     process::Interrupt,
     run::{
         measure,
@@ -50,7 +52,12 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
             results.push(json!({"path": name, "skipped": reason}));
             continue;
         }
-        for Verified { asked, failure } in live.verify(name, &asked)? {
+        // A run is refused without the versions of what it measures.
+        let version = receipts(&context.toolbox, &path.definition)
+            .err()
+            .map(unversioned);
+        let answers = live.verify(name, &asked)?;
+        for Verified { asked, failure } in version.into_iter().chain(answers) {
             failed |= failure.is_some();
             let text = match &failure {
                 None => "ok".to_owned(),
@@ -64,6 +71,29 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
     Ok(ExitCode::from(if failed { exit::FAILED } else { 0 }))
 }
 
+/// Returns the error for a name that is unknown.
+fn neither(known: &Catalog, name: &str) -> Mistake {
+    let scenarios = known.scenarios.iter().map(|it| it.name.as_str());
+    let paths = known.paths.iter().map(|it| it.name.as_str());
+    let nearest = catalog::nearest_or_file(name, scenarios.chain(paths));
+    Mistake(format!(
+        "'{name}' is neither a scenario nor a path{nearest}; see 'hopbench list'"
+    ))
+}
+
+/// Returns what is wrong with a path whose programs don't all print their versions.
+fn unversioned(error: anyhow::Error) -> Verified {
+    Verified {
+        asked: "version".to_owned(),
+        failure: Some(Failure {
+            source: Source::Subject,
+            kind: FailureKind::Start,
+            cause: format!("{error:#}"),
+            log: Vec::new(),
+        }),
+    }
+}
+
 /// A path may be named in place of a scenario. Then every endpoint is checked.
 fn select(context: &Context, choice: &cli::Choice) -> anyhow::Result<Selection> {
     let known = &context.catalog;
@@ -75,13 +105,12 @@ fn select(context: &Context, choice: &cli::Choice) -> anyhow::Result<Selection> 
             (Err(_), Ok(_)) => overrides.paths.push(name.clone()),
             (Err(of_scenario), Err(of_path)) => {
                 let text = catalog::read_text(Path::new(name));
-                return Err(match text {
-                    // If the file can't be read, one error is enough.
-                    Err(_) if matches!(of_path, CatalogError::Unreadable { .. }) => of_path.into(),
+                let is_tag = name.starts_with("tag:");
+                return Err(match (of_path, text) {
+                    (CatalogError::Unknown { .. }, _) if !is_tag => neither(known, name).into(),
                     // A file with a question was meant as a scenario, any other as a path.
-                    Ok(text) if text.contains("question") => of_scenario.into(),
-                    Ok(_) => of_path.into(),
-                    Err(_) => anyhow::Error::new(of_path).context(format!("{of_scenario}")),
+                    (_, Ok(text)) if text.contains("question") => of_scenario.into(),
+                    (of_path, _) => of_path.into(),
                 });
             }
         }

@@ -1,22 +1,22 @@
 //! The subject of a command: scenarios with the command line's overrides, their paths, and the
 //! answer that every endpoint must give.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
 use hopbench_analysis::record::{Request, Stage};
 
 use crate::{
     catalog::{
-        Asks, Catalog, CatalogError, Change, Fill, PathDefinition, RATE_RPS_MAX, Rates,
+        self, Asks, Catalog, CatalogError, Change, PathDefinition, RATE_RPS_MAX, Rates,
         ScenarioDefinition, Target, nearest, rate_min,
     },
     mistake::Mistake,
     plan::{
+        commands::{describe, describe_each},
         toolbox::Toolbox,
         work::{Description, Work},
     },
-    process::{Command, capture},
 };
 
 /// Overrides of a scenario from the command line.
@@ -100,6 +100,32 @@ impl Overrides {
             blocks: request.blocks,
             quick: request.quick,
         })
+    }
+
+    /// Returns the error for a scenario that is invalid with these overrides. The options are named
+    /// if they are at fault, since the scenario itself is valid.
+    fn mistake(&self, scenario: &str, mut message: String) -> Mistake {
+        let options = [
+            ("blocks", "--blocks", self.blocks.is_some()),
+            ("concurrency", "--concurrency", !self.concurrency.is_empty()),
+            ("duration-ms", "--duration-ms", self.duration_ms.is_some()),
+            ("endpoints", "--endpoint", !self.endpoints.is_empty()),
+            ("paths", "--path", !self.paths.is_empty()),
+            ("rates", "--rate", !self.rates.is_empty()),
+            ("warm-up-ms", "--warm-up-ms", self.warm_up_ms.is_some()),
+        ];
+        let mut is_of_scenario = false;
+        for (field, option, is_given) in options {
+            let field = format!("'{field}'");
+            match is_given {
+                true => message = message.replace(&field, &format!("'{option}'")),
+                false => is_of_scenario |= message.contains(&field),
+            }
+        }
+        match message.starts_with("'--") && !is_of_scenario {
+            true => Mistake(message),
+            false => Mistake(format!("scenario '{scenario}': {message}")),
+        }
     }
 
     fn apply(&self, scenario: &mut ScenarioDefinition) -> Result<(), String> {
@@ -252,12 +278,8 @@ impl Selection {
         };
         for name in names {
             let mut definition = catalog.scenario(name)?;
-            overrides
-                .apply(&mut definition)
-                .map_err(|message| CatalogError::Invalid {
-                    file: format!("scenario '{}'", definition.name),
-                    message,
-                })?;
+            let applied = overrides.apply(&mut definition);
+            applied.map_err(|message| overrides.mistake(&definition.name, message))?;
             if selection
                 .scenarios
                 .iter()
@@ -265,7 +287,11 @@ impl Selection {
             {
                 continue;
             }
-            selection.add(catalog, toolbox, definition, !overrides.paths.is_empty())?;
+            let source = Source {
+                file: catalog::is_file(name).then_some(name),
+                overrides,
+            };
+            selection.add(catalog, toolbox, definition, source)?;
         }
         Ok(selection)
     }
@@ -275,25 +301,18 @@ impl Selection {
         catalog: &Catalog,
         toolbox: &Toolbox,
         definition: ScenarioDefinition,
-        paths_from_command_line: bool,
+        source: Source<'_>,
     ) -> anyhow::Result<()> {
-        let mut chosen = catalog.paths(&definition.reference)?;
-        if chosen.len() != 1 {
-            bail!(
-                "scenario '{}': 'reference': expected one path, '{}' names {}",
-                definition.name,
-                definition.reference,
-                chosen.len()
-            );
-        }
-        let reference = chosen[0].clone();
+        let reference = reference(catalog, &definition).map_err(|error| source.of_file(error))?;
+        let mut chosen = vec![reference.clone()];
         for selector in &definition.paths {
+            let paths = catalog.paths(selector);
+            let paths = paths.map_err(|error| source.of_paths(error.into()))?;
             // A path named on the command line must be there. Of many, one may be missing.
-            let one = paths_from_command_line && selector != "*" && !selector.starts_with("tag:");
-            for path in catalog.paths(selector)? {
-                let missing = toolbox.missing(&path);
-                if one && !missing.is_empty() {
-                    bail!("path '{}' can't be run: {}", path.name, missing.join("; "));
+            let is_one = selector != "*" && !selector.starts_with("tag:");
+            for path in paths {
+                if is_one && !source.overrides.paths.is_empty() {
+                    check_programs(catalog, toolbox, &path)?;
                 }
                 chosen.push(path);
             }
@@ -313,7 +332,8 @@ impl Selection {
                 toolbox.missing(&reference).join("; ")
             );
         }
-        let endpoints = self.add_work(toolbox, &reference, &definition)?;
+        let endpoints = self.add_work(toolbox, &reference, &definition);
+        let endpoints = endpoints.map_err(|error| source.of_endpoints(error))?;
         let (reference, paths) = (reference.name, names);
         self.scenarios.push(SelectedScenario {
             definition,
@@ -424,129 +444,76 @@ fn check_prepared_counters(
     Ok(())
 }
 
+/// Where a scenario's names of paths and endpoints come from, for errors about them.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    /// The scenario's file, if it isn't a built-in one.
+    file: Option<&'a String>,
+    overrides: &'a Overrides,
+}
+
+impl Source<'_> {
+    /// Returns the error with the file, if the user's file is at fault.
+    fn of_file(self, error: anyhow::Error) -> anyhow::Error {
+        let is_mistake = error
+            .chain()
+            .any(|cause| cause.is::<CatalogError>() || cause.is::<Mistake>());
+        match self.file {
+            Some(file) if is_mistake => error.context(file.clone()),
+            _ => error,
+        }
+    }
+
+    fn of_paths(self, error: anyhow::Error) -> anyhow::Error {
+        match self.overrides.paths.is_empty() {
+            true => self.of_file(error),
+            false => error,
+        }
+    }
+
+    fn of_endpoints(self, error: anyhow::Error) -> anyhow::Error {
+        match self.overrides.endpoints.is_empty() {
+            true => self.of_file(error),
+            false => error,
+        }
+    }
+}
+
+/// Returns the path that a scenario's other paths are compared with.
+fn reference(catalog: &Catalog, scenario: &ScenarioDefinition) -> anyhow::Result<PathDefinition> {
+    let mut named = catalog.paths(&scenario.reference).context("'reference'")?;
+    if named.len() != 1 {
+        let message = format!(
+            "'reference': expected one path, '{}' names {}",
+            scenario.reference,
+            named.len()
+        );
+        return Err(Mistake(message).into());
+    }
+    Ok(named.remove(0))
+}
+
+/// Checks that the programs of a path are there. What its file misspells is a mistake; anything
+/// else is missing on this machine.
+fn check_programs(
+    catalog: &Catalog,
+    toolbox: &Toolbox,
+    path: &PathDefinition,
+) -> anyhow::Result<()> {
+    let missing = toolbox.missing(path);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let message = format!("path '{}' can't be run: {}", path.name, missing.join("; "));
+    let of_workspace = catalog.paths.iter().flat_map(PathDefinition::bins);
+    let of_workspace: BTreeSet<&str> = of_workspace.collect();
+    match toolbox.is_misspelt(path, &of_workspace) {
+        true => Err(Mistake(message).into()),
+        false => bail!(message),
+    }
+}
+
 #[expect(clippy::unnecessary_wraps, reason = "the end of a chain of results")]
 fn named((work, target): (Work, Target)) -> anyhow::Result<(String, Work)> {
     Ok((target.to_string(), work))
-}
-
-/// Maximum number of targets in one command line, whose length the system limits.
-const DESCRIBED_AT_ONCE: usize = 1_000;
-
-/// Asks the reference how it answers these targets.
-fn describe_each(
-    toolbox: &Toolbox,
-    reference: &PathDefinition,
-    targets: &[&str],
-) -> anyhow::Result<BTreeMap<String, Description>> {
-    let mut described = BTreeMap::new();
-    for targets in targets.chunks(DESCRIBED_AT_ONCE) {
-        let entries = describe(toolbox, reference, Some(targets))?.into_iter();
-        described.extend(entries.map(|entry| (entry.target.clone(), entry)));
-    }
-    Ok(described)
-}
-
-/// Runs the reference's describing command.
-fn describe(
-    toolbox: &Toolbox,
-    reference: &PathDefinition,
-    targets: Option<&[&str]>,
-) -> anyhow::Result<Vec<Description>> {
-    let name = &reference.name;
-    let Some(describe) = &reference.describe else {
-        bail!(
-            "path '{name}' is a reference: expected 'describe', a command that prints what its \
-             endpoints answer"
-        );
-    };
-    let mut fill = OnlyPrograms(toolbox);
-    let mut words = Vec::new();
-    for template in describe {
-        words.push(template.fill(&mut fill)?);
-    }
-    words.extend(
-        targets
-            .into_iter()
-            .flatten()
-            .map(|target| (*target).to_owned()),
-    );
-    let mut words = words.into_iter();
-    let program = words.next().context("'describe': expected a program")?;
-    let output = capture(&Command {
-        program: program.into(),
-        arguments: words.collect(),
-        directory: None,
-        stops_with_stdin: true,
-    });
-    // The command runs without targets, so what it says is about the targets.
-    let output = output.map_err(|error| match targets.is_some() {
-        true => Mistake(last_line(&error)).into(),
-        false => error,
-    })?;
-    serde_json::from_str(&output)
-        .with_context(|| format!("path '{name}': 'describe' printed something unexpected"))
-}
-
-/// Returns what a program said last, without how it was run.
-fn last_line(error: &anyhow::Error) -> String {
-    let text = format!("{error:#}");
-    let line = text.lines().last().unwrap_or_default();
-    let said = line.rsplit_once("error: ").map_or(line, |(_, said)| said);
-    said.to_owned()
-}
-
-/// Fills in commands outside of a trial, where only programs can be filled in.
-struct OnlyPrograms<'a>(&'a Toolbox);
-
-impl Fill for OnlyPrograms<'_> {
-    fn bin(&mut self, name: &str) -> anyhow::Result<std::path::PathBuf> {
-        self.0.bin(name)
-    }
-
-    fn directory(&mut self) -> &std::path::Path {
-        std::path::Path::new(".")
-    }
-
-    fn port(&mut self, name: &str) -> anyhow::Result<u16> {
-        bail!("'{{{{port:{name}}}}}': there are no ports outside a trial")
-    }
-
-    fn program(&mut self, name: &str) -> anyhow::Result<std::path::PathBuf> {
-        self.0
-            .program(name)
-            .with_context(|| format!("'{name}' is not installed"))
-    }
-}
-
-/// Returns the receipts of a path's programs, by process.
-pub(crate) fn receipts(
-    toolbox: &Toolbox,
-    path: &PathDefinition,
-) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut fill = OnlyPrograms(toolbox);
-    let mut receipts = BTreeMap::new();
-    for process in &path.processes {
-        let words: Vec<String> = process
-            .version
-            .iter()
-            .map(|template| template.fill(&mut fill))
-            .collect::<anyhow::Result<_>>()?;
-        let mut words = words.into_iter();
-        let program = words.next().unwrap_or_default().into();
-        let command = Command {
-            program,
-            arguments: words.collect(),
-            directory: None,
-            stops_with_stdin: true,
-        };
-        let version = capture(&command).with_context(|| {
-            format!(
-                "path '{}': process '{}' did not report its version",
-                path.name, process.name
-            )
-        })?;
-        let first_line = version.lines().next().unwrap_or_default().trim().to_owned();
-        receipts.insert(process.name.clone(), first_line);
-    }
-    Ok(receipts)
 }

@@ -1,14 +1,19 @@
 //! Finds programs: those of this workspace beside hopbench itself, others where they are installed.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
+    io::ErrorKind,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
 
-use crate::catalog::{PathDefinition, nearest};
+use crate::{
+    catalog::{PathDefinition, nearest},
+    mistake::Mistake,
+};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Toolbox {
@@ -29,12 +34,20 @@ impl Toolbox {
     pub(crate) fn new(bin_directory: Option<PathBuf>) -> anyhow::Result<Self> {
         let bin_directory = match bin_directory {
             Some(directory) => {
-                let describe = || format!("--bin-dir '{}'", directory.display());
-                let found = fs::canonicalize(&directory).with_context(describe)?;
-                if !found.is_dir() {
-                    bail!("{}: expected a directory", describe());
+                let mistake = || {
+                    Mistake(format!(
+                        "'--bin-dir': expected a directory with built programs, such as \
+                         'target/release', found '{}'",
+                        directory.display()
+                    ))
+                };
+                match fs::canonicalize(&directory) {
+                    Ok(found) if found.is_dir() => found,
+                    Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                        return Err(error).with_context(|| mistake().to_string());
+                    }
+                    Ok(_) | Err(_) => return Err(mistake().into()),
                 }
-                found
             }
             None => {
                 let own = env::current_exe().context("could not find hopbench's own executable")?;
@@ -111,6 +124,18 @@ impl Toolbox {
             Some(format!("{trouble}{}", install(program).unwrap_or_default()))
         });
         bins.chain(programs).chain(files).chain(literal).collect()
+    }
+
+    /// Returns whether a path file names a program that can't be meant: a full path that leads
+    /// nowhere, or a misspelt program of this workspace.
+    pub(crate) fn is_misspelt(&self, path: &PathDefinition, of_workspace: &BTreeSet<&str>) -> bool {
+        let known = self.programs();
+        let is_similar = |name: &str| !nearest(name, known.iter().map(String::as_str)).is_empty();
+        let bins = path.bins().into_iter();
+        let mut unknown = bins.filter(|name| !of_workspace.contains(name));
+        let mut literal = path.literal_programs().into_iter();
+        unknown.any(|name| self.bin(name).is_err() && is_similar(name))
+            || literal.any(|file| file.starts_with('/') && !Path::new(file).exists())
     }
 
     /// Returns why a program that is written as a name or a file can't be run, if it can't. A file

@@ -14,8 +14,8 @@ use anyhow::{Context, bail};
 use hopbench_analysis::record::{Build, BuildInfo, Git};
 
 use crate::{
-    catalog::CatalogError,
     console::say,
+    mistake::Mistake,
     observe::machine,
     plan::{selection::Selection, toolbox::Toolbox},
     process::{Child, Command, Interrupt, Interrupted, Output, Waited, capture, wait},
@@ -146,14 +146,20 @@ impl Built {
 /// Returns a clone in which the revision is checked out.
 fn check_out(revision: &str) -> anyhow::Result<PathBuf> {
     let here = env::current_dir().context("there is no working directory")?;
-    let top = git(&here, &["rev-parse", "--show-toplevel"]);
-    let top = top.context("expected a directory, or a revision and a repository that has it")?;
+    // Without git, the machine is at fault. Otherwise nobody named a build.
+    git(&here, &["--version"])?;
+    let Ok(top) = git(&here, &["rev-parse", "--show-toplevel"]) else {
+        let message = format!(
+            "'{revision}': expected a directory or a revision; it is no directory, and the \
+             working directory is in no repository"
+        );
+        return Err(Mistake(message).into());
+    };
     let commit = format!("{revision}^{{commit}}");
     let Ok(commit) = git(&here, &["rev-parse", "--verify", "--quiet", &commit]) else {
-        // The user's mistake, not the machine's.
-        let message = format!("expected a directory or a revision of '{top}'; it is neither");
-        let file = format!("'{revision}'");
-        return Err(CatalogError::Invalid { file, message }.into());
+        let message =
+            format!("'{revision}': expected a directory or a revision of '{top}'; it is neither");
+        return Err(Mistake(message).into());
     };
     let name = &commit[..commit.len().min(REVISION_DIGITS)];
     let clones = Path::new(&top).join("target/ab");

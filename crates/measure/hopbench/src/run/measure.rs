@@ -24,10 +24,7 @@ use crate::{
     console::{say, seconds},
     observe::machine,
     plan::{
-        goal::Goal,
-        planner::Planner,
-        selection::{Selection, receipts},
-        toolbox::Toolbox,
+        commands::receipts, goal::Goal, planner::Planner, selection::Selection, toolbox::Toolbox,
     },
     process::{Interrupt, Interrupted},
     run::{
@@ -154,6 +151,8 @@ impl<'a> Start<'a> {
         let Self {
             toolbox, settings, ..
         } = self;
+        // Without a version of each program there is no run, and no directory of one.
+        let paths = path_infos(toolbox, selection)?;
         let git = machine::git(toolbox.bin_dir());
         let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
         let revision = git.revision.get(..8).unwrap_or("unversioned");
@@ -167,7 +166,7 @@ impl<'a> Start<'a> {
                 request_timeout_ms: millis(settings.request_timeout),
                 ..selection.request.clone()
             }),
-            ..manifest(toolbox, selection, self.seed, run_dir.path())?
+            ..manifest(paths, selection, self.seed, run_dir.path())
         };
         run_dir.write_manifest(&manifest)?;
         run_dir.write_plan(plan)?;
@@ -378,12 +377,7 @@ pub(crate) fn seed_from_clock() -> u64 {
     since.as_secs() ^ u64::from(since.subsec_nanos())
 }
 
-fn manifest(
-    toolbox: &Toolbox,
-    selection: &Selection,
-    seed: u64,
-    directory: &Path,
-) -> anyhow::Result<Manifest> {
+fn path_infos(toolbox: &Toolbox, selection: &Selection) -> anyhow::Result<Vec<PathInfo>> {
     let mut paths = Vec::new();
     for path in &selection.paths {
         let receipts = match path.skipped {
@@ -400,6 +394,10 @@ fn manifest(
             counters: Some(path.definition.counters.shown.clone()),
         });
     }
+    Ok(paths)
+}
+
+fn manifest(paths: Vec<PathInfo>, selection: &Selection, seed: u64, directory: &Path) -> Manifest {
     let scenarios = selection.scenarios.iter().map(|scenario| ScenarioInfo {
         name: scenario.definition.name.clone(),
         question: scenario.definition.question.clone(),
@@ -423,7 +421,7 @@ fn manifest(
     let warnings = machine::doubts()
         .into_iter()
         .filter_map(|(what, doubt)| doubt.map(|doubt| format!("{what}: {doubt}")));
-    Ok(Manifest {
+    Manifest {
         schema: SCHEMA,
         hopbench: env!("CARGO_PKG_VERSION").to_owned(),
         started: jiff::Timestamp::now().to_string(),
@@ -439,7 +437,7 @@ fn manifest(
         warnings: warnings.chain(capped).collect(),
         builds: Vec::new(),
         knees: Vec::new(),
-    })
+    }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,14 @@ use crate::{catalog::Catalog, mistake::Mistake};
 #[derive(Clone, Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,
+}
+
+/// The records of a run's trials.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) trials: Vec<Trial>,
+    /// Number of the last line if it is cut off. It is left out.
+    pub(crate) cut: Option<usize>,
 }
 
 /// Appends trials, each flushed before the next one begins.
@@ -100,8 +108,16 @@ impl RunDir {
 
     /// Opens the run that was started last below `root`.
     pub(crate) fn latest(root: &Path) -> anyhow::Result<Self> {
-        let entries = fs::read_dir(root)
-            .with_context(|| format!("there are no runs below '{}' yet", root.display()))?;
+        let none = || {
+            Mistake(format!(
+                "there are no runs below '{}' yet; make one with 'hopbench run'",
+                root.display()
+            ))
+        };
+        let entries = match fs::read_dir(root) {
+            Err(error) if is_absent(&error) => return Err(none().into()),
+            other => other.with_context(|| format!("could not read '{}'", root.display()))?,
+        };
         let runs = entries.filter_map(|entry| {
             let path = entry.ok()?.path();
             path.join(MANIFEST).is_file().then_some(path)
@@ -109,7 +125,7 @@ impl RunDir {
         // Names begin with the start time.
         match runs.max() {
             Some(path) => Ok(Self { path }),
-            None => bail!("there are no runs below '{}' yet", root.display()),
+            None => Err(none().into()),
         }
     }
 
@@ -219,25 +235,43 @@ impl RunDir {
 
     /// Reads the trials so far. A last line that is still being written is left out.
     pub(crate) fn trials(&self) -> anyhow::Result<Vec<Trial>> {
+        Ok(self.records()?.trials)
+    }
+
+    /// Reads the trials so far, and says which line it left out.
+    pub(crate) fn records(&self) -> anyhow::Result<Records> {
         let path = self.path.join(TRIALS);
         let describe = || format!("could not read '{}'", path.display());
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).with_context(describe),
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Records::default()),
+            other => other.with_context(describe)?,
         };
-        let mut reader = BufReader::new(file);
-        let mut trials = Vec::new();
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).with_context(describe)?;
-            if !line.ends_with('\n') {
-                return Ok(trials);
+        let mut records = Records::default();
+        for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let place = || format!("{}, line {}", describe(), index + 1);
+            match std::str::from_utf8(line).map(Trial::read) {
+                Ok(Ok(trial)) => records.trials.push(trial),
+                // A record ends with its line. This line is the last one, and only begun.
+                _ if !line.ends_with(b"\n") => records.cut = Some(index + 1),
+                Ok(Err(error)) => return Err(error).with_context(place),
+                Err(error) => return Err(error).with_context(place),
             }
-            let trial = Trial::read(&line);
-            let number = trials.len() + 1;
-            trials.push(trial.with_context(|| format!("{}, line {number}", describe()))?);
         }
+        Ok(records)
+    }
+
+    /// Returns whether trials have ended whose records are not there, according to `state.json`.
+    pub(crate) fn has_lost_all(&self, planned: usize) -> bool {
+        let Ok(state) = self.state() else {
+            return false;
+        };
+        planned > 0
+            && match state.phase {
+                Phase::Finished => true,
+                // The file is made before the first trial, which may have been interrupted.
+                Phase::Interrupted => !self.path.join(TRIALS).exists(),
+                Phase::Running => state.trial > 1,
+            }
     }
 
     /// Writes a file as a whole: a reader finds the old file or the new one, even if the disk is
@@ -271,6 +305,12 @@ impl TrialWriter {
         append_line(&mut self.file, &line)
             .with_context(|| format!("could not write '{}'", self.path.display()))
     }
+}
+
+/// Returns whether nothing has this name, which somebody has mistyped.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotADirectory | NotFound)
 }
 
 /// Appends a line to a file, as a whole or not at all, even if the disk is full.

@@ -6,5 +6,6 @@
 pub(crate) mod bench;
 #[path = "../../../../testing/processes.rs"]
 mod processes;
+pub(crate) mod shell;
 
 pub(crate) use processes::*;

@@ -307,10 +307,11 @@ mod tests {
             crate::run::trial::empty_record(serde_json::from_value(planned).expect("a plan"));
         let path = PathDefinition::parse(
             "x",
-            "summary = 'x'\nfront = '{{port:a}}'\n\
+            "summary = 'x'\nfront = '127.0.0.1:{{port:a}}'\n\
              [[conservation]]\nrole = 'near'\ncounters = ['in', 'out']\n\
              take = 'largest'\nat-most = 1.5\n\
-             [[process]]\nname = 'a'\nrole = 'near'\ncommand = ['a']\nversion = ['a']\n\
+             [[process]]\nname = 'a'\nrole = 'near'\n\
+             command = ['a', '{{port:a}}', '{{port:b}}']\nversion = ['a']\n\
              admin = '127.0.0.1:{{port:b}}'\n",
         )
         .expect("valid");

@@ -153,13 +153,13 @@ impl Stage {
             status => Err(format!("the status was {status}")),
         };
         let front = self.front.clone();
-        let what = format!("'{front}' did not answer '{target}'");
+        let within = READY_TIMEOUT.as_secs();
+        let what = format!("'{front}' did not answer '{target}' within {within} s");
         self.wait_for(live, &front, target, deadline, is_ready, &what)?;
         let has_counters = |answer: &Answer| Status::read(answer).map(drop);
         for (name, admin) in self.admins() {
             let what = format!(
-                "'{name}' did not serve its counters at '{admin}', where 'admin' in the path file \
-                 says"
+                "'{name}' did not serve its counters within {within} s at '{admin}' (its 'admin')"
             );
             self.wait_for(live, &admin, STATUS_TARGET, deadline, has_counters, &what)?;
         }
@@ -198,7 +198,7 @@ impl Stage {
             (Err(error), None) => Err(TrialError::Failed(Failure {
                 source: Source::Subject,
                 kind: FailureKind::Start,
-                cause: format!("{what} within {} s: {error:#}", READY_TIMEOUT.as_secs()),
+                cause: format!("{what}: {error:#}"),
                 log: self.last_lines(),
             })),
         }

@@ -1,0 +1,160 @@
+//! Commands of a path that run outside of a trial: what its reference describes, and versions.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+
+use crate::{
+    catalog::{Fill, PathDefinition, most_similar},
+    mistake::Mistake,
+    plan::{toolbox::Toolbox, work::Description},
+    process::{Command, capture},
+};
+
+/// Maximum number of targets in one command line, whose length the system limits.
+const DESCRIBED_AT_ONCE: usize = 1_000;
+
+/// Asks the reference how it answers these targets.
+pub(super) fn describe_each(
+    toolbox: &Toolbox,
+    reference: &PathDefinition,
+    targets: &[&str],
+) -> anyhow::Result<BTreeMap<String, Description>> {
+    let mut described = BTreeMap::new();
+    for targets in targets.chunks(DESCRIBED_AT_ONCE) {
+        let entries = describe(toolbox, reference, Some(targets))?.into_iter();
+        described.extend(entries.map(|entry| (entry.target.clone(), entry)));
+    }
+    Ok(described)
+}
+
+/// Runs the reference's describing command.
+pub(super) fn describe(
+    toolbox: &Toolbox,
+    reference: &PathDefinition,
+    targets: Option<&[&str]>,
+) -> anyhow::Result<Vec<Description>> {
+    let name = &reference.name;
+    let Some(describe) = &reference.describe else {
+        bail!(
+            "path '{name}' is a reference: expected 'describe', a command that prints what its \
+             endpoints answer"
+        );
+    };
+    let mut fill = OnlyPrograms(toolbox);
+    let mut words = Vec::new();
+    for template in describe {
+        words.push(template.fill(&mut fill)?);
+    }
+    words.extend(
+        targets
+            .into_iter()
+            .flatten()
+            .map(|target| (*target).to_owned()),
+    );
+    let mut words = words.into_iter();
+    let program = words.next().context("'describe': expected a program")?;
+    let output = capture(&Command {
+        program: program.into(),
+        arguments: words.collect(),
+        directory: None,
+        stops_with_stdin: true,
+    });
+    // The command runs without targets, so what it says is about the targets.
+    let output = output.map_err(|error| match targets {
+        Some(targets) => {
+            let said = last_line(&error);
+            let nearest = nearest_target(toolbox, reference, targets, &said);
+            Mistake(said + &nearest).into()
+        }
+        None => error,
+    })?;
+    serde_json::from_str(&output)
+        .with_context(|| format!("path '{name}': 'describe' printed something unexpected"))
+}
+
+/// Returns a hint for the target that a describing command complains about, if it is misspelt.
+fn nearest_target(
+    toolbox: &Toolbox,
+    reference: &PathDefinition,
+    targets: &[&str],
+    said: &str,
+) -> String {
+    // Without an answer there is only no hint.
+    let known = describe(toolbox, reference, None).unwrap_or_default();
+    let first = |target: &str| target.split(['/', '?']).nth(1).map(str::to_owned);
+    let is_unknown = |target: &&&str| {
+        let begins_alike = known.iter().any(|it| first(&it.target) == first(target));
+        said.contains(&format!("'{target}'")) && !begins_alike
+    };
+    let unknown = targets.iter().find(is_unknown);
+    let known = known.iter().map(|it| it.target.as_str());
+    let nearest = unknown.and_then(|target| most_similar(target, known));
+    nearest.map_or_else(String::new, |nearest| {
+        format!(" (did you mean '{nearest}'?)")
+    })
+}
+
+/// Returns what a program said last, without how it was run.
+fn last_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let line = text.lines().last().unwrap_or_default();
+    let said = line.rsplit_once("error: ").map_or(line, |(_, said)| said);
+    said.to_owned()
+}
+
+/// Fills in commands outside of a trial, where only programs can be filled in.
+struct OnlyPrograms<'a>(&'a Toolbox);
+
+impl Fill for OnlyPrograms<'_> {
+    fn bin(&mut self, name: &str) -> anyhow::Result<std::path::PathBuf> {
+        self.0.bin(name)
+    }
+
+    fn directory(&mut self) -> &std::path::Path {
+        std::path::Path::new(".")
+    }
+
+    fn port(&mut self, name: &str) -> anyhow::Result<u16> {
+        bail!("'{{{{port:{name}}}}}': there are no ports outside a trial")
+    }
+
+    fn program(&mut self, name: &str) -> anyhow::Result<std::path::PathBuf> {
+        self.0
+            .program(name)
+            .with_context(|| format!("'{name}' is not installed"))
+    }
+}
+
+/// Returns the receipts of a path's programs, by process.
+pub(crate) fn receipts(
+    toolbox: &Toolbox,
+    path: &PathDefinition,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut fill = OnlyPrograms(toolbox);
+    let mut receipts = BTreeMap::new();
+    for process in &path.processes {
+        let words: Vec<String> = process
+            .version
+            .iter()
+            .map(|template| template.fill(&mut fill))
+            .collect::<anyhow::Result<_>>()?;
+        let mut words = words.into_iter();
+        let program = words.next().unwrap_or_default().into();
+        let command = Command {
+            program,
+            arguments: words.collect(),
+            directory: None,
+            stops_with_stdin: true,
+        };
+        let version = capture(&command).with_context(|| {
+            format!(
+                "path '{}': process '{}' did not report its version",
+                path.name, process.name
+            )
+        })?;
+        let first_line = version.lines().next().unwrap_or_default().trim().to_owned();
+        receipts.insert(process.name.clone(), first_line);
+    }
+    Ok(receipts)
+}
