@@ -26,7 +26,7 @@ use anyhow::Context;
 use hopbench_analysis::estimate::Estimate;
 use serde_json::Value;
 
-const TARGETS: [(&str, u64); 2] = [("/small", 2), ("/large", 262_144)];
+const TARGETS: [(&str, u64); 2] = [("/small", 2), ("/bytes/262144", 262_144)];
 const CONNECTIONS: [u32; 3] = [1, 8, 64];
 const BLOCKS: usize = 10;
 const DURATION_MS: u32 = 1_500;
@@ -59,7 +59,7 @@ fn main() -> anyhow::Result<()> {
     let generator = program(directory, "hopbench-load")?;
     println!("own client over oha, {BLOCKS} blocks of {DURATION_MS} ms");
     println!(
-        "target       c  requests/s               client CPU/request       server CPU/request"
+        "target          c  requests/s               client CPU/request       server CPU/request"
     );
     for (target, length) in TARGETS {
         for connections in CONNECTIONS {
@@ -93,7 +93,7 @@ fn main() -> anyhow::Result<()> {
                 })
             });
             println!(
-                "{target:<8} {connections:>5}  {:<24} {:<24} {}",
+                "{target:<13} {connections:>3}  {:<24} {:<24} {}",
                 told[0], told[1], told[2]
             );
         }
