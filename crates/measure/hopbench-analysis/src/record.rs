@@ -158,6 +158,9 @@ pub struct ScenarioInfo {
     /// When a path counts as recovered. `None` if that is not looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
+    /// Requests, preparations and stages, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loads: Vec<String>,
 }
 
 /// Limits beyond which a metric is a pathology. A limit that is `None` is not checked.
@@ -207,6 +210,9 @@ pub struct PathInfo {
     /// Counters that reports show. Absent from runs of older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Vec<CounterInfo>>,
+    /// Correct answers that differ from those of other paths, by the name of the request.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub expect: BTreeMap<String, String>,
 }
 
 /// `plan.json`: every trial, in the order in which they are run.

@@ -20,6 +20,7 @@ mod similar;
 mod stage;
 mod target;
 mod template;
+mod words;
 
 use std::{
     collections::BTreeSet,

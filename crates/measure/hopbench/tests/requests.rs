@@ -89,6 +89,8 @@ counters-at-least = { connections_accepted = 1 }
     let report = std::fs::read_to_string(bench.run_dir().join("REPORT.md")).expect("written");
     for part in [
         "sizes+missing",
+        "- request 'sizes': /bytes/1 … /bytes/300 (300 once each), weight 3",
+        "- preparation 'fill': 50 requests on 1 connection(s), of 'missing'",
         "| accepted |",
         "accepted: connections from clients.",
     ] {

@@ -326,14 +326,14 @@ impl Warning {
                 ": the load was lighter than stated; find out what refuses or closes connections"
             }
             Self::CpuPressure { .. } => {
-                ": latencies include scheduling delays; use a lower --rate or more cores"
+                ": latencies include scheduling delays; use a lower rate or more cores"
             }
             Self::Dropped { .. } => {
-                ": the latencies include the time that they waited; use a lower --rate or more \
+                ": the latencies include the time that they waited; use a lower rate or more \
                  connections (--concurrency)"
             }
             Self::DroppedLate { .. } => {
-                ": the latencies include its delays; use more --load-threads or a lower --rate, or \
+                ": the latencies include its delays; use more --load-threads or a lower rate, or \
                  repeat when the machine is quiet"
             }
             Self::GeneratorBound { .. } => {
@@ -343,7 +343,7 @@ impl Warning {
             Self::Idle { .. } => ": something other than CPU time limits this path",
             Self::LittlesLaw { .. } => {
                 ": the load generator did not keep every connection busy; use a longer \
-                 --duration-ms or more --load-threads"
+                 load or more --load-threads"
             }
             Self::MeanAboveP99 { .. } => ": a few answers took very long; look at the maximum",
             Self::OtherLoad { .. } | Self::Steal { .. } => "; repeat when the machine is quiet",
@@ -359,7 +359,7 @@ impl Warning {
             Self::Unchecked { .. } => {
                 ": the path refused the extra connection, or answered too slowly"
             }
-            Self::ShortTail { .. } => "; use a longer --duration-ms",
+            Self::ShortTail { .. } => "; use a longer load ('--duration-ms')",
             Self::SlowClock { .. } => "; set the governor to 'performance'",
             Self::Strayed { .. } => "; start servers in the foreground",
             Self::Throttled { .. } => "; improve the machine's cooling",

@@ -11,13 +11,14 @@ use crate::{
 };
 
 /// Columns that come first in every line.
-const CELL_COLUMNS: [&str; 18] = [
+const CELL_COLUMNS: [&str; 19] = [
     "scenario",
     "endpoint",
     "path",
     "concurrency",
     "keep_alive",
     "rate_rps",
+    "staged",
     "build",
     "trials",
     "failed_trials",
@@ -140,6 +141,7 @@ fn fields(row: &CellSummary<'_>, counters: &[&str], roles: &[&str]) -> Vec<Strin
         cell.keep_alive.to_string(),
         cell.rate_rps
             .map_or_else(String::new, |rate| rate.to_string()),
+        cell.staged.to_string(),
         cell.build
             .map_or_else(String::new, |build| build.to_string()),
         row.trials.to_string(),

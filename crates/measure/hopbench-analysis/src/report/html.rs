@@ -245,6 +245,7 @@ fn scenario(
             h2 { (info.name) }
             p.question { (info.question.trim()) }
             @if !info.analysis.trim().is_empty() { p { (info.analysis.trim()) } }
+            @if !info.loads.is_empty() { ul { @for load in &info.loads { li { (load) } } } }
             h3 { "Pathologies" }
             ul { @for line in sentences::pathologies(scenario) { li { (line) } } }
             @for (title, sheet) in overview::sheets(scenario) {
@@ -383,6 +384,9 @@ fn paths(paths: &[PathInfo]) -> Markup {
                 @if let Some(reason) = &path.skipped { p.bad { "Skipped: " (reason) } }
                 @if !path.analysis.trim().is_empty() { p { (path.analysis.trim()) } }
                 ul {
+                    @for (request, answer) in &path.expect {
+                        li { "correct answer to '" (request) "': " (answer) }
+                    }
                     @for (process, receipt) in &path.receipts { li { (process) ": " (receipt) } }
                 }
             }

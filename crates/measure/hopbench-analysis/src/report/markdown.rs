@@ -95,6 +95,9 @@ fn scenario_heading(scenario: &ScenarioSummary<'_>) -> String {
     if !info.analysis.trim().is_empty() {
         out += &format!("\n{}\n", info.analysis.trim());
     }
+    if !info.loads.is_empty() {
+        out += &format!("\n{}", list(&info.loads, Medium::Markdown));
+    }
     out += &format!("\n{}\n", sentences::medians(scenario));
     out.extend(sentences::explanation(scenario).map(|text| format!("\n{text}\n")));
     out
@@ -121,6 +124,13 @@ fn paths(paths: &[PathInfo]) -> String {
         }
         if !path.analysis.trim().is_empty() {
             out += &format!("\n{}\n", path.analysis.trim());
+        }
+        for (request, answer) in &path.expect {
+            out += &format!(
+                "\n- correct answer to '{}': {}",
+                escape(request),
+                escape(answer)
+            );
         }
         for (process, receipt) in &path.receipts {
             out += &format!("\n- {process}: {}", escape(receipt));

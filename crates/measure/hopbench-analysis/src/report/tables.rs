@@ -138,6 +138,7 @@ pub(super) fn share(row: &CellSummary<'_>, metric: Metric) -> Entry {
     let control = || row.control.as_ref().filter(|_| !is_b)?[metric];
     match (row.is_reference, control()) {
         (true, Some(control)) => format!("A/A {}", with_interval(&control)).into(),
+        (true, None) if row.series[metric].iter().all(|it| it.is_nan()) => "–".into(),
         (true, None) => "100 %".into(),
         (false, ..) => told(row, metric, with_interval),
     }

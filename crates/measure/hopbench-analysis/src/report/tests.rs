@@ -4,6 +4,8 @@
 mod compared;
 mod unanswered;
 
+use std::collections::BTreeMap;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hdrhistogram::{
     Histogram,
@@ -27,6 +29,7 @@ pub(crate) fn manifest() -> Manifest {
         analysis: String::new(),
         receipts: [("server".to_owned(), format!("{name} 1.0"))].into(),
         skipped: skipped.map(str::to_owned),
+        expect: BTreeMap::new(),
         counters: Some(match name {
             "plain" => Vec::new(),
             _ => vec![
@@ -75,6 +78,7 @@ pub(crate) fn manifest() -> Manifest {
                 }],
             },
             recovery: None,
+            loads: Vec::new(),
         }],
         paths: vec![
             path("plain", None),

@@ -112,7 +112,6 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
         );
     }
     for (name, answer) in &path.expect {
-        let answer = scenario::expected(answer);
         text += &format!("\nexpect {name}\n\n  {answer}\n");
     }
     text += &of_counters(&path.counters);
@@ -124,7 +123,7 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
             "path": path.name, "summary": path.summary, "analysis": path.analysis,
             "tags": path.tags, "receipts": receipts, "missing": missing,
             "front": path.front.to_string(), "ready": path.ready, "files": files,
-            "expect": path.expect.iter().map(|(name, answer)| (name, scenario::expected(answer)))
+            "expect": path.expect.iter().map(|(name, answer)| (name, answer.to_string()))
                 .collect::<BTreeMap<_, _>>(),
             "counters": path.counters.shown, "conservation": conservation(&path.counters),
             "processes": path.processes.iter().map(process_json).collect::<Vec<_>>(),

@@ -392,6 +392,12 @@ fn path_infos(toolbox: &Toolbox, selection: &Selection) -> anyhow::Result<Vec<Pa
             receipts,
             skipped: path.skipped.clone(),
             counters: Some(path.definition.counters.shown.clone()),
+            expect: path
+                .definition
+                .expect
+                .iter()
+                .map(|(name, answer)| (name.clone(), answer.to_string()))
+                .collect(),
         });
     }
     Ok(paths)
@@ -407,6 +413,7 @@ fn manifest(paths: Vec<PathInfo>, selection: &Selection, seed: u64, directory: &
         blocks: scenario.definition.blocks,
         pathologies: scenario.definition.pathologies.clone(),
         recovery: scenario.definition.recovery.clone(),
+        loads: scenario.definition.loads(),
     });
     let capped = selection.scenarios.iter().filter_map(|scenario| {
         let definition = &scenario.definition;

@@ -126,27 +126,13 @@ fn request_with(request: &RequestDefinition, target: String) -> String {
         ("weight", request.weight.to_string()),
         (
             "expect",
-            request
-                .expect
-                .as_ref()
-                .map_or_else(|| "what the reference says".to_owned(), expected),
+            request.expect.as_ref().map_or_else(
+                || "what the reference says".to_owned(),
+                ExpectedAnswer::to_string,
+            ),
         ),
     ];
     format!("\nrequest {}\n\n{}", request.name, fields(what))
-}
-
-pub(super) fn expected(answer: &ExpectedAnswer) -> String {
-    let length = answer.length_bytes.map(|bytes| format!(", {bytes} bytes"));
-    let sha256 = answer
-        .sha256
-        .as_ref()
-        .map(|sha256| format!(", SHA-256 {sha256}"));
-    let headers = answer.headers.iter().map(|(name, value)| match value {
-        None => format!(", with '{name}'"),
-        Some(value) => format!(", with '{name}: {value}'"),
-    });
-    let more = length.into_iter().chain(sha256).chain(headers);
-    format!("status {}{}", answer.status, more.collect::<String>())
 }
 
 fn prepare(prepare: &Prepare) -> String {
@@ -186,7 +172,8 @@ fn as_json(scenario: &ScenarioDefinition) -> Value {
     let requests = requests.iter().map(|it| {
         json!({
             "name": it.name, "method": it.method, "targets": it.targets.len(), "once": it.once,
-            "headers": it.headers, "weight": it.weight, "expect": it.expect.as_ref().map(expected),
+            "headers": it.headers, "weight": it.weight,
+            "expect": it.expect.as_ref().map(ExpectedAnswer::to_string),
         })
     });
     let stages = scenario.stages.iter().map(|it| {
