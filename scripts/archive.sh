@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 name="${1:?expected a name}"
-programs=(hopbench hopbench-load http_baseline http-tunnel-host http-tunnel-plugin)
+programs=(hopbench hopbench-load http_baseline http-tunnel-host http-tunnel-plugin forwarder)
 directory="target/archives/$name"
 rm -rf "$directory"
 mkdir -p "$directory"

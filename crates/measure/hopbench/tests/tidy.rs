@@ -310,7 +310,7 @@ fn crates_depend_on_one_another_as_drawn() {
 }
 
 /// Crates of the servers that work when a program starts or fails, and on no request.
-const BESIDE_REQUESTS: [&str; 11] = [
+const BESIDE_REQUESTS: [&str; 12] = [
     "clap_builder",
     "icu_collections",
     "icu_locale_core",
@@ -322,6 +322,7 @@ const BESIDE_REQUESTS: [&str; 11] = [
     "miette",
     "regex-automata",
     "regex-syntax",
+    "toml",
 ];
 
 #[test]
@@ -344,7 +345,12 @@ fn the_build_saves_nothing_on_the_data_path() {
         .iter()
         .map(|package| (&package.id, package.name.as_str()))
         .collect();
-    let programs = ["http-tunnel-host", "http-tunnel-plugin", "http-baseline"];
+    let programs = [
+        "http-tunnel-host",
+        "http-tunnel-plugin",
+        "http-baseline",
+        "forwarder",
+    ];
     let of_programs = graph.iter().map(|node| &node.id);
     let mut open: Vec<_> = of_programs
         .filter(|id| programs.contains(&names[id]))
