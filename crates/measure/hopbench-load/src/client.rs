@@ -3,7 +3,7 @@
 //!
 //! | module | purpose |
 //! |---|---|
-//! | [`schedule`], [`profile`] | decide which request starts when; no clock, no I/O |
+//! | [`schedule`], [`mod@profile`] | decide which request starts when; no clock, no I/O |
 //! | [`worker`] | one thread: a timer, and one task per connection |
 //! | [`connection`] | one connection and the request under way on it, in one task |
 //! | [`record`] | what a thread measures |
