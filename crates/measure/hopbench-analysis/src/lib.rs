@@ -23,6 +23,7 @@ pub mod pathology;
 pub mod permute;
 pub mod record;
 pub mod report;
+mod schema;
 pub mod statistics;
 pub mod summary;
 mod text;

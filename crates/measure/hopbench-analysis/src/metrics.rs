@@ -5,7 +5,6 @@ use std::{
     ops::Index,
 };
 
-use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
@@ -256,19 +255,8 @@ pub(crate) fn per_request(metric: f64, load: &Load) -> Option<f64> {
     (load.good > 0).then(|| metric / load.good as f64)
 }
 
-/// Has the schema of what it is parsed from.
-impl JsonSchema for Metric {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        String::schema_name()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        String::json_schema(generator)
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
+crate::has_schema_of! {
+    Metric => String;
 }
 
 #[cfg(test)]

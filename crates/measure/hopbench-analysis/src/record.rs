@@ -421,6 +421,9 @@ pub enum FailureKind {
 pub struct Timing {
     /// Start of the processes.
     pub start_ms: f64,
+    /// Loads that made the path ready.
+    #[serde(default, skip_serializing_if = "is_no_time")]
+    pub prepare_ms: f64,
     /// Checks of an answer before and after the load.
     pub verify_ms: f64,
     /// Warm-up.
@@ -462,6 +465,11 @@ pub struct ProcessUsage {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_no_time(duration: &f64) -> bool {
+    *duration <= 0.0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -524,7 +532,7 @@ impl Trial {
 impl Timing {
     /// Returns the time outside of any load, in milliseconds: start, verify, scrape, stop.
     pub fn overhead_ms(&self) -> f64 {
-        self.start_ms + self.verify_ms + self.scrape_ms + self.stop_ms
+        self.start_ms + self.prepare_ms + self.verify_ms + self.scrape_ms + self.stop_ms
     }
 
     /// Returns the duration of the whole trial, in milliseconds.

@@ -42,7 +42,7 @@ pub(crate) use self::{
     scenario::{Asks, Rates, ScenarioDefinition},
     schema::FileKind,
     similar::{most_similar, nearest},
-    stage::{Change, Prepare, Stage},
+    stage::{Change, Prepare},
     target::Target,
     template::{Fill, Template},
 };

@@ -370,6 +370,14 @@ fn mistakes_in_requests_are_named() {
             &format!("duration-ms = 9\n{request}range = [1]"),
             "'range': expected two numbers",
         ),
+        (
+            &format!("requests = 1000\nlimit-ms = 5000\nrates = [100]\n{request}"),
+            "1000 at 100 per second take longer than 5000 ms ('limit-ms')",
+        ),
+        (
+            &format!("requests = 10\nrates-percent-of-knee = [50]\n{request}"),
+            "'requests': expected 'duration-ms'",
+        ),
     ];
     for (rest, expected) in cases {
         bench.write("bad.toml", &scenario("'./alone.toml'", rest));

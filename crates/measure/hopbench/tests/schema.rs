@@ -114,15 +114,18 @@ fn all_fields_are_listed_with_their_defaults() {
     }
     let output = bench.run(&["describe", "spike"]);
     let said = text(&output.stdout);
-    for part in ["stage spike", "150 (percent-of-knee)", "ramp", "recovery"] {
+    for part in [
+        "stage 'spike': evenly to 150 % of the knee, 4000 ms",
+        "stage 'before': 50 % of the knee",
+        "recovery",
+    ] {
         assert!(said.contains(part), "'{part}' is missing: {said}");
     }
     let output = bench.run(&["describe", "mix"]);
     let said = text(&output.stdout);
     for part in [
-        "request read",
-        "64 in turn: /bytes/1024 … /bytes/64024",
-        "weight",
+        "request 'read': /bytes/1024 … /bytes/64024 (64 in turn), weight 9",
+        "request 'write': /echo, 16384 bytes, weight 1, correct answer: what the reference says",
     ] {
         assert!(said.contains(part), "'{part}' is missing: {said}");
     }

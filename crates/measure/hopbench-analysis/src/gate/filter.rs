@@ -156,32 +156,7 @@ impl fmt::Display for Filter {
     }
 }
 
-/// Has the schema of what it is parsed from.
-impl JsonSchema for Texts {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        OneOrMoreTexts::schema_name()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        OneOrMoreTexts::json_schema(generator)
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-}
-
-/// Has the schema of what it is parsed from.
-impl JsonSchema for Numbers {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        OneOrMoreNumbers::schema_name()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        OneOrMoreNumbers::json_schema(generator)
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
+crate::has_schema_of! {
+    Texts => OneOrMoreTexts;
+    Numbers => OneOrMoreNumbers;
 }

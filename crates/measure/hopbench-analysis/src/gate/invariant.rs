@@ -96,19 +96,8 @@ impl fmt::Display for Invariant {
     }
 }
 
-/// Has the schema of what it is parsed from.
-impl JsonSchema for Invariant {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        WireInvariant::schema_name()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        WireInvariant::json_schema(generator)
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
+crate::has_schema_of! {
+    Invariant => WireInvariant;
 }
 
 #[cfg(test)]

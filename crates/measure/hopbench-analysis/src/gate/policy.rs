@@ -391,47 +391,8 @@ pub(crate) fn usual_policy() -> Policy {
     Policy::new("test", file).expect("valid")
 }
 
-/// Has the schema of what it is parsed from.
-impl JsonSchema for Relative {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        WireRelative::schema_name()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        WireRelative::json_schema(generator)
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-}
-
-/// Has the schema of what it is parsed from.
-impl JsonSchema for Absolute {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        WireAbsolute::schema_name()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        WireAbsolute::json_schema(generator)
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-}
-
-/// Has the schema of what it is parsed from.
-impl JsonSchema for RelativeMetric {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        String::schema_name()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        String::json_schema(generator)
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
+crate::has_schema_of! {
+    Relative => WireRelative;
+    Absolute => WireAbsolute;
+    RelativeMetric => String;
 }

@@ -99,7 +99,13 @@ fn table(summary: &Summary<'_>) -> (Vec<String>, Vec<Vec<String>>) {
     }
     heading.extend(OTHER_COLUMNS.map(str::to_owned));
     let counters = counters(summary);
-    heading.extend(counters.iter().map(|counter| (*counter).to_owned()));
+    for counter in &counters {
+        let is_taken = heading.iter().any(|column| column == counter);
+        heading.push(format!(
+            "{}{counter}",
+            if is_taken { "counter_" } else { "" }
+        ));
+    }
     heading.extend(
         roles
             .iter()

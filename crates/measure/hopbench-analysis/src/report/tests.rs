@@ -178,6 +178,7 @@ pub(crate) fn trial(
         started: "2026-01-02T03:04:05Z".to_owned(),
         outcome: Outcome::Ok,
         timing: Timing {
+            prepare_ms: 0.0,
             start_ms: 10.0,
             verify_ms: 2.0,
             warm_up_ms: 100.0,

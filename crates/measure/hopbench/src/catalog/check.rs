@@ -75,11 +75,19 @@ impl ScenarioDefinition {
                     }
                 }
                 each_once("rates", rates)?;
+                self.check_count_at(rates)?;
             }
             Rates::OfKnee {
                 percent,
                 p99_ms_max,
             } => {
+                if self.requests.is_some() {
+                    return Err(
+                        "'requests': expected 'duration-ms': how long so many requests take at a \
+                         share of the knee is not known before"
+                            .to_owned(),
+                    );
+                }
                 let max = KNEE_PERCENT_MAX.into();
                 for percent in percent {
                     within("rates-percent-of-knee", (*percent).into(), 1, max)?;
@@ -105,6 +113,22 @@ impl ScenarioDefinition {
     pub(crate) fn rate_cap_rps(&self, concurrency: u32) -> Option<f64> {
         let think_s = self.think_time_ms as f64 / 1e3;
         (think_s > 0.0).then(|| f64::from(concurrency) / think_s)
+    }
+
+    /// Fails if a number of requests is not even due within the limit.
+    fn check_count_at(&self, rates: &[u32]) -> Result<(), String> {
+        let Some(requests) = self.requests else {
+            return Ok(());
+        };
+        let due_ms = |rate: &&u32| requests.saturating_mul(1_000) / u64::from(**rate);
+        match rates.iter().find(|rate| due_ms(rate) > self.duration_ms) {
+            Some(rate) => Err(format!(
+                "'requests': {requests} at {rate} per second take longer than {} ms ('limit-ms'); \
+                 expected fewer, or a longer limit",
+                self.duration_ms
+            )),
+            None => Ok(()),
+        }
     }
 
     fn check_stages(&self) -> Result<(), String> {

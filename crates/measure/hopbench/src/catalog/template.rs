@@ -7,7 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::similar::nearest;
@@ -181,19 +180,8 @@ impl TryFrom<String> for Template {
     }
 }
 
-/// Has the schema of what it is parsed from.
-impl JsonSchema for Template {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        String::schema_name()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        String::json_schema(generator)
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
+hopbench_analysis::has_schema_of! {
+    Template => String;
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl fmt::Display for RequestDefinition {
         }
         write!(f, ", weight {}", self.weight)?;
         match &self.expect {
-            None => Ok(()),
+            None => f.write_str(", correct answer: what the reference says"),
             Some(answer) => write!(f, ", correct answer: {answer}"),
         }
     }

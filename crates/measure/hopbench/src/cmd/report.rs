@@ -191,7 +191,7 @@ impl<'a> Report<'a> {
             "cells": csv::cells(&self.summary),
             "parts": parts::parts(&self.summary),
             "timelines": parts::timelines(&self.summary),
-            "profiles": self.profiles,
+            "knees": self.manifest.knees, "profiles": self.profiles,
             "b_over_a": comparison.map(|comparison| ab::cells(&comparison)),
         })
     }

@@ -298,7 +298,13 @@ impl<'a> Live<'a> {
         order: Order<'_>,
         clock: &mut Lap,
     ) -> Result<Vec<Snapshot>, TrialError> {
-        self.prepare(trial, stage, order)?;
+        if !self.scenarios[&trial.planned.cell.scenario]
+            .prepare
+            .is_empty()
+        {
+            self.prepare(trial, stage, order)?;
+            trial.timing.prepare_ms = clock.lap_ms();
+        }
         if !self.scenarios[&trial.planned.cell.scenario].is_cold {
             stage.verify(self, order.work)?;
         }

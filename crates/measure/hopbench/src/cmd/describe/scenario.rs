@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Context, fields};
-use crate::catalog::{
-    Asks, Body, ExpectedAnswer, Prepare, RequestDefinition, ScenarioDefinition, Stage, Target,
-};
+use crate::catalog::{Asks, ScenarioDefinition, Target};
 
 pub(super) fn describe(context: &Context, scenario: &ScenarioDefinition) -> anyhow::Result<()> {
     let mut text = format!(
@@ -15,17 +13,10 @@ pub(super) fn describe(context: &Context, scenario: &ScenarioDefinition) -> anyh
         scenario.analysis,
         general(scenario)
     );
-    if let Asks::Mix(requests) = &scenario.asks {
-        text.extend(requests.iter().map(request));
+    let loads = scenario.loads();
+    if !loads.is_empty() {
+        text += &format!("\n  {}\n", loads.join("\n  "));
     }
-    text.extend(scenario.prepare.iter().map(prepare));
-    text.extend(
-        scenario
-            .stages
-            .iter()
-            .enumerate()
-            .map(|(at, it)| stage(at, it)),
-    );
     context.print(&text, || as_json(scenario))
 }
 
@@ -95,99 +86,7 @@ fn pathologies(scenario: &ScenarioDefinition) -> String {
     all.collect::<Vec<_>>().join("; ")
 }
 
-fn request(request: &RequestDefinition) -> String {
-    let [first, .., last] = request.targets.as_slice() else {
-        return request_with(request, request.targets.join(""));
-    };
-    let count = request.targets.len();
-    let order = if request.once { "once each" } else { "in turn" };
-    request_with(request, format!("{count} {order}: {first} … {last}"))
-}
-
-fn request_with(request: &RequestDefinition, target: String) -> String {
-    let headers = request.headers.iter();
-    let headers = headers.map(|(name, value)| format!("{name}: {value}"));
-    let body = match &request.body {
-        None => String::new(),
-        Some(Body::Generated { length_bytes }) => format!("{length_bytes} bytes of numbers"),
-        Some(Body::Given(bytes)) => format!("{} bytes", bytes.len()),
-    };
-    let what = [
-        (
-            "method",
-            request
-                .method
-                .clone()
-                .unwrap_or_else(|| "what the reference takes".to_owned()),
-        ),
-        ("target", target),
-        ("headers", headers.collect::<Vec<_>>().join("; ")),
-        ("body", body),
-        ("weight", request.weight.to_string()),
-        (
-            "expect",
-            request.expect.as_ref().map_or_else(
-                || "what the reference says".to_owned(),
-                ExpectedAnswer::to_string,
-            ),
-        ),
-    ];
-    format!("\nrequest {}\n\n{}", request.name, fields(what))
-}
-
-fn prepare(prepare: &Prepare) -> String {
-    let at_least = prepare.counters_at_least.iter();
-    let at_least = at_least.map(|(name, count)| format!("{name} {count}"));
-    let of = match prepare.of.is_empty() {
-        true => "all".to_owned(),
-        false => prepare.of.join(", "),
-    };
-    let rows = [
-        ("requests", prepare.requests.to_string()),
-        ("of", of),
-        ("concurrency", prepare.concurrency.to_string()),
-        ("counters-at-least", at_least.collect::<Vec<_>>().join(", ")),
-    ];
-    format!("\nprepare {}\n\n{}", prepare.name, fields(rows))
-}
-
-fn stage(index: usize, stage: &Stage) -> String {
-    let name = stage
-        .name
-        .clone()
-        .unwrap_or_else(|| (index + 1).to_string());
-    let rows = [
-        ("duration", format!("{} ms", stage.duration_ms)),
-        ("to", format!("{} ({})", stage.level(), stage.unit())),
-        ("change", format!("{:?}", stage.change).to_lowercase()),
-    ];
-    format!("\nstage {name}\n\n{}", fields(rows))
-}
-
 fn as_json(scenario: &ScenarioDefinition) -> Value {
-    let requests = match &scenario.asks {
-        Asks::Mix(requests) => requests.as_slice(),
-        Asks::AllEndpoints | Asks::Endpoints(_) => &[],
-    };
-    let requests = requests.iter().map(|it| {
-        json!({
-            "name": it.name, "method": it.method, "targets": it.targets.len(), "once": it.once,
-            "headers": it.headers, "weight": it.weight,
-            "expect": it.expect.as_ref().map(ExpectedAnswer::to_string),
-        })
-    });
-    let stages = scenario.stages.iter().map(|it| {
-        json!({
-            "name": it.name, "duration_ms": it.duration_ms, "unit": it.unit(), "to": it.level(),
-            "change": format!("{:?}", it.change).to_lowercase(),
-        })
-    });
-    let prepare = scenario.prepare.iter().map(|it| {
-        json!({
-            "name": it.name, "requests": it.requests, "concurrency": it.concurrency, "of": it.of,
-            "counters_at_least": it.counters_at_least,
-        })
-    });
     json!({
         "scenario": scenario.name, "question": scenario.question,
         "analysis": scenario.analysis, "reference": scenario.reference,
@@ -196,8 +95,7 @@ fn as_json(scenario: &ScenarioDefinition) -> Value {
         "rates": rates(scenario), "keep_alive": scenario.keep_alive,
         "duration_ms": scenario.duration_ms, "warm_up_ms": scenario.warm_up_ms,
         "blocks": scenario.blocks, "control": scenario.control,
-        "requests_per_load": scenario.requests, "requests": requests.collect::<Vec<_>>(),
-        "stages": stages.collect::<Vec<_>>(), "prepare": prepare.collect::<Vec<_>>(),
+        "requests_per_load": scenario.requests, "loads": scenario.loads(),
         "think_time_ms": scenario.think_time_ms, "timeout_ms": scenario.timeout_ms,
         "cold": scenario.is_cold, "recovery": scenario.recovery,
         "pathologies": scenario.pathologies,
