@@ -34,7 +34,7 @@ pub(crate) struct Config {
     pub(crate) routes: Vec<Route>,
 }
 
-/// What is forwarded to where.
+/// A port, or a host at a port, and where it is forwarded to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) name: String,

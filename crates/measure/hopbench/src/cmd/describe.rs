@@ -101,7 +101,10 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
         ("front", path.front.to_string()),
         (
             "query",
-            path.query.as_ref().map(ToString::to_string).unwrap_or_default(),
+            path.query
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         ),
         ("ready", path.ready.clone()),
         ("files", files.join(", ")),
