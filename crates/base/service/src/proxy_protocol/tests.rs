@@ -4,6 +4,8 @@
 mod properties;
 mod reading;
 
+use std::{fs, path::Path};
+
 use super::{hostile::attack_proxy_protocol, *};
 
 const V1: AcceptedVersions = AcceptedVersions::V1;
@@ -324,4 +326,21 @@ fn lines_are_written_as_the_specification_wants() {
             expected.escape_debug().to_string()
         );
     }
+}
+
+#[test]
+fn the_seeds_of_fuzzing_are_read_or_refused() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../fuzz/seeds/proxy_protocol");
+    let mut headers = 0;
+    for entry in fs::read_dir(seeds).expect("a directory") {
+        let path = entry.expect("a file").path();
+        let name = path.file_name().expect("named").to_string_lossy();
+        let is_header = attack_proxy_protocol(&fs::read(&path).expect("readable"));
+        // Those that fuzzing found may be either.
+        if !name.starts_with("found-") {
+            assert_eq!(is_header, !name.starts_with("bad-"), "{name}");
+        }
+        headers += usize::from(is_header);
+    }
+    assert!(headers > 5, "only {headers} seeds are headers");
 }
