@@ -165,7 +165,8 @@ fn checksum(header: &[u8], start: usize) -> u32 {
 pub(super) fn encode(header: &ProxyHeader) -> Result<Vec<u8>, ProxyError> {
     let mut bytes = SIGNATURE.to_vec();
     match header.endpoints {
-        // Every receiver must accept LOCAL. Many refuse a client without addresses, HAProxy too.
+        // Every receiver must accept LOCAL. HAProxy 2.6 refuses PROXY without addresses, and sends
+        // LOCAL in such cases itself.
         Endpoints::Local | Endpoints::Unknown => {
             bytes.extend([VERSION << 4 | LOCAL, UNSPECIFIED, 0, 0]);
         }
