@@ -5,6 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr, path::Path, time::Duration};
 use anyhow::Context;
 use serde::Deserialize;
 
+use crate::relay::Terms;
+
 /// A configuration file as it is written.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +29,15 @@ pub(crate) struct Config {
     /// Size of the buffer that each worker reads into, in KiB.
     #[serde(default = "buffer_size_kb")]
     pub(crate) buffer_size_kb: usize,
+    /// How bytes are carried.
+    #[serde(default)]
+    pub(crate) relay: Carry,
+    /// Seconds in which nothing may move once one side has closed its direction; 0 is no limit.
+    #[serde(default = "half_closed_seconds")]
+    pub(crate) half_closed_seconds: u64,
+    /// Seconds in which nothing may move in any case; 0 is no limit.
+    #[serde(default)]
+    pub(crate) idle_seconds: u64,
     /// Further routes.
     #[serde(default)]
     pub(crate) routes: Vec<WireRoute>,
@@ -44,6 +55,20 @@ pub(crate) struct WireRoute {
     enabled: bool,
     #[serde(default = "timeout_seconds")]
     timeout_seconds: u64,
+    relay: Option<Carry>,
+}
+
+/// How bytes get from one socket to the other.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Carry {
+    /// By copying, and through pipes while many bytes come at a time.
+    #[default]
+    Auto,
+    /// Through the worker's buffer.
+    Copy,
+    /// Through pipes, within the kernel.
+    Splice,
 }
 
 /// A port that is forwarded.
@@ -55,6 +80,7 @@ pub(crate) struct Route {
     pub(crate) target: (String, u16),
     /// Time limit for connecting to the target.
     pub(crate) connect_max: Duration,
+    pub(crate) terms: Terms,
 }
 
 /// Name of the route that has no table.
@@ -66,6 +92,9 @@ const BUFFER_KB_MAX: usize = 1024;
 const CONNECTIONS_MAX: usize = 1_000_000;
 
 const TIMEOUT_SECONDS_MAX: u64 = 3_600;
+
+/// A day. Whoever wants more wants no limit.
+const QUIET_SECONDS_MAX: u64 = 86_400;
 
 impl Config {
     /// Reads a file; without one, everything has its default.
@@ -99,6 +128,7 @@ impl Config {
             listen: (self.listen_addr, self.listen_port),
             target: (self.target_addr.clone(), self.target_port),
             connect_max: Duration::from_secs(timeout_seconds()),
+            terms: self.terms(self.relay)?,
         };
         let mut routes = vec![main];
         for wire in self.routes.iter().filter(|route| route.enabled) {
@@ -119,6 +149,7 @@ impl Config {
                     wire.target_port.unwrap_or(self.target_port),
                 ),
                 connect_max: Duration::from_secs(seconds),
+                terms: self.terms(wire.relay.unwrap_or(self.relay))?,
             });
         }
         let (mut names, mut ports) = (BTreeSet::new(), BTreeSet::new());
@@ -136,6 +167,23 @@ impl Config {
         }
         Ok(routes)
     }
+
+    fn terms(&self, carry: Carry) -> anyhow::Result<Terms> {
+        Ok(Terms {
+            carry,
+            half_closed_max: quiet_max("half_closed_seconds", self.half_closed_seconds)?,
+            idle_max: quiet_max("idle_seconds", self.idle_seconds)?,
+        })
+    }
+}
+
+/// Returns a limit of the time in which nothing moves, unless it is 0.
+fn quiet_max(name: &str, seconds: u64) -> anyhow::Result<Option<Duration>> {
+    anyhow::ensure!(
+        seconds <= QUIET_SECONDS_MAX,
+        "'{name}': expected 0 (no limit) to {QUIET_SECONDS_MAX}, found {seconds}"
+    );
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
 fn within(name: &str, value: usize, min: usize, max: usize) -> anyhow::Result<()> {
@@ -174,6 +222,10 @@ fn timeout_seconds() -> u64 {
     30
 }
 
+fn half_closed_seconds() -> u64 {
+    60
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +255,23 @@ mod tests {
     }
 
     #[test]
+    fn a_route_may_relay_in_its_own_way() {
+        let table = "[[routes]]\nname = 'a'\nlisten_port = 9090\nenabled = true\n";
+        let text = format!("relay = 'copy'\nidle_seconds = 7\n{table}relay = 'splice'\n");
+        let both = routes(&text).expect("valid");
+        assert_eq!(both[0].terms.carry, Carry::Copy);
+        assert_eq!(both[1].terms.carry, Carry::Splice);
+        for route in both {
+            assert_eq!(route.terms.idle_max, Some(Duration::from_secs(7)));
+            assert_eq!(route.terms.half_closed_max, Some(Duration::from_secs(60)));
+        }
+        let unlimited = routes("half_closed_seconds = 0").expect("valid");
+        assert_eq!(unlimited[0].terms.half_closed_max, None);
+        assert_eq!(unlimited[0].terms.idle_max, None);
+        assert_eq!(unlimited[0].terms.carry, Carry::Auto);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let route = "[[routes]]\nenabled = true\nname = 'a'\n";
         for (text, said) in [
@@ -213,6 +282,11 @@ mod tests {
             (
                 "buffer_size_kb = 0",
                 "'buffer_size_kb': expected 1 to 1024, found 0",
+            ),
+            ("relay = 'fast'", "unknown variant `fast`, expected one of"),
+            (
+                "idle_seconds = 86401",
+                "'idle_seconds': expected 0 (no limit) to 86400, found 86401",
             ),
             (
                 &format!("{route}listen_port = 8080"),

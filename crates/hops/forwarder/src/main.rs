@@ -36,6 +36,14 @@ service::counters! {
         targets_missing: Counter, "clients";
         /// connections that one side reset
         connections_failed: Counter, "connections";
+        /// half-closed connections on which nothing moved for half_closed_seconds
+        half_closed_reaped: Counter, "connections";
+        /// connections on which nothing moved for idle_seconds
+        idle_reaped: Counter, "connections";
+        /// reads that had to copy, as no pipe could be made; counted when a connection ends
+        pipes_missing: Counter, "reads";
+        /// bytes that went through a pipe, counted when a connection ends
+        bytes_spliced: Counter, "bytes";
         /// bytes from clients to targets, counted when a connection ends
         bytes_up: Counter, "bytes";
         /// bytes from targets to clients, counted when a connection ends

@@ -11,19 +11,23 @@ use std::{
         mpsc::{self as std_mpsc, SyncSender},
     },
     thread,
+    time::Duration,
 };
 
 use anyhow::Context;
 use service::limit::Permit;
 use tokio::{
-    net::TcpStream,
     runtime::{Builder, LocalOptions},
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
     task::spawn_local,
     time::timeout,
 };
 
-use crate::{Counters, config::Route, relay::relay};
+use crate::{
+    Counters,
+    config::Route,
+    relay::{End, Shared, Side, Socket, relay},
+};
 
 /// The threads that relay.
 #[derive(Debug)]
@@ -113,28 +117,28 @@ fn run(
     };
     started.send(Ok(())).ok();
     runtime.block_on(async {
-        let buffer = Rc::new(RefCell::new(vec![0; buffer_bytes]));
+        let shared = Rc::new(RefCell::new(Shared::new(buffer_bytes)));
         while let Some(client) = arriving.recv().await {
             let (load, counters) = (Arc::clone(load), Arc::clone(counters));
-            let buffer = Rc::clone(&buffer);
+            let shared = Rc::clone(&shared);
             spawn_local(async move {
-                forward(client, &counters, &buffer).await;
+                forward(client, &counters, &shared).await;
                 load.fetch_sub(1, Relaxed);
             });
         }
     });
 }
 
-async fn forward(client: Client, counters: &Counters, buffer: &RefCell<Vec<u8>>) {
+async fn forward(client: Client, counters: &Counters, shared: &RefCell<Shared>) {
     let Client {
         stream,
         route,
         permit: _permit,
     } = client;
-    let Ok(mut client) = TcpStream::from_std(stream) else {
+    let Ok(client) = Socket::new(stream) else {
         return counters.clients_failed.add(1);
     };
-    let mut target = match connect(&route).await {
+    let target = match connect(&route).await {
         Ok(target) => target,
         Err(error) => {
             counters.targets_missing.add(1);
@@ -143,30 +147,54 @@ async fn forward(client: Client, counters: &Counters, buffer: &RefCell<Vec<u8>>)
                 "route '{}': could not reach '{host}:{port}': {error}",
                 route.name
             );
-            return reset(&client);
+            return client.reset();
         }
     };
-    let (up, down, result) = relay(&mut client, &mut target, buffer).await;
-    counters.bytes_up.add(up);
-    counters.bytes_down.add(down);
-    if let Err(error) = result {
-        counters.connections_failed.add(1);
-        tracing::debug!("route '{}': {error}", route.name);
-        // What one side learns by a reset, the other must not take for an end.
-        reset(&client);
-        reset(&target);
-    }
+    let relayed = relay(&client, &target, &route.terms, shared).await;
+    counters.bytes_up.add(relayed.bytes_up);
+    counters.bytes_down.add(relayed.bytes_down);
+    counters.bytes_spliced.add(relayed.bytes_spliced);
+    counters.pipes_missing.add(relayed.pipes_missing);
+    end(client, target, &route, relayed.end, counters).await;
 }
 
-async fn connect(route: &Route) -> io::Result<TcpStream> {
+/// Ends a connection so that each side learns how. What one side learns by a reset, the other must
+/// not take for an end.
+async fn end(client: Socket, target: Socket, route: &Route, end: End, counters: &Counters) {
+    let cause = match end {
+        End::Whole => return,
+        End::Failed(side, error) => {
+            counters.connections_failed.add(1);
+            tracing::debug!("route '{}': {side:?}: {error}", route.name);
+            let (failed, other) = match side {
+                Side::Client => (client, target),
+                Side::Target => (target, client),
+            };
+            failed.reset();
+            let most = route.terms.half_closed_max.unwrap_or(ARRIVAL_MAX);
+            // A side that takes no more gets its reset all the same.
+            let _ = timeout(most, other.until_arrived()).await;
+            return other.reset();
+        }
+        End::HalfClosed => {
+            counters.half_closed_reaped.add(1);
+            "half-closed"
+        }
+        End::Idle => {
+            counters.idle_reaped.add(1);
+            "idle"
+        }
+    };
+    tracing::debug!("route '{}': {cause} for too long", route.name);
+    client.reset();
+    target.reset();
+}
+
+/// Longest wait for the arrival of what one side had sent before it failed, where half-closed
+/// connections have no limit.
+const ARRIVAL_MAX: Duration = Duration::from_secs(60);
+
+async fn connect(route: &Route) -> io::Result<Socket> {
     let (host, port) = &route.target;
-    let connecting = TcpStream::connect((host.as_str(), *port));
-    let target = timeout(route.connect_max, connecting).await??;
-    target.set_nodelay(true)?;
-    Ok(target)
-}
-
-/// Lets a connection end with a reset when it is dropped.
-fn reset(stream: &TcpStream) {
-    stream.set_zero_linger().ok();
+    timeout(route.connect_max, Socket::connect(host, *port)).await?
 }
