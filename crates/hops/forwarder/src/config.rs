@@ -14,12 +14,14 @@ use http_proxy::{
     Forwarding, Place, UpstreamLimits,
     access_log::{Detail, Format, WhenFull},
 };
+use service::proxy_protocol::ProxyVersion;
 
+pub(crate) use self::wire::Carry;
 use self::wire::{
-    LISTEN_PORT, LogLevel, Mode, WireConfig, WireFormat, WireForwarded, WireRoute, WireWhenFull,
-    timeout_seconds,
+    LISTEN_PORT, LogLevel, Mode, WireConfig, WireFormat, WireForwarded, WireProxyVersion,
+    WireRoute, WireWhenFull, timeout_seconds,
 };
-use crate::allow::Allow;
+use crate::{allow::Allow, relay::Terms};
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,12 @@ pub(crate) struct Route {
     pub(crate) targets: Vec<Place>,
     pub(crate) timeout: Duration,
     pub(crate) max_connections: Option<usize>,
+    /// For TCP.
+    pub(crate) terms: Terms,
+    /// Whether clients send a header of the PROXY protocol first.
+    pub(crate) accepts_proxy: bool,
+    /// Whether the target is sent one, and in which version.
+    pub(crate) sends_proxy: Option<ProxyVersion>,
     /// `None` for TCP.
     pub(crate) http: Option<HttpSettings>,
 }
@@ -121,6 +129,9 @@ impl Config {
                 targets: vec![Place::Name(wire.target_addr.clone(), target_port)],
                 timeout: Duration::from_secs(timeout_seconds()),
                 max_connections: None,
+                terms: terms(&wire, wire.relay)?,
+                accepts_proxy: false,
+                sends_proxy: None,
                 http: None,
             });
         }
@@ -191,20 +202,19 @@ impl Route {
             },
             allow,
         };
-        if wire.mode == Mode::Tcp {
-            for (name, is_set) in [
-                ("host", wire.host.is_some()),
-                ("allow", wire.allow.is_some()),
-            ] {
-                anyhow::ensure!(!is_set, "'{name}' needs mode = \"http\"");
-            }
-        }
+        is_of_mode(wire)?;
         Ok(Self {
             name: wire.name.clone(),
             listen: (config.listen_addr, wire.listen_port).into(),
             targets: targets(wire, config, http.allow.is_some())?,
             timeout,
             max_connections: wire.max_connections,
+            terms: terms(config, wire.relay.unwrap_or(config.relay))?,
+            accepts_proxy: wire.accept_proxy,
+            sends_proxy: wire.send_proxy.map(|version| match version {
+                WireProxyVersion::V1 => ProxyVersion::V1,
+                WireProxyVersion::V2 => ProxyVersion::V2,
+            }),
             http: (wire.mode == Mode::Http).then_some(http),
         })
     }
@@ -223,6 +233,48 @@ impl Route {
             retries_max: http.retries_max,
         }
     }
+}
+
+/// Checks that a route has no keys of the other mode.
+fn is_of_mode(wire: &WireRoute) -> anyhow::Result<()> {
+    let (mode, keys) = match wire.mode {
+        Mode::Tcp => (
+            "http",
+            [
+                ("host", wire.host.is_some()),
+                ("allow", wire.allow.is_some()),
+            ],
+        ),
+        // In HTTP, 'X-Forwarded-For' tells the target who asks.
+        Mode::Http => (
+            "tcp",
+            [
+                ("relay", wire.relay.is_some()),
+                ("send_proxy", wire.send_proxy.is_some()),
+            ],
+        ),
+    };
+    for (name, is_set) in keys {
+        anyhow::ensure!(!is_set, "'{name}' needs mode = \"{mode}\"");
+    }
+    Ok(())
+}
+
+fn terms(config: &WireConfig, carry: Carry) -> anyhow::Result<Terms> {
+    Ok(Terms {
+        carry,
+        half_closed_max: quiet_max("half_closed_seconds", config.half_closed_seconds)?,
+        idle_max: quiet_max("idle_seconds", config.idle_seconds)?,
+    })
+}
+
+/// Returns a limit of the time in which nothing moves, unless it is 0.
+fn quiet_max(name: &str, seconds: u64) -> anyhow::Result<Option<Duration>> {
+    anyhow::ensure!(
+        seconds <= SECONDS_MAX,
+        "'{name}': expected 0 (no limit) to {SECONDS_MAX}, found {seconds}"
+    );
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
 /// Returns the targets of a route.
@@ -290,6 +342,13 @@ fn are_compatible(routes: &[Route]) -> anyhow::Result<()> {
                 http.host != its_http.host,
                 "route '{name}': it has the port and the host of route '{}'; expected another \
                  'host'",
+                other.name
+            );
+        }
+        if let Some(other) = others.first() {
+            anyhow::ensure!(
+                route.accepts_proxy == other.accepts_proxy,
+                "route '{name}': 'accept_proxy' differs from that of route '{}' at the same port",
                 other.name
             );
         }
@@ -395,6 +454,27 @@ mod tests {
     }
 
     #[test]
+    fn a_route_may_relay_in_its_own_way() {
+        let table = "[[routes]]\nname = 'a'\nlisten_port = 9090\nenabled = true\n";
+        let text = format!("listen_port = 1\nrelay = 'copy'\nidle_seconds = 7\n{table}");
+        let both = parse(&format!("{text}relay = 'splice'\nsend_proxy = 'v2'")).expect("valid");
+        let [main, own] = both.routes.as_slice() else {
+            panic!("{both:?}");
+        };
+        assert_eq!(main.terms.carry, Carry::Copy);
+        assert_eq!(own.terms.carry, Carry::Splice);
+        assert_eq!(own.sends_proxy, Some(ProxyVersion::V2));
+        for route in [main, own] {
+            assert_eq!(route.terms.idle_max, Some(Duration::from_secs(7)));
+            assert_eq!(route.terms.half_closed_max, Some(Duration::from_secs(60)));
+        }
+        let unlimited = parse("half_closed_seconds = 0").expect("valid");
+        assert_eq!(unlimited.routes[0].terms.half_closed_max, None);
+        assert_eq!(unlimited.routes[0].terms.idle_max, None);
+        assert_eq!(unlimited.routes[0].terms.carry, Carry::Auto);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let route = "[[routes]]\nenabled = true\nname = 'a'\n";
         let with = |line: &str| format!("{route}listen_port = 1\n{line}");
@@ -412,6 +492,15 @@ mod tests {
                 "'listen_port': 1 is also the port of",
             ),
             (&with("timeout_seconds = 0"), "route 'a': 'timeout_seconds'"),
+            ("relay = 'fast'", "unknown variant `fast`"),
+            (
+                "idle_seconds = 86401",
+                "'idle_seconds': expected 0 (no limit) to 86400",
+            ),
+            (
+                &with("mode = 'http'\nsend_proxy = 'v1'"),
+                "'send_proxy' needs mode = \"tcp\"",
+            ),
             (&with("max_retries = 11"), "route 'a': 'max_retries'"),
             (&with("host = 'x'"), "route 'a': 'host' needs mode"),
             (

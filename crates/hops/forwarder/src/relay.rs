@@ -1,116 +1,155 @@
 //! Relays bytes between a client and a target, in both directions, in one task.
 //!
-//! Each worker has one buffer, into which every connection reads. What can't be written at once is
-//! kept by the connection, and nothing more is read in that direction until it is written. So an
-//! idle connection has no buffer, and a slow reader holds back the writer.
+//! There are two ways. To *copy*, each worker has one buffer, into which every connection reads.
+//! A connection keeps what can't be written at once. To *splice*, bytes stay in the kernel
+//! and pass through a pipe, which a connection borrows from its worker while bytes are in it.
+//! Either way, nothing more is read in a direction until what was read is written. So an idle
+//! connection has neither buffer nor pipe, and a slow reader holds back the writer.
+
+mod direction;
+mod limit;
+mod pipes;
+mod socket;
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     io,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
+    time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+pub(crate) use self::socket::Socket;
+use self::{direction::Direction, limit::Limit, pipes::Pipes};
+use crate::config::Carry;
 
-/// Bytes that one direction has carried.
-#[derive(Debug, Default)]
-struct Direction {
-    /// Bytes that were read and not written yet, from `at` on.
-    kept: Vec<u8>,
-    at: usize,
-    /// Whether the reader has reached its end.
-    is_at_end: bool,
-    /// Whether the end has been passed on.
-    is_closed: bool,
-    carried: usize,
+/// The buffer and the pipes that the connections of a worker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    buffer: Vec<u8>,
+    pipes: Pipes,
 }
 
-/// Most reads in a row before other connections of the worker get their turn.
-const READS_MAX: usize = 16;
+/// How a connection is relayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) carry: Carry,
+    /// How long nothing may move once one side has closed its direction.
+    pub(crate) half_closed_max: Option<Duration>,
+    /// How long nothing may move in any case.
+    pub(crate) idle_max: Option<Duration>,
+}
 
-/// Relays until both directions have ended, or one fails. Returns the bytes from the client and
-/// those from the target. After an error, the caller drops both, which resets them.
-///
-/// The end of one direction is passed on, and the other goes on (RFC 9293, section 3.6).
-pub(crate) async fn relay(
-    client: &mut TcpStream,
-    target: &mut TcpStream,
-    buffer: &std::cell::RefCell<Vec<u8>>,
-) -> (usize, usize, io::Result<()>) {
-    let (mut up, mut down) = (Direction::default(), Direction::default());
-    let result = poll_fn(|context| {
-        let buffer = &mut *buffer.borrow_mut();
-        let up = up.poll(context, client, target, buffer)?;
-        let down = down.poll(context, target, client, buffer)?;
-        match (up, down) {
-            (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
-            _ => Poll::Pending,
+/// Figures of a connection, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Relayed {
+    pub(crate) bytes_up: usize,
+    pub(crate) bytes_down: usize,
+    /// Bytes of both directions that went through a pipe.
+    pub(crate) bytes_spliced: usize,
+    /// Times that bytes were copied since no pipe was to be had.
+    pub(crate) pipes_missing: usize,
+    pub(crate) end: End,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Both directions have ended, and their ends were passed on.
+    Whole,
+    /// One side failed. The other one must not take that for an end.
+    Failed(Side, io::Error),
+    /// One side had closed its direction, and then nothing moved for too long.
+    HalfClosed,
+    /// Nothing moved for too long.
+    Idle,
+}
+
+/// One side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Target,
+}
+
+impl Shared {
+    pub(crate) fn new(buffer_bytes: usize) -> Self {
+        Self {
+            buffer: vec![0; buffer_bytes],
+            pipes: Pipes::default(),
         }
-    });
-    let result = result.await;
-    (up.carried, down.carried, result)
+    }
 }
 
-impl Direction {
-    /// Carries on; ready when the end has been passed on.
+/// Relays until both directions have ended, one side fails, or a time limit is reached.
+///
+/// The end of one direction is passed on, and the other goes on (RFC 9293, section 3.6). If a side
+/// takes no more bytes, what it has sent is still delivered.
+pub(crate) async fn relay(
+    client: &Socket,
+    target: &Socket,
+    terms: &Terms,
+    shared: &RefCell<Shared>,
+) -> Relayed {
+    let mut pair = Pair {
+        up: Direction::new(terms.carry),
+        down: Direction::new(terms.carry),
+        idle: Limit::new(terms.idle_max),
+        half_closed: Limit::new(terms.half_closed_max),
+    };
+    let relaying = poll_fn(|context| {
+        let shared = &mut *shared.borrow_mut();
+        pair.poll(context, client, target, shared)
+    });
+    let end = relaying.await;
+    let Pair { up, down, .. } = pair;
+    Relayed {
+        bytes_up: up.carried,
+        bytes_down: down.carried,
+        bytes_spliced: up.spliced + down.spliced,
+        pipes_missing: up.pipes_missing + down.pipes_missing,
+        end,
+    }
+}
+
+struct Pair {
+    up: Direction,
+    down: Direction,
+    idle: Limit,
+    half_closed: Limit,
+}
+
+impl Pair {
     fn poll(
         &mut self,
         context: &mut Context<'_>,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
-        buffer: &mut [u8],
-    ) -> io::Result<Poll<()>> {
-        match self.poll_carry(context, from, to, buffer) {
-            Poll::Pending => Ok(Poll::Pending),
-            Poll::Ready(result) => result.map(Poll::Ready),
+        client: &Socket,
+        target: &Socket,
+        shared: &mut Shared,
+    ) -> Poll<End> {
+        let Self { up, down, .. } = self;
+        if let Poll::Ready(Err(error)) = up.poll(context, client, target, down.failure(), shared) {
+            return Poll::Ready(End::Failed(Side::Client, error));
         }
-    }
-
-    fn poll_carry(
-        &mut self,
-        context: &mut Context<'_>,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<()>> {
-        for _ in 0..READS_MAX {
-            while self.at < self.kept.len() {
-                let written =
-                    ready!(Pin::new(&mut *to).poll_write(context, &self.kept[self.at..]))?;
-                self.at += written;
-                self.carried += written;
-            }
-            // Most connections never need it again.
-            (self.kept, self.at) = (Vec::new(), 0);
-            if self.is_at_end {
-                if !self.is_closed {
-                    ready!(Pin::new(&mut *to).poll_shutdown(context))?;
-                    self.is_closed = true;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            let mut room = ReadBuf::new(buffer);
-            ready!(Pin::new(&mut *from).poll_read(context, &mut room))?;
-            let mut left = room.filled();
-            self.is_at_end = left.is_empty();
-            while !left.is_empty() {
-                match Pin::new(&mut *to).poll_write(context, left)? {
-                    Poll::Ready(written) => {
-                        self.carried += written;
-                        left = &left[written..];
-                    }
-                    Poll::Pending => {
-                        self.kept = left.to_owned();
-                        return Poll::Pending;
-                    }
-                }
-            }
+        let carried = down.poll(context, target, client, up.failure(), shared);
+        if let Poll::Ready(Err(error)) = carried {
+            return Poll::Ready(End::Failed(Side::Target, error));
         }
-        context.waker().wake_by_ref();
-        Poll::Pending
+        if up.is_over() && down.is_over() {
+            return Poll::Ready(match (up.reset_of_writer(), down.reset_of_writer()) {
+                (Some(error), _) => End::Failed(Side::Target, error),
+                (None, Some(error)) => End::Failed(Side::Client, error),
+                (None, None) => End::Whole,
+            });
+        }
+        let is_half_closed = up.is_over() || down.is_over();
+        let carried = up.carried + down.carried;
+        if is_half_closed && self.half_closed.poll(context, carried) {
+            return Poll::Ready(End::HalfClosed);
+        }
+        match self.idle.poll(context, carried) {
+            true => Poll::Ready(End::Idle),
+            false => Poll::Pending,
+        }
     }
 }

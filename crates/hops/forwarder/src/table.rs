@@ -150,6 +150,15 @@ impl Route {
 }
 
 impl Port {
+    /// Returns whether clients must begin with a header of the PROXY protocol. The routes of a port
+    /// agree.
+    pub(crate) fn accepts_proxy(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.route.accepts_proxy,
+            Self::Http(routes) => routes.all().any(|route| route.route.accepts_proxy),
+        }
+    }
+
     /// Returns the names of its routes, for messages.
     pub(crate) fn names(&self) -> String {
         match self {

@@ -1,114 +1,21 @@
-//! Goal: a TCP route carries every byte, and passes on how each side ends. Method: the real program
+//! Goal: the forwarder keeps its limits, drains, and names mistakes. Method: the real program
 //! between sockets of the test.
 
 #[path = "../../../testing/processes.rs"]
 #[allow(unused_imports, reason = "not everyone's")]
 mod processes;
 
+mod support;
+
 use std::{
     io::{Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    thread,
-    time::Duration,
+    net::{Shutdown, TcpListener, TcpStream},
 };
 
 use nix::sys::signal::Signal;
-use processes::{Running, bin, command, until};
+use processes::{bin, command, until};
+use support::{echo, forwarder, read_all, target};
 use tempfile::TempDir;
-
-/// A forwarder with one route to `target`, and the address of that route.
-struct Forwarder {
-    running: Running,
-    address: SocketAddr,
-    _directory: TempDir,
-}
-
-fn forwarder(target: SocketAddr, more: &str) -> Forwarder {
-    let directory = TempDir::new().expect("a directory");
-    let file = directory.path().join("forwarder.toml");
-    let config = format!(
-        "listen_addr = '127.0.0.1'\nlisten_port = 0\ntarget_addr = '127.0.0.1'\n\
-         target_port = {}\n{more}",
-        target.port()
-    );
-    std::fs::write(&file, config).expect("written");
-    let mut start = command(bin("forwarder"));
-    start.arg(format!("--config={}", file.display()));
-    let running = Running::start(start.args(["--exit-with-stdin", "--threads=2"]));
-    let line = running.line("listening on ");
-    let address = line.split(' ').next().expect("an address");
-    Forwarder {
-        address: address.parse().expect("an address"),
-        running,
-        _directory: directory,
-    }
-}
-
-/// Serves each connection on a thread of its own.
-fn target(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound");
-    thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let serve = serve.clone();
-            thread::spawn(move || serve(client));
-        }
-    });
-    address
-}
-
-fn read_all(mut stream: &TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).expect("read");
-    bytes
-}
-
-/// Numbers, so that a piece that is lost, repeated or out of order is noticed.
-fn numbers(length: usize) -> Vec<u8> {
-    (0_u64..).flat_map(u64::to_be_bytes).take(length).collect()
-}
-
-#[test]
-fn bytes_arrive_in_both_directions_and_the_ends_are_passed_on() {
-    let echo = target(|client| {
-        // It answers only when the client has ended: the other direction must stay open.
-        let bytes = read_all(&client);
-        (&client).write_all(&bytes).expect("written");
-    });
-    let forwarder = forwarder(echo, "");
-    let clients = (0..8).map(|index| {
-        let address = forwarder.address;
-        thread::spawn(move || {
-            let client = TcpStream::connect(address).expect("connected");
-            let sent = numbers(index * 1_000_003);
-            let writer = client.try_clone().expect("cloned");
-            let bytes = sent.clone();
-            let writing = thread::spawn(move || {
-                (&writer).write_all(&bytes).expect("written");
-                writer.shutdown(Shutdown::Write).expect("open");
-            });
-            assert!(read_all(&client) == sent, "client {index}");
-            writing.join().expect("fine");
-        })
-    });
-    let clients: Vec<_> = clients.collect();
-    clients
-        .into_iter()
-        .for_each(|client| client.join().expect("fine"));
-}
-
-#[test]
-fn a_slow_reader_holds_back_the_writer_and_loses_nothing() {
-    let length = 32 << 20;
-    let target = target(move |mut client| client.write_all(&numbers(length)).expect("written"));
-    let forwarder = forwarder(target, "buffer_size_kb = 4\n");
-    let client = TcpStream::connect(forwarder.address).expect("connected");
-    let mut other = TcpStream::connect(forwarder.address).expect("connected");
-    // Another client of the same workers is served meanwhile.
-    let mut first = [0; 8];
-    other.read_exact(&mut first).expect("served");
-    assert_eq!(read_all(&client).len(), length);
-}
 
 #[test]
 fn a_target_that_is_not_there_resets_the_client() {
@@ -121,32 +28,6 @@ fn a_target_that_is_not_there_resets_the_client() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     let line = forwarder.running.error_line("could not reach");
     assert!(line.contains("route 'main'"), "{line}");
-}
-
-#[test]
-fn a_reset_is_passed_on() {
-    let target = target(|client| {
-        // Closing with unread data resets.
-        (&client).write_all(b"partial").expect("written");
-        let mut byte = [0];
-        (&client).read_exact(&mut byte).expect("asked");
-        let socket = socket_with_linger(client);
-        drop(socket);
-    });
-    let forwarder = forwarder(target, "");
-    let mut client = TcpStream::connect(forwarder.address).expect("connected");
-    client.write_all(b"go").expect("written");
-    let mut bytes = Vec::new();
-    let error = client
-        .read_to_end(&mut bytes)
-        .expect_err("an end would look whole");
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-}
-
-/// Returns the socket so that its close is a reset.
-fn socket_with_linger(stream: TcpStream) -> TcpStream {
-    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("a socket");
-    stream
 }
 
 #[test]
@@ -166,23 +47,37 @@ fn more_clients_than_allowed_wait() {
 
 #[test]
 fn it_drains_and_prints_its_counters() {
-    let target = target(|client| {
-        let bytes = read_all(&client);
-        (&client).write_all(&bytes).expect("written");
-    });
-    let forwarder = forwarder(target, "");
+    let forwarder = forwarder(target(echo), "");
     let mut client = TcpStream::connect(forwarder.address).expect("connected");
-    client.write_all(b"last words").expect("written");
+    client.write_all(b"first").expect("written");
+    // A client that nobody has accepted yet would be reset.
+    client.read_exact(&mut [0; 5]).expect("echoed");
     forwarder.running.signal(Signal::SIGTERM);
     let address = forwarder.address;
     until("it refuses new clients", || {
         TcpStream::connect(address).is_err()
     });
+    client.write_all(b"last words").expect("written");
     client.shutdown(Shutdown::Write).expect("open");
     assert_eq!(read_all(&client), b"last words");
     let (status, printed, _) = forwarder.running.wait();
     assert!(status.success());
-    assert!(printed.contains("\"forwarder_bytes_up\":10"), "{printed}");
+    assert!(printed.contains("\"forwarder_bytes_up\":15"), "{printed}");
+}
+
+#[test]
+fn every_example_is_valid() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+    let mut examples = 0;
+    for file in std::fs::read_dir(directory).expect("a directory") {
+        let path = file.expect("a file").path();
+        let config = format!("--config={}", path.display());
+        let checked = command(bin("forwarder")).args(["check", &config]).output();
+        let checked = checked.expect("runs");
+        assert!(checked.status.success(), "{config}: {checked:?}");
+        examples += 1;
+    }
+    assert!(examples > 0);
 }
 
 #[test]

@@ -94,6 +94,12 @@ impl Framing {
         }
     }
 
+    /// Returns whether nothing is known of what follows.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.state == State::Unknown
+    }
+
     /// Follows some of `bytes`, which aren't empty. Returns how many.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, usize> {
         match self.state {

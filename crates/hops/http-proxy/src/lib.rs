@@ -27,6 +27,8 @@ mod deadline;
 pub mod fields;
 pub mod framing;
 pub mod guard;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod pool;
 mod prepare;
 pub mod proxy;

@@ -27,6 +27,16 @@ pub(crate) struct WireConfig {
     /// KiB.
     #[serde(default = "buffer_size_kb")]
     pub(crate) buffer_size_kb: usize,
+    /// How bytes are carried on TCP routes that don't say.
+    #[serde(default)]
+    pub(crate) relay: Carry,
+    /// TCP: seconds in which nothing may move once one side has closed its direction; 0 is no
+    /// limit.
+    #[serde(default = "half_closed_seconds")]
+    pub(crate) half_closed_seconds: u64,
+    /// TCP: seconds in which nothing may move in any case; 0 is no limit.
+    #[serde(default)]
+    pub(crate) idle_seconds: u64,
     /// Whether HTTP requests are logged at all.
     #[serde(default = "yes")]
     pub(crate) log_requests: bool,
@@ -64,6 +74,13 @@ pub(crate) struct WireRoute {
     pub(crate) total_seconds: u64,
     #[serde(default = "max_retries")]
     pub(crate) max_retries: u32,
+    /// TCP: how bytes are carried.
+    pub(crate) relay: Option<Carry>,
+    /// Whether clients send a header of the PROXY protocol first.
+    #[serde(default)]
+    pub(crate) accept_proxy: bool,
+    /// TCP: the version of the PROXY protocol by which the target is told the client's address.
+    pub(crate) send_proxy: Option<WireProxyVersion>,
     /// TCP: clients connected at a time. HTTP: requests being answered at a time.
     pub(crate) max_connections: Option<usize>,
     /// HTTP: whether a client's `X-Forwarded-*` and `Forwarded` are believed.
@@ -85,6 +102,26 @@ pub(crate) struct WireAllow {
     pub(crate) networks: Vec<String>,
     /// Ports.
     pub(crate) ports: Vec<u16>,
+}
+
+/// How bytes get from one socket to the other.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Carry {
+    /// By copying, and through pipes while many bytes come at a time.
+    #[default]
+    Auto,
+    /// Through the worker's buffer.
+    Copy,
+    /// Through pipes, within the kernel.
+    Splice,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WireProxyVersion {
+    V1,
+    V2,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -150,6 +187,10 @@ fn max_connections() -> usize {
 
 fn buffer_size_kb() -> usize {
     32
+}
+
+fn half_closed_seconds() -> u64 {
+    60
 }
 
 fn yes() -> bool {

@@ -1,0 +1,108 @@
+//! A forwarder, and servers for it to forward to.
+
+// Each test file uses only part of this module.
+#![allow(dead_code)]
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::processes::{Running, bin, command};
+
+/// A forwarder with one route to `target`, and the address of that route.
+pub(crate) struct Forwarder {
+    pub(crate) running: Running,
+    pub(crate) address: SocketAddr,
+    _directory: TempDir,
+}
+
+/// Starts a forwarder with two workers.
+pub(crate) fn forwarder(target: SocketAddr, more: &str) -> Forwarder {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("forwarder.toml");
+    let config = format!(
+        "listen_addr = '127.0.0.1'\nlisten_port = 0\ntarget_addr = '127.0.0.1'\n\
+         target_port = {}\n{more}",
+        target.port()
+    );
+    std::fs::write(&file, config).expect("written");
+    let mut start = command(bin("forwarder"));
+    start.arg(format!("--config={}", file.display()));
+    let running = Running::start(start.args(["--exit-with-stdin", "--threads=2"]));
+    let line = running.line("listening on ");
+    let address = line.split(' ').next().expect("an address");
+    Forwarder {
+        address: address.parse().expect("an address"),
+        running,
+        _directory: directory,
+    }
+}
+
+impl Forwarder {
+    pub(crate) fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).expect("it listens")
+    }
+
+    /// Ends it, and returns what it has counted, by name.
+    pub(crate) fn counted(self) -> impl Fn(&str) -> u64 {
+        self.running.signal(Signal::SIGTERM);
+        let (status, printed, _) = self.running.wait();
+        assert!(status.success());
+        move |name| {
+            let at = printed.split(&format!("\"forwarder_{name}\":")).nth(1);
+            let digits = at.expect(name).split([',', '}']).next();
+            digits.expect("a value").parse().expect("a number")
+        }
+    }
+}
+
+/// Serves each connection on a thread of its own.
+pub(crate) fn target(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let serve = serve.clone();
+            thread::spawn(move || serve(client));
+        }
+    });
+    address
+}
+
+/// Sends back what comes, until it ends.
+pub(crate) fn echo(mut client: TcpStream) {
+    let mut writer = client.try_clone().expect("cloned");
+    let _ = std::io::copy(&mut client, &mut writer);
+}
+
+pub(crate) fn read_all(mut stream: &TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("read");
+    bytes
+}
+
+/// Numbers, so that a piece that is lost, repeated or out of order is noticed.
+pub(crate) fn numbers(length: usize) -> Vec<u8> {
+    (0_u64..).flat_map(u64::to_be_bytes).take(length).collect()
+}
+
+/// Closes with a reset.
+pub(crate) fn reset(stream: TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("a socket");
+}
+
+/// Sends without end.
+pub(crate) fn flood(mut stream: TcpStream) -> std::io::Error {
+    let piece = numbers(64 * 1024);
+    loop {
+        if let Err(error) = stream.write_all(&piece) {
+            return error;
+        }
+    }
+}
