@@ -12,6 +12,16 @@ use super::{
     wire::{Then, Whole},
 };
 
+/// Ends the origin of a case when dropped, even if the client panicked.
+struct Over<'a>(&'a Exchange, &'a Port);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.change(|state| state.is_over = true);
+        origin::wake(self.1);
+    }
+}
+
 /// Runs a case. Returns a text that says what was expected and found, if that differs.
 pub(crate) fn run(
     case: &Case,
@@ -22,6 +32,7 @@ pub(crate) fn run(
     let exchange = Arc::new(Exchange::default());
     let outcome = thread::scope(|scope| {
         scope.spawn(|| origin::serve(port, case, &exchange));
+        let over = Over(&exchange, port);
         let outcome = client::run(case, expect, address, &exchange);
         let wanted = expect.origin.iter().filter(|it| !it.is_optional).count();
         exchange.until(
@@ -31,8 +42,7 @@ pub(crate) fn run(
                 (settled && state.requests.len() >= wanted).then_some(())
             },
         );
-        exchange.change(|state| state.is_over = true);
-        origin::wake(port);
+        drop(over);
         outcome
     });
     let state = exchange.state();
@@ -40,14 +50,16 @@ pub(crate) fn run(
     if problems.is_empty() {
         return Ok(());
     }
-    Err(report(case, &problems, &state))
+    let found = found(expect, &outcome, &state);
+    Err(report(case, &problems, &found, &state))
 }
 
-fn report(case: &Case, problems: &[String], state: &State) -> String {
+fn report(case: &Case, problems: &[String], found: &str, state: &State) -> String {
     let mut text = format!("'{}' ({})\n", case.name, case.source);
     for problem in problems {
         text += &format!("  {problem}\n");
     }
+    text += &format!("  found, as a table writes it: {found}\n");
     let end = match state.client_end {
         None => "and the connection is open",
         Some(End::Closed) => "and the end",
@@ -55,6 +67,31 @@ fn report(case: &Case, problems: &[String], state: &State) -> String {
     };
     text += &format!("  the client got: {} {end}\n", shown(&state.client));
     text + &format!("  the origin got: {}\n", shown(&state.origin))
+}
+
+/// Describes what was found in the words of the tables.
+fn found(expect: &Expect, outcome: &Outcome, state: &State) -> String {
+    let list = |messages: &[Received]| {
+        let messages = messages.iter().map(|message| {
+            let status = message.head.status();
+            let status = status.map(|status| format!("status = {status}"));
+            let whole = match message.is_whole {
+                Some(true) => None,
+                _ => Some("whole = \"no\"".to_owned()),
+            };
+            let parts: Vec<_> = status.into_iter().chain(whole).collect();
+            format!("{{ {} }}", parts.join(", "))
+        });
+        messages.collect::<Vec<_>>().join(", ")
+    };
+    let (answers, origin) = (list(&outcome.answers.list), list(&state.requests));
+    let then = match (expect.then, outcome.has_ended) {
+        (Then::Ends, Some(true)) => "ends",
+        (_, Some(true)) => "closed",
+        (_, Some(false)) => "open",
+        (_, None) => "any",
+    };
+    format!("{{ answers = [{answers}], then = \"{then}\", origin = [{origin}] }}")
 }
 
 fn problems(expect: &Expect, outcome: &Outcome, state: &State) -> Vec<String> {

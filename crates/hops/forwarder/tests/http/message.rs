@@ -70,7 +70,8 @@ impl Head {
             ([], [length]) => {
                 let text = std::str::from_utf8(length).ok();
                 let digits = text.filter(|text| text.bytes().all(|it| it.is_ascii_digit()));
-                let length = digits.and_then(|text| text.parse().ok());
+                // A length beyond all limits is never reached.
+                let length = digits.map(|text| text.parse().unwrap_or(usize::MAX));
                 let length = length.map(Framing::Length).map(Some);
                 length.ok_or_else(|| "a content-length that is no number".to_owned())
             }
@@ -110,13 +111,13 @@ impl Body {
             let size = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok());
             let size = size.ok_or("a chunk whose size is no number")?;
             if size == 0 {
-                let trailers = if after.starts_with(b"\r\n") {
+                let end = if after.starts_with(b"\r\n") {
                     Some(0)
                 } else {
                     find(after, b"\r\n\r\n").map(|end| end + 2)
                 };
-                if let Some(end) = trailers {
-                    body.trailers = fields(&after[..end])?;
+                if let Some(end) = end {
+                    body.trailers = trailers(&after[..end]);
                     body.is_whole = true;
                     body.used = bytes.len() - after.len() + end + 2;
                 }
@@ -165,6 +166,16 @@ fn fields(mut bytes: &[u8]) -> Result<Vec<Field>, String> {
         bytes = rest;
     }
     Ok(found)
+}
+
+/// Reads trailers. Those that are no fields are kept as names, so that a case can expect them.
+fn trailers(mut bytes: &[u8]) -> Vec<Field> {
+    let mut found = Vec::new();
+    while let Some((line, rest)) = line(bytes) {
+        found.push(field(line).unwrap_or_else(|_| (line.to_owned(), Vec::new())));
+        bytes = rest;
+    }
+    found
 }
 
 fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

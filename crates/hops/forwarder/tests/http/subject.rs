@@ -2,8 +2,10 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
+    sync::Mutex,
 };
 
 use tempfile::TempDir;
@@ -22,6 +24,9 @@ pub(crate) struct Subject {
 
 /// Times that a program is started anew because another process took one of its ports.
 const STARTS_MAX: usize = 5;
+
+/// Held while a program starts.
+static STARTING: Mutex<()> = Mutex::new(());
 
 /// Versions of the programs that the tables describe.
 pub(crate) const VERSIONS: [(&str, &str); 2] = [("haproxy", "2.6"), ("nginx", "1.22")];
@@ -104,6 +109,8 @@ fn start_other(
         eprintln!("SKIPPED: the tables describe '{name}' {expected}, and '{line}' is installed");
         return None;
     }
+    // Ports that are reserved for one program must not be given to the next.
+    let _one_at_a_time = STARTING.lock();
     for _ in 0..STARTS_MAX {
         let directory = TempDir::new().expect("a directory");
         let listeners: Vec<_> = origins
@@ -123,7 +130,7 @@ fn start_other(
         let mut has_ended = false;
         until("the program listens", || {
             has_ended = running.has_ended();
-            has_ended || TcpStream::connect(last).is_ok()
+            has_ended || answers(last)
         });
         if !has_ended {
             return Some(Subject {
@@ -136,6 +143,15 @@ fn start_other(
         eprintln!("'{name}' is started anew: {status}: {errors}");
     }
     panic!("'{name}' does not start");
+}
+
+/// Returns whether a program answers. One that has yet to take all its ports may still give up.
+fn answers(address: &SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else {
+        return false;
+    };
+    // No request, so that no origin is asked.
+    stream.write_all(b"?\r\n\r\n").is_ok() && stream.read(&mut [0]).is_ok_and(|read| read == 1)
 }
 
 fn haproxy(directory: &Path, routes: &[(SocketAddr, SocketAddr)]) -> Vec<String> {
