@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    case::{Case, Expect, Step},
+    case::{Case, Expect, Message, Step},
     exchange::{self, End, Exchange, Received, State, WATCHDOG},
     message::{Body, Framing, Head, find},
     wire::{Action, Then},
@@ -61,9 +61,10 @@ pub(crate) fn run(
         take(step, &mut connection, exchange);
     }
     let answers = |state: &State| Answers::read(&state.client, state.client_end, &methods);
-    let wanted = expect.answers.iter().filter(|it| !it.is_optional);
-    let wanted = wanted.filter(|it| it.statuses.iter().any(|status| is_final(*status)));
-    let wanted = wanted.count();
+    let required = expect.answers.iter().filter(|it| !it.is_optional);
+    let required: Vec<_> = required.collect();
+    let is_final = |it: &&&Message| it.statuses.iter().any(|status| is_final(*status));
+    let wanted = required.iter().filter(is_final).count();
     if connection.is_none() {
         let answers = answers(&exchange.state());
         return Outcome {
@@ -73,7 +74,9 @@ pub(crate) fn run(
     }
     let come = |state: &State, count: usize, after: usize| {
         let answers = answers(state);
-        let has_come = answers.finals() >= count && answers.rest.len() >= after;
+        let has_come = answers.finals() >= count
+            && answers.list.len() >= required.len()
+            && answers.rest.len() >= after;
         let is_over = state.client_end.is_some() || answers.mistake.is_some();
         (has_come || is_over).then_some(answers)
     };
