@@ -1,141 +1,296 @@
-//! The configuration file: which ports are forwarded to where.
+//! Which ports are forwarded to where, and how.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path, time::Duration};
+pub(crate) mod wire;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::Context;
-use serde::Deserialize;
+use http_proxy::{
+    Forwarding, Place, UpstreamLimits,
+    access_log::{Detail, Format, WhenFull},
+};
 
-/// A configuration file as it is written.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+use self::wire::{
+    LISTEN_PORT, LogLevel, Mode, WireConfig, WireFormat, WireForwarded, WireRoute, WireWhenFull,
+    timeout_seconds,
+};
+use crate::allow::Allow;
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// Address on which every route listens.
-    #[serde(default = "all_addresses")]
-    pub(crate) listen_addr: IpAddr,
-    /// Port of the main route.
-    #[serde(default = "listen_port")]
-    pub(crate) listen_port: u16,
-    /// Host of the main route's target.
-    #[serde(default = "this_machine")]
-    pub(crate) target_addr: String,
-    /// Port of the main route's target.
-    #[serde(default = "target_port")]
-    pub(crate) target_port: u16,
-    /// Largest number of clients connected at a time, on all routes together.
-    #[serde(default = "max_connections")]
     pub(crate) max_connections: usize,
-    /// Size of the buffer that each worker reads into, in KiB.
-    #[serde(default = "buffer_size_kb")]
-    pub(crate) buffer_size_kb: usize,
-    /// Further routes.
-    #[serde(default)]
-    pub(crate) routes: Vec<WireRoute>,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) log_format: Format,
+    pub(crate) log_when_full: WhenFull,
+    /// Whether any route writes to the access log.
+    pub(crate) logs: bool,
+    /// The main route is the first.
+    pub(crate) routes: Vec<Route>,
 }
 
-/// A `[[routes]]` table.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WireRoute {
-    name: String,
-    listen_port: u16,
-    target_addr: Option<String>,
-    target_port: Option<u16>,
-    #[serde(default)]
-    enabled: bool,
-    #[serde(default = "timeout_seconds")]
-    timeout_seconds: u64,
-}
-
-/// A port that is forwarded.
+/// What is forwarded to where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) name: String,
-    pub(crate) listen: (IpAddr, u16),
-    /// Host and port. The host is resolved anew for each connection.
-    pub(crate) target: (String, u16),
-    /// Time limit for connecting to the target.
-    pub(crate) connect_max: Duration,
+    pub(crate) listen: SocketAddr,
+    /// One at least, but for an HTTP route that lets requests choose.
+    pub(crate) targets: Vec<Place>,
+    pub(crate) timeout: Duration,
+    pub(crate) max_connections: Option<usize>,
+    /// `None` for TCP.
+    pub(crate) http: Option<HttpSettings>,
+}
+
+/// The settings that only an HTTP route has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HttpSettings {
+    /// In lower case.
+    pub(crate) host: Option<String>,
+    pub(crate) log: Option<Detail>,
+    pub(crate) total: Duration,
+    pub(crate) retries_max: u32,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) allow: Option<Allow>,
+}
+
+/// The parts of a configuration that the command line gives.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Overrides {
+    pub(crate) listen_port: Option<u16>,
+    pub(crate) target_port: Option<u16>,
 }
 
 /// Name of the route that has no table.
 const MAIN: &str = "main";
 
-/// Largest buffer, in KiB. A worker has one.
+/// Largest buffer, in KiB.
 const BUFFER_KB_MAX: usize = 1024;
 
 const CONNECTIONS_MAX: usize = 1_000_000;
 
-const TIMEOUT_SECONDS_MAX: u64 = 3_600;
+const SECONDS_MAX: u64 = 86_400;
+
+const RETRIES_MAX: u32 = 10;
+
+/// Longest wait for a connection to an HTTP target: others may be tried meanwhile.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 impl Config {
     /// Reads a file; without one, everything has its default.
     ///
     /// # Errors
     /// If the file can't be read, or is invalid.
-    pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn read(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<Self> {
         let Some(file) = file else {
-            return Self::parse("");
+            return Self::parse("", overrides);
         };
         let name = file.display();
         let text = std::fs::read_to_string(file);
         let text = text.with_context(|| format!("could not read '{name}'"))?;
-        Self::parse(&text).with_context(|| format!("'{name}'"))
+        Self::parse(&text, overrides).with_context(|| format!("'{name}'"))
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
-        let config: Self = toml::from_str(text)?;
-        Ok(config)
-    }
-
-    /// Returns the routes that are enabled, the main one first.
+    /// Parses and checks the text of a file.
     ///
     /// # Errors
-    /// If a value is out of range, or two routes have one name or port.
-    pub(crate) fn routes(&self) -> anyhow::Result<Vec<Route>> {
-        within("max_connections", self.max_connections, 1, CONNECTIONS_MAX)?;
-        within("buffer_size_kb", self.buffer_size_kb, 1, BUFFER_KB_MAX)?;
-        let main = Route {
-            name: MAIN.to_owned(),
-            listen: (self.listen_addr, self.listen_port),
-            target: (self.target_addr.clone(), self.target_port),
-            connect_max: Duration::from_secs(timeout_seconds()),
-        };
-        let mut routes = vec![main];
-        for wire in self.routes.iter().filter(|route| route.enabled) {
-            let name = &wire.name;
-            let seconds = wire.timeout_seconds;
-            anyhow::ensure!(
-                (1..=TIMEOUT_SECONDS_MAX).contains(&seconds),
-                "route '{name}': 'timeout_seconds': expected 1 to {TIMEOUT_SECONDS_MAX}, found \
-                 {seconds}"
-            );
+    /// If it is no TOML, a key is unknown, a value is out of range, or routes are in each other's
+    /// way.
+    pub(crate) fn parse(text: &str, overrides: Overrides) -> anyhow::Result<Self> {
+        let wire: WireConfig = toml::from_str(text)?;
+        within("max_connections", wire.max_connections, 1, CONNECTIONS_MAX)?;
+        within("buffer_size_kb", wire.buffer_size_kb, 1, BUFFER_KB_MAX)?;
+        let mut routes = Vec::new();
+        let enabled: Vec<_> = wire.routes.iter().filter(|route| route.enabled).collect();
+        let port = overrides.listen_port.or(wire.listen_port);
+        if port.is_some() || enabled.is_empty() {
+            let target_port = overrides.target_port.unwrap_or(wire.target_port);
             routes.push(Route {
-                name: name.clone(),
-                listen: (self.listen_addr, wire.listen_port),
-                target: (
-                    wire.target_addr
-                        .clone()
-                        .unwrap_or_else(|| self.target_addr.clone()),
-                    wire.target_port.unwrap_or(self.target_port),
-                ),
-                connect_max: Duration::from_secs(seconds),
+                name: MAIN.to_owned(),
+                listen: (wire.listen_addr, port.unwrap_or(LISTEN_PORT)).into(),
+                targets: vec![Place::Name(wire.target_addr.clone(), target_port)],
+                timeout: Duration::from_secs(timeout_seconds()),
+                max_connections: None,
+                http: None,
             });
         }
-        let (mut names, mut ports) = (BTreeSet::new(), BTreeSet::new());
-        for Route { name, listen, .. } in &routes {
+        for route in enabled {
+            let checked = Route::new(route, &wire);
+            routes.push(checked.with_context(|| format!("route '{}'", route.name))?);
+        }
+        are_compatible(&routes)?;
+        Ok(Self {
+            max_connections: wire.max_connections,
+            buffer_bytes: wire.buffer_size_kb * 1024,
+            log_format: match wire.log_format {
+                WireFormat::Text => Format::Text,
+                WireFormat::Json => Format::Json,
+            },
+            log_when_full: match wire.log_when_full {
+                WireWhenFull::Drop => WhenFull::Drop,
+                WireWhenFull::Block => WhenFull::Block,
+            },
+            logs: routes.iter().any(Route::logs),
+            routes,
+        })
+    }
+}
+
+impl Route {
+    fn new(wire: &WireRoute, config: &WireConfig) -> anyhow::Result<Self> {
+        let seconds = |name, value| {
             anyhow::ensure!(
-                names.insert(name),
-                "route '{name}' is repeated: expected unique names"
+                (1..=SECONDS_MAX).contains(&value),
+                "'{name}': expected 1 to {SECONDS_MAX}, found {value}"
             );
-            let port = listen.1;
+            Ok(Duration::from_secs(value))
+        };
+        if let Some(most) = wire.max_connections {
+            within("max_connections", most, 1, CONNECTIONS_MAX)?;
+        }
+        let (timeout, total) = (
+            seconds("timeout_seconds", wire.timeout_seconds)?,
+            seconds("total_seconds", wire.total_seconds)?,
+        );
+        let retries_max = wire.max_retries;
+        anyhow::ensure!(
+            retries_max <= RETRIES_MAX,
+            "'max_retries': expected 0 to {RETRIES_MAX}, found {retries_max}"
+        );
+        let allow = wire
+            .allow
+            .as_ref()
+            .map(Allow::new)
+            .transpose()
+            .context("'allow'")?;
+        let log = match wire.log_level {
+            LogLevel::None => None,
+            _ if !config.log_requests => None,
+            LogLevel::Basic => Some(Detail::Basic),
+            LogLevel::Verbose => Some(Detail::Verbose),
+        };
+        let http = HttpSettings {
+            host: wire.host.as_deref().map(checked_host).transpose()?,
+            log,
+            total,
+            retries_max,
+            forwarding: match wire.forwarded {
+                WireForwarded::Replace => Forwarding::Replace,
+                WireForwarded::Trust => Forwarding::Trust,
+                WireForwarded::Pass => Forwarding::Pass,
+            },
+            allow,
+        };
+        if wire.mode == Mode::Tcp {
+            for (name, is_set) in [
+                ("host", wire.host.is_some()),
+                ("allow", wire.allow.is_some()),
+            ] {
+                anyhow::ensure!(!is_set, "'{name}' needs mode = \"http\"");
+            }
+        }
+        Ok(Self {
+            name: wire.name.clone(),
+            listen: (config.listen_addr, wire.listen_port).into(),
+            targets: targets(wire, config, http.allow.is_some())?,
+            timeout,
+            max_connections: wire.max_connections,
+            http: (wire.mode == Mode::Http).then_some(http),
+        })
+    }
+
+    fn logs(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| http.log.is_some())
+    }
+
+    /// Returns the limits for asking a target by HTTP.
+    pub(crate) fn upstream_limits(&self, http: &HttpSettings) -> UpstreamLimits {
+        UpstreamLimits {
+            connect: self.timeout.min(CONNECT_MAX),
+            head: self.timeout,
+            idle: self.timeout,
+            total: http.total,
+            retries_max: http.retries_max,
+        }
+    }
+}
+
+/// Returns the targets of a route.
+fn targets(wire: &WireRoute, config: &WireConfig, may_lack: bool) -> anyhow::Result<Vec<Place>> {
+    let is_single = wire.target_addr.is_some() || wire.target_port.is_some();
+    if !wire.targets.is_empty() {
+        anyhow::ensure!(
+            !is_single,
+            "'targets' and 'target_addr' or 'target_port' exclude each other; keep one"
+        );
+        return wire.targets.iter().map(|text| place(text)).collect();
+    }
+    if may_lack && !is_single {
+        return Ok(Vec::new());
+    }
+    let host = wire.target_addr.as_ref().unwrap_or(&config.target_addr);
+    let port = wire.target_port.unwrap_or(config.target_port);
+    Ok(vec![Place::Name(host.clone(), port)])
+}
+
+fn place(text: &str) -> anyhow::Result<Place> {
+    let parts = text.rsplit_once(':');
+    let parts = parts.and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let Some((host, port)) = parts.filter(|(host, _)| !host.is_empty()) else {
+        anyhow::bail!("'targets': expected 'HOST:PORT', found '{text}'");
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Ok(Place::Name(host.to_owned(), port))
+}
+
+fn checked_host(host: &str) -> anyhow::Result<String> {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_address = name.parse::<std::net::IpAddr>().is_ok();
+    anyhow::ensure!(
+        is_address || (!name.is_empty() && name.bytes().all(is_of_name)),
+        "'host': expected a name without a port, or '*.' and a name, found '{host}'"
+    );
+    Ok(host.to_ascii_lowercase())
+}
+
+/// Checks that every route can be told from the others.
+fn are_compatible(routes: &[Route]) -> anyhow::Result<()> {
+    let mut names = BTreeSet::new();
+    let mut ports: BTreeMap<u16, Vec<&Route>> = BTreeMap::new();
+    for route in routes {
+        let (name, port) = (&route.name, route.listen.port());
+        anyhow::ensure!(
+            names.insert(name),
+            "route '{name}' is repeated: expected unique names"
+        );
+        if port == 0 {
+            continue;
+        }
+        let others = ports.entry(port).or_default();
+        for other in others.iter() {
+            let (Some(http), Some(its_http)) = (&route.http, &other.http) else {
+                anyhow::bail!(
+                    "route '{name}': 'listen_port': {port} is also the port of route '{}'; \
+                     expected a port of its own",
+                    other.name
+                );
+            };
             anyhow::ensure!(
-                port == 0 || ports.insert(port),
-                "route '{name}': 'listen_port': {port} is another route's; expected a port of its \
-                 own"
+                http.host != its_http.host,
+                "route '{name}': it has the port and the host of route '{}'; expected another \
+                 'host'",
+                other.name
             );
         }
-        Ok(routes)
+        others.push(route);
     }
+    Ok(())
 }
 
 fn within(name: &str, value: usize, min: usize, max: usize) -> anyhow::Result<()> {
@@ -146,65 +301,98 @@ fn within(name: &str, value: usize, min: usize, max: usize) -> anyhow::Result<()
     Ok(())
 }
 
-fn all_addresses() -> IpAddr {
-    IpAddr::from([0, 0, 0, 0])
-}
-
-fn listen_port() -> u16 {
-    8080
-}
-
-fn this_machine() -> String {
-    "127.0.0.1".to_owned()
-}
-
-fn target_port() -> u16 {
-    80
-}
-
-fn max_connections() -> usize {
-    100
-}
-
-fn buffer_size_kb() -> usize {
-    64
-}
-
-fn timeout_seconds() -> u64 {
-    30
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn routes(text: &str) -> Result<Vec<Route>, String> {
-        let routes = Config::parse(text).and_then(|config| config.routes());
-        routes.map_err(|error| format!("{error:#}"))
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Overrides::default()).map_err(|error| format!("{error:#}"))
+    }
+
+    fn place_of(port: u16) -> Place {
+        Place::Name("127.0.0.1".to_owned(), port)
     }
 
     #[test]
     fn an_empty_file_has_the_defaults() {
-        let routes = routes("").expect("valid");
-        let [main] = routes.as_slice() else {
-            panic!("{routes:?}");
+        let config = parse("").expect("valid");
+        let [main] = config.routes.as_slice() else {
+            panic!("{config:?}");
         };
-        assert_eq!(main.listen, (IpAddr::from([0, 0, 0, 0]), 8080));
-        assert_eq!(main.target, ("127.0.0.1".to_owned(), 80));
+        assert_eq!(main.listen, "0.0.0.0:8080".parse().expect("an address"));
+        assert_eq!(main.targets, [place_of(80)]);
+        assert_eq!(
+            (config.max_connections, config.buffer_bytes),
+            (100, 32 * 1024)
+        );
     }
 
     #[test]
     fn a_route_is_forwarded_only_if_enabled() {
         let table = "[[routes]]\nname = 'a'\nlisten_port = 9090\ntarget_port = 9\n";
-        assert_eq!(routes(table).expect("valid").len(), 1);
-        let both = routes(&format!("{table}enabled = true\ntimeout_seconds = 2\n")).expect("valid");
-        assert_eq!(both[1].target, ("127.0.0.1".to_owned(), 9));
-        assert_eq!(both[1].connect_max, Duration::from_secs(2));
+        assert_eq!(parse(table).expect("valid").routes[0].name, "main");
+        let enabled = format!("{table}enabled = true\ntimeout_seconds = 2\n");
+        let alone = parse(&enabled).expect("valid");
+        assert_eq!(alone.routes.len(), 1, "nobody asked for a main route");
+        assert_eq!(alone.routes[0].targets, [place_of(9)]);
+        assert_eq!(alone.routes[0].timeout, Duration::from_secs(2));
+        let both = parse(&format!("listen_port = 1\n{enabled}")).expect("valid");
+        assert_eq!(both.routes.len(), 2);
+    }
+
+    #[test]
+    fn the_command_line_counts_more_than_the_file() {
+        let overrides = Overrides {
+            listen_port: Some(1),
+            target_port: Some(2),
+        };
+        let text = "listen_port = 3\ntarget_port = 4\n";
+        let config = Config::parse(text, overrides).expect("valid");
+        assert_eq!(config.routes[0].listen.port(), 1);
+        assert_eq!(config.routes[0].targets, [place_of(2)]);
+    }
+
+    #[test]
+    fn http_routes_share_a_port_if_their_hosts_differ() {
+        let route = |name, host| {
+            format!(
+                "[[routes]]\nenabled = true\nmode = 'http'\nlisten_port = 80\nname = '{name}'\n\
+                 {host}\n"
+            )
+        };
+        let three = route("a", "host = 'A.example'")
+            + &route("b", "host = '*.example'\ntargets = ['x:1', '[::1]:2']")
+            + &route(
+                "c",
+                "[routes.allow]\nnetworks = ['127.0.0.1']\nports = [80]",
+            );
+        let config = parse(&three).expect("valid");
+        let http = |index: usize| config.routes[index].http.as_ref().expect("HTTP");
+        assert_eq!(http(0).host.as_deref(), Some("a.example"));
+        let two = [
+            Place::Name("x".to_owned(), 1),
+            Place::Name("::1".to_owned(), 2),
+        ];
+        assert_eq!(config.routes[1].targets, two);
+        assert!(config.routes[2].targets.is_empty() && http(2).allow.is_some());
+        assert!(config.logs);
+        assert!(
+            !parse(&format!("log_requests = false\n{three}"))
+                .expect("valid")
+                .logs
+        );
+        let same = parse(&format!("{three}{}", route("d", "host = 'a.EXAMPLE'")));
+        let error = same.expect_err("the same host");
+        assert!(
+            error.contains("route 'd': it has the port and the host of route 'a'"),
+            "{error}"
+        );
     }
 
     #[test]
     fn mistakes_are_named() {
         let route = "[[routes]]\nenabled = true\nname = 'a'\n";
+        let with = |line: &str| format!("{route}listen_port = 1\n{line}");
         for (text, said) in [
             ("listen_prt = 1", "unknown field `listen_prt`"),
             ("listen_port = 70000", "70000"),
@@ -215,19 +403,32 @@ mod tests {
                 "'buffer_size_kb': expected 1 to 1024, found 0",
             ),
             (
-                &format!("{route}listen_port = 8080"),
-                "route 'a': 'listen_port': 8080 is another",
+                &format!("listen_port = 1\n{}", with("")),
+                "'listen_port': 1 is also the port of",
+            ),
+            (&with("timeout_seconds = 0"), "route 'a': 'timeout_seconds'"),
+            (&with("max_retries = 11"), "route 'a': 'max_retries'"),
+            (&with("host = 'x'"), "route 'a': 'host' needs mode"),
+            (
+                &with("mode = 'http'\nhost = 'x:80'"),
+                "'host': expected a name",
+            ),
+            (&with("targets = ['x']"), "expected 'HOST:PORT', found 'x'"),
+            (
+                &with("targets = ['x:1']\ntarget_port = 2"),
+                "exclude each other",
+            ),
+            (&with("mode = 'udp'"), "unknown variant `udp`"),
+            (
+                &with("mode = 'http'\n[routes.allow]\nports = []"),
+                "'allow': 'ports'",
             ),
             (
-                &format!("{route}listen_port = 1\ntimeout_seconds = 0"),
-                "'timeout_seconds'",
-            ),
-            (
-                &format!("{route}listen_port = 1\n{route}listen_port = 2"),
+                &format!("{}{route}listen_port = 2", with("")),
                 "route 'a' is repeated",
             ),
         ] {
-            let error = routes(text).expect_err(text);
+            let error = parse(text).expect_err(text);
             assert!(error.contains(said), "{text}: {error}");
         }
     }

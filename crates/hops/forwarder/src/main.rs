@@ -1,26 +1,30 @@
-//! A forwarder of TCP ports.
+//! A forwarder of TCP and HTTP ports.
 #![forbid(unsafe_code)]
 
+mod allow;
 mod config;
+mod http;
+mod listeners;
 mod relay;
+mod reload;
+mod table;
 mod worker;
 
 use std::{
-    net::SocketAddr, num::NonZeroUsize, path::PathBuf, process::ExitCode, sync::Arc, thread,
-    time::Duration,
+    io, num::NonZeroUsize, path::PathBuf, process::ExitCode, sync::Arc, thread, time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use clap::{Parser, Subcommand};
-use service::{
-    Address, AdminAddress, ConnectionLimit, Listener, ProcessArgs, Server, admin::Program, args,
-    process, server,
-};
-use tokio::time::{sleep, timeout};
-use tokio_util::either::Either;
+use http_proxy::{AccessLog, Place, ProxyCounters, Workers};
+use service::{AdminAddress, ProcessArgs, Server, admin::Program, args, process, server};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, Route},
-    worker::{Client, Workers},
+    config::{Config, Overrides},
+    listeners::Listeners,
+    table::Table,
+    worker::Worker,
 };
 
 service::counters! {
@@ -30,25 +34,46 @@ service::counters! {
         clients_accepted: Counter, "clients";
         /// clients that were gone before they could be served
         clients_failed: Counter, "clients";
-        /// times that no client was accepted because max_connections was reached
+        /// clients that had to wait because max_connections was reached
         accept_stalls: Counter, "stalls";
-        /// clients whose target could not be reached
+        /// TCP clients whose target could not be reached
         targets_missing: Counter, "clients";
-        /// connections that one side reset
+        /// TCP connections that one side reset
         connections_failed: Counter, "connections";
-        /// bytes from clients to targets, counted when a connection ends
+        /// TCP bytes from clients to targets, counted when a connection ends
         bytes_up: Counter, "bytes";
-        /// bytes from targets to clients, counted when a connection ends
+        /// TCP bytes from targets to clients, counted when a connection ends
         bytes_down: Counter, "bytes";
+        /// times a new configuration was taken
+        reloads: Counter, "configurations";
+        /// times a new configuration was refused
+        reloads_refused: Counter, "configurations";
     }
 }
 
-/// Forwards TCP ports to other addresses
+/// What all threads share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) http_counters: Arc<ProxyCounters>,
+    pub(crate) log: Option<Arc<AccessLog>>,
+    /// Cancelled when the process is told to stop.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Forwards TCP and HTTP ports to other addresses
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Options {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct StartArgs {
     #[command(flatten)]
     config: ConfigArgs,
     #[command(flatten)]
@@ -56,157 +81,152 @@ struct Options {
     /// Number of threads that relay [default: one per core that the process may use]
     #[arg(long, value_name = "N", value_parser = args::threads)]
     threads: Option<NonZeroUsize>,
+    /// Read the configuration again whenever the file changes, not only at SIGHUP
+    #[arg(long)]
+    watch: bool,
+    /// Log more: the same as --log=info
+    #[arg(long)]
+    verbose: bool,
 }
 
 #[derive(Debug, clap::Args)]
 struct ConfigArgs {
     /// Configuration file
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Port of the main route, in place of the file's
-    #[arg(long, value_name = "PORT", global = true)]
+    #[arg(long, value_name = "PORT")]
     listen_port: Option<u16>,
     /// Port of the main route's target, in place of the file's
-    #[arg(long, value_name = "PORT", global = true)]
+    #[arg(long, value_name = "PORT")]
     target_port: Option<u16>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
     /// Forward (the default)
-    Start,
+    Start(Box<StartArgs>),
     /// Check the configuration and print the routes
-    Check,
+    Check(ConfigArgs),
     /// Print a configuration to begin with
     GenerateConfig,
 }
 
-/// Interval at which a stopping forwarder looks for connections that are still open.
-const DRAIN_LOOK: Duration = Duration::from_millis(5);
+/// Exit code for an invalid configuration, as for invalid arguments.
+const EXIT_CONFIG: u8 = 2;
 
-/// Pause after a failed accept. If the process has run out of descriptors, a retry would fail at
-/// once.
-const FAILED_PAUSE: Duration = Duration::from_millis(50);
+/// How long the last lines of the access log may take.
+const LOG_END: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match options.command.unwrap_or(Command::Start) {
-        Command::GenerateConfig => {
+    match options.command {
+        None => start(options.start),
+        Some(Command::Start(args)) => start(*args),
+        Some(Command::GenerateConfig) => {
             process::say(include_str!("../examples/01-basic-tcp.toml").trim_end());
             ExitCode::SUCCESS
         }
-        Command::Check => process::exit_code(check(&options.config)),
-        Command::Start => {
-            let process = options.process.clone();
-            // One thread accepts; the workers relay.
-            let one = Some(NonZeroUsize::MIN);
-            server::run("accept", one, &process, async |server| {
-                serve(server, options).await
-            })
-        }
+        Some(Command::Check(args)) => match args.read() {
+            Ok(config) => {
+                check(&config);
+                ExitCode::SUCCESS
+            }
+            Err(error) => invalid(error),
+        },
     }
+}
+
+fn start(options: StartArgs) -> ExitCode {
+    // It is read before anything else, so that mistakes in it have an exit code of their own.
+    let config = match options.config.read() {
+        Ok(config) => config,
+        Err(error) => return invalid(error),
+    };
+    let mut process = options.process.clone();
+    if options.verbose && process.log == "warn" {
+        "info".clone_into(&mut process.log);
+    }
+    // One thread accepts; the workers relay.
+    let one = Some(NonZeroUsize::MIN);
+    server::run("accept", one, &process, async |server| {
+        serve(server, options, config).await
+    })
+}
+
+fn invalid(error: anyhow::Error) -> ExitCode {
+    process::exit_code(Err(error));
+    ExitCode::from(EXIT_CONFIG)
 }
 
 impl ConfigArgs {
     fn read(&self) -> anyhow::Result<Config> {
-        let mut config = Config::read(self.config.as_deref())?;
-        config.listen_port = self.listen_port.unwrap_or(config.listen_port);
-        config.target_port = self.target_port.unwrap_or(config.target_port);
-        Ok(config)
+        let overrides = Overrides {
+            listen_port: self.listen_port,
+            target_port: self.target_port,
+        };
+        Config::read(self.config.as_deref(), overrides)
     }
 }
 
-fn check(config: &ConfigArgs) -> anyhow::Result<()> {
-    for route in config.read()?.routes()? {
-        let ((address, port), (host, target)) = (&route.listen, &route.target);
-        process::say(&format!(
-            "{}: {} to {host}:{target}",
-            route.name,
-            SocketAddr::new(*address, *port)
-        ));
+fn check(config: &Config) {
+    for route in &config.routes {
+        let targets: Vec<_> = route.targets.iter().map(Place::to_string).collect();
+        let targets = match targets.as_slice() {
+            [] => "where the request says".to_owned(),
+            targets => targets.join(", "),
+        };
+        let mode = match &route.http {
+            None => "TCP".to_owned(),
+            Some(http) => match &http.host {
+                None => "HTTP".to_owned(),
+                Some(host) => format!("HTTP for '{host}'"),
+            },
+        };
+        let (name, listen) = (&route.name, route.listen);
+        process::say(&format!("{name}: {mode} at {listen} to {targets}"));
     }
-    Ok(())
 }
 
-async fn serve(mut server: Server, options: Options) -> anyhow::Result<()> {
-    let config = options.config.read()?;
-    let routes = config.routes()?;
-    let counters = Arc::new(Counters::default());
-    server.registry.register(counters.clone());
+async fn serve(mut server: Server, options: StartArgs, config: Config) -> anyhow::Result<()> {
+    let (counters, http_counters) = (Arc::new(Counters::default()), Arc::default());
+    server.registry.register(Arc::clone(&counters) as _);
+    server.registry.register(Arc::clone(&http_counters) as _);
+    let (format, when_full) = (config.log_format, config.log_when_full);
+    let log = AccessLog::start(io::stdout(), format, when_full, &http_counters);
+    let (log, log_writer) = log?;
+    let stop = CancellationToken::new();
+    let shared = Arc::new(Shared {
+        table: ArcSwap::default(),
+        counters,
+        http_counters,
+        log: Some(log),
+        stop: stop.clone(),
+    });
     let threads = options
         .threads
         .or_else(|| thread::available_parallelism().ok());
     let threads = threads.map_or(1, NonZeroUsize::get);
-    let workers = Arc::new(Workers::start(
-        threads,
-        config.buffer_size_kb * 1024,
-        &counters,
-    )?);
-    let limit = Arc::new(ConnectionLimit::new(config.max_connections));
-    let mut accepting = Vec::new();
-    for route in routes {
-        let (address, port) = route.listen;
-        let listener = Listener::bind(&Address::Tcp(SocketAddr::new(address, port)))?;
-        let listening = listener.address()?;
-        process::say(&format!(
-            "listening on {listening} (route '{}')",
-            route.name
-        ));
-        let accept = accept_all(
-            listener,
-            Arc::new(route),
-            Arc::clone(&limit),
-            Arc::clone(&workers),
-            Arc::clone(&counters),
-        );
-        accepting.push(tokio::spawn(accept));
-    }
+    let (workers_share, buffer_bytes) = (Arc::clone(&shared), config.buffer_bytes);
+    let make = move || Worker::new(&workers_share, buffer_bytes);
+    let workers = Arc::new(Workers::start(threads, "forwarder", make)?);
+    let mut listeners = Listeners::new(Arc::clone(&shared), Arc::clone(&workers), &config);
+    listeners.apply(&config)?;
     let program = Program::new("forwarder", env!("CARGO_PKG_VERSION"));
     server.serve_admin(program, AdminAddress::Nowhere)?;
-    (&mut server.stop).await;
-    for accept in &accepting {
-        accept.abort();
+    let watched = options.config.config.clone().filter(|_| options.watch);
+    let read = || options.config.read();
+    let reload = reload::reload_forever(&mut listeners, read, watched, &shared.counters);
+    tokio::select! {
+        () = &mut server.stop => {}
+        failed = reload => failed?,
     }
-    let all_closed = async {
-        while workers.open() > 0 {
-            sleep(DRAIN_LOOK).await;
-        }
-    };
-    if timeout(server.drain, all_closed).await.is_err() {
+    listeners.close();
+    stop.cancel();
+    if !workers.drained(server.drain).await {
         tracing::info!("connections were still open at the end of the drain");
     }
+    drop((listeners, workers, shared));
+    log_writer.finish(LOG_END);
     Ok(())
-}
-
-/// Accepts the clients of a route until it is aborted.
-async fn accept_all(
-    listener: Listener,
-    route: Arc<Route>,
-    limit: Arc<ConnectionLimit>,
-    workers: Arc<Workers>,
-    counters: Arc<Counters>,
-) {
-    loop {
-        let permit = limit.permit(|| counters.accept_stalls.add(1)).await;
-        match listener.accept().await.map(|stream| match stream {
-            Either::Left(stream) => stream.into_std(),
-            Either::Right(_) => Err(std::io::ErrorKind::Unsupported.into()),
-        }) {
-            Ok(Ok(stream)) => {
-                counters.clients_accepted.add(1);
-                let route = Arc::clone(&route);
-                workers.take(Client {
-                    stream,
-                    route,
-                    permit,
-                });
-            }
-            // The client has gone.
-            Ok(Err(_)) => counters.clients_failed.add(1),
-            Err(error) => {
-                tracing::warn!("route '{}': could not accept: {error}", route.name);
-                sleep(FAILED_PAUSE).await;
-            }
-        }
-    }
 }

@@ -1,146 +1,112 @@
-//! Workers: threads with their own runtime and their own connections.
+//! What a worker does with a client.
 
 use std::{
     cell::RefCell,
     io,
-    net::TcpStream as StdStream,
+    net::{SocketAddr, TcpStream as StdStream},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-        mpsc::{self as std_mpsc, SyncSender},
-    },
-    thread,
+    sync::Arc,
 };
 
-use anyhow::Context;
+use http_proxy::{Place, Pool, PoolLimits, Proxy, Serve, Serving};
 use service::limit::Permit;
-use tokio::{
-    net::TcpStream,
-    runtime::{Builder, LocalOptions},
-    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
-    task::spawn_local,
-    time::timeout,
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    Counters, Shared,
+    config::Route,
+    http::{Http, Router},
+    relay::relay,
+    table::{Key, Port, TcpRoute},
 };
-
-use crate::{Counters, config::Route, relay::relay};
-
-/// The threads that relay.
-#[derive(Debug)]
-pub(crate) struct Workers {
-    workers: Vec<Worker>,
-}
-
-#[derive(Debug)]
-struct Worker {
-    clients: UnboundedSender<Client>,
-    /// Number of connections that it has.
-    load: Arc<AtomicUsize>,
-}
 
 /// A client that was accepted.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) stream: StdStream,
-    pub(crate) route: Arc<Route>,
-    /// Its place within the limit.
-    pub(crate) permit: Permit,
+    pub(crate) address: SocketAddr,
+    pub(crate) port: Port,
+    pub(crate) key: Arc<Key>,
+    /// Its places within the limits.
+    pub(crate) permits: (Option<Permit>, Permit),
 }
 
-impl Workers {
-    /// Starts a worker for each of `threads`.
-    ///
-    /// # Errors
-    /// If a thread can't be started.
-    pub(crate) fn start(
-        threads: usize,
-        buffer_bytes: usize,
-        counters: &Arc<Counters>,
-    ) -> anyhow::Result<Self> {
-        let workers = (0..threads).map(|_| {
-            let (clients, arriving) = mpsc::unbounded_channel();
-            let load = Arc::new(AtomicUsize::new(0));
-            let (own_load, counters) = (Arc::clone(&load), Arc::clone(counters));
-            let (started_in, started) = std_mpsc::sync_channel(1);
-            let work = move || run(arriving, &started_in, &own_load, &counters, buffer_bytes);
-            let named = thread::Builder::new().name("forwarder".to_owned());
-            named.spawn(work).context("could not start a thread")?;
-            let started = started.recv().context("a worker ended at once")?;
-            started.context("could not start a worker's runtime")?;
-            anyhow::Ok(Worker { clients, load })
-        });
-        Ok(Self {
-            workers: workers.collect::<Result<_, _>>()?,
-        })
-    }
+/// The work of one thread.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    counters: Arc<Counters>,
+    /// All TCP connections read into it.
+    buffer: RefCell<Vec<u8>>,
+    http: Rc<Http>,
+    serving: Serving,
+}
 
-    /// Hands a client to the worker with the fewest connections.
-    pub(crate) fn take(&self, client: Client) {
-        let least = self
-            .workers
-            .iter()
-            .min_by_key(|worker| worker.load.load(Relaxed));
-        if let Some(worker) = least {
-            worker.load.fetch_add(1, Relaxed);
-            // A worker ends only with the process.
-            worker.clients.send(client).ok();
+impl Worker {
+    pub(crate) fn new(shared: &Arc<Shared>, buffer_bytes: usize) -> Self {
+        let limits = PoolLimits {
+            buffer_bytes: buffer_bytes.max(HTTP_BUFFER_BYTES_MIN),
+            ..PoolLimits::default()
+        };
+        let pool = Pool::start(limits, Arc::clone(&shared.http_counters));
+        let proxy = Proxy::new(pool, "forwarder");
+        Self {
+            counters: Arc::clone(&shared.counters),
+            buffer: RefCell::new(vec![0; buffer_bytes]),
+            http: Rc::new(Http::new(proxy, Arc::clone(shared))),
+            serving: Serving {
+                limits: http_proxy::ClientLimits::default(),
+                buffer_bytes: limits.buffer_bytes,
+                stop: shared.stop.clone(),
+                counters: Arc::clone(&shared.http_counters),
+            },
         }
     }
 
-    /// Returns the number of connections of all workers.
-    pub(crate) fn open(&self) -> usize {
-        self.workers
-            .iter()
-            .map(|worker| worker.load.load(Relaxed))
-            .sum()
+    async fn serve_one(&self, client: Client) {
+        let Client {
+            stream,
+            address,
+            port,
+            key,
+            permits: _permits,
+        } = client;
+        let Ok(stream) = TcpStream::from_std(stream) else {
+            return self.counters.clients_failed.add(1);
+        };
+        match port {
+            Port::Tcp(tcp) => forward(stream, &tcp, &self.counters, &self.buffer).await,
+            Port::Http(_) => {
+                let http = Rc::clone(&self.http);
+                let router = Router { http, key };
+                let client = http_proxy::Client::new(address);
+                self.serving.serve(stream, client, router).await;
+            }
+        }
     }
 }
 
-fn run(
-    mut arriving: UnboundedReceiver<Client>,
-    started: &SyncSender<io::Result<()>>,
-    load: &Arc<AtomicUsize>,
-    counters: &Arc<Counters>,
-    buffer_bytes: usize,
+/// Smallest buffer of an HTTP connection: hyper takes no smaller one.
+const HTTP_BUFFER_BYTES_MIN: usize = 16 * 1024;
+
+impl Serve<Client> for Worker {
+    async fn serve(self: Rc<Self>, client: Client) {
+        self.serve_one(client).await;
+    }
+}
+
+async fn forward(
+    mut client: TcpStream,
+    tcp: &TcpRoute,
+    counters: &Counters,
+    buffer: &RefCell<Vec<u8>>,
 ) {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default());
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        // The starter is waiting for this.
-        Err(error) => return drop(started.send(Err(error))),
-    };
-    started.send(Ok(())).ok();
-    runtime.block_on(async {
-        let buffer = Rc::new(RefCell::new(vec![0; buffer_bytes]));
-        while let Some(client) = arriving.recv().await {
-            let (load, counters) = (Arc::clone(load), Arc::clone(counters));
-            let buffer = Rc::clone(&buffer);
-            spawn_local(async move {
-                forward(client, &counters, &buffer).await;
-                load.fetch_sub(1, Relaxed);
-            });
-        }
-    });
-}
-
-async fn forward(client: Client, counters: &Counters, buffer: &RefCell<Vec<u8>>) {
-    let Client {
-        stream,
-        route,
-        permit: _permit,
-    } = client;
-    let Ok(mut client) = TcpStream::from_std(stream) else {
-        return counters.clients_failed.add(1);
-    };
-    let mut target = match connect(&route).await {
+    let route = &tcp.route;
+    let mut target = match connect(route).await {
         Ok(target) => target,
         Err(error) => {
             counters.targets_missing.add(1);
-            let (host, port) = &route.target;
             tracing::warn!(
-                "route '{}': could not reach '{host}:{port}': {error}",
+                "route '{}': could not reach its target: {error}",
                 route.name
             );
             return reset(&client);
@@ -158,12 +124,26 @@ async fn forward(client: Client, counters: &Counters, buffer: &RefCell<Vec<u8>>)
     }
 }
 
+/// Connects to the first target that can be reached.
 async fn connect(route: &Route) -> io::Result<TcpStream> {
-    let (host, port) = &route.target;
-    let connecting = TcpStream::connect((host.as_str(), *port));
-    let target = timeout(route.connect_max, connecting).await??;
-    target.set_nodelay(true)?;
-    Ok(target)
+    let mut failed = io::ErrorKind::NotFound.into();
+    for place in &route.targets {
+        let connecting = async {
+            match place {
+                Place::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await,
+                Place::Address(address) => TcpStream::connect(address).await,
+            }
+        };
+        match timeout(route.timeout, connecting).await {
+            Ok(Ok(target)) => {
+                target.set_nodelay(true)?;
+                return Ok(target);
+            }
+            Ok(Err(error)) => failed = error,
+            Err(late) => failed = late.into(),
+        }
+    }
+    Err(failed)
 }
 
 /// Lets a connection end with a reset when it is dropped.

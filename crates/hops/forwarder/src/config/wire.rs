@@ -1,0 +1,169 @@
+//! The configuration file as it is written.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+/// A configuration file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WireConfig {
+    /// Address on which every route listens.
+    #[serde(default = "all_addresses")]
+    pub(crate) listen_addr: IpAddr,
+    /// Port of the main route. There is a main route if this is written, or if no other route is
+    /// enabled.
+    pub(crate) listen_port: Option<u16>,
+    /// Host of the main route's target, and of others that name none.
+    #[serde(default = "this_machine")]
+    pub(crate) target_addr: String,
+    /// Port of the main route's target, and of others that name none.
+    #[serde(default = "target_port")]
+    pub(crate) target_port: u16,
+    /// Largest number of clients connected at a time, on all routes together.
+    #[serde(default = "max_connections")]
+    pub(crate) max_connections: usize,
+    /// Size of the buffer that each worker reads TCP into, and of those of each HTTP connection, in
+    /// KiB.
+    #[serde(default = "buffer_size_kb")]
+    pub(crate) buffer_size_kb: usize,
+    /// Whether HTTP requests are logged at all.
+    #[serde(default = "yes")]
+    pub(crate) log_requests: bool,
+    #[serde(default)]
+    pub(crate) log_format: WireFormat,
+    #[serde(default)]
+    pub(crate) log_when_full: WireWhenFull,
+    /// Further routes.
+    #[serde(default)]
+    pub(crate) routes: Vec<WireRoute>,
+}
+
+/// A `[[routes]]` table.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WireRoute {
+    pub(crate) name: String,
+    pub(crate) listen_port: u16,
+    pub(crate) target_addr: Option<String>,
+    pub(crate) target_port: Option<u16>,
+    /// Targets in place of one, as `HOST:PORT`.
+    #[serde(default)]
+    pub(crate) targets: Vec<String>,
+    #[serde(default)]
+    pub(crate) enabled: bool,
+    #[serde(default)]
+    pub(crate) mode: Mode,
+    /// HTTP: the `Host` that the route answers to, or `*.` and what it ends with.
+    pub(crate) host: Option<String>,
+    #[serde(default)]
+    pub(crate) log_level: LogLevel,
+    #[serde(default = "timeout_seconds")]
+    pub(crate) timeout_seconds: u64,
+    #[serde(default = "total_seconds")]
+    pub(crate) total_seconds: u64,
+    #[serde(default = "max_retries")]
+    pub(crate) max_retries: u32,
+    /// TCP: clients connected at a time. HTTP: requests being answered at a time.
+    pub(crate) max_connections: Option<usize>,
+    /// HTTP: whether a client's `X-Forwarded-*` and `Forwarded` are believed.
+    #[serde(default)]
+    pub(crate) forwarded: WireForwarded,
+    /// HTTP: where a request may choose to go. Without it, a request can't choose.
+    pub(crate) allow: Option<WireAllow>,
+}
+
+/// The places that requests may name as their target.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WireAllow {
+    /// Names of hosts with public addresses, or `*.` and what they end with.
+    #[serde(default)]
+    pub(crate) hosts: Vec<String>,
+    /// Networks such as `10.1.0.0/16`. Addresses that aren't public must be in one of them.
+    #[serde(default)]
+    pub(crate) networks: Vec<String>,
+    /// Ports.
+    pub(crate) ports: Vec<u16>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    #[default]
+    Tcp,
+    Http,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogLevel {
+    None,
+    #[default]
+    Basic,
+    Verbose,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WireForwarded {
+    #[default]
+    Replace,
+    Trust,
+    Pass,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WireFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WireWhenFull {
+    #[default]
+    Drop,
+    Block,
+}
+
+/// Port of the main route, unless it is written.
+pub(crate) const LISTEN_PORT: u16 = 8080;
+
+fn all_addresses() -> IpAddr {
+    IpAddr::from([0, 0, 0, 0])
+}
+
+fn this_machine() -> String {
+    "127.0.0.1".to_owned()
+}
+
+fn target_port() -> u16 {
+    80
+}
+
+fn max_connections() -> usize {
+    100
+}
+
+fn buffer_size_kb() -> usize {
+    32
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub(crate) fn timeout_seconds() -> u64 {
+    30
+}
+
+fn total_seconds() -> u64 {
+    3_600
+}
+
+fn max_retries() -> u32 {
+    2
+}

@@ -1,0 +1,266 @@
+//! Finds the route of a request and has it forwarded.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http_proxy::{Call, Proxy, ProxyBody, Upstreams, answer};
+use hyper::{Response, StatusCode, Uri, header::HOST};
+use percent_encoding::percent_decode_str;
+use tower_service::Service;
+
+use crate::{
+    Shared,
+    allow::Allow,
+    table::{HttpRoute, HttpRoutes, Key, Port},
+};
+
+/// The HTTP side of a worker.
+#[derive(Debug)]
+pub(crate) struct Http {
+    proxy: Proxy,
+    shared: Arc<Shared>,
+    /// The places that requests have chosen, so that their connections can be used again.
+    chosen: RefCell<HashMap<Chosen, Arc<Upstreams>>>,
+}
+
+/// A route and the address that a request chose.
+type Chosen = (Arc<str>, SocketAddr);
+
+/// Answers the requests that come in at one port.
+#[derive(Clone, Debug)]
+pub(crate) struct Router {
+    pub(crate) http: Rc<Http>,
+    pub(crate) key: Arc<Key>,
+}
+
+/// A place that a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Choice {
+    host: String,
+    port: u16,
+    /// The request's target without the choice.
+    rest: Uri,
+}
+
+/// Most places that requests have chosen and that are remembered.
+const CHOSEN_MAX: usize = 1024;
+
+const HOST_PARAMETER: &str = "porty_host";
+const PORT_PARAMETER: &str = "porty_port";
+
+impl Http {
+    pub(crate) fn new(proxy: Proxy, shared: Arc<Shared>) -> Self {
+        Self {
+            proxy,
+            shared,
+            chosen: RefCell::default(),
+        }
+    }
+
+    async fn answer(&self, call: Call, key: &Key) -> Response<ProxyBody> {
+        let Some(route) = self.route(&call, key) else {
+            self.shared.http_counters.requests_unrouted.add(1);
+            return answer(StatusCode::NOT_FOUND, "no route has this host");
+        };
+        let detail = route.http.log;
+        let log = route.log.as_ref().zip(detail);
+        let entry = log.map(|(log, detail)| log.begin(&route.name, detail, &call));
+        let response = self.forward(call, &route).await;
+        match entry {
+            Some(entry) => entry.answered(response),
+            None => response,
+        }
+    }
+
+    /// Finds the route. It is that of the table of now, and the request keeps it.
+    fn route(&self, call: &Call, key: &Key) -> Option<Arc<HttpRoute>> {
+        let table = self.shared.table.load();
+        let routes: &HttpRoutes = match table.get(key)? {
+            Port::Http(routes) => routes,
+            Port::Tcp(_) => return None,
+        };
+        let request = &call.request;
+        let host = match request.uri().authority() {
+            Some(authority) => authority.as_str(),
+            None => {
+                let host = request.headers().get(HOST);
+                host.and_then(|host| host.to_str().ok()).unwrap_or_default()
+            }
+        };
+        routes.find(host).cloned()
+    }
+
+    async fn forward(&self, mut call: Call, route: &Arc<HttpRoute>) -> Response<ProxyBody> {
+        let counters = &self.shared.http_counters;
+        let Some(_entered) = route.enter() else {
+            counters.requests_unrouted.add(1);
+            return answer(StatusCode::SERVICE_UNAVAILABLE, "the route is at its limit");
+        };
+        let chosen = match &route.http.allow {
+            None => None,
+            Some(allow) => match self.choose(&mut call, route, allow).await {
+                Ok(chosen) => chosen,
+                Err((status, why)) => {
+                    counters.requests_unrouted.add(1);
+                    let client = call.client.address;
+                    tracing::warn!("route '{}': refused for {client}: {why}", route.name);
+                    return answer(status, &why);
+                }
+            },
+        };
+        let Some(upstreams) = chosen.or_else(|| route.upstreams.clone()) else {
+            counters.requests_unrouted.add(1);
+            let text = "expected 'porty_host' and 'porty_port' in the query";
+            return answer(StatusCode::BAD_REQUEST, text);
+        };
+        let forwarding = route.http.forwarding;
+        self.proxy.forward(call, &upstreams, forwarding).await
+    }
+
+    /// Returns the place that a request asks for, if it asks for one and that is allowed.
+    async fn choose(
+        &self,
+        call: &mut Call,
+        route: &Arc<HttpRoute>,
+        allow: &Allow,
+    ) -> Result<Option<Arc<Upstreams>>, (StatusCode, String)> {
+        let choice = choice(call.request.uri());
+        let Some(choice) = choice.map_err(|why| (StatusCode::BAD_REQUEST, why))? else {
+            return Ok(None);
+        };
+        let address = allow.resolve(&choice.host, choice.port).await;
+        let address = address.map_err(|why| (StatusCode::FORBIDDEN, why))?;
+        *call.request.uri_mut() = choice.rest;
+        let mut chosen = self.chosen.borrow_mut();
+        if chosen.len() >= CHOSEN_MAX {
+            chosen.clear();
+        }
+        let upstreams = chosen.entry((Arc::clone(&route.name), address));
+        let upstreams =
+            upstreams.or_insert_with(|| Arc::new(route.route.chosen(&route.http, address)));
+        Ok(Some(Arc::clone(upstreams)))
+    }
+}
+
+/// Finds the place that a target asks for, and removes that from it.
+fn choice(target: &Uri) -> Result<Option<Choice>, String> {
+    let Some(query) = target.query() else {
+        return Ok(None);
+    };
+    let (mut host, mut port, mut rest) = (None, None, Vec::new());
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let slot = match name {
+            HOST_PARAMETER => &mut host,
+            PORT_PARAMETER => &mut port,
+            _ => {
+                rest.push(pair);
+                continue;
+            }
+        };
+        if slot.replace(value).is_some() {
+            return Err(format!("'{name}' is repeated"));
+        }
+    }
+    let (host, port) = match (host, port) {
+        (None, None) => return Ok(None),
+        (Some(host), Some(port)) => (host, port),
+        _ => {
+            return Err(format!(
+                "expected both '{HOST_PARAMETER}' and '{PORT_PARAMETER}'"
+            ));
+        }
+    };
+    let host = percent_decode_str(host)
+        .decode_utf8()
+        .ok()
+        .filter(|host| !host.is_empty());
+    let host = host.ok_or_else(|| format!("'{HOST_PARAMETER}': expected a name or an address"))?;
+    let port = port.parse().ok().filter(|&port: &u16| port > 0);
+    let port = port.ok_or_else(|| format!("'{PORT_PARAMETER}': expected 1 to 65535"))?;
+    let mut path = target.path().to_owned();
+    if !rest.is_empty() {
+        path.push('?');
+        path.push_str(&rest.join("&"));
+    }
+    let rest = path
+        .parse()
+        .map_err(|error| format!("invalid target: {error}"))?;
+    Ok(Some(Choice {
+        host: host.into_owned(),
+        port,
+        rest,
+    }))
+}
+
+impl Service<Call> for Router {
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<ProxyBody>, Infallible>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let (http, key) = (Rc::clone(&self.http), Arc::clone(&self.key));
+        Box::pin(async move { Ok(http.answer(call, &key).await) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice_of(target: &str) -> Result<Option<(String, u16, String)>, String> {
+        let target: Uri = target.parse().expect(target);
+        let choice = choice(&target)?;
+        Ok(choice.map(|choice| (choice.host, choice.port, choice.rest.to_string())))
+    }
+
+    #[test]
+    fn the_choice_is_taken_out_of_the_target() {
+        for (target, rest) in [
+            ("/a?porty_host=h&porty_port=80", "/a"),
+            (
+                "/a?x=1&porty_host=h&y&porty_port=80&z=%20",
+                "/a?x=1&y&z=%20",
+            ),
+            ("http://any/a//b?porty_port=80&porty_host=h", "/a//b"),
+            ("/?porty_port=80&porty_host=%68", "/"),
+        ] {
+            let expected = ("h".to_owned(), 80, rest.to_owned());
+            assert_eq!(choice_of(target), Ok(Some(expected)), "{target}");
+        }
+        for target in ["/a", "/a?", "/a?x=porty_host", "/a?xporty_host=1"] {
+            assert_eq!(choice_of(target), Ok(None), "{target}");
+        }
+    }
+
+    #[test]
+    fn half_a_choice_is_refused() {
+        for (target, said) in [
+            ("/?porty_host=h", "expected both"),
+            ("/?porty_port=1", "expected both"),
+            ("/?porty_host=h&porty_port=0", "expected 1 to 65535"),
+            ("/?porty_host=h&porty_port=x", "expected 1 to 65535"),
+            ("/?porty_host=&porty_port=1", "expected a name"),
+            ("/?porty_host=%ff&porty_port=1", "expected a name"),
+            (
+                "/?porty_host=a&porty_host=b&porty_port=1",
+                "'porty_host' is repeated",
+            ),
+        ] {
+            let error = choice_of(target).expect_err(target);
+            assert!(error.contains(said), "{target}: {error}");
+        }
+    }
+}

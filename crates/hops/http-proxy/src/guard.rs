@@ -1,0 +1,193 @@
+//! Stands between a client's socket and hyper: refuses ambiguous requests and limits waiting.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::{
+    deadline::Deadline,
+    framing::{Framing, Part},
+};
+
+/// Time limits for a client.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// For a whole head, from its first byte on.
+    pub head: Duration,
+    /// For a client that sends nothing between requests or in a body, or takes nothing.
+    pub idle: Duration,
+    /// Largest head, in bytes.
+    pub head_bytes_max: usize,
+    /// Most fields in a head.
+    pub fields_max: usize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            head_bytes_max: 16 * 1024,
+            fields_max: 100,
+        }
+    }
+}
+
+/// What the socket and the service of one connection tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    /// Number of requests that are being answered.
+    pub(crate) busy: AtomicUsize,
+    /// Whether an answer was cut off. The client must not take the end of the connection for the
+    /// end of the answer.
+    pub(crate) is_cut: AtomicBool,
+}
+
+/// A client's socket.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    stream: TcpStream,
+    /// `None` for HTTP/2, whose frames have a length each.
+    framing: Option<Framing>,
+    activity: Arc<Activity>,
+    limits: ClientLimits,
+    reading: Deadline,
+    writing: Deadline,
+    waits_for: Part,
+}
+
+impl Guard {
+    pub(crate) fn new(
+        stream: TcpStream,
+        framing: Option<Framing>,
+        activity: Arc<Activity>,
+        limits: ClientLimits,
+    ) -> Self {
+        Self {
+            stream,
+            framing,
+            activity,
+            limits,
+            reading: Deadline::default(),
+            writing: Deadline::default(),
+            waits_for: Part::End,
+        }
+    }
+
+    /// Overwrites what is ambiguous, and all that follows, with bytes that no parser takes. hyper
+    /// then answers 400 and closes.
+    fn check(&mut self, bytes: &mut [u8]) {
+        if let Some(framing) = &mut self.framing
+            && let Err(at) = framing.follow(bytes)
+        {
+            bytes[at..].fill(0);
+        }
+    }
+
+    /// Fails once the client has sent nothing for too long.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let part = self.framing.as_ref().map_or(Part::End, Framing::part);
+        if part == Part::End && self.activity.busy.load(Relaxed) > 0 {
+            self.reading.clear();
+            return Poll::Pending;
+        }
+        // A head has one limit as a whole. All else may go on as long as something comes.
+        if part != self.waits_for || !self.reading.is_set() {
+            let limit = match part {
+                Part::Head => self.limits.head,
+                Part::End | Part::Body => self.limits.idle,
+            };
+            self.reading.set(limit);
+            self.waits_for = part;
+        }
+        ready!(self.reading.poll_passed(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Passes on what a write came to, but fails once the client has taken nothing for too long.
+    fn poll_written<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.writing.clear();
+            return written;
+        }
+        if !self.writing.is_set() {
+            self.writing.set(self.limits.idle);
+        }
+        ready!(self.writing.poll_passed(context));
+        self.activity.is_cut.store(true, Relaxed);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Guard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Ready(Ok(())) => {
+                self.check(&mut buffer.filled_mut()[before..]);
+                if self.waits_for != Part::Head {
+                    self.reading.clear();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(failed) => Poll::Ready(failed),
+            Poll::Pending => self.poll_late(context),
+        }
+    }
+}
+
+impl AsyncWrite for Guard {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.poll_written(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.poll_written(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.is_cut.load(Relaxed) {
+            // Dropping the socket resets the connection now.
+            return Poll::Ready(self.stream.set_zero_linger());
+        }
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,48 @@
+//! HTTP reverse proxying, as services on hyper, for hops that speak HTTP.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`workers`] | threads that each have a runtime and connections of their own |
+//! | [`serve`] | one client's connection, HTTP/1.1 or HTTP/2 |
+//! | [`framing`] | finds requests that other servers might read differently |
+//! | [`guard`] | refuses those, and limits how long a client may take |
+//! | [`proxy`] | asks an upstream, again if that is safe, and passes its answer on |
+//! | [`upstream`] | where requests may go, and which of those places work |
+//! | [`pool`] | connections to upstreams that wait for the next request |
+//! | [`fields`] | the header fields that a hop removes, adds or replaces |
+//! | [`access_log`] | a line per request, which never slows down the requests unless told to |
+//!
+//! A hop starts [`Workers`], and hands each accepted socket to one. The worker serves it with
+//! [`Serving::serve`] and a service of the hop's own that turns a [`Call`] into an answer, usually
+//! by [`Proxy::forward`]. hyper reads and writes HTTP. A request runs in one task from the client's
+//! socket to the upstream's and back: the connection to the upstream is driven by whoever waits for
+//! its answer.
+#![forbid(unsafe_code)]
+
+pub mod access_log;
+pub mod answer;
+pub mod body;
+pub mod counters;
+mod deadline;
+pub mod fields;
+pub mod framing;
+pub mod guard;
+pub mod pool;
+mod prepare;
+pub mod proxy;
+pub mod serve;
+mod upgrade;
+pub mod upstream;
+pub mod workers;
+
+pub use access_log::AccessLog;
+pub use answer::answer;
+pub use body::ProxyBody;
+pub use counters::ProxyCounters;
+pub use fields::{Client, Forwarding};
+pub use guard::ClientLimits;
+pub use pool::{Pool, PoolLimits};
+pub use proxy::{Proxy, Routed};
+pub use serve::{Call, Serving};
+pub use upstream::{Place, Target, UpstreamLimits, Upstreams};
+pub use workers::{Serve, Workers};

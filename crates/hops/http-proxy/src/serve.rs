@@ -1,0 +1,240 @@
+//! Serves one client's connection, with HTTP/1.1 or HTTP/2.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use hyper::{
+    Method, Request, Response, StatusCode, Version,
+    body::Incoming,
+    header::{HOST, TRANSFER_ENCODING},
+    server::conn::{http1, http2},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, task::spawn_local, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+use crate::{
+    answer::{answer, closing},
+    body::ProxyBody,
+    counters::ProxyCounters,
+    fields::Client,
+    framing::Framing,
+    guard::{Activity, ClientLimits, Guard},
+};
+
+/// A request and who asks it.
+#[derive(Debug)]
+pub struct Call {
+    /// The request as hyper read it.
+    pub request: Request<Incoming>,
+    /// Who asks.
+    pub client: Rc<Client>,
+}
+
+/// How connections of clients are served.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// Time limits, and the limits of a head.
+    pub limits: ClientLimits,
+    /// Largest buffer of a connection, in bytes.
+    pub buffer_bytes: usize,
+    /// Makes connections end after the request that they are at.
+    pub stop: CancellationToken,
+    /// Where requests are counted.
+    pub counters: Arc<ProxyCounters>,
+}
+
+/// Streams that an HTTP/2 client may have open at a time.
+const STREAMS_MAX: u32 = 128;
+
+impl Serving {
+    /// Serves a connection until its end. `service` answers its requests.
+    pub async fn serve<S>(&self, stream: TcpStream, client: Client, service: S)
+    where
+        S: Service<Call, Response = Response<ProxyBody>, Error = Infallible> + Clone + 'static,
+    {
+        let looked = timeout(self.limits.idle, is_http2(&stream)).await;
+        let Ok(Ok(is_http2)) = looked else {
+            // It came and went, or said nothing.
+            return;
+        };
+        let activity = Arc::new(Activity::default());
+        let framing = (!is_http2).then(Framing::default);
+        let guard = Guard::new(stream, framing, Arc::clone(&activity), self.limits);
+        let service = Checked {
+            inner: service,
+            client: Rc::new(client),
+            activity,
+            counters: Arc::clone(&self.counters),
+        };
+        let io = TokioIo::new(guard);
+        let served = if is_http2 {
+            self.serve_http2(io, service).await
+        } else {
+            self.serve_http1(io, service).await
+        };
+        if let Err(error) = served {
+            if error.is_parse() {
+                self.counters.requests_refused.add(1);
+            }
+            tracing::debug!("a client's connection failed: {error}");
+        }
+    }
+
+    async fn serve_http1<S>(&self, io: TokioIo<Guard>, service: Checked<S>) -> hyper::Result<()>
+    where
+        S: Service<Call, Response = Response<ProxyBody>, Error = Infallible> + Clone + 'static,
+    {
+        let connection = http1::Builder::new()
+            // A client may end its side after its request (RFC 9112, section 9.6).
+            .half_close(true)
+            .max_buf_size(self.buffer_bytes)
+            .max_header_size(self.limits.head_bytes_max)
+            .max_headers(self.limits.fields_max)
+            .serve_connection(io, service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        tokio::select! {
+            biased;
+            served = &mut connection => return served,
+            () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+
+    async fn serve_http2<S>(&self, io: TokioIo<Guard>, service: Checked<S>) -> hyper::Result<()>
+    where
+        S: Service<Call, Response = Response<ProxyBody>, Error = Infallible> + Clone + 'static,
+    {
+        let head_bytes_max = u32::try_from(self.limits.head_bytes_max).unwrap_or(u32::MAX);
+        let connection = http2::Builder::new(OnThisThread)
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(head_bytes_max)
+            .max_send_buf_size(self.buffer_bytes)
+            .serve_connection(io, service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            biased;
+            served = &mut connection => return served,
+            () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+}
+
+/// Returns whether a client begins with the preface of HTTP/2 (RFC 9113, section 3.4). No method of
+/// HTTP/1.1 begins like it.
+async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; 3];
+    let length = stream.peek(&mut first).await?;
+    if length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(&first == b"PRI")
+}
+
+/// Runs the streams of an HTTP/2 connection on the thread of the connection.
+#[derive(Clone, Copy, Debug)]
+struct OnThisThread;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnThisThread {
+    fn execute(&self, stream: F) {
+        spawn_local(stream);
+    }
+}
+
+/// Refuses the requests that no service should see, and counts the others.
+#[derive(Debug)]
+struct Checked<S> {
+    inner: S,
+    client: Rc<Client>,
+    activity: Arc<Activity>,
+    counters: Arc<ProxyCounters>,
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response<ProxyBody>, Infallible>>>>;
+
+impl<S> hyper::service::Service<Request<Incoming>> for Checked<S>
+where
+    S: Service<Call, Response = Response<ProxyBody>, Error = Infallible> + Clone + 'static,
+{
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        self.activity.busy.fetch_add(1, Relaxed);
+        let activity = Arc::clone(&self.activity);
+        if let Err((status, text)) = check(&request) {
+            self.counters.requests_refused.add(1);
+            let refused = closing(answer(status, text));
+            let refused = refused.map(|body| body.with_activity(activity));
+            return Box::pin(std::future::ready(Ok(refused)));
+        }
+        self.counters.requests.add(1);
+        let mut inner = self.inner.clone();
+        let client = Rc::clone(&self.client);
+        Box::pin(async move {
+            poll_fn(|context| inner.poll_ready(context)).await?;
+            let response = inner.call(Call { request, client }).await?;
+            Ok(response.map(|body| body.with_activity(activity)))
+        })
+    }
+}
+
+/// Checks what hyper leaves to services.
+fn check(request: &Request<Incoming>) -> Result<(), (StatusCode, &'static str)> {
+    let refused = |text| Err((StatusCode::BAD_REQUEST, text));
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err((
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this method is not forwarded",
+        ));
+    }
+    if request.version() == Version::HTTP_2 {
+        return Ok(());
+    }
+    let fields = request.headers();
+    // RFC 9112, section 3.2: one Host, except in HTTP/1.0.
+    let mut hosts = fields.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return refused("expected one Host field, found several"),
+        (Some(host), None) if !is_host(host.as_bytes()) => return refused("invalid Host field"),
+        (None, None) if request.version() == Version::HTTP_11 => {
+            return refused("expected a Host field");
+        }
+        _ => {}
+    }
+    // Codings other than 'chunked' would have to be decoded here (RFC 9112, section 6.1).
+    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err((
+            StatusCode::NOT_IMPLEMENTED,
+            "expected the transfer coding 'chunked' alone",
+        ));
+    }
+    let target = request.uri();
+    if target.path() == "*" && *request.method() != Method::OPTIONS {
+        return refused("expected '*' with OPTIONS only");
+    }
+    if target.scheme().is_none() && target.authority().is_some() {
+        return refused("expected a path or a whole URL");
+    }
+    Ok(())
+}
+
+/// Returns whether a host has only bytes that a name, an address or a port may have.
+fn is_host(host: &[u8]) -> bool {
+    let is_of_host =
+        |&byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]!$&'()*+,;=%".contains(&byte);
+    host.iter().all(is_of_host)
+}
