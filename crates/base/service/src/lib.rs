@@ -5,6 +5,7 @@
 //! | [`address`] | addresses, `HOST:PORT` or `unix:PATH`, and connecting to them |
 //! | [`args`] | the command-line arguments that all servers share |
 //! | [`process`] | the log, the process's limits, signals and exit codes |
+//! | [`proxy_protocol`] | the PROXY protocol: the address of the client behind a proxy |
 //! | [`server`] | the life of a server: start, serve, drain, print its counters |
 //! | [`listener`] | TCP and Unix listeners that clean up after themselves |
 //! | [`limit`] | the limit of connections at a time |
@@ -89,6 +90,7 @@ pub mod http;
 pub mod limit;
 pub mod listener;
 pub mod process;
+pub mod proxy_protocol;
 pub mod server;
 
 pub use address::Address;

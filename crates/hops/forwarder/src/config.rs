@@ -34,7 +34,7 @@ pub(crate) struct Config {
     pub(crate) routes: Vec<Route>,
 }
 
-/// What is forwarded to where.
+/// A port, or a host at a port, and where it is forwarded to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) name: String,
@@ -93,6 +93,11 @@ impl Config {
         let name = file.display();
         let text = std::fs::read_to_string(file);
         let text = text.with_context(|| format!("could not read '{name}'"))?;
+        // A file that is just being written looks like this. It must not become a route to port 80.
+        let is_empty = text
+            .parse::<toml::Table>()
+            .is_ok_and(|table| table.is_empty());
+        anyhow::ensure!(!is_empty, "'{name}' is empty: expected a port or a route");
         Self::parse(&text, overrides).with_context(|| format!("'{name}'"))
     }
 

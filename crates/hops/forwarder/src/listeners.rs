@@ -9,7 +9,7 @@ use std::{
 
 use http_proxy::Workers;
 use service::{Address, ConnectionLimit, Listener, process};
-use tokio::time::sleep;
+use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::{either::Either, sync::CancellationToken};
 
 use crate::{
@@ -24,9 +24,16 @@ use crate::{
 pub(crate) struct Listeners {
     shared: Arc<Shared>,
     workers: Arc<Workers<Client>>,
-    open: BTreeMap<Key, CancellationToken>,
+    open: BTreeMap<Key, Open>,
     /// The limit on all clients, and its size.
     limit: Arc<Mutex<(usize, ConnectionLimit)>>,
+}
+
+/// A port that is listened at.
+#[derive(Debug)]
+struct Open {
+    stop: CancellationToken,
+    accepting: JoinHandle<()>,
 }
 
 /// Pause after a failed accept. If the process has run out of descriptors, a retry would fail at
@@ -50,7 +57,7 @@ impl Listeners {
     ///
     /// # Errors
     /// If a port can't be listened at. Then nothing has changed.
-    pub(crate) fn apply(&mut self, config: &Config) -> anyhow::Result<()> {
+    pub(crate) async fn apply(&mut self, config: &Config) -> anyhow::Result<()> {
         let old = self.shared.table.load_full();
         let table = table::build(config, &old, self.shared.log.as_ref());
         let mut opened = Vec::new();
@@ -62,13 +69,7 @@ impl Listeners {
         let table = Arc::new(table);
         self.shared.table.store(Arc::clone(&table));
         self.set_limit(config.max_connections);
-        self.open.retain(|key, stop| {
-            let stays = table.contains_key(key);
-            if !stays {
-                stop.cancel();
-            }
-            stays
-        });
+        self.close(|key| !table.contains_key(key)).await;
         for (key, listener) in opened {
             let names = table.get(&key).map(Port::names).unwrap_or_default();
             process::say(&format!(
@@ -76,16 +77,26 @@ impl Listeners {
                 listener.address()?
             ));
             let stop = CancellationToken::new();
-            self.open.insert(key.clone(), stop.clone());
-            tokio::spawn(self.accept_all(listener, key, stop));
+            let accepting = self.accept_all(listener, key.clone(), stop.clone());
+            let accepting = tokio::spawn(accepting);
+            self.open.insert(key, Open { stop, accepting });
         }
         Ok(())
     }
 
-    /// Stops listening.
-    pub(crate) fn close(&mut self) {
-        self.open.values().for_each(CancellationToken::cancel);
-        self.open.clear();
+    /// Stops listening at the ports that `is_over` names, and waits until they can be listened at
+    /// again.
+    pub(crate) async fn close(&mut self, is_over: impl Fn(&Key) -> bool) {
+        let over: Vec<Open> = self
+            .open
+            .extract_if(.., |key, _| is_over(key))
+            .map(|it| it.1)
+            .collect();
+        for Open { stop, accepting } in over {
+            stop.cancel();
+            // It fails only if it panicked, and then the port is closed, too.
+            accepting.await.ok();
+        }
     }
 
     fn set_limit(&self, most: usize) {

@@ -51,7 +51,7 @@ service::counters! {
     }
 }
 
-/// What all threads share.
+/// State that all threads share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) table: ArcSwap<Table>,
@@ -211,7 +211,7 @@ async fn serve(mut server: Server, options: StartArgs, config: Config) -> anyhow
     let make = move || Worker::new(&workers_share, buffer_bytes);
     let workers = Arc::new(Workers::start(threads, "forwarder", make)?);
     let mut listeners = Listeners::new(Arc::clone(&shared), Arc::clone(&workers), &config);
-    listeners.apply(&config)?;
+    listeners.apply(&config).await?;
     let program = Program::new("forwarder", env!("CARGO_PKG_VERSION"));
     server.serve_admin(program, AdminAddress::Nowhere)?;
     let watched = options.config.config.clone().filter(|_| options.watch);
@@ -221,7 +221,7 @@ async fn serve(mut server: Server, options: StartArgs, config: Config) -> anyhow
         () = &mut server.stop => {}
         failed = reload => failed?,
     }
-    listeners.close();
+    listeners.close(|_| true).await;
     stop.cancel();
     if !workers.drained(server.drain).await {
         tracing::info!("connections were still open at the end of the drain");

@@ -46,7 +46,11 @@ pub(crate) async fn reload_forever(
                 seen = now;
             }
         }
-        match read().and_then(|config| listeners.apply(&config)) {
+        let taken = match read() {
+            Ok(config) => listeners.apply(&config).await,
+            Err(error) => Err(error),
+        };
+        match taken {
             Ok(()) => {
                 counters.reloads.add(1);
                 tracing::info!("the configuration was read again");

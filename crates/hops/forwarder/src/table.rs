@@ -14,7 +14,7 @@ use service::ConnectionLimit;
 
 use crate::config::{Config, HttpSettings, Route};
 
-/// What a port forwards.
+/// The route or routes of a port.
 #[derive(Clone, Debug)]
 pub(crate) enum Port {
     Tcp(Arc<TcpRoute>),

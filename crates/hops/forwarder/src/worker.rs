@@ -1,4 +1,4 @@
-//! What a worker does with a client.
+//! Serves the clients of one thread.
 
 use std::{
     cell::RefCell,

@@ -230,7 +230,7 @@ impl Download {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // Only driving the connection makes more of the body appear, so no wake-up is needed for it.
+        // Only driving the connection makes more of the body appear, so no wake-up is needed.
         let unwoken = &mut Context::from_waker(Waker::noop());
         let mut frame = Pin::new(&mut self.incoming).poll_frame(unwoken);
         if let (Poll::Pending, Some(lease)) = (&frame, &mut self.lease) {

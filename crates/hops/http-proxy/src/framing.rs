@@ -2,8 +2,8 @@
 //!
 //! hyper parses requests. Some that it takes, other servers read differently, so that one of them
 //! sees a request where another sees a body ("request smuggling"). hyper doesn't show that it saw
-//! them: it drops `Content-Length` beside `Transfer-Encoding` and takes a line feed alone for the end
-//! of a line. [`Framing`] follows the bytes of a connection from message to message and reports the
+//! them: it drops `Content-Length` beside `Transfer-Encoding` and takes a line feed alone for the
+//! end of a line. [`Framing`] follows the bytes of a connection from message to message and reports
 //! byte at which such a request can no longer be right (RFC 9112, sections 2.2, 6.1 and 11.2).
 
 use memchr::memchr;
@@ -33,7 +33,7 @@ enum State {
     ChunkData(u64),
     ChunkEnd,
     Trailers,
-    /// What follows isn't HTTP, or hyper refuses it without our help.
+    /// After what isn't HTTP, or what hyper refuses without our help.
     Unknown,
 }
 

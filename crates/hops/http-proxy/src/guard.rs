@@ -45,7 +45,7 @@ impl Default for ClientLimits {
     }
 }
 
-/// What the socket and the service of one connection tell each other.
+/// State by which the socket and the service of one connection tell each other how it goes.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
     /// Number of requests that are being answered.

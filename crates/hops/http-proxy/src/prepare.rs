@@ -14,7 +14,7 @@ use hyper::{
 
 use crate::fields::{self, Client, Forwarding};
 
-/// What is remembered of a client's request, beside what is sent.
+/// Properties of a client's request that what is sent doesn't show.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) version: Version,

@@ -43,8 +43,8 @@ pub trait Serve<C>: 'static {
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
 impl<C: Send + 'static> Workers<C> {
-    /// Starts `threads` workers that are named `name`. Each calls `make` once, on its own thread and
-    /// within its runtime.
+    /// Starts `threads` workers that are named `name`. Each calls `make` once, on its own thread
+    /// and within its runtime.
     ///
     /// # Errors
     /// If a thread or its runtime can't be started.

@@ -27,6 +27,8 @@ pub(crate) struct PathDefinition {
     pub(crate) tags: Vec<String>,
     /// Address to which the client connects.
     pub(crate) front: Template,
+    /// Added to the query of every request.
+    pub(crate) query: Option<Template>,
     /// Target that is requested until the answer has status 200.
     pub(crate) ready: String,
     /// A command that prints, as JSON, the answers of the endpoints given as arguments.
@@ -92,6 +94,8 @@ pub(super) struct Wire {
     tags: Vec<String>,
     /// Address to which clients connect, such as '127.0.0.1:{{port:front}}'.
     front: Template,
+    /// Text that is added to the query of every request, such as 'key=1'.
+    query: Option<Template>,
     /// Target that is requested at the front until the answer is 200.
     #[serde(default = "default_ready")]
     ready: String,
@@ -140,6 +144,7 @@ impl PathDefinition {
             analysis: wire.analysis,
             tags: wire.tags,
             front: wire.front,
+            query: wire.query,
             ready: wire.ready,
             describe: wire.describe,
             processes: wire.process,
@@ -197,7 +202,8 @@ impl PathDefinition {
         });
         let files = self.files.iter().map(|file| &file.content);
         let describe = self.describe.iter().flatten();
-        let templates = commands.chain(files).chain(describe).chain([&self.front]);
+        let asked = self.query.iter().chain([&self.front]);
+        let templates = commands.chain(files).chain(describe).chain(asked);
         templates.flat_map(Template::places)
     }
 

@@ -99,6 +99,13 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
     let rows = [
         ("tags", path.tags.join(", ")),
         ("front", path.front.to_string()),
+        (
+            "query",
+            path.query
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+        ),
         ("ready", path.ready.clone()),
         ("files", files.join(", ")),
     ];
@@ -123,6 +130,7 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
             "path": path.name, "summary": path.summary, "analysis": path.analysis,
             "tags": path.tags, "receipts": receipts, "missing": missing,
             "front": path.front.to_string(), "ready": path.ready, "files": files,
+            "query": path.query.as_ref().map(ToString::to_string),
             "expect": path.expect.iter().map(|(name, answer)| (name, answer.to_string()))
                 .collect::<BTreeMap<_, _>>(),
             "counters": path.counters.shown, "conservation": conservation(&path.counters),

@@ -108,8 +108,8 @@ impl Live<'_> {
     fn load_command(&self, order: Order<'_>, running: &super::Stage) -> anyhow::Result<Command> {
         let request = &order.work.requests[0];
         let target = match order.is_plain() {
-            true => request.targets[0].as_str(),
-            false => "/",
+            true => running.target(&request.targets[0]),
+            false => "/".to_owned(),
         };
         let mut arguments = vec![
             format!("--url=http://{}{target}", running.front()),
@@ -138,7 +138,7 @@ impl Live<'_> {
             true => arguments.extend(plain(request, order.bodies, running.directory())?),
             false => {
                 let file = running.directory().join("load.json");
-                let plan = plan(order, running.directory())?;
+                let plan = plan(order, running)?;
                 fs::write(&file, serde_json::to_vec(&plan)?)?;
                 arguments.push(format!("--plan={}", file.display()));
             }
@@ -182,7 +182,8 @@ fn plain(
 }
 
 /// Returns the file that `hopbench-load --plan` reads.
-fn plan(order: Order<'_>, directory: &Path) -> anyhow::Result<Value> {
+fn plan(order: Order<'_>, running: &super::Stage) -> anyhow::Result<Value> {
+    let directory = running.directory();
     let mut requests = Vec::new();
     for (index, request) in order.work.requests.iter().enumerate() {
         let is_compared = !matches!(order.bodies, Bodies::Unchecked);
@@ -193,8 +194,10 @@ fn plan(order: Order<'_>, directory: &Path) -> anyhow::Result<Value> {
                 "headers": answer.headers,
             })
         });
+        let targets = request.targets.iter().map(|target| running.target(target));
+        let targets: Vec<_> = targets.collect();
         requests.push(json!({
-            "name": request.name, "method": request.method, "targets": request.targets,
+            "name": request.name, "method": request.method, "targets": targets,
             "headers": request.headers, "body": body_file(request, index, directory)?,
             "weight": request.weight, "expect": expect.collect::<Vec<_>>(),
         }));

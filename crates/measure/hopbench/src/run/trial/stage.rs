@@ -25,6 +25,8 @@ pub(super) struct Stage {
     /// Comes after the processes, and finds what they have left behind.
     strays: Strays,
     front: Endpoint,
+    /// Added to the query of every request.
+    query: Option<String>,
     /// Sockets and files of the path. Comes last, so that it outlives the processes.
     directory: TempDir,
 }
@@ -113,10 +115,13 @@ impl Stage {
             .fill(&mut fill)?
             .parse()
             .map_err(anyhow::Error::msg)?;
+        let query = definition.query.as_ref();
+        let query = query.map(|query| query.fill(&mut fill)).transpose()?;
         let mut stage = Self {
             processes: Vec::new(),
             strays: Strays::adopt(directory.path())?,
             front,
+            query,
             directory,
         };
         for process in &definition.processes {
@@ -155,6 +160,7 @@ impl Stage {
         let front = self.front.clone();
         let within = READY_TIMEOUT.as_secs();
         let what = format!("'{front}' did not answer '{target}' within {within} s");
+        let target = &self.target(target);
         self.wait_for(live, &front, target, deadline, is_ready, &what)?;
         let has_counters = |answer: &Answer| Status::read(answer).map(drop);
         for (name, admin) in self.admins() {
@@ -218,6 +224,7 @@ impl Stage {
         request: &PlannedRequest,
     ) -> Result<(), TrialError> {
         let (target, expected) = (&request.targets[0], &request.expect[0]);
+        let target = &self.target(target);
         let question = Question {
             method: &request.method,
             target,
@@ -411,6 +418,15 @@ impl Stage {
                 thread_roles: running.definition.thread_roles.clone(),
             })
             .collect()
+    }
+
+    /// Returns a target as it is asked for at the front.
+    pub(super) fn target(&self, target: &str) -> String {
+        match &self.query {
+            None => target.to_owned(),
+            Some(query) if target.contains('?') => format!("{target}&{query}"),
+            Some(query) => format!("{target}?{query}"),
+        }
     }
 
     pub(super) fn front(&self) -> &Endpoint {
