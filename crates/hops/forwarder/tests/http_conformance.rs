@@ -5,7 +5,7 @@
 //! `HTTP_CASES=TEXT` runs only the cases whose name contains the text.
 //! `UPDATE_CONFORMANCE=1` writes `docs/HTTP-CONFORMANCE.md` again.
 
-mod http;
+mod conformance;
 #[path = "../../../testing/processes.rs"]
 #[allow(unused_imports, reason = "not everyone's")]
 mod processes;
@@ -19,7 +19,7 @@ use std::{
     thread,
 };
 
-use http::{
+use conformance::{
     case::{self, Case, Topic},
     check,
     origin::Port,
