@@ -14,7 +14,7 @@ use super::{
 
 /// Time limit of every wait, far longer than any time limit of a subject: a watchdog, not an
 /// assertion.
-pub(crate) const WATCHDOG: Duration = Duration::from_secs(8);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
 
 /// Interval at which a reader looks whether the case is over.
 const LOOK: Duration = Duration::from_millis(20);
