@@ -66,6 +66,8 @@ pub(crate) struct Guard {
     reading: Deadline,
     writing: Deadline,
     waits_for: Part,
+    /// Whether something ambiguous has come.
+    is_faulty: bool,
 }
 
 impl Guard {
@@ -83,6 +85,7 @@ impl Guard {
             reading: Deadline::default(),
             writing: Deadline::default(),
             waits_for: Part::End,
+            is_faulty: false,
         }
     }
 
@@ -93,6 +96,7 @@ impl Guard {
             && let Err(at) = framing.follow(bytes)
         {
             bytes[at..].fill(0);
+            self.is_faulty = true;
         }
     }
 
@@ -141,6 +145,10 @@ impl AsyncRead for Guard {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.is_faulty {
+            // Whoever reads on, such as hyper in trailers, waits for an end that never comes.
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {

@@ -14,7 +14,7 @@ use std::{
 use hyper::{
     Request, Response, StatusCode, Version,
     body::Incoming,
-    header::{HeaderValue, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING},
 };
 use tokio::time::{Instant, sleep};
 use tower_service::Service;
@@ -100,10 +100,16 @@ impl Proxy {
         }
         let until = Instant::now() + upstreams.limits.total;
         let sent = self.send(request, &asked, progress.as_deref(), upstreams, until);
-        match sent.await {
+        let response = match sent.await {
             Ok((response, lease)) => self.pass(response, lease, &mut asked, upstreams, until),
             Err(failure) => self.failed(&failure),
+        };
+        // Bytes behind a request with an Upgrade aren't checked for ambiguity.
+        let has_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if asked.names_upgrade && asked.version != Version::HTTP_2 && !has_switched {
+            return closing(response);
         }
+        response
     }
 
     /// Sends a request, again if it fails and that is safe.
@@ -182,6 +188,10 @@ impl Proxy {
             continued.store(true, Relaxed);
         }
         fields::strip(&mut head.headers);
+        if head.headers.contains_key(TRANSFER_ENCODING) {
+            // RFC 9112, section 6.3: hyper has read chunks, so the length is wrong.
+            head.headers.remove(CONTENT_LENGTH);
+        }
         if asked.version == Version::HTTP_2 {
             head.headers.remove(TRANSFER_ENCODING);
         }
@@ -194,12 +204,7 @@ impl Proxy {
             until,
             counters: Arc::clone(&self.pool.counters),
         });
-        let response = Response::from_parts(head, body);
-        match asked.upgrade {
-            // What follows an upgrade that was asked for isn't checked for ambiguity.
-            Some(_) => closing(response),
-            None => response,
-        }
+        Response::from_parts(head, body)
     }
 
     fn failed(&self, failure: &Failure) -> Response<ProxyBody> {

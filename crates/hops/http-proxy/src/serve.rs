@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     io,
+    net::Ipv6Addr,
     pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -232,9 +233,27 @@ fn check(request: &Request<Incoming>) -> Result<(), (StatusCode, &'static str)> 
     Ok(())
 }
 
-/// Returns whether a host has only bytes that a name, an address or a port may have.
+/// Returns whether a value of `Host` is a name or an address, perhaps with a port (RFC 3986,
+/// section 3.2.2). It may be empty.
 fn is_host(host: &[u8]) -> bool {
-    let is_of_host =
-        |&byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]!$&'()*+,;=%".contains(&byte);
-    host.iter().all(is_of_host)
+    let Ok(host) = str::from_utf8(host) else {
+        return false;
+    };
+    let is_name = |name: &str| {
+        let mut bytes = name.bytes();
+        bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte))
+    };
+    let is_port = |port: &str| {
+        let mut digits = port.bytes();
+        port.is_empty() || digits.all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+    };
+    if let Some((address, rest)) = host.strip_prefix('[').and_then(|it| it.split_once(']')) {
+        let port = rest.strip_prefix(':');
+        return address.parse::<Ipv6Addr>().is_ok()
+            && (rest.is_empty() || port.is_some_and(is_port));
+    }
+    match host.split_once(':') {
+        Some((name, port)) => is_name(name) && is_port(port),
+        None => is_name(host),
+    }
 }
