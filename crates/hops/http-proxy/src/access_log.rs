@@ -311,11 +311,18 @@ mod tests {
 
     /// A place to write to, which can be closed to writers.
     #[derive(Clone, Default)]
-    struct Out(Arc<(Mutex<(bool, Vec<u8>)>, Condvar)>);
+    struct Out(Arc<Pipe>);
+
+    #[derive(Default)]
+    struct Pipe {
+        /// Whether writers wait, and what they have written.
+        state: Mutex<(bool, Vec<u8>)>,
+        changed: Condvar,
+    }
 
     impl Write for Out {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let (state, changed) = &*self.0;
+            let Pipe { state, changed } = &*self.0;
             let state = state.lock().expect("not poisoned");
             let mut state = changed
                 .wait_while(state, |(closed, _)| *closed)
@@ -331,12 +338,12 @@ mod tests {
 
     impl Out {
         fn set_closed(&self, closed: bool) {
-            self.0.0.lock().expect("not poisoned").0 = closed;
-            self.0.1.notify_all();
+            self.0.state.lock().expect("not poisoned").0 = closed;
+            self.0.changed.notify_all();
         }
 
         fn text(&self) -> String {
-            let state = self.0.0.lock().expect("not poisoned");
+            let state = self.0.state.lock().expect("not poisoned");
             String::from_utf8(state.1.clone()).expect("text")
         }
     }

@@ -20,8 +20,6 @@ pub(crate) struct Asked {
     pub(crate) version: Version,
     /// Set if the client asks for another protocol.
     pub(crate) upgrade: Option<OnUpgrade>,
-    /// Whether it has an `Upgrade` field, even one that doesn't count.
-    pub(crate) names_upgrade: bool,
     /// Set if the client waits with its body. It becomes true when the upstream asks for it.
     pub(crate) continued: Option<Arc<AtomicBool>>,
     /// Whether asking twice is the same as asking once (RFC 9110, section 9.2.2).
@@ -37,7 +35,6 @@ pub(crate) fn prepare(
 ) -> Asked {
     let fields = &head.headers;
     let protocol = fields.get(UPGRADE).cloned();
-    let names_upgrade = protocol.is_some();
     let protocol = protocol.filter(|_| {
         head.version == Version::HTTP_11
             && fields::has_token(fields, &CONNECTION, "upgrade")
@@ -52,7 +49,6 @@ pub(crate) fn prepare(
     let asked = Asked {
         version: head.version,
         upgrade: protocol.as_ref().and_then(|_| head.extensions.remove()),
-        names_upgrade,
         continued: expects.then(Arc::default),
         is_idempotent: matches!(
             head.method,

@@ -100,16 +100,10 @@ impl Proxy {
         }
         let until = Instant::now() + upstreams.limits.total;
         let sent = self.send(request, &asked, progress.as_deref(), upstreams, until);
-        let response = match sent.await {
+        match sent.await {
             Ok((response, lease)) => self.pass(response, lease, &mut asked, upstreams, until),
             Err(failure) => self.failed(&failure),
-        };
-        // Bytes behind a request with an Upgrade aren't checked for ambiguity.
-        let has_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if asked.names_upgrade && asked.version != Version::HTTP_2 && !has_switched {
-            return closing(response);
         }
-        response
     }
 
     /// Sends a request, again if it fails and that is safe.

@@ -13,7 +13,7 @@ use std::{
 use hyper::{
     Method, Request, Response, StatusCode, Version,
     body::Incoming,
-    header::{HOST, TRANSFER_ENCODING},
+    header::{HOST, TRANSFER_ENCODING, UPGRADE},
     server::conn::{http1, http2},
 };
 use hyper_util::rt::TokioIo;
@@ -182,9 +182,15 @@ where
         self.counters.requests.add(1);
         let mut inner = self.inner.clone();
         let client = Rc::clone(&self.client);
+        let names_upgrade =
+            request.version() != Version::HTTP_2 && request.headers().contains_key(UPGRADE);
         Box::pin(async move {
             poll_fn(|context| inner.poll_ready(context)).await?;
-            let response = inner.call(Call { request, client }).await?;
+            let mut response = inner.call(Call { request, client }).await?;
+            if names_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                // The bytes behind such a request weren't checked for ambiguity.
+                response = closing(response);
+            }
             Ok(response.map(|body| body.with_activity(activity)))
         })
     }
