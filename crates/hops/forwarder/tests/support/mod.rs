@@ -22,29 +22,33 @@ pub(crate) struct Forwarder {
     _directory: TempDir,
 }
 
-/// Starts a forwarder with two workers.
+/// Starts a forwarder with a main route to `target`, and two workers.
 pub(crate) fn forwarder(target: SocketAddr, more: &str) -> Forwarder {
-    let directory = TempDir::new().expect("a directory");
-    let file = directory.path().join("forwarder.toml");
-    let config = format!(
+    Forwarder::start(&format!(
         "listen_addr = '127.0.0.1'\nlisten_port = 0\ntarget_addr = '127.0.0.1'\n\
          target_port = {}\n{more}",
         target.port()
-    );
-    std::fs::write(&file, config).expect("written");
-    let mut start = command(bin("forwarder"));
-    start.arg(format!("--config={}", file.display()));
-    let running = Running::start(start.args(["--exit-with-stdin", "--threads=2"]));
-    let line = running.line("listening on ");
-    let address = line.split(' ').next().expect("an address");
-    Forwarder {
-        address: address.parse().expect("an address"),
-        running,
-        _directory: directory,
-    }
+    ))
 }
 
 impl Forwarder {
+    /// Starts a forwarder with this configuration, and two workers.
+    pub(crate) fn start(config: &str) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let file = directory.path().join("forwarder.toml");
+        std::fs::write(&file, config).expect("written");
+        let mut start = command(bin("forwarder"));
+        start.arg(format!("--config={}", file.display()));
+        let running = Running::start(start.args(["--exit-with-stdin", "--threads=2"]));
+        let line = running.line("listening on ");
+        let address = line.split(' ').next().expect("an address");
+        Self {
+            address: address.parse().expect("an address"),
+            running,
+            _directory: directory,
+        }
+    }
+
     pub(crate) fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).expect("it listens")
     }
