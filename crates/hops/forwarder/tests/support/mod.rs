@@ -19,7 +19,7 @@ use crate::processes::{Running, bin, command};
 pub(crate) struct Forwarder {
     pub(crate) running: Running,
     pub(crate) address: SocketAddr,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// Starts a forwarder with a main route to `target`, and two workers.
@@ -45,8 +45,19 @@ impl Forwarder {
         Self {
             address: address.parse().expect("an address"),
             running,
-            _directory: directory,
+            directory,
         }
+    }
+
+    /// Gives it another configuration, as a whole.
+    pub(crate) fn configure(&self, config: &str) {
+        let (file, new) = (
+            self.directory.path().join("forwarder.toml"),
+            self.directory.path().join("new.toml"),
+        );
+        std::fs::write(&new, config).expect("written");
+        std::fs::rename(&new, &file).expect("renamed");
+        self.running.signal(Signal::SIGHUP);
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
@@ -55,11 +66,16 @@ impl Forwarder {
 
     /// Ends it, and returns what it has counted, by name.
     pub(crate) fn counted(self) -> impl Fn(&str) -> u64 {
+        self.counted_as("forwarder_")
+    }
+
+    /// Ends it, and returns what it has counted, by name after `prefix`.
+    pub(crate) fn counted_as(self, prefix: &'static str) -> impl Fn(&str) -> u64 {
         self.running.signal(Signal::SIGTERM);
         let (status, printed, _) = self.running.wait();
         assert!(status.success());
         move |name| {
-            let at = printed.split(&format!("\"forwarder_{name}\":")).nth(1);
+            let at = printed.split(&format!("\"{prefix}{name}\":")).nth(1);
             let digits = at.expect(name).split([',', '}']).next();
             digits.expect("a value").parse().expect("a number")
         }
