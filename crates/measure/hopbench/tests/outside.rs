@@ -14,7 +14,11 @@ fn outside_programs_answer_every_endpoint_and_leave_nothing_behind() {
     let verify = ["verify", "smoke", "--path=tag:outside", "--format=json"];
     let verified = bench.run(&verify);
     let told = text(&verified.stdout);
-    assert!(verified.status.success(), "{told}{}", text(&verified.stderr));
+    assert!(
+        verified.status.success(),
+        "{told}{}",
+        text(&verified.stderr)
+    );
     let results: Vec<Value> = serde_json::from_str(&told).expect("JSON");
     let is_required = std::env::var_os("HOPBENCH_TEST_PEERS").is_some();
     let mut answered = 0;
