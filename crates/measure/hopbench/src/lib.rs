@@ -38,13 +38,18 @@ pub use crate::{catalog::CatalogError, cmd::cli::Cli};
 /// Runs the program; returns its exit code.
 pub fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
-    if arguments
-        .next()
-        .is_some_and(|first| first == process::GUARDED)
-    {
-        let error = process::exec_guarded(arguments);
-        console::say(&format!("error: {error:#}"));
-        return ExitCode::from(cmd::exit::ENVIRONMENT);
+    let helped = match arguments.next() {
+        Some(first) if first == process::GUARDED => Some(Err(process::exec_guarded(arguments))),
+        Some(first) if first == process::WATCH => Some(process::watch(arguments)),
+        _ => None,
+    };
+    match helped {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(error)) => {
+            console::say(&format!("error: {error:#}"));
+            return ExitCode::from(cmd::exit::ENVIRONMENT);
+        }
+        None => {}
     }
     let cli = match Cli::from_arg_matches(&cmd::cli::command_line().get_matches()) {
         Ok(cli) => cli,

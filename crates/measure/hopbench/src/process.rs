@@ -3,7 +3,7 @@
 //! Every child has an owner, which is a [`Child`], and every wait has a deadline. Dropping a
 //! `Child` kills its process group and reaps the child. [`Strays`] ends processes that have left
 //! the group. If hopbench itself is killed, children see the end of their stdin; the kernel kills
-//! those that don't watch it (`PR_SET_PDEATHSIG`).
+//! those that don't watch it (`PR_SET_PDEATHSIG`), and a [`Watchman`] kills what these had started.
 //!
 //! Nothing is polled: while a load runs, hopbench sleeps until a child ends or prints something, or
 //! a signal arrives.
@@ -12,6 +12,7 @@ mod interrupt;
 mod log;
 mod strays;
 pub(crate) mod table;
+mod watch;
 
 use std::{
     ffi::OsString,
@@ -46,6 +47,7 @@ use self::log::Log;
 pub(crate) use self::{
     interrupt::{EXIT_INTERRUPTED, Interrupt},
     strays::Strays,
+    watch::{WATCH, Watchman, watch},
 };
 use crate::console::say;
 

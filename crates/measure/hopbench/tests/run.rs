@@ -281,10 +281,16 @@ fn ctrl_c_keeps_what_is_done_and_leaves_nothing_running() {
 #[test]
 fn a_killed_hopbench_takes_its_children_along() {
     let bench = Bench::new();
-    // One process watches its stdin, the other must be killed by the kernel.
-    let hop = bench.write(
-        "hop.toml",
-        r#"
+    // One process watches its stdin, the other must be killed by the kernel. That one has started
+    // two more, one of them as a daemon does.
+    let script = bench.directory.path().join("script.sh");
+    let script = script.display();
+    bench.write(
+        "script.sh",
+        "cd $(dirname $0)\nsleep 1001 & echo $! >worker\nsetsid sleep 1002 & echo $! >daemon\n\
+         exec sleep 1000\n",
+    );
+    let hop = r#"
         summary = "x"
         front = "127.0.0.1:{{port:front}}"
         [[process]]
@@ -296,10 +302,10 @@ fn a_killed_hopbench_takes_its_children_along() {
         [[process]]
         name = "sleeper"
         role = "hop"
-        command = ["{{program:sleep}}", "1000"]
+        command = ["{{program:sh}}", "SCRIPT"]
         version = ["{{program:sleep}}", "--version"]
-        "#,
-    );
+        "#;
+    let hop = bench.write("hop.toml", &hop.replace("SCRIPT", &script.to_string()));
     let scenario = long(&bench);
     let running = Running::start(&mut bench.command(&["run", &scenario, "--path", &hop]));
     let mut children = Vec::new();
@@ -309,6 +315,10 @@ fn a_killed_hopbench_takes_its_children_along() {
         children.extend(children_of(running.pid(), "hopbench-load"));
         children.len() >= 3
     });
+    for name in ["worker", "daemon"] {
+        let file = fs::read_to_string(bench.directory.path().join(name)).expect("written");
+        children.push(file.trim().parse().expect("a number"));
+    }
     running.signal(Signal::SIGKILL);
     drop(running);
     for child in children {
@@ -317,6 +327,7 @@ fn a_killed_hopbench_takes_its_children_along() {
             stat.is_empty() || stat.contains(") Z ")
         });
     }
+    bench.assert_nothing_left();
     let status = text(&bench.run(&["status"]).stdout);
     assert!(status.contains("died: "), "{status}");
 }

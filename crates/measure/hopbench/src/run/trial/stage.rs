@@ -14,7 +14,7 @@ use crate::{
         usage::{self, Snapshot},
     },
     plan::work::{PlannedRequest, Work},
-    process::{Child, Command, Interrupt, Output, Strays, describe_exit, stop_all},
+    process::{Child, Command, Interrupt, Output, Strays, Watchman, describe_exit, stop_all},
     run::{builds::Built, profile},
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Stage {
     processes: Vec<Running>,
     /// Comes after the processes, and finds what they have left behind.
     strays: Strays,
+    /// Ends all of them if hopbench is killed.
+    watchman: Watchman,
     front: Endpoint,
     /// Added to the query of every request.
     query: Option<String>,
@@ -120,6 +122,7 @@ impl Stage {
         let mut stage = Self {
             processes: Vec::new(),
             strays: Strays::adopt(directory.path())?,
+            watchman: Watchman::start(directory.path())?,
             front,
             query,
             directory,
@@ -141,6 +144,7 @@ impl Stage {
                 .transpose()?;
             let log = live.logs.join(format!("{label}.{}.log", process.name));
             let child = Child::start(&process.name, &command, Output::Log(log))?;
+            stage.watchman.watch(&child);
             stage.processes.push(Running {
                 definition: process.clone(),
                 child,
