@@ -21,7 +21,7 @@ use std::{
 
 use conformance::{
     case::{self, Case, Topic},
-    check,
+    check, http2,
     origin::Port,
     page, subject,
 };
@@ -88,6 +88,37 @@ fn haproxy_does_as_the_tables_say() {
 #[test]
 fn nginx_does_as_the_tables_say() {
     run("nginx");
+}
+
+/// Runs the cases that curl asks in HTTP/2.
+fn run_http2(name: &str) {
+    let Some(curl) = processes::installed("curl") else {
+        return;
+    };
+    let ports: Vec<Port> = http2::CASES.iter().map(|_| Port::new(false)).collect();
+    let Some(subject) = subject::start(name, &ports) else {
+        return;
+    };
+    let mut failures = Vec::new();
+    for ((case, port), address) in http2::CASES.iter().zip(&ports).zip(&subject.addresses) {
+        let ran = http2::run(case, &curl, &address.to_string(), port);
+        match case.haproxy.filter(|_| name == "haproxy") {
+            None => failures.extend(ran.err()),
+            Some(why) if ran.is_ok() => failures.push(format!("'{}': not so: {why}", case.name)),
+            Some(_) => {}
+        }
+    }
+    assert!(failures.is_empty(), "{name}:\n{}", failures.join("\n"));
+}
+
+#[test]
+fn ours_takes_http_2() {
+    run_http2("forwarder");
+}
+
+#[test]
+fn haproxy_takes_http_2() {
+    run_http2("haproxy");
 }
 
 #[test]

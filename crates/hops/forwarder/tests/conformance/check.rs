@@ -1,6 +1,6 @@
 //! Runs a case against a subject, and compares what was expected with what was found.
 
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     bytes::shown,
@@ -12,16 +12,6 @@ use super::{
     wire::{Then, Whole},
 };
 
-/// Ends the origin of a case when dropped, even if the client panicked.
-struct Over<'a>(&'a Exchange, &'a Port);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.change(|state| state.is_over = true);
-        origin::wake(self.1);
-    }
-}
-
 /// Runs a case. Returns a text that says what was expected and found, if that differs.
 pub(crate) fn run(
     case: &Case,
@@ -30,9 +20,7 @@ pub(crate) fn run(
     port: &Port,
 ) -> Result<(), String> {
     let exchange = Arc::new(Exchange::default());
-    let outcome = thread::scope(|scope| {
-        scope.spawn(|| origin::serve(port, case, &exchange));
-        let over = Over(&exchange, port);
+    let outcome = origin::during(port, &case.origin, &exchange, || {
         let outcome = client::run(case, expect, address, &exchange);
         let wanted = expect.origin.iter().filter(|it| !it.is_optional).count();
         exchange.until(
@@ -42,7 +30,6 @@ pub(crate) fn run(
                 (settled && state.requests.len() >= wanted).then_some(())
             },
         );
-        drop(over);
         outcome
     });
     let state = exchange.state();

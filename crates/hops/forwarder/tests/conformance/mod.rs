@@ -5,6 +5,7 @@ pub(crate) mod case;
 pub(crate) mod check;
 pub(crate) mod client;
 pub(crate) mod exchange;
+pub(crate) mod http2;
 pub(crate) mod message;
 pub(crate) mod origin;
 pub(crate) mod page;

@@ -11,7 +11,7 @@ use std::{
 use rustix::net::{AddressFamily, SocketType};
 
 use super::{
-    case::{Case, Step},
+    case::Step,
     client::PROBE_TARGET,
     exchange::{self, End, Exchange, Received, WATCHDOG},
     message::{Body, Framing, Head, find},
@@ -35,7 +35,7 @@ pub(crate) enum Port {
 /// A connection to the origin.
 struct Connection<'a> {
     stream: TcpStream,
-    case: &'a Case,
+    scripts: &'a [Vec<Step>],
     exchange: &'a Exchange,
     /// Bytes that were read and don't belong to a request yet.
     bytes: Vec<u8>,
@@ -72,11 +72,36 @@ impl Port {
     }
 }
 
-/// Serves the connections of a case until it is over.
-pub(crate) fn serve(port: &Port, case: &Case, exchange: &Arc<Exchange>) {
-    let Port::Listens(listener) = port else {
-        return;
-    };
+/// Ends an origin when dropped, even if the client panicked.
+struct Over<'a>(&'a Port, &'a Exchange);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.1.change(|state| state.is_over = true);
+        if let Port::Listens(_) = self.0 {
+            // Wakes it.
+            drop(TcpStream::connect(self.0.address()).expect("it listens"));
+        }
+    }
+}
+
+/// Serves connections with these scripts while something else happens.
+pub(crate) fn during<T>(
+    port: &Port,
+    scripts: &[Vec<Step>],
+    exchange: &Arc<Exchange>,
+    work: impl FnOnce() -> T,
+) -> T {
+    thread::scope(|scope| {
+        if let Port::Listens(listener) = port {
+            scope.spawn(|| serve(listener, scripts, exchange));
+        }
+        let _over = Over(port, exchange);
+        work()
+    })
+}
+
+fn serve(listener: &TcpListener, scripts: &[Vec<Step>], exchange: &Exchange) {
     thread::scope(|scope| {
         loop {
             let (stream, _) = listener.accept().expect("descriptors are left");
@@ -90,7 +115,7 @@ pub(crate) fn serve(port: &Port, case: &Case, exchange: &Arc<Exchange>) {
             exchange.change(|state| state.connections += 1);
             let connection = Connection {
                 stream,
-                case,
+                scripts,
                 exchange,
                 bytes: Vec::new(),
                 end: None,
@@ -99,13 +124,6 @@ pub(crate) fn serve(port: &Port, case: &Case, exchange: &Arc<Exchange>) {
             scope.spawn(|| connection.serve());
         }
     });
-}
-
-/// Wakes an origin whose case is over.
-pub(crate) fn wake(port: &Port) {
-    if let Port::Listens(_) = port {
-        drop(TcpStream::connect(port.address()).expect("it listens"));
-    }
 }
 
 impl Connection<'_> {
@@ -154,7 +172,7 @@ impl Connection<'_> {
                 state.requests.len() - 1
             })
         });
-        let script = self.request.and_then(|index| self.case.origin.get(index));
+        let script = self.request.and_then(|index| self.scripts.get(index));
         let default = [Step::Send(DEFAULT_ANSWER.to_owned())];
         let script = script.map_or(&default[..], Vec::as_slice);
         let is_early = matches!(script.first(), Some(Step::Do(Action::Early)));

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     case::{Case, Expect, Message, OTHERS, Topic},
+    http2::CASES,
     subject::VERSIONS,
     wire::{Then, Whole},
 };
@@ -28,7 +29,24 @@ pub(crate) fn page(topics: &[Topic]) -> String {
     for topic in topics {
         page += &section(topic);
     }
-    page
+    page + &http2_section()
+}
+
+fn http2_section() -> String {
+    let about = "curl asks these in HTTP/2, without TLS and without an upgrade first; the origin is \
+                 still asked in HTTP/1.1. nginx 1.22 takes such clients only on a listener that \
+                 takes no others, so it is left out.";
+    let about = wrapped(about, "");
+    let mut text = format!("\n## HTTP/2\n\n{about}\n\n| case | haproxy |\n|---|---|\n");
+    for case in &CASES {
+        let _ = writeln!(
+            text,
+            "| {} | {} |",
+            case.name,
+            case.haproxy.unwrap_or("same")
+        );
+    }
+    text
 }
 
 fn section(topic: &Topic) -> String {

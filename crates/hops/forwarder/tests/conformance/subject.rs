@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::Mutex,
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -24,6 +25,9 @@ pub(crate) struct Subject {
 
 /// Times that a program is started anew because another process took one of its ports.
 const STARTS_MAX: usize = 5;
+
+/// Time limit for an answer of a program that starts. It is asked again.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Held while a program starts.
 static STARTING: Mutex<()> = Mutex::new(());
@@ -145,8 +149,12 @@ fn answers(address: &SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else {
         return false;
     };
+    // Whoever else has the port may never answer.
+    let patience = stream.set_read_timeout(Some(ANSWER_MAX));
     // No request, so that no origin is asked.
-    stream.write_all(b"?\r\n\r\n").is_ok() && stream.read(&mut [0]).is_ok_and(|read| read == 1)
+    let asked = patience.and_then(|()| stream.write_all(b"?\r\n\r\n"));
+    let mut first = [0];
+    asked.is_ok() && stream.read_exact(&mut first).is_ok() && first == *b"H"
 }
 
 fn haproxy(directory: &Path, routes: &[(SocketAddr, SocketAddr)]) -> Vec<String> {
