@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::Path, time::Duration};
 use anyhow::Context;
 use serde::Deserialize;
 
-use crate::relay::Terms;
+use crate::relay::{Carry, Terms};
 
 /// A configuration file as it is written.
 #[derive(Clone, Debug, Deserialize)]
@@ -56,19 +56,6 @@ pub(crate) struct WireRoute {
     #[serde(default = "timeout_seconds")]
     timeout_seconds: u64,
     relay: Option<Carry>,
-}
-
-/// How bytes get from one socket to the other.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Carry {
-    /// By copying, and through pipes while many bytes come at a time.
-    #[default]
-    Auto,
-    /// Through the worker's buffer.
-    Copy,
-    /// Through pipes, within the kernel.
-    Splice,
 }
 
 /// A port that is forwarded.
