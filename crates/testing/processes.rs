@@ -19,6 +19,7 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill},
+    time::ClockId,
     unistd::Pid,
 };
 
@@ -126,6 +127,12 @@ impl Running {
     pub(crate) fn descriptors(&self) -> usize {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
         open.expect("it runs").count()
+    }
+
+    /// Returns the CPU time that it has used.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(self.pid())).expect("it runs");
+        clock.now().expect("a clock").into()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

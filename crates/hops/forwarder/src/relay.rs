@@ -19,15 +19,29 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
+
 pub(crate) use self::socket::Socket;
 use self::{direction::Direction, limit::Limit, pipes::Pipes};
-use crate::config::Carry;
 
 /// The buffer and the pipes that the connections of a worker share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     buffer: Vec<u8>,
     pipes: Pipes,
+}
+
+/// How bytes get from one socket to the other.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Carry {
+    /// By copying, and through pipes while many bytes come at a time.
+    #[default]
+    Auto,
+    /// Through the worker's buffer.
+    Copy,
+    /// Through pipes, within the kernel.
+    Splice,
 }
 
 /// How a connection is relayed.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::Signal,
     time::{MissedTickBehavior, interval},
 };
 
@@ -22,16 +22,13 @@ type Marks = Option<(SystemTime, u64)>;
 /// configuration that is invalid, or whose ports are in use, changes nothing.
 ///
 /// Never returns.
-///
-/// # Errors
-/// If the signal can't be caught.
 pub(crate) async fn reload_forever(
     listeners: &mut Listeners,
     read: impl Fn() -> anyhow::Result<Config>,
+    mut hangups: Signal,
     watched: Option<PathBuf>,
     counters: &crate::Counters,
-) -> anyhow::Result<()> {
-    let mut hangups = signal(SignalKind::hangup())?;
+) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = watched.as_deref().and_then(marks);

@@ -5,6 +5,7 @@ use std::{io, num::NonZeroUsize, sync::Arc, thread, time::Duration};
 use arc_swap::ArcSwap;
 use http_proxy::{AccessLog, Workers};
 use service::{AdminAddress, Server, admin::Program};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -41,16 +42,18 @@ pub(crate) async fn serve(
     let (workers_share, buffer_bytes) = (Arc::clone(&shared), config.buffer_bytes);
     let make = move || Worker::new(&workers_share, buffer_bytes);
     let workers = Arc::new(Workers::start(threads, "forwarder", make)?);
+    // Until then, the signal would end the process.
+    let hangups = signal(SignalKind::hangup())?;
     let mut listeners = Listeners::new(Arc::clone(&shared), Arc::clone(&workers), &config);
     listeners.apply(&config).await?;
     let program = Program::new("forwarder", env!("CARGO_PKG_VERSION"));
     server.serve_admin(program, AdminAddress::Nowhere)?;
     let watched = options.config.file.clone().filter(|_| options.watch);
     let read = || options.config.read();
-    let reload = reload::reload_forever(&mut listeners, read, watched, &shared.counters);
+    let reload = reload::reload_forever(&mut listeners, read, hangups, watched, &shared.counters);
     tokio::select! {
         () = &mut server.stop => {}
-        failed = reload => failed?,
+        () = reload => {}
     }
     listeners.close(|_| true).await;
     stop.cancel();

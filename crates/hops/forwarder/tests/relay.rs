@@ -20,7 +20,7 @@ use std::{
 
 use processes::{WATCHDOG, until, until_still};
 use sha2::{Digest, Sha256};
-use support::{Forwarder, echo, flood, numbers, read_all, reset, target};
+use support::{Forwarder, SPARE_MAX, echo, flood, numbers, read_all, reset, target};
 
 /// Instantiates every test for every way to carry bytes.
 macro_rules! relay {
@@ -333,9 +333,6 @@ fn a_thousand_connections_at_once_are_served(carry: &str) {
     assert_eq!(counted("bytes_up"), 24_000);
     assert_eq!(counted("bytes_down"), 24_000);
 }
-
-/// Descriptors of the spare pipes that two workers may keep.
-const SPARE_MAX: usize = 2 * 32 * 2;
 
 fn idle_connections_hold_no_pipe(carry: &str) {
     const CLIENTS: usize = 200;

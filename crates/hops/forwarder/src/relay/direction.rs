@@ -5,8 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{Shared, Socket, pipes::Pipe};
-use crate::config::Carry;
+use super::{Carry, Shared, Socket, pipes::Pipe};
 
 /// One direction of a connection: what it has carried, and what it holds.
 #[derive(Debug)]

@@ -22,6 +22,9 @@ pub(crate) struct Forwarder {
     directory: TempDir,
 }
 
+/// Descriptors of the spare pipes that two workers may keep.
+pub(crate) const SPARE_MAX: usize = 2 * 32 * 2;
+
 /// Starts a forwarder with a main route to `target`, and two workers.
 pub(crate) fn forwarder(target: SocketAddr, more: &str) -> Forwarder {
     Forwarder::start(&format!(

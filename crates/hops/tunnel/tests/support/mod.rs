@@ -68,37 +68,6 @@ pub(crate) struct Builder {
     unix_clients: bool,
 }
 
-/// Runs a test, and ends it with a message if it hangs. The time-out is no assertion about speed:
-/// it is far longer than any test takes on any machine.
-pub(crate) fn watched(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(120), test)
-            .await
-            .expect("the test hangs");
-    });
-    runtime.shutdown_timeout(Duration::from_secs(1));
-}
-
-/// Returns bytes that look random and are the same for the same seed (xorshift64*, Vigna 2016).
-pub(crate) fn noise(seed: u64, length: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let words = std::iter::from_fn(|| {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        Some(state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes())
-    });
-    words
-        .flatten()
-        .take(length.try_into().expect("fits"))
-        .collect()
-}
-
 impl Builder {
     pub(crate) fn connections_max(self, connections_max: usize) -> Self {
         Self {
@@ -134,7 +103,20 @@ impl Rig {
         Self::builder(kind).relay(upstream).await
     }
 
-    pub(crate) async fn in_process(kind: Kind) -> Self {
+    /// Relays one client at a time; others wait.
+    pub(crate) async fn relay_one(kind: Kind, upstream: &str) -> Self {
+        Self::builder(kind).connections_max(1).relay(upstream).await
+    }
+
+    /// Starts a relay for each way to have the origin as its upstream.
+    pub(crate) async fn origins(kind: Kind) -> [Self; 2] {
+        [
+            Self::in_process(kind).await,
+            Self::origin_behind_tcp(kind).await,
+        ]
+    }
+
+    async fn in_process(kind: Kind) -> Self {
         let target = Target::InProcess {
             router: origin::router_in,
             head_timeout: None,
@@ -142,7 +124,7 @@ impl Rig {
         Self::start(Self::builder(kind), target).await
     }
 
-    pub(crate) async fn origin_behind_tcp(kind: Kind) -> Self {
+    async fn origin_behind_tcp(kind: Kind) -> Self {
         let address = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind(&address).expect("a free port");
         let address = listener.address().expect("bound");
@@ -275,12 +257,18 @@ impl Rig {
         self.host.as_ref().expect("started").stop.send_replace(true);
     }
 
-    pub(crate) fn stop_plugin(&self) {
+    fn stop_plugin(&self) {
         self.plugin
             .as_ref()
             .expect("started")
             .stop
             .send_replace(true);
+    }
+
+    /// Tells both ends to stop.
+    pub(crate) fn stop(&self) {
+        self.stop_host();
+        self.stop_plugin();
     }
 
     /// Waits for both to end cleanly.
@@ -330,6 +318,11 @@ impl Rig {
         self.plugin_counters.clone()
     }
 
+    /// Returns whether there are few and small slots or frames, which take their time.
+    pub(crate) fn is_tiny(&self) -> bool {
+        matches!(self.kind, Kind::ShmTiny | Kind::StreamSmallChunks)
+    }
+
     pub(crate) fn window_bytes(&self) -> u64 {
         self.transport().window_bytes.into()
     }
@@ -354,12 +347,9 @@ impl Rig {
         }
     }
 
-    pub(crate) async fn wait_for_bytes_to_origin(&self, bytes: u64) {
+    /// Waits until this many bytes of clients were written to the upstream.
+    pub(crate) async fn until_forwarded(&self, _client: &TcpStream, bytes: u64) {
         until(|| self.plugin_counters.bytes_out.get() >= bytes).await;
-    }
-
-    pub(crate) async fn wait_for_bytes_from_client(&self, bytes: u64) {
-        until(|| self.host_counters.bytes_in.get() >= bytes).await;
     }
 
     /// Waits until both ends have counted this much in and out: a byte may arrive before it is
