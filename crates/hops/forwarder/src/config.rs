@@ -16,16 +16,14 @@ use http_proxy::{
 };
 use service::proxy_protocol::ProxyVersion;
 
-<<<<<<< HEAD
-pub(crate) use self::wire::Carry;
 use self::wire::{
     LISTEN_PORT, LogLevel, Mode, WireConfig, WireFormat, WireForwarded, WireProxyVersion,
     WireRoute, WireWhenFull, timeout_seconds,
 };
-use crate::{allow::Allow, relay::Terms};
-=======
-use crate::relay::{Carry, Terms};
->>>>>>> relay
+use crate::{
+    allow::Allow,
+    relay::{Carry, Terms},
+};
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,26 +38,7 @@ pub(crate) struct Config {
     pub(crate) routes: Vec<Route>,
 }
 
-<<<<<<< HEAD
 /// A port, or a host at a port, and where it is forwarded to.
-=======
-/// A `[[routes]]` table.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WireRoute {
-    name: String,
-    listen_port: u16,
-    target_addr: Option<String>,
-    target_port: Option<u16>,
-    #[serde(default)]
-    enabled: bool,
-    #[serde(default = "timeout_seconds")]
-    timeout_seconds: u64,
-    relay: Option<Carry>,
-}
-
-/// A port that is forwarded.
->>>>>>> relay
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) name: String,

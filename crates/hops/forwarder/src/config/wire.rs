@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use crate::relay::Carry;
+
 /// A configuration file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,19 +104,6 @@ pub(crate) struct WireAllow {
     pub(crate) networks: Vec<String>,
     /// Ports.
     pub(crate) ports: Vec<u16>,
-}
-
-/// How bytes get from one socket to the other.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Carry {
-    /// By copying, and through pipes while many bytes come at a time.
-    #[default]
-    Auto,
-    /// Through the worker's buffer.
-    Copy,
-    /// Through pipes, within the kernel.
-    Splice,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
