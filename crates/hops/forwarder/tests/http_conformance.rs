@@ -21,9 +21,7 @@ use std::{
 
 use conformance::{
     case::{self, Case, Topic},
-    check, http2,
-    origin::Port,
-    page, subject,
+    check, http2, page, subject,
 };
 
 /// Number of cases that run at a time. Most of them only wait.
@@ -40,9 +38,8 @@ fn run(name: &str) {
     let filter = std::env::var("HTTP_CASES").unwrap_or_default();
     let cases = topics.iter().flat_map(|topic| &topic.cases);
     let cases: Vec<&Case> = cases.filter(|case| case.name.contains(&filter)).collect();
-    let ports = cases.iter().map(|case| Port::new(case.origin_refuses));
-    let ports: Vec<Port> = ports.collect();
-    let Some(subject) = subject::start(name, &ports) else {
+    let refuses = cases.iter().map(|case| case.origin_refuses);
+    let Some((subject, ports)) = subject::start(name, refuses) else {
         return;
     };
     let next = AtomicUsize::new(0);
@@ -95,8 +92,8 @@ fn run_http2(name: &str) {
     let Some(curl) = processes::installed("curl") else {
         return;
     };
-    let ports: Vec<Port> = http2::CASES.iter().map(|_| Port::new(false)).collect();
-    let Some(subject) = subject::start(name, &ports) else {
+    let refuses = http2::CASES.iter().map(|_| false);
+    let Some((subject, ports)) = subject::start(name, refuses) else {
         return;
     };
     let mut failures = Vec::new();

@@ -33,11 +33,12 @@ pub(crate) fn page(topics: &[Topic]) -> String {
 }
 
 fn http2_section() -> String {
-    let about = "curl asks these in HTTP/2, without TLS and without an upgrade first; the origin is \
-                 still asked in HTTP/1.1. nginx 1.22 takes such clients only on a listener that \
+    let about = "curl asks these in HTTP/2, without TLS and without an upgrade first. The origin \
+                 is still asked in HTTP/1.1. nginx 1.22 takes such clients only on a listener that \
                  takes no others, so it is left out.";
     let about = wrapped(about, "");
-    let mut text = format!("\n## HTTP/2\n\n{about}\n\n| case | haproxy |\n|---|---|\n");
+    let mut text = format!("\n## HTTP/2\n\n{about}\n\n");
+    text += "| case | haproxy |\n|---|---|\n";
     for case in &CASES {
         let _ = writeln!(
             text,

@@ -29,19 +29,27 @@ const STARTS_MAX: usize = 5;
 /// Time limit for an answer of a program that starts. It is asked again.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// Held while a program starts.
-static STARTING: Mutex<()> = Mutex::new(());
+/// Held while ports are taken. Those that are reserved for one program, and free until it starts,
+/// must not be given to another, or to an origin.
+static TAKING_PORTS: Mutex<()> = Mutex::new(());
 
 /// Versions of the programs that the tables describe.
 pub(crate) const VERSIONS: [(&str, &str); 2] = [("haproxy", "2.6"), ("nginx", "1.22")];
 
-/// Starts a program with a route to each of these ports, or says loudly why it isn't tested.
-pub(crate) fn start(name: &str, origins: &[Port]) -> Option<Subject> {
-    match name {
-        "haproxy" => start_other(name, &["-v"], haproxy, origins),
-        "nginx" => start_other(name, &["-v"], nginx, origins),
-        _ => Some(start_ours(origins)),
-    }
+/// Makes an origin's port for each case, and starts a program with a route to each of them. Says
+/// loudly if it can't be tested.
+pub(crate) fn start(
+    name: &str,
+    refuses: impl Iterator<Item = bool>,
+) -> Option<(Subject, Vec<Port>)> {
+    let _taking = TAKING_PORTS.lock();
+    let origins: Vec<Port> = refuses.map(Port::new).collect();
+    let subject = match name {
+        "haproxy" => start_other(name, &["-v"], haproxy, &origins)?,
+        "nginx" => start_other(name, &["-v"], nginx, &origins)?,
+        _ => start_ours(&origins),
+    };
+    Some((subject, origins))
 }
 
 impl Drop for Subject {
@@ -108,8 +116,6 @@ fn start_other(
         eprintln!("SKIPPED: the tables describe '{name}' {expected}, and '{line}' is installed");
         return None;
     }
-    // Ports that are reserved for one program must not be given to the next.
-    let _one_at_a_time = STARTING.lock();
     for _ in 0..STARTS_MAX {
         let directory = TempDir::new().expect("a directory");
         let listeners: Vec<_> = origins
