@@ -15,8 +15,7 @@ use tokio::{
 use super::{
     Kind, Rig,
     streams::{
-        assert_receives, echo, fill, flood, noise, reset, send_around_urgent, unread_by_peer,
-        until_read, upstream, watched,
+        assert_receives, echo, fill, flood, noise, reset, send_around_urgent, upstream, watched,
     },
 };
 
@@ -314,16 +313,22 @@ async fn urgent_data_before_the_first_read_holds_up_nothing(kind: Kind) {
 }
 
 async fn urgent_data_of_a_client_to_a_relay_without_room_holds_up_nothing(kind: Kind) {
-    let (_rig, mut client, mut server) = joined(kind).await;
-    let mut sent = fill(&mut client, |client, _| unread_by_peer(client)).await;
+    let (rig, mut client, mut server) = joined(kind).await;
+    let mut sent = fill(&mut client, |client, sent| {
+        rig.unread_of_client(client, sent)
+    })
+    .await;
     send_around_urgent(client.as_fd());
     sent.extend(b"ab");
     assert_receives(&mut server, &sent).await;
 }
 
 async fn urgent_data_of_a_server_to_a_relay_without_room_holds_up_nothing(kind: Kind) {
-    let (_rig, mut client, mut server) = joined(kind).await;
-    let mut sent = fill(&mut server, |server, _| unread_by_peer(server)).await;
+    let (rig, mut client, mut server) = joined(kind).await;
+    let mut sent = fill(&mut server, |server, sent| {
+        rig.unread_of_server(server, sent)
+    })
+    .await;
     send_around_urgent(server.as_fd());
     sent.extend(b"ab");
     assert_receives(&mut client, &sent).await;
@@ -350,7 +355,8 @@ async fn the_first_of_two_pipelined_requests_is_answered(kind: Kind) {
 
 async fn all_that_came_before_a_reset_arrives_after_a_failed_write(kind: Kind) {
     let (rig, client, server) = joined(kind).await;
-    reset_after_all(&rig, client, server, |server, _| unread_by_peer(server)).await;
+    let unread = |server: &_, sent| rig.unread_of_server(server, sent);
+    reset_after_all(&rig, client, server, unread).await;
 }
 
 /// The server closes with data unread while the relay has no room for the end of what the server
@@ -369,7 +375,7 @@ pub(crate) async fn reset_after_all<S: AsyncRead + AsyncWrite + Unpin>(
     drop(server);
     // Less than the smallest window.
     client.write_all(&[0; 500]).await.expect("written");
-    until_read(&client).await;
+    rig.until_read(&client, 501).await;
     assert_receives(&mut client, &sent).await;
     let ended = client.read(&mut [0; 100]).await;
     assert_eq!(
@@ -383,13 +389,16 @@ pub(crate) async fn reset_after_all<S: AsyncRead + AsyncWrite + Unpin>(
 
 async fn an_orderly_end_stays_one_after_a_failed_write(kind: Kind) {
     let (rig, mut client, mut server) = joined(kind).await;
-    let sent = fill(&mut server, |server, _| unread_by_peer(server)).await;
+    let sent = fill(&mut server, |server, sent| {
+        rig.unread_of_server(server, sent)
+    })
+    .await;
     drop(server);
     // The first write is answered by a reset, and the second one fails. Each fits any frame.
     client.write_all(&[0; 50]).await.expect("written");
     rig.until_forwarded(&client, 50).await;
     client.write_all(&[0; 50]).await.expect("written");
-    until_read(&client).await;
+    rig.until_read(&client, 100).await;
     assert_receives(&mut client, &sent).await;
     let ended = client.read(&mut [0; 100]).await;
     assert_eq!(ended.expect("a clean end"), 0);

@@ -107,6 +107,21 @@ impl Rig {
         false
     }
 
+    /// Returns how many of the bytes that the client has sent were not read.
+    fn unread_of_client(&self, client: &TcpStream, _sent: u64) -> u64 {
+        streams::unread_by_peer(client)
+    }
+
+    /// Returns how many of the bytes that the server has sent were not read.
+    fn unread_of_server(&self, server: &TcpStream, _sent: u64) -> u64 {
+        streams::unread_by_peer(server)
+    }
+
+    /// Waits until everything that the client has sent was read.
+    async fn until_read(&self, client: &TcpStream, _bytes: u64) {
+        streams::until_read(client).await;
+    }
+
     /// Waits until what a client has sent was written to the target: in the same step in which it
     /// was read.
     async fn until_forwarded(&self, client: &TcpStream, _bytes: u64) {

@@ -352,6 +352,21 @@ impl Rig {
         until(|| self.plugin_counters.bytes_out.get() >= bytes).await;
     }
 
+    /// Returns how many of the bytes that the only client has sent were not read.
+    pub(crate) fn unread_of_client(&self, _client: &TcpStream, sent: u64) -> u64 {
+        sent - self.host_counters.bytes_in.get()
+    }
+
+    /// Returns how many of the bytes that the only server has sent were not read.
+    pub(crate) fn unread_of_server(&self, _server: &TcpStream, sent: u64) -> u64 {
+        sent - self.plugin_counters.bytes_in.get()
+    }
+
+    /// Waits until this many bytes of clients were read.
+    pub(crate) async fn until_read(&self, _client: &TcpStream, bytes: u64) {
+        until(|| self.host_counters.bytes_in.get() >= bytes).await;
+    }
+
     /// Waits until both ends have counted this much in and out: a byte may arrive before it is
     /// counted.
     pub(crate) async fn wait_until_counted(&self, bytes: u64) {
