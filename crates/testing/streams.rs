@@ -1,4 +1,4 @@
-//! What tests of byte streams need: bytes, servers, and a look at what waits in a socket.
+//! Helpers for tests of byte streams: bytes, servers, and a look at what waits in a socket.
 //!
 //! Tests of several crates include this file as a module, as they do `processes.rs`.
 
