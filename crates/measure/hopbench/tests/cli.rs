@@ -32,7 +32,7 @@ fn list_names_everything_and_says_what_it_is() {
     let json = shell.hopbench(&["list", "--format=json"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!(json["paths"][0]["name"], "direct");
-    assert_eq!(json["scenarios"].as_array().map(Vec::len), Some(11));
+    assert_eq!(json["scenarios"].as_array().map(Vec::len), Some(19));
 }
 
 #[test]
@@ -131,9 +131,9 @@ fn numbers_out_of_bounds_say_what_was_expected() {
     for (option, expected) in [
         (
             "--concurrency=0",
-            "'0' for '--concurrency <N>': expected 1 to 4096",
+            "'0' for '--concurrency <N>': expected 1 to 16384",
         ),
-        ("--concurrency=5000", "expected 1 to 4096"),
+        ("--concurrency=20000", "expected 1 to 16384"),
         ("--duration-ms=0", "expected 1 to 3600000"),
         ("--blocks=0", "'--blocks <N>': expected 1 to 200"),
         ("--warm-up-ms=x", "expected 0 to 3600000"),

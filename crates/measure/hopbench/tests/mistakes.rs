@@ -237,8 +237,8 @@ fn a_definition_of_another_kind_is_named_as_what_it_is() {
 fn an_option_is_named_and_not_a_scenario_that_nobody_chose() {
     let shell = Shell::new();
     for (option, expected) in [
-        ("--concurrency=0", "expected 1 to 4096"),
-        ("--concurrency=-1", "expected 1 to 4096"),
+        ("--concurrency=0", "expected 1 to 16384"),
+        ("--concurrency=-1", "expected 1 to 16384"),
         ("--rate=0", "expected 1 to 1000000"),
         ("--duration-ms=1", "expected 100 to 60000"),
         ("--load-threads=0", "expected 1 to 1024"),

@@ -243,22 +243,32 @@ pub(super) fn wake_ups(scenario: &ScenarioSummary<'_>) -> Option<Section> {
         "Concurrency",
         "context switches/req",
         "peak RSS (MiB)",
+        "RSS/connection (KiB)",
     ];
     let mut sheet = Table::new(2, columns);
     for row in scenario.rows().filter(|row| row.totals.good > 0) {
         let metrics = [
             spread(row.context_switches_per_request, hundredths),
             spread(row.rss_peak_kib, |kib| tenths(kib / 1024.0)),
+            rss_per_connection(row),
         ];
         sheet.push(named(&row.cell, metrics));
     }
     let text = "Of all processes except the client. Context switches: a thread went to sleep or \
-                was preempted. Peak RSS is that of the processes together.";
+                was preempted. Peak RSS is that of the processes together. RSS/connection is what \
+                they have grown by since before the warm-up, over the number of connections.";
     (!sheet.is_empty()).then(|| Section {
         heading: "Wake-ups and memory".to_owned(),
         text: Some(text.to_owned()),
         sheet,
     })
+}
+
+fn rss_per_connection(row: &CellSummary<'_>) -> String {
+    let grown = row.rss_peak_kib.zip(row.rss_before_kib);
+    let grown = grown.map(|(peak, before)| peak.median - before.median);
+    let each = grown.map(|kib| kib / f64::from(row.cell.concurrency));
+    each.map_or_else(|| "–".to_owned(), tenths)
 }
 
 /// Returns a row that names its cell first.

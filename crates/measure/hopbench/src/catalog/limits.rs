@@ -1,7 +1,8 @@
 //! Limits of what a scenario may ask for.
 
-/// Maximum number of connections of a load: the listen backlog of origin and tunnel.
-pub(crate) const CONCURRENCY_MAX: u32 = 4096;
+/// Maximum number of connections of a load: half as many as there are ports for a client, which has
+/// 28,000 to one address by default.
+pub(crate) const CONCURRENCY_MAX: u32 = 16_384;
 
 /// Maximum rate, in requests per second: that of the load generator.
 pub(crate) const RATE_RPS_MAX: u32 = 1_000_000;
