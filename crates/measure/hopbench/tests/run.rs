@@ -287,8 +287,8 @@ fn a_killed_hopbench_takes_its_children_along() {
     let script = script.display();
     bench.write(
         "script.sh",
-        "cd $(dirname $0)\nsleep 1001 & echo $! >worker\nsetsid sleep 1002 & echo $! >daemon\n\
-         exec sleep 1000\n",
+        "cd $(dirname $0)\nsleep 100001 & echo $! >worker\nsetsid sleep 100002 & echo $! >daemon\n\
+         exec sleep 100000\n",
     );
     let hop = r#"
         summary = "x"
@@ -309,11 +309,12 @@ fn a_killed_hopbench_takes_its_children_along() {
     let scenario = long(&bench);
     let running = Running::start(&mut bench.command(&["run", &scenario, "--path", &hop]));
     let mut children = Vec::new();
-    until("both run", || {
-        children = children_of(running.pid(), "http_baseline");
-        children.extend(children_of(running.pid(), "1000"));
-        children.extend(children_of(running.pid(), "hopbench-load"));
-        children.len() >= 3
+    until("all three run", || {
+        // No port is as long as the number of the sleeper.
+        let names = ["http_baseline", "100000", "hopbench-load"];
+        let found = names.map(|name| children_of(running.pid(), name));
+        children = found.concat();
+        found.iter().all(|them| !them.is_empty())
     });
     for name in ["worker", "daemon"] {
         let file = fs::read_to_string(bench.directory.path().join(name)).expect("written");
