@@ -19,7 +19,7 @@ use tower_service::Service;
 use crate::{
     Shared,
     allow::Allow,
-    table::{HttpRoute, HttpRoutes, Key, Port},
+    table::{HttpRoute, Key, Port, Table},
 };
 
 /// The HTTP side of a worker.
@@ -27,12 +27,19 @@ use crate::{
 pub(crate) struct Http {
     proxy: Proxy,
     shared: Arc<Shared>,
+    /// The table that was current at the last request. Counting who uses the shared one would cost
+    /// more than a look whether it has changed: all threads would write to one place.
+    table: RefCell<Rc<Known>>,
     /// The places that requests have chosen, so that their connections can be used again.
     chosen: RefCell<HashMap<Chosen, Arc<Upstreams>>>,
 }
 
 /// A route and the address that a request chose.
 type Chosen = (Arc<str>, SocketAddr);
+
+/// A table, counted by one thread alone.
+#[derive(Debug)]
+struct Known(Arc<Table>);
 
 /// Answers the requests that come in at one port.
 #[derive(Clone, Debug)]
@@ -60,42 +67,36 @@ impl Http {
     pub(crate) fn new(proxy: Proxy, shared: Arc<Shared>) -> Self {
         Self {
             proxy,
+            table: RefCell::new(Rc::new(Known(shared.table.load_full()))),
             shared,
             chosen: RefCell::default(),
         }
     }
 
     async fn answer(&self, call: Call, key: &Key) -> Response<ProxyBody> {
-        let Some(route) = self.route(&call, key) else {
+        let table = self.table();
+        let Some(route) = route(&table.0, &call, key) else {
             self.shared.http_counters.requests_unrouted.add(1);
             return answer(StatusCode::NOT_FOUND, "no route has this host");
         };
         let detail = route.http.log;
         let log = route.log.as_ref().zip(detail);
         let entry = log.map(|(log, detail)| log.begin(&route.name, detail, &call));
-        let response = self.forward(call, &route).await;
+        let response = self.forward(call, route).await;
         match entry {
             Some(entry) => entry.answered(response),
             None => response,
         }
     }
 
-    /// Finds the route. It is that of the table of now, and the request keeps it.
-    fn route(&self, call: &Call, key: &Key) -> Option<Arc<HttpRoute>> {
-        let table = self.shared.table.load();
-        let routes: &HttpRoutes = match table.get(key)? {
-            Port::Http(routes) => routes,
-            Port::Tcp(_) => return None,
-        };
-        let request = &call.request;
-        let host = match request.uri().authority() {
-            Some(authority) => authority.as_str(),
-            None => {
-                let host = request.headers().get(HOST);
-                host.and_then(|host| host.to_str().ok()).unwrap_or_default()
-            }
-        };
-        routes.find(host).cloned()
+    /// Returns the table of now.
+    fn table(&self) -> Rc<Known> {
+        let now = self.shared.table.load();
+        let mut known = self.table.borrow_mut();
+        if !Arc::ptr_eq(&now, &known.0) {
+            *known = Rc::new(Known(Arc::clone(&now)));
+        }
+        Rc::clone(&known)
     }
 
     async fn forward(&self, mut call: Call, route: &Arc<HttpRoute>) -> Response<ProxyBody> {
@@ -104,9 +105,9 @@ impl Http {
             counters.requests_unrouted.add(1);
             return answer(StatusCode::SERVICE_UNAVAILABLE, "the route is at its limit");
         };
-        let chosen = match &route.http.allow {
+        let chosen: Option<Arc<Upstreams>> = match &route.http.allow {
             None => None,
-            Some(allow) => match self.choose(&mut call, route, allow).await {
+            Some(allow) => match Box::pin(self.choose(&mut call, route, allow)).await {
                 Ok(chosen) => chosen,
                 Err((status, why)) => {
                     counters.requests_unrouted.add(1);
@@ -116,13 +117,13 @@ impl Http {
                 }
             },
         };
-        let Some(upstreams) = chosen.or_else(|| route.upstreams.clone()) else {
+        let Some(upstreams) = chosen.as_ref().or(route.upstreams.as_ref()) else {
             counters.requests_unrouted.add(1);
             let text = "expected 'porty_host' and 'porty_port' in the query";
             return answer(StatusCode::BAD_REQUEST, text);
         };
         let forwarding = route.http.forwarding;
-        self.proxy.forward(call, &upstreams, forwarding).await
+        self.proxy.forward(call, upstreams, forwarding).await
     }
 
     /// Returns the place that a request asks for, if it asks for one and that is allowed.
@@ -148,6 +149,23 @@ impl Http {
             upstreams.or_insert_with(|| Arc::new(route.route.chosen(&route.http, address)));
         Ok(Some(Arc::clone(upstreams)))
     }
+}
+
+/// Finds the route of a request. The request keeps it, whatever takes its place.
+fn route<'a>(table: &'a Table, call: &Call, key: &Key) -> Option<&'a Arc<HttpRoute>> {
+    let routes = match table.get(key)? {
+        Port::Http(routes) => routes,
+        Port::Tcp(_) => return None,
+    };
+    let request = &call.request;
+    let host = match request.uri().authority() {
+        Some(authority) => authority.as_str(),
+        None => {
+            let host = request.headers().get(HOST);
+            host.and_then(|host| host.to_str().ok()).unwrap_or_default()
+        }
+    };
+    routes.find(host)
 }
 
 /// Finds the place that a target asks for, and removes that from it.

@@ -115,20 +115,24 @@ impl HttpRoute {
 
     /// Takes a place within the route's limit, if there is one left.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<Entered> {
-        let entered = Entered(Arc::clone(self));
+        let Some(most) = self.route.max_connections else {
+            return Some(Entered(None));
+        };
+        let entered = Entered(Some(Arc::clone(self)));
         let before = self.busy.fetch_add(1, Relaxed);
-        let is_within = self.route.max_connections.is_none_or(|most| before < most);
-        is_within.then_some(entered)
+        (before < most).then_some(entered)
     }
 }
 
 /// A place within a route's limit, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Entered(Arc<HttpRoute>);
+pub(crate) struct Entered(Option<Arc<HttpRoute>>);
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Relaxed);
+        if let Some(route) = &self.0 {
+            route.busy.fetch_sub(1, Relaxed);
+        }
     }
 }
 

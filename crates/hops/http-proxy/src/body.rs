@@ -239,11 +239,11 @@ impl Download {
         }
         match &frame {
             Poll::Ready(Some(Ok(_))) => {
+                self.release_at_end();
                 if let Some(lease) = &mut self.lease {
                     let deadline = &mut lease.connection.deadline;
                     deadline.set_at(self.until.min(Instant::now() + self.idle));
                 }
-                self.release_at_end();
             }
             Poll::Ready(None) => self.release(),
             Poll::Ready(Some(Err(_))) => {}

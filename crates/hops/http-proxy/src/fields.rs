@@ -26,7 +26,7 @@ pub enum Forwarding {
     Replace,
     /// Its fields are kept, and this hop's are added.
     Trust,
-    /// Nothing is added or removed.
+    /// Nothing is added or removed, `Via` included.
     Pass,
 }
 
@@ -107,10 +107,11 @@ pub(crate) fn forward(
     via: &HeaderValue,
 ) {
     // RFC 9110, section 7.6.3: a gateway adds itself after those before it.
-    fields.append(VIA, via.clone());
+    let add_via = |fields: &mut HeaderMap| fields.append(VIA, via.clone());
     match forwarding {
         Forwarding::Pass => {}
         Forwarding::Replace => {
+            add_via(fields);
             let host = fields.get(HOST).cloned();
             fields.remove(FORWARDED);
             fields.insert(X_FORWARDED_FOR, client.text.clone());
@@ -121,6 +122,7 @@ pub(crate) fn forward(
             fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
         }
         Forwarding::Trust => {
+            add_via(fields);
             fields.append(X_FORWARDED_FOR, client.text.clone());
             let host = fields.get(HOST).cloned();
             if let (Entry::Vacant(entry), Some(host)) = (fields.entry(X_FORWARDED_HOST), host) {
@@ -205,7 +207,7 @@ mod tests {
         );
         assert_eq!(
             said(Forwarding::Pass),
-            "forwarded: for=9.9.9.9\nhost: a\nvia: 1.1 hop\nx-forwarded-for: 9.9.9.9\n\
+            "forwarded: for=9.9.9.9\nhost: a\nx-forwarded-for: 9.9.9.9\n\
              x-forwarded-proto: https"
         );
     }

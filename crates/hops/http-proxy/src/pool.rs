@@ -84,7 +84,7 @@ pub(crate) struct Socket {
 pub(crate) struct Lease {
     pub(crate) connection: Box<Connection>,
     pub(crate) pool: Rc<Pool>,
-    pub(crate) target: Arc<Target>,
+    target: u64,
 }
 
 /// Why a request got no answer.
@@ -124,7 +124,7 @@ impl Pool {
     }
 
     /// Takes a connection that waits and still works.
-    pub(crate) fn take(self: &Rc<Self>, target: &Arc<Target>) -> Option<Lease> {
+    pub(crate) fn take(self: &Rc<Self>, target: &Target) -> Option<Lease> {
         loop {
             let mut connection = self
                 .idle
@@ -142,7 +142,7 @@ impl Pool {
     /// Opens a connection.
     pub(crate) async fn connect(
         self: &Rc<Self>,
-        target: &Arc<Target>,
+        target: &Target,
         at_most: Duration,
     ) -> io::Result<Lease> {
         let stream = target.connect(at_most).await?;
@@ -150,19 +150,19 @@ impl Pool {
         Ok(self.lease(Box::new(connection), target))
     }
 
-    fn lease(self: &Rc<Self>, connection: Box<Connection>, target: &Arc<Target>) -> Lease {
+    fn lease(self: &Rc<Self>, connection: Box<Connection>, target: &Target) -> Lease {
         Lease {
             connection,
             pool: Rc::clone(self),
-            target: Arc::clone(target),
+            target: target.id,
         }
     }
 
-    /// Puts a connection back. It is closed if it can't take another request.
+    /// Puts a connection back. Whether it can take another request shows when it is taken.
     fn put(&self, mut connection: Box<Connection>, target: u64) {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry(target).or_default();
-        if connection.is_idle() && waiting.len() < self.limits.idle_max {
+        if !connection.is_done && waiting.len() < self.limits.idle_max {
             connection.is_reused = true;
             connection.deadline.clear();
             let since = Instant::now();
@@ -196,7 +196,7 @@ async fn sweep(pool: Weak<Pool>) {
 impl Lease {
     /// Gives the connection back.
     pub(crate) fn release(self) {
-        self.pool.put(self.connection, self.target.id);
+        self.pool.put(self.connection, self.target);
     }
 
     /// Takes the socket of a connection that no longer speaks HTTP, and what was read too much.

@@ -98,8 +98,9 @@ impl Proxy {
         if let Some(continued) = &asked.continued {
             note_continue(&mut request, continued);
         }
-        let until = Instant::now() + upstreams.limits.total;
-        let sent = self.send(request, &asked, progress.as_deref(), upstreams, until);
+        let begin = Instant::now();
+        let until = begin + upstreams.limits.total;
+        let sent = self.send(request, &asked, progress.as_deref(), upstreams, begin);
         match sent.await {
             Ok((response, lease)) => self.pass(response, lease, &mut asked, upstreams, until),
             Err(failure) => self.failed(&failure),
@@ -113,9 +114,10 @@ impl Proxy {
         asked: &Asked,
         progress: Option<&Progress>,
         upstreams: &Upstreams,
-        until: Instant,
+        begin: Instant,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
         let limits = &upstreams.limits;
+        let until = begin + limits.total;
         let mut tried = Vec::new();
         let mut retries = 0;
         let mut may_reuse = true;
@@ -125,6 +127,7 @@ impl Proxy {
                 proxy: self,
                 target,
                 limits,
+                begin: if retries == 0 { begin } else { Instant::now() },
                 until,
                 progress,
                 may_repeat: asked.is_idempotent && progress.is_none(),
@@ -149,7 +152,8 @@ impl Proxy {
                 if Instant::now() + pause >= until {
                     return Err(failure);
                 }
-                sleep(pause).await;
+                // In a box, as rare things are: the memory of a request is written for each.
+                Box::pin(sleep(pause)).await;
             }
         }
     }
@@ -243,8 +247,9 @@ impl Proxy {
 /// One attempt at one target.
 struct Attempt<'a> {
     proxy: &'a Proxy,
-    target: &'a Arc<Target>,
+    target: &'a Target,
     limits: &'a UpstreamLimits,
+    begin: Instant,
     until: Instant,
     progress: Option<&'a Progress>,
     /// Whether the request may be sent again after it was sent.
@@ -273,7 +278,7 @@ impl Attempt<'_> {
             }
         }
         let connect_max = self.limits.connect.min(self.until - Instant::now());
-        match self.proxy.pool.connect(self.target, connect_max).await {
+        match Box::pin(self.proxy.pool.connect(self.target, connect_max)).await {
             Ok(lease) => self.send_on(lease, request).await,
             Err(error) => {
                 self.target.failed();
@@ -331,7 +336,7 @@ impl Attempt<'_> {
         lease: &mut Lease,
         mut answering: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
-        let begin = Instant::now();
+        let begin = self.begin;
         lease
             .connection
             .deadline

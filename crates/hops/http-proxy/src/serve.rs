@@ -2,12 +2,12 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
     io,
     net::Ipv6Addr,
     pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, ready},
 };
 
 use hyper::{
@@ -56,10 +56,11 @@ pub struct Serving {
 const STREAMS_MAX: u32 = 128;
 
 impl Serving {
-    /// Serves a connection until its end. `service` answers its requests.
+    /// Serves a connection until its end. `service` answers its requests, and must always be ready.
     pub async fn serve<S>(&self, stream: TcpStream, client: Client, service: S)
     where
         S: Service<Call, Response = Response<ProxyBody>, Error = Infallible> + Clone + 'static,
+        S::Future: Unpin,
     {
         let looked = timeout(self.limits.idle, is_http2(&stream)).await;
         let Ok(Ok(is_http2)) = looked else {
@@ -92,6 +93,7 @@ impl Serving {
     async fn serve_http1<S>(&self, io: TokioIo<Guard>, service: Checked<S>) -> hyper::Result<()>
     where
         S: Service<Call, Response = Response<ProxyBody>, Error = Infallible> + Clone + 'static,
+        S::Future: Unpin,
     {
         let connection = http1::Builder::new()
             // A client may end its side after its request (RFC 9112, section 9.6).
@@ -113,6 +115,7 @@ impl Serving {
     async fn serve_http2<S>(&self, io: TokioIo<Guard>, service: Checked<S>) -> hyper::Result<()>
     where
         S: Service<Call, Response = Response<ProxyBody>, Error = Infallible> + Clone + 'static,
+        S::Future: Unpin,
     {
         let head_bytes_max = u32::try_from(self.limits.head_bytes_max).unwrap_or(u32::MAX);
         let connection = http2::Builder::new(OnThisThread)
@@ -160,39 +163,77 @@ struct Checked<S> {
     counters: Arc<ProxyCounters>,
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<ProxyBody>, Infallible>>>>;
+/// The answer to a request, on its way.
+enum Answering<F> {
+    /// Of our own, until it is taken.
+    Refused(Option<Box<Response<ProxyBody>>>),
+    /// The service's.
+    Serving {
+        future: F,
+        activity: Arc<Activity>,
+        /// Whether the request has an `Upgrade` field in HTTP/1.
+        names_upgrade: bool,
+    },
+}
+
+impl<F> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<ProxyBody>, Infallible>> + Unpin,
+{
+    type Output = Result<Response<ProxyBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Refused(refused) => {
+                let refused = refused.take().expect("polled after its end");
+                Poll::Ready(Ok(*refused))
+            }
+            Self::Serving {
+                future,
+                activity,
+                names_upgrade,
+            } => {
+                let Ok(mut response) = ready!(Pin::new(future).poll(context));
+                if *names_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    // The bytes behind such a request weren't checked for ambiguity.
+                    response = closing(response);
+                }
+                let activity = Arc::clone(activity);
+                Poll::Ready(Ok(response.map(|body| body.with_activity(activity))))
+            }
+        }
+    }
+}
 
 impl<S> hyper::service::Service<Request<Incoming>> for Checked<S>
 where
     S: Service<Call, Response = Response<ProxyBody>, Error = Infallible> + Clone + 'static,
+    S::Future: Unpin,
 {
     type Response = Response<ProxyBody>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = Answering<S::Future>;
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.activity.busy.fetch_add(1, Relaxed);
         let activity = Arc::clone(&self.activity);
         if let Err((status, text)) = check(&request) {
             self.counters.requests_refused.add(1);
             let refused = closing(answer(status, text));
             let refused = refused.map(|body| body.with_activity(activity));
-            return Box::pin(std::future::ready(Ok(refused)));
+            return Answering::Refused(Some(Box::new(refused)));
         }
         self.counters.requests.add(1);
-        let mut inner = self.inner.clone();
-        let client = Rc::clone(&self.client);
         let names_upgrade =
             request.version() != Version::HTTP_2 && request.headers().contains_key(UPGRADE);
-        Box::pin(async move {
-            poll_fn(|context| inner.poll_ready(context)).await?;
-            let mut response = inner.call(Call { request, client }).await?;
-            if names_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                // The bytes behind such a request weren't checked for ambiguity.
-                response = closing(response);
-            }
-            Ok(response.map(|body| body.with_activity(activity)))
-        })
+        let client = Rc::clone(&self.client);
+        // Services of this crate are always ready.
+        let future = self.inner.clone().call(Call { request, client });
+        Answering::Serving {
+            future,
+            activity,
+            names_upgrade,
+        }
     }
 }
 
