@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     deadline::Deadline,
     framing::{Framing, Part},
+    write::poll_pieces,
 };
 
 /// Time limits for a client.
@@ -179,7 +180,7 @@ impl AsyncWrite for Guard {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let written = poll_pieces(Pin::new(&mut self.stream), context, slices);
         self.poll_written(context, written)
     }
 

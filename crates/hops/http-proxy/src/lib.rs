@@ -36,6 +36,7 @@ pub mod serve;
 mod upgrade;
 pub mod upstream;
 pub mod workers;
+mod write;
 
 pub use access_log::AccessLog;
 pub use answer::answer;

@@ -27,7 +27,10 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use crate::{body::RequestBody, counters::ProxyCounters, deadline::Deadline, upstream::Target};
+use crate::{
+    body::RequestBody, counters::ProxyCounters, deadline::Deadline, upstream::Target,
+    write::poll_pieces,
+};
 
 /// Connections of one worker that wait for a request, the last used one on top.
 #[derive(Debug)]
@@ -323,7 +326,7 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        poll_pieces(Pin::new(&mut self.stream), context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
