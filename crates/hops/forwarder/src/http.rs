@@ -4,14 +4,14 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     convert::Infallible,
+    future::ready,
     net::SocketAddr,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use http_proxy::{Call, Proxy, ProxyBody, Upstreams, answer};
+use http_proxy::{Answer, Call, Proxy, ProxyBody, Upstreams, access_log::Entry, answer};
 use hyper::{Response, StatusCode, Uri, header::HOST};
 use percent_encoding::percent_decode_str;
 use tower_service::Service;
@@ -19,7 +19,7 @@ use tower_service::Service;
 use crate::{
     Shared,
     allow::Allow,
-    table::{HttpRoute, Key, Port, Table},
+    table::{Entered, Full, HttpRoute, Key, Port, Table},
 };
 
 /// The HTTP side of a worker.
@@ -73,20 +73,33 @@ impl Http {
         }
     }
 
-    async fn answer(&self, call: Call, key: &Key) -> Response<ProxyBody> {
+    /// Answers a request. What needs no waiting is done at once, and the usual request has one
+    /// future, since the memory of a future is written for each request.
+    fn answer(self: &Rc<Self>, call: Call, key: &Key) -> Answer {
+        let counters = &self.shared.http_counters;
         let table = self.table();
         let Some(route) = route(&table.0, &call, key) else {
-            self.shared.http_counters.requests_unrouted.add(1);
-            return answer(StatusCode::NOT_FOUND, "no route has this host");
+            counters.requests_unrouted.add(1);
+            return at_once(StatusCode::NOT_FOUND, "no route has this host");
         };
-        let detail = route.http.log;
-        let log = route.log.as_ref().zip(detail);
+        let log = route.log.as_ref().zip(route.http.log);
         let entry = log.map(|(log, detail)| log.begin(&route.name, detail, &call));
-        let response = self.forward(call, route).await;
-        match entry {
-            Some(entry) => entry.answered(response),
-            None => response,
-        }
+        let entered = match route.enter() {
+            Ok(entered) => entered,
+            Err(Full) => {
+                counters.requests_unrouted.add(1);
+                let full = at_once(StatusCode::SERVICE_UNAVAILABLE, "the route is at its limit");
+                return noted(full, entry, None);
+            }
+        };
+        let answer = match (&route.http.allow, &route.upstreams) {
+            (Some(allow), _) => {
+                Box::pin(Rc::clone(self).choose(call, Arc::clone(route), allow.clone()))
+            }
+            (None, Some(upstreams)) => self.proxy.forward(call, upstreams, route.http.forwarding),
+            (None, None) => self.unchosen(),
+        };
+        noted(answer, entry, entered)
     }
 
     /// Returns the table of now.
@@ -99,35 +112,40 @@ impl Http {
         Rc::clone(&known)
     }
 
-    async fn forward(&self, mut call: Call, route: &Arc<HttpRoute>) -> Response<ProxyBody> {
-        let counters = &self.shared.http_counters;
-        let Some(_entered) = route.enter() else {
-            counters.requests_unrouted.add(1);
-            return answer(StatusCode::SERVICE_UNAVAILABLE, "the route is at its limit");
+    /// Forwards a request to the place that it asks for, if that is allowed, or else to those of
+    /// the route.
+    async fn choose(
+        self: Rc<Self>,
+        mut call: Call,
+        route: Arc<HttpRoute>,
+        allow: Allow,
+    ) -> Result<Response<ProxyBody>, Infallible> {
+        let client = call.client.address;
+        let chosen = match self.chosen(&mut call, &route, &allow).await {
+            Ok(chosen) => chosen,
+            Err((status, why)) => {
+                self.shared.http_counters.requests_unrouted.add(1);
+                tracing::warn!("route '{}': refused for {client}: {why}", route.name);
+                return Ok(answer(status, &why));
+            }
         };
-        let chosen: Option<Arc<Upstreams>> = match &route.http.allow {
-            None => None,
-            Some(allow) => match Box::pin(self.choose(&mut call, route, allow)).await {
-                Ok(chosen) => chosen,
-                Err((status, why)) => {
-                    counters.requests_unrouted.add(1);
-                    let client = call.client.address;
-                    tracing::warn!("route '{}': refused for {client}: {why}", route.name);
-                    return answer(status, &why);
-                }
-            },
-        };
-        let Some(upstreams) = chosen.as_ref().or(route.upstreams.as_ref()) else {
-            counters.requests_unrouted.add(1);
-            let text = "expected 'porty_host' and 'porty_port' in the query";
-            return answer(StatusCode::BAD_REQUEST, text);
-        };
-        let forwarding = route.http.forwarding;
-        self.proxy.forward(call, upstreams, forwarding).await
+        match chosen.as_ref().or(route.upstreams.as_ref()) {
+            Some(upstreams) => {
+                let forwarding = route.http.forwarding;
+                self.proxy.forward(call, upstreams, forwarding).await
+            }
+            None => self.unchosen().await,
+        }
+    }
+
+    fn unchosen(&self) -> Answer {
+        self.shared.http_counters.requests_unrouted.add(1);
+        let text = "expected 'porty_host' and 'porty_port' in the query";
+        at_once(StatusCode::BAD_REQUEST, text)
     }
 
     /// Returns the place that a request asks for, if it asks for one and that is allowed.
-    async fn choose(
+    async fn chosen(
         &self,
         call: &mut Call,
         route: &Arc<HttpRoute>,
@@ -149,6 +167,26 @@ impl Http {
             upstreams.or_insert_with(|| Arc::new(route.route.chosen(&route.http, address)));
         Ok(Some(Arc::clone(upstreams)))
     }
+}
+
+/// Makes an answer of our own.
+fn at_once(status: StatusCode, text: &str) -> Answer {
+    Box::pin(ready(Ok(answer(status, text))))
+}
+
+/// Has an answer noted in the log, and its place within the route's limit kept meanwhile.
+fn noted(answer: Answer, entry: Option<Entry>, entered: Option<Entered>) -> Answer {
+    if entry.is_none() && entered.is_none() {
+        return answer;
+    }
+    Box::pin(async move {
+        let _entered = entered;
+        let response = answer.await?;
+        Ok(match entry {
+            Some(entry) => entry.answered(response),
+            None => response,
+        })
+    })
 }
 
 /// Finds the route of a request. The request keeps it, whatever takes its place.
@@ -222,15 +260,14 @@ fn choice(target: &Uri) -> Result<Option<Choice>, String> {
 impl Service<Call> for Router {
     type Response = Response<ProxyBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<ProxyBody>, Infallible>>>>;
+    type Future = Answer;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, call: Call) -> Self::Future {
-        let (http, key) = (Rc::clone(&self.http), Arc::clone(&self.key));
-        Box::pin(async move { Ok(http.answer(call, &key).await) })
+    fn call(&mut self, call: Call) -> Answer {
+        self.http.answer(call, &self.key)
     }
 }
 

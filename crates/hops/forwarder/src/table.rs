@@ -113,26 +113,35 @@ impl HttpRoute {
         }
     }
 
-    /// Takes a place within the route's limit, if there is one left.
-    pub(crate) fn enter(self: &Arc<Self>) -> Option<Entered> {
+    /// Takes a place within the route's limit, if it has one.
+    ///
+    /// # Errors
+    /// If no place is left.
+    pub(crate) fn enter(self: &Arc<Self>) -> Result<Option<Entered>, Full> {
         let Some(most) = self.route.max_connections else {
-            return Some(Entered(None));
+            return Ok(None);
         };
-        let entered = Entered(Some(Arc::clone(self)));
+        let entered = Entered(Arc::clone(self));
         let before = self.busy.fetch_add(1, Relaxed);
-        (before < most).then_some(entered)
+        if before < most {
+            Ok(Some(entered))
+        } else {
+            Err(Full)
+        }
     }
 }
 
+/// A route has no place left.
+#[derive(Debug)]
+pub(crate) struct Full;
+
 /// A place within a route's limit, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Entered(Option<Arc<HttpRoute>>);
+pub(crate) struct Entered(Arc<HttpRoute>);
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        if let Some(route) = &self.0 {
-            route.busy.fetch_sub(1, Relaxed);
-        }
+        self.0.busy.fetch_sub(1, Relaxed);
     }
 }
 
@@ -286,9 +295,9 @@ mod tests {
         );
         let route = http(&table).find("x").expect("a fallback");
         let (first, second) = (route.enter(), route.enter());
-        assert!(first.is_some() && second.is_some());
-        assert!(route.enter().is_none());
+        assert!(first.is_ok() && second.is_ok());
+        assert!(route.enter().is_err());
         drop(first);
-        assert!(route.enter().is_some());
+        assert!(route.enter().is_ok());
     }
 }

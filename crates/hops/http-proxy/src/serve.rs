@@ -165,7 +165,7 @@ struct Checked<S> {
 
 /// The answer to a request, on its way.
 enum Answering<F> {
-    /// Of our own, until it is taken.
+    /// One of our own, until it is taken.
     Refused(Option<Box<Response<ProxyBody>>>),
     /// The service's.
     Serving {

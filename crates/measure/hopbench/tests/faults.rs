@@ -329,8 +329,9 @@ fn a_history_that_may_not_grow_is_as_it_was() {
     let bench = Bench::new();
     // This run was made from a commit, whatever is being changed here.
     let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../bench_results/reference");
-    let run = fs::read_dir(runs).expect("there").next().expect("one");
-    let run_dir = run.expect("listed").path().display().to_string();
+    let runs = fs::read_dir(runs).expect("there");
+    let run = runs.map(|run| run.expect("listed").path()).min();
+    let run_dir = run.expect("one").display().to_string();
     let add = ["history", "--file=history.jsonl", "--add", &run_dir];
     assert!(bench.run(&add).status.success());
     let file = bench.directory.path().join("history.jsonl");

@@ -19,11 +19,12 @@ struct Shell {
     directory: TempDir,
 }
 
-/// Reads a file of the committed run, from whose machine and trials other runs are made.
+/// Reads a file of the first committed run, from whose machine and trials other runs are made.
 fn reference(name: &str) -> String {
     let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../bench_results/reference");
-    let mut runs = fs::read_dir(runs).expect("a directory");
-    let run = runs.next().expect("a run").expect("listed").path();
+    let runs = fs::read_dir(runs).expect("a directory");
+    let run = runs.map(|run| run.expect("listed").path()).min();
+    let run = run.expect("a run");
     fs::read_to_string(run.join(name)).expect("readable")
 }
 

@@ -15,8 +15,16 @@ use hopbench_analysis::{
     summary::Summary,
 };
 
-const BEGIN: &str = "<!-- reference: begin -->\n";
-const END: &str = "<!-- reference: end -->";
+/// The scenarios whose tables the README has, each from a reference run of its own.
+const SCENARIOS: [&str; 1] = ["http-tunnel"];
+
+fn begin(scenario: &str) -> String {
+    format!("<!-- {scenario}: begin -->\n")
+}
+
+fn end(scenario: &str) -> String {
+    format!("<!-- {scenario}: end -->")
+}
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -26,12 +34,10 @@ fn root() -> PathBuf {
         .to_owned()
 }
 
-/// Returns the only run in `bench_results/reference`.
-fn reference() -> PathBuf {
+/// Returns the runs in `bench_results/reference`.
+fn references() -> Vec<PathBuf> {
     let runs = fs::read_dir(root().join("bench_results/reference")).expect("is there");
-    let runs: Vec<PathBuf> = runs.map(|run| run.expect("listed").path()).collect();
-    assert_eq!(runs.len(), 1, "{runs:?}");
-    runs[0].clone()
+    runs.map(|run| run.expect("listed").path()).collect()
 }
 
 fn records(run: &Path) -> (Manifest, Vec<Trial>) {
@@ -43,30 +49,40 @@ fn records(run: &Path) -> (Manifest, Vec<Trial>) {
 }
 
 #[test]
-fn the_table_and_the_picture_are_the_reference_runs() {
-    let run = reference();
-    let (manifest, trials) = records(&run);
-    let summary = Summary::new(&manifest, &trials).expect("readable");
-    let scenario = &summary.scenarios[0];
+fn the_tables_and_the_pictures_are_the_reference_runs() {
+    let mut shown = Vec::new();
+    for run in references() {
+        let (manifest, trials) = records(&run);
+        let summary = Summary::new(&manifest, &trials).expect("readable");
+        let scenario = &summary.scenarios[0];
+        let name = &scenario.info.name;
+        check_table(name, &overview::tables(scenario));
+        let file = run.join(format!("overview-{name}.svg"));
+        assert_eq!(
+            fs::read_to_string(file).expect("is there"),
+            chart::overview(scenario),
+            "make it with 'hopbench report'"
+        );
+        shown.push(name.clone());
+    }
+    shown.sort_unstable();
+    let mut expected = SCENARIOS.map(str::to_owned);
+    expected.sort_unstable();
+    assert_eq!(shown, expected, "one run for each");
+}
 
+/// Compares the README's table of a scenario, or writes it anew.
+fn check_table(scenario: &str, expected: &str) {
     let file = root().join("README.md");
     let readme = fs::read_to_string(&file).expect("is there");
-    let (before, rest) = readme.split_once(BEGIN).expect("where the table begins");
-    let (table, after) = rest.split_once(END).expect("where the table ends");
-    let expected = overview::tables(scenario);
+    let (begin, end) = (begin(scenario), end(scenario));
+    let (before, rest) = readme.split_once(&begin).expect("where the table begins");
+    let (table, after) = rest.split_once(&end).expect("where the table ends");
     if std::env::var_os("UPDATE_README").is_some() {
-        fs::write(&file, format!("{before}{BEGIN}{expected}{END}{after}")).expect("writable");
+        fs::write(&file, format!("{before}{begin}{expected}{end}{after}")).expect("writable");
     } else {
         assert_eq!(table, expected, "UPDATE_README=1 writes it anew");
     }
-
-    let name = format!("overview-{}.svg", scenario.info.name);
-    let picture = fs::read_to_string(run.join(name)).expect("is there");
-    assert_eq!(
-        picture,
-        chart::overview(scenario),
-        "make it with 'hopbench report'"
-    );
 }
 
 #[test]

@@ -29,8 +29,9 @@ impl Page {
     fn new() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3);
         let runs = root.expect("two below").join("bench_results/reference");
-        let run = fs::read_dir(runs).expect("there").next().expect("one");
-        let run = run.expect("listed").path();
+        let runs = fs::read_dir(runs).expect("there");
+        let run = runs.map(|run| run.expect("listed").path()).min();
+        let run = run.expect("one");
         let directory = TempDir::new().expect("a directory");
         for name in ["manifest.json", "plan.json", "trials.jsonl"] {
             fs::copy(run.join(name), directory.path().join(name)).expect(name);

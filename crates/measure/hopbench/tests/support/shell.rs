@@ -54,9 +54,10 @@ impl Shell {
     }
 }
 
-/// Returns the directory of the committed run.
+/// Returns the directory of the first committed run.
 pub(crate) fn reference_run() -> PathBuf {
     let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../bench_results/reference");
-    let mut runs = fs::read_dir(runs).expect("a directory");
-    runs.next().expect("a run").expect("listed").path()
+    let runs = fs::read_dir(runs).expect("a directory");
+    let first = runs.map(|run| run.expect("listed").path()).min();
+    first.expect("a run")
 }
