@@ -19,11 +19,11 @@ use hopbench_analysis::{
 const SCENARIOS: [&str; 1] = ["http-tunnel"];
 
 fn begin(scenario: &str) -> String {
-    format!("<!-- {scenario}: begin -->\n")
+    format!("<!-- reference: {scenario}: begin -->\n")
 }
 
 fn end(scenario: &str) -> String {
-    format!("<!-- {scenario}: end -->")
+    format!("<!-- reference: {scenario}: end -->")
 }
 
 fn root() -> PathBuf {
