@@ -226,6 +226,19 @@ fn connections_to_a_target_are_used_again() {
 }
 
 #[test]
+fn targets_take_turns() {
+    let (one, two) = (upstream("one"), upstream("two"));
+    let targets = format!("targets = ['{}', '{}']", one.address, two.address);
+    let forwarder = Forwarder::start(&(HERE.to_owned() + &route("web", 0, &targets)), &[]);
+    for _ in 0..20 {
+        let answer = forwarder.get("/", "Host: x\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let asked = [&one, &two].map(|target| target.requests.load(SeqCst));
+    assert_eq!(asked, [10, 10]);
+}
+
+#[test]
 fn a_target_that_is_gone_leaves_its_requests_to_another() {
     let works = upstream("works");
     let gone = TcpListener::bind("127.0.0.1:0")

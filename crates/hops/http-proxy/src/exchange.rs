@@ -65,11 +65,10 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 impl Exchange {
     /// Sends the request.
     pub(crate) fn start(self, request: Request<RequestBody>) -> Answer {
-        let target = self.upstreams.pick(&[]);
-        let Some(mut lease) = self.proxy.pool().take(target) else {
-            return Box::pin(self.send(Box::new(request), true));
+        let target = Arc::clone(self.upstreams.pick(&[]));
+        let Some(mut lease) = self.proxy.pool().take(&target) else {
+            return Box::pin(self.send(Box::new(request), target, true));
         };
-        let target = Arc::clone(target);
         let copy = self.copy_of(&request);
         let answering = lease.connection.send(request);
         let mut exchange = self;
@@ -89,17 +88,18 @@ impl Exchange {
                 Failed {
                     failure: Failure::Broken(_),
                     again: Some(again),
-                } => Box::pin(exchange.send(again, false)).await,
+                } => Box::pin(exchange.send(again, target, false)).await,
                 Failed { failure, .. } => Ok(exchange.proxy.failed(&failure)),
             }
         })
     }
 
-    /// Sends a request on new connections, or with `may_reuse` on waiting ones, too. Sends it again
-    /// if that fails and is safe.
+    /// Sends a request to a target on a new connection, or with `may_reuse` on a waiting one, too.
+    /// Sends it again, perhaps to another target, if that fails and is safe.
     async fn send(
         mut self,
         mut request: Box<Request<RequestBody>>,
+        mut target: Arc<Target>,
         mut may_reuse: bool,
     ) -> Result<Response<ProxyBody>, std::convert::Infallible> {
         let upstreams = Arc::clone(&self.upstreams);
@@ -108,8 +108,7 @@ impl Exchange {
         let mut tried = Vec::new();
         let mut retries = 0;
         let failure = loop {
-            let target = upstreams.pick(&tried);
-            let attempt = self.attempt(target, request, &mut may_reuse).await;
+            let attempt = self.attempt(&target, request, &mut may_reuse).await;
             let Failed { failure, again } = match attempt {
                 Ok((response, lease)) => return Ok(self.pass(response, lease)),
                 Err(failed) => failed,
@@ -122,6 +121,7 @@ impl Exchange {
             retries += 1;
             self.proxy.pool().counters.retries.add(1);
             tried.push(target.id);
+            target = Arc::clone(upstreams.pick(&tried));
             if tried.len() >= upstreams.count() {
                 let pause = RETRY_PAUSE * 2_u32.saturating_pow(retries - 1);
                 let pause = pause
