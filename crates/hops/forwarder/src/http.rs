@@ -108,6 +108,9 @@ impl Http {
         let mut known = self.table.borrow_mut();
         if !Arc::ptr_eq(&now, &known.0) {
             *known = Rc::new(Known(Arc::clone(&now)));
+            // Those of targets that are gone would be closed after a minute. Many new
+            // configurations in a minute would leave many of them.
+            self.proxy.pool().close_orphans();
         }
         Rc::clone(&known)
     }

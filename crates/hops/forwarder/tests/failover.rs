@@ -137,5 +137,9 @@ fn new_configurations_cost_no_request() {
         }
         stop.store(1, SeqCst);
     });
-    assert!(forwarder.counted()("reloads") > 0);
+    let counted = forwarder.counted_as("");
+    assert!(counted("forwarder_reloads") > 0);
+    // Those to targets that are gone would be more than a hundred.
+    let open = counted("http_upstream_open");
+    assert!(open <= 4 * CLIENTS as u64, "{open} connections to targets");
 }

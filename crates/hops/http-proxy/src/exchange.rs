@@ -139,7 +139,7 @@ impl Exchange {
     /// Makes one attempt at one target.
     async fn attempt(
         &self,
-        target: &Target,
+        target: &Arc<Target>,
         mut request: Box<Request<RequestBody>>,
         may_reuse: &mut bool,
     ) -> Result<(Response<Incoming>, Lease), Failed> {

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     rc::{Rc, Weak},
     sync::{
-        Arc,
+        self, Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
@@ -35,7 +35,8 @@ use crate::{
 /// Connections of one worker that wait for a request, the last used one on top.
 #[derive(Debug)]
 pub struct Pool {
-    idle: RefCell<HashMap<u64, Vec<Idle>>>,
+    /// By the number of the target. There is an entry for each target that was connected to.
+    idle: RefCell<HashMap<u64, Waiting>>,
     limits: PoolLimits,
     pub(crate) counters: Arc<ProxyCounters>,
 }
@@ -50,6 +51,14 @@ pub struct PoolLimits {
     /// Largest buffer for reading from an upstream, in bytes. Each connection may have two at a
     /// time: one that is being written to the client, and the next.
     pub buffer_bytes: usize,
+}
+
+/// The waiting connections to a target.
+#[derive(Debug)]
+struct Waiting {
+    /// Gone once no configuration has the target any more.
+    target: sync::Weak<Target>,
+    idle: Vec<Idle>,
 }
 
 #[derive(Debug)]
@@ -129,12 +138,9 @@ impl Pool {
     /// Takes a connection that waits and still works.
     pub(crate) fn take(self: &Rc<Self>, target: &Target) -> Option<Lease> {
         loop {
-            let mut connection = self
-                .idle
-                .borrow_mut()
-                .get_mut(&target.id)?
-                .pop()?
-                .connection;
+            let mut waiting = self.idle.borrow_mut();
+            let mut connection = waiting.get_mut(&target.id)?.idle.pop()?.connection;
+            drop(waiting);
             if connection.is_idle() {
                 self.counters.upstream_reused.add(1);
                 return Some(self.lease(connection, target));
@@ -145,11 +151,16 @@ impl Pool {
     /// Opens a connection.
     pub(crate) async fn connect(
         self: &Rc<Self>,
-        target: &Target,
+        target: &Arc<Target>,
         at_most: Duration,
     ) -> io::Result<Lease> {
         let stream = target.connect(at_most).await?;
         let connection = Connection::open(stream, self).await?;
+        let mut waiting = self.idle.borrow_mut();
+        waiting.entry(target.id).or_insert_with(|| Waiting {
+            target: Arc::downgrade(target),
+            idle: Vec::new(),
+        });
         Ok(self.lease(Box::new(connection), target))
     }
 
@@ -163,24 +174,33 @@ impl Pool {
 
     /// Puts a connection back. Whether it can take another request shows when it is taken.
     fn put(&self, mut connection: Box<Connection>, target: u64) {
-        let mut idle = self.idle.borrow_mut();
-        let waiting = idle.entry(target).or_default();
-        if !connection.is_done && waiting.len() < self.limits.idle_max {
+        let mut waiting = self.idle.borrow_mut();
+        let Some(Waiting { idle, .. }) = waiting.get_mut(&target) else {
+            // No configuration has the target any more.
+            return;
+        };
+        if !connection.is_done && idle.len() < self.limits.idle_max {
             connection.is_reused = true;
             connection.deadline.clear();
             let since = Instant::now();
-            waiting.push(Idle { connection, since });
+            idle.push(Idle { connection, since });
         }
+    }
+
+    /// Closes the connections to targets that no configuration has any more.
+    pub fn close_orphans(&self) {
+        let mut waiting = self.idle.borrow_mut();
+        waiting.retain(|_, waiting| waiting.target.strong_count() > 0);
     }
 
     /// Closes the connections that have waited for too long, and those that the upstream closed.
     fn close_stale(&self) {
-        self.idle.borrow_mut().retain(|_, waiting| {
-            waiting.retain_mut(|idle| {
+        self.close_orphans();
+        for waiting in self.idle.borrow_mut().values_mut() {
+            waiting.idle.retain_mut(|idle| {
                 idle.since.elapsed() < self.limits.idle_time && idle.connection.is_idle()
             });
-            !waiting.is_empty()
-        });
+        }
     }
 }
 

@@ -63,7 +63,8 @@ impl Proxy {
         Self(Rc::new(Shared { pool, via }))
     }
 
-    pub(crate) fn pool(&self) -> &Rc<Pool> {
+    /// Returns the worker's connections to upstreams.
+    pub fn pool(&self) -> &Rc<Pool> {
         &self.0.pool
     }
 
