@@ -32,8 +32,6 @@ pub(crate) struct Config {
     pub(crate) buffer_bytes: usize,
     pub(crate) log_format: Format,
     pub(crate) log_when_full: WhenFull,
-    /// Whether any route writes to the access log.
-    pub(crate) logs: bool,
     /// The main route is the first.
     pub(crate) routes: Vec<Route>,
 }
@@ -153,7 +151,6 @@ impl Config {
                 WireWhenFull::Drop => WhenFull::Drop,
                 WireWhenFull::Block => WhenFull::Block,
             },
-            logs: routes.iter().any(Route::logs),
             routes,
         })
     }
@@ -219,10 +216,6 @@ impl Route {
             }),
             http: (wire.mode == Mode::Http).then_some(http),
         })
-    }
-
-    fn logs(&self) -> bool {
-        self.http.as_ref().is_some_and(|http| http.log.is_some())
     }
 
     /// Returns the limits for asking a target by HTTP.
@@ -441,11 +434,15 @@ mod tests {
         ];
         assert_eq!(config.routes[1].targets, two);
         assert!(config.routes[2].targets.is_empty() && http(2).allow.is_some());
-        assert!(config.logs);
+        let unlogged = parse(&format!("log_requests = false\n{three}")).expect("valid");
         assert!(
-            !parse(&format!("log_requests = false\n{three}"))
-                .expect("valid")
-                .logs
+            http(0).log.is_some()
+                && unlogged.routes[0]
+                    .http
+                    .as_ref()
+                    .expect("HTTP")
+                    .log
+                    .is_none()
         );
         let same = parse(&format!("{three}{}", route("d", "host = 'a.EXAMPLE'")));
         let error = same.expect_err("the same host");

@@ -18,7 +18,6 @@ use tower_service::Service;
 
 use crate::{
     Shared,
-    allow::Allow,
     table::{Entered, Full, HttpRoute, Key, Port, Table},
 };
 
@@ -93,9 +92,7 @@ impl Http {
             }
         };
         let answer = match (&route.http.allow, &route.upstreams) {
-            (Some(allow), _) => {
-                Box::pin(Rc::clone(self).choose(call, Arc::clone(route), allow.clone()))
-            }
+            (Some(_), _) => Box::pin(Rc::clone(self).choose(call, Arc::clone(route))),
             (None, Some(upstreams)) => self.proxy.forward(call, upstreams, route.http.forwarding),
             (None, None) => self.unchosen(),
         };
@@ -121,10 +118,9 @@ impl Http {
         self: Rc<Self>,
         mut call: Call,
         route: Arc<HttpRoute>,
-        allow: Allow,
     ) -> Result<Response<ProxyBody>, Infallible> {
         let client = call.client.address;
-        let chosen = match self.chosen(&mut call, &route, &allow).await {
+        let chosen = match self.chosen(&mut call, &route).await {
             Ok(chosen) => chosen,
             Err((status, why)) => {
                 self.shared.http_counters.requests_unrouted.add(1);
@@ -152,8 +148,10 @@ impl Http {
         &self,
         call: &mut Call,
         route: &Arc<HttpRoute>,
-        allow: &Allow,
     ) -> Result<Option<Arc<Upstreams>>, (StatusCode, String)> {
+        let Some(allow) = &route.http.allow else {
+            return Ok(None);
+        };
         let choice = choice(call.request.uri());
         let Some(choice) = choice.map_err(|why| (StatusCode::BAD_REQUEST, why))? else {
             return Ok(None);
@@ -200,7 +198,7 @@ fn route<'a>(table: &'a Table, call: &Call, key: &Key) -> Option<&'a Arc<HttpRou
     };
     let request = &call.request;
     let host = match request.uri().authority() {
-        Some(authority) => authority.as_str(),
+        Some(authority) => authority.host(),
         None => {
             let host = request.headers().get(HOST);
             host.and_then(|host| host.to_str().ok()).unwrap_or_default()

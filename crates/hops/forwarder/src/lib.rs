@@ -64,7 +64,7 @@ pub(crate) struct Shared {
     pub(crate) table: ArcSwap<Table>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) http_counters: Arc<ProxyCounters>,
-    pub(crate) log: Option<Arc<AccessLog>>,
+    pub(crate) log: Arc<AccessLog>,
     /// Cancelled when the process is told to stop.
     pub(crate) stop: CancellationToken,
 }

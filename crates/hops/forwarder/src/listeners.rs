@@ -59,23 +59,21 @@ impl Listeners {
     /// If a port can't be listened at. Then nothing has changed.
     pub(crate) async fn apply(&mut self, config: &Config) -> anyhow::Result<()> {
         let old = self.shared.table.load_full();
-        let table = table::build(config, &old, self.shared.log.as_ref());
+        let table = table::build(config, &old, Some(&self.shared.log));
         let mut opened = Vec::new();
         for (key, port) in &table {
             if !self.open.contains_key(key) {
-                opened.push((key.clone(), bind(key.address, port)?));
+                let listener = bind(key.address, port)?;
+                let address = listener.address()?;
+                opened.push((key.clone(), listener, address, port.names()));
             }
         }
         let table = Arc::new(table);
         self.shared.table.store(Arc::clone(&table));
         self.set_limit(config.max_connections);
         self.close(|key| !table.contains_key(key)).await;
-        for (key, listener) in opened {
-            let names = table.get(&key).map(Port::names).unwrap_or_default();
-            process::say(&format!(
-                "listening on {} (route {names})",
-                listener.address()?
-            ));
+        for (key, listener, address, names) in opened {
+            process::say(&format!("listening on {address} (route {names})"));
             let stop = CancellationToken::new();
             let accepting = self.accept_all(listener, key.clone(), stop.clone());
             let accepting = tokio::spawn(accepting);

@@ -32,7 +32,7 @@ pub(crate) async fn serve(
         table: ArcSwap::default(),
         counters,
         http_counters,
-        log: Some(log),
+        log,
         stop: stop.clone(),
     });
     let threads = options

@@ -62,7 +62,7 @@ pub(crate) struct Key {
 }
 
 /// Builds the table of a configuration. Routes that have not changed are those of `old`, with their
-/// connections and what is known of their targets' health.
+/// connections, the places that are taken, and what is known of their targets' health.
 pub(crate) fn build(config: &Config, old: &Table, log: Option<&Arc<AccessLog>>) -> Table {
     let known: HashMap<&str, &Arc<HttpRoute>> = old
         .values()
@@ -77,9 +77,12 @@ pub(crate) fn build(config: &Config, old: &Table, log: Option<&Arc<AccessLog>>) 
     let mut table = Table::new();
     for route in &config.routes {
         let Some(settings) = &route.http else {
-            let limit = route.max_connections.map(ConnectionLimit::new);
-            let route = route.clone();
-            table.insert(route.key(), Port::Tcp(Arc::new(TcpRoute { route, limit })));
+            let key = route.key();
+            let port = match old.get(&key) {
+                Some(Port::Tcp(same)) if same.route == *route => Port::Tcp(Arc::clone(same)),
+                _ => Port::Tcp(Arc::new(TcpRoute::new(route))),
+            };
+            table.insert(key, port);
             continue;
         };
         let same = known
@@ -98,6 +101,15 @@ pub(crate) fn build(config: &Config, old: &Table, log: Option<&Arc<AccessLog>>) 
         table.insert(key, Port::Http(Arc::new(routes)));
     }
     table
+}
+
+impl TcpRoute {
+    fn new(route: &Route) -> Self {
+        Self {
+            limit: route.max_connections.map(ConnectionLimit::new),
+            route: route.clone(),
+        }
+    }
 }
 
 impl HttpRoute {
@@ -284,6 +296,20 @@ mod tests {
         };
         assert!(same("a"));
         assert!(!same("b"));
+    }
+
+    #[test]
+    fn a_tcp_route_that_has_not_changed_keeps_its_limit() {
+        let tcp = |table: &Table| match table.values().next() {
+            Some(Port::Tcp(route)) => Arc::clone(route),
+            other => panic!("{other:?}"),
+        };
+        let text = |more: &str| config(&format!("listen_port = 1\n{more}"));
+        let old = build(&text(""), &Table::new(), None);
+        let same = build(&text("log_requests = false"), &old, None);
+        let changed = build(&text("target_port = 9"), &old, None);
+        assert!(Arc::ptr_eq(&tcp(&old), &tcp(&same)));
+        assert!(!Arc::ptr_eq(&tcp(&old), &tcp(&changed)));
     }
 
     #[test]

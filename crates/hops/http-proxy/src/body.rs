@@ -18,7 +18,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
 use crate::{
-    access_log::Entry, counters::ProxyCounters, deadline::Deadline, guard::Activity, pool::Lease,
+    access_log::Entry, counters::ProxyCounters, deadline::Deadline, guard::Busy, pool::Lease,
 };
 
 /// An error of a body.
@@ -145,8 +145,8 @@ impl Body for RequestBody {
 #[derive(Debug)]
 pub struct ProxyBody {
     source: Source,
-    /// Told when the answer is over.
-    activity: Option<Arc<Activity>>,
+    /// The request, which is over when the body is.
+    busy: Option<Busy>,
     entry: Option<Box<Entry>>,
 }
 
@@ -179,7 +179,7 @@ impl ProxyBody {
     pub fn own(bytes: impl Into<Bytes>) -> Self {
         Self {
             source: Source::Own(bytes.into()),
-            activity: None,
+            busy: None,
             entry: None,
         }
     }
@@ -188,13 +188,13 @@ impl ProxyBody {
         download.release_at_end();
         Self {
             source: Source::Upstream(download),
-            activity: None,
+            busy: None,
             entry: None,
         }
     }
 
-    pub(crate) fn with_activity(mut self, activity: Arc<Activity>) -> Self {
-        self.activity = Some(activity);
+    pub(crate) fn with_busy(mut self, busy: Busy) -> Self {
+        self.busy = Some(busy);
         self
     }
 
@@ -205,8 +205,8 @@ impl ProxyBody {
     }
 
     fn cut(&self) {
-        if let Some(activity) = &self.activity {
-            activity.is_cut.store(true, Relaxed);
+        if let Some(busy) = &self.busy {
+            busy.cut();
         }
     }
 }
@@ -311,9 +311,6 @@ impl Body for ProxyBody {
 
 impl Drop for ProxyBody {
     fn drop(&mut self) {
-        if let Some(activity) = &self.activity {
-            activity.busy.fetch_sub(1, Relaxed);
-        }
         if let Some(mut entry) = self.entry.take() {
             entry.is_whole = match &self.source {
                 Source::Own(_) => true,

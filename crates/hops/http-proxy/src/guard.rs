@@ -50,10 +50,43 @@ impl Default for ClientLimits {
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
     /// Number of requests that are being answered.
-    pub(crate) busy: AtomicUsize,
+    busy: AtomicUsize,
     /// Whether an answer was cut off. The client must not take the end of the connection for the
     /// end of the answer.
-    pub(crate) is_cut: AtomicBool,
+    is_cut: AtomicBool,
+    /// Whether the connection speaks another protocol by now.
+    is_upgraded: AtomicBool,
+}
+
+/// A request that is being answered, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Activity>);
+
+/// Limit of a connection with another protocol on which nothing moves in either direction. What is
+/// usual there is unknown: a WebSocket may well be silent for minutes.
+const UPGRADED_IDLE: Duration = Duration::from_secs(3_600);
+
+impl Busy {
+    pub(crate) fn begin(activity: &Arc<Activity>) -> Self {
+        activity.busy.fetch_add(1, Relaxed);
+        Self(Arc::clone(activity))
+    }
+
+    /// Notes that the answer was cut off.
+    pub(crate) fn cut(&self) {
+        self.0.is_cut.store(true, Relaxed);
+    }
+
+    /// Notes that the connection changes to another protocol.
+    pub(crate) fn upgraded(&self) {
+        self.0.is_upgraded.store(true, Relaxed);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A client's socket.
@@ -110,7 +143,9 @@ impl Guard {
         }
         // A head has one limit as a whole. All else may go on as long as something comes.
         if part != self.waits_for || !self.reading.is_set() {
+            let is_upgraded = self.activity.is_upgraded.load(Relaxed);
             let limit = match part {
+                _ if is_upgraded => UPGRADED_IDLE,
                 Part::Head => self.limits.head,
                 Part::End | Part::Body => self.limits.idle,
             };
@@ -129,6 +164,9 @@ impl Guard {
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.writing.clear();
+            if self.activity.is_upgraded.load(Relaxed) {
+                self.reading.clear();
+            }
             return written;
         }
         if !self.writing.is_set() {
@@ -198,5 +236,53 @@ impl AsyncWrite for Guard {
             return Poll::Ready(self.stream.set_zero_linger());
         }
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::AsyncReadExt as _,
+        net::TcpListener,
+        time::{Instant, timeout},
+    };
+
+    use super::*;
+
+    async fn joined(activity: &Arc<Activity>) -> (Guard, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let client = TcpStream::connect(address).await.expect("it listens");
+        let (stream, _) = listener.accept().await.expect("a client");
+        let framing = Some(Framing::default());
+        let limits = ClientLimits::default();
+        let guard = Guard::new(stream, framing, Arc::clone(activity), limits);
+        (guard, client)
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_silent_client_is_waited_for_as_long_as_its_state_allows() {
+        let idle = ClientLimits::default().idle;
+        for (is_upgraded, limit) in [(false, idle), (true, UPGRADED_IDLE)] {
+            let activity = Arc::new(Activity::default());
+            activity.is_upgraded.store(is_upgraded, Relaxed);
+            let (mut guard, _client) = joined(&activity).await;
+            let begin = Instant::now();
+            let read = guard.read_u8().await.expect_err("nothing comes");
+            assert_eq!(read.kind(), io::ErrorKind::TimedOut);
+            assert_eq!(begin.elapsed().as_secs(), limit.as_secs());
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_client_that_waits_for_an_answer_is_not_late_until_it_has_it() {
+        let activity = Arc::new(Activity::default());
+        let (mut guard, _client) = joined(&activity).await;
+        let busy = Busy::begin(&activity);
+        let long = 10 * ClientLimits::default().idle;
+        assert!(timeout(long, guard.read_u8()).await.is_err());
+        drop(busy);
+        let read = guard.read_u8().await.expect_err("nothing comes");
+        assert_eq!(read.kind(), io::ErrorKind::TimedOut);
     }
 }

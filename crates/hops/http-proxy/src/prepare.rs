@@ -83,13 +83,7 @@ fn address(head: &mut Parts) {
             head.headers.insert(HOST, host);
         }
         let target = head.uri.path_and_query().cloned();
-        head.uri = match target {
-            Some(target) if *head.method.as_str() != *"OPTIONS" || target.as_str() != "/" => {
-                target.into()
-            }
-            Some(_) => Uri::from_static("*"),
-            None => Uri::from_static("/"),
-        };
+        head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     }
     if head.version == Version::HTTP_2 {
         join_cookies(head);
@@ -145,6 +139,13 @@ mod tests {
             assert_eq!(head.headers[HOST], said, "{target}");
             assert_eq!(head.uri.to_string(), path, "{target}");
         }
+    }
+
+    #[test]
+    fn options_of_the_root_are_not_those_of_the_whole_server() {
+        let request = Request::builder().method(Method::OPTIONS);
+        let (head, _) = prepared(request.uri("http://a/").version(Version::HTTP_2));
+        assert_eq!(head.uri, "/");
     }
 
     #[test]

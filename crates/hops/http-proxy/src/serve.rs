@@ -6,7 +6,7 @@ use std::{
     net::Ipv6Addr,
     pin::{Pin, pin},
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -27,7 +27,7 @@ use crate::{
     counters::ProxyCounters,
     fields::Client,
     framing::Framing,
-    guard::{Activity, ClientLimits, Guard},
+    guard::{Activity, Busy, ClientLimits, Guard},
 };
 
 /// A request and who asks it.
@@ -103,13 +103,8 @@ impl Serving {
             .max_headers(self.limits.fields_max)
             .serve_connection(io, service)
             .with_upgrades();
-        let mut connection = pin!(connection);
-        tokio::select! {
-            biased;
-            served = &mut connection => return served,
-            () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        connection.await
+        self.until_stopped(connection, |connection| connection.graceful_shutdown())
+            .await
     }
 
     async fn serve_http2<S>(&self, io: TokioIo<Guard>, service: Checked<S>) -> hyper::Result<()>
@@ -123,11 +118,24 @@ impl Serving {
             .max_header_list_size(head_bytes_max)
             .max_send_buf_size(self.buffer_bytes)
             .serve_connection(io, service);
+        self.until_stopped(connection, |connection| connection.graceful_shutdown())
+            .await
+    }
+
+    /// Serves a connection. When told to stop, it ends after the requests that it is at.
+    async fn until_stopped<C>(
+        &self,
+        connection: C,
+        end: impl FnOnce(Pin<&mut C>),
+    ) -> hyper::Result<()>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
         let mut connection = pin!(connection);
         tokio::select! {
             biased;
             served = &mut connection => return served,
-            () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = self.stop.cancelled() => end(connection.as_mut()),
         }
         connection.await
     }
@@ -170,7 +178,8 @@ enum Answering<F> {
     /// The service's.
     Serving {
         future: F,
-        activity: Arc<Activity>,
+        /// Given to the body of the answer.
+        busy: Option<Busy>,
         /// Whether the request has an `Upgrade` field in HTTP/1.
         names_upgrade: bool,
     },
@@ -190,16 +199,18 @@ where
             }
             Self::Serving {
                 future,
-                activity,
+                busy,
                 names_upgrade,
             } => {
                 let Ok(mut response) = ready!(Pin::new(future).poll(context));
-                if *names_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let busy = busy.take().expect("polled after its end");
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    busy.upgraded();
+                } else if *names_upgrade {
                     // The bytes behind such a request weren't checked for ambiguity.
                     response = closing(response);
                 }
-                let activity = Arc::clone(activity);
-                Poll::Ready(Ok(response.map(|body| body.with_activity(activity))))
+                Poll::Ready(Ok(response.map(|body| body.with_busy(busy))))
             }
         }
     }
@@ -215,12 +226,11 @@ where
     type Future = Answering<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.activity.busy.fetch_add(1, Relaxed);
-        let activity = Arc::clone(&self.activity);
+        let busy = Busy::begin(&self.activity);
         if let Err((status, text)) = check(&request) {
             self.counters.requests_refused.add(1);
             let refused = closing(answer(status, text));
-            let refused = refused.map(|body| body.with_activity(activity));
+            let refused = refused.map(|body| body.with_busy(busy));
             return Answering::Refused(Some(Box::new(refused)));
         }
         self.counters.requests.add(1);
@@ -231,7 +241,7 @@ where
         let future = self.inner.clone().call(Call { request, client });
         Answering::Serving {
             future,
-            activity,
+            busy: Some(busy),
             names_upgrade,
         }
     }
