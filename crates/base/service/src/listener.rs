@@ -168,7 +168,7 @@ fn probe(path: &Path) -> Result<(), Errno> {
 fn listen_error(address: SocketAddr, error: io::Error) -> anyhow::Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; stop the process that listens there, or choose another --listen"
+            "; stop the process that listens there, or choose another address"
         }
         _ => "",
     };

@@ -4,7 +4,9 @@ use std::{
     io::{self, IsTerminal, Read, Write},
     num::NonZeroUsize,
     process::ExitCode,
+    sync::mpsc,
     thread,
+    time::Duration,
 };
 
 use rustix::{io::Errno, process::Signal};
@@ -104,12 +106,28 @@ pub fn stop_requested(with_stdin: bool) -> io::Result<impl Future<Output = ()> +
     })
 }
 
-/// Prints a line on stdout. A server goes on when nobody listens any more.
+/// Prints a line on stdout. A server goes on when nobody listens any more, or when whoever listens
+/// has stopped reading.
 pub fn say(line: &str) {
-    if let Err(error) = writeln!(io::stdout(), "{line}") {
-        tracing::debug!(%error, "could not write to stdout");
+    let line = format!("{line}\n");
+    let (written, result) = mpsc::sync_channel(1);
+    let write = move || {
+        let mut stdout = io::stdout().lock();
+        let done = stdout.write_all(line.as_bytes());
+        // Nobody waits for it any more if it took too long.
+        written.send(done.and_then(|()| stdout.flush())).ok();
+    };
+    let thread = thread::Builder::new()
+        .name("stdout".to_owned())
+        .spawn(write);
+    let result = thread.map(|_| result.recv_timeout(SAY_MAX));
+    if !matches!(result, Ok(Ok(Ok(())))) {
+        tracing::debug!(?result, "could not write to stdout");
     }
 }
+
+/// Longest wait for whoever reads a server's stdout.
+const SAY_MAX: Duration = Duration::from_secs(1);
 
 /// Returns an error with its causes, and with a remedy if a limit of this process is too low.
 pub fn with_remedy(error: &anyhow::Error) -> String {

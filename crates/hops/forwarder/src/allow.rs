@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::config::wire::WireAllow;
+use crate::config::{place, wire::WireAllow};
 
 /// A checked allow-list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,21 +28,26 @@ impl Allow {
         let networks = wire.networks.iter().map(|text| {
             let network = text.parse::<IpNet>();
             let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            network.map_err(|_| {
+            // Bits beyond the prefix are a slip of the pen: which of both is meant?
+            let network = network.ok().filter(|network| network.trunc() == *network);
+            network.ok_or_else(|| {
                 anyhow::anyhow!("'networks': expected such as '10.1.0.0/16', found '{text}'")
             })
         });
-        anyhow::ensure!(!wire.ports.is_empty(), "'ports': expected one at least");
+        anyhow::ensure!(
+            !wire.ports.is_empty() && !wire.ports.contains(&0),
+            "'ports': expected one at least, each from 1 to 65535"
+        );
+        let hosts = wire
+            .hosts
+            .iter()
+            .map(|host| place::asked_host("hosts", host));
         anyhow::ensure!(
             !(wire.hosts.is_empty() && wire.networks.is_empty()),
             "'hosts' and 'networks' are both empty, so nothing is allowed; name one"
         );
         Ok(Self {
-            hosts: wire
-                .hosts
-                .iter()
-                .map(|host| host.to_ascii_lowercase())
-                .collect(),
+            hosts: hosts.collect::<Result<_, _>>()?,
             networks: networks.collect::<Result<_, _>>()?,
             ports: wire.ports.clone(),
         })
@@ -63,7 +68,11 @@ impl Allow {
                 .map(|address| (address, port).into());
         }
         let found = tokio::net::lookup_host((host, port)).await;
-        let found = found.map_err(|error| format!("'{host}' could not be resolved: {error}"))?;
+        let found = found.map_err(|error| {
+            tracing::debug!("'{host}': {error}");
+            // The resolver's words would tell clients which names exist.
+            format!("'{host}' could not be resolved")
+        })?;
         let mut refused = format!("'{host}' has no address");
         for address in found {
             match self.check(host, address.ip()) {
@@ -248,6 +257,10 @@ mod tests {
         for (list, said) in [
             (of(&[], &[], &[80]), "nothing is allowed"),
             (of(&["a"], &[], &[]), "'ports'"),
+            (of(&["a"], &[], &[0]), "'ports'"),
+            (of(&["*"], &[], &[80]), "'hosts': expected a name"),
+            (of(&["http://a"], &[], &[80]), "'hosts': expected a name"),
+            (of(&[], &["10.1.2.3/16"], &[80]), "found '10.1.2.3/16'"),
             (of(&[], &["10.0.0.0/33"], &[80]), "found '10.0.0.0/33'"),
         ] {
             let error = list.expect_err(said);

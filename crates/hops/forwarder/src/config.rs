@@ -1,9 +1,12 @@
 //! Which ports are forwarded to where, and how.
 
+pub(crate) mod place;
 pub(crate) mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::Read as _,
     net::SocketAddr,
     path::Path,
     time::Duration,
@@ -17,8 +20,8 @@ use http_proxy::{
 use service::proxy_protocol::ProxyVersion;
 
 use self::wire::{
-    LISTEN_PORT, LogLevel, Mode, WireConfig, WireFormat, WireForwarded, WireProxyVersion,
-    WireRoute, WireWhenFull, timeout_seconds,
+    LISTEN_PORT, LogLevel, Mode, RETRIES, TOTAL_SECONDS, WireConfig, WireFormat, WireForwarded,
+    WireProxyVersion, WireRoute, WireWhenFull, timeout_seconds,
 };
 use crate::{
     allow::Allow,
@@ -86,6 +89,9 @@ const SECONDS_MAX: u64 = 86_400;
 
 const RETRIES_MAX: u32 = 10;
 
+/// Largest file. Thousands of routes are smaller.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
 /// Longest wait for a connection to an HTTP target: others may be tried meanwhile.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
@@ -99,8 +105,14 @@ impl Config {
             return Self::parse("", overrides);
         };
         let name = file.display();
-        let text = std::fs::read_to_string(file);
-        let text = text.with_context(|| format!("could not read '{name}'"))?;
+        let mut text = String::new();
+        let read = File::open(file)
+            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+        let bytes = read.with_context(|| format!("could not read '{name}'"))?;
+        anyhow::ensure!(
+            bytes as u64 <= FILE_BYTES_MAX,
+            "'{name}' is too large: expected {FILE_BYTES_MAX} bytes at most"
+        );
         // A file that is just being written looks like this. It must not become a route to port 80.
         let is_empty = text
             .parse::<toml::Table>()
@@ -126,7 +138,7 @@ impl Config {
             routes.push(Route {
                 name: MAIN.to_owned(),
                 listen: (wire.listen_addr, port.unwrap_or(LISTEN_PORT)).into(),
-                targets: vec![Place::Name(wire.target_addr.clone(), target_port)],
+                targets: vec![place::target(&wire.target_addr, target_port)?],
                 timeout: Duration::from_secs(timeout_seconds()),
                 max_connections: None,
                 terms: terms(&wire, wire.relay)?,
@@ -170,9 +182,9 @@ impl Route {
         }
         let (timeout, total) = (
             seconds("timeout_seconds", wire.timeout_seconds)?,
-            seconds("total_seconds", wire.total_seconds)?,
+            seconds("total_seconds", wire.total_seconds.unwrap_or(TOTAL_SECONDS))?,
         );
-        let retries_max = wire.max_retries;
+        let retries_max = wire.max_retries.unwrap_or(RETRIES);
         anyhow::ensure!(
             retries_max <= RETRIES_MAX,
             "'max_retries': expected 0 to {RETRIES_MAX}, found {retries_max}"
@@ -183,18 +195,22 @@ impl Route {
             .map(Allow::new)
             .transpose()
             .context("'allow'")?;
-        let log = match wire.log_level {
+        let log = match wire.log_level.unwrap_or_default() {
             LogLevel::None => None,
             _ if !config.log_requests => None,
             LogLevel::Basic => Some(Detail::Basic),
             LogLevel::Verbose => Some(Detail::Verbose),
         };
         let http = HttpSettings {
-            host: wire.host.as_deref().map(checked_host).transpose()?,
+            host: wire
+                .host
+                .as_deref()
+                .map(|host| place::asked_host("host", host))
+                .transpose()?,
             log,
             total,
             retries_max,
-            forwarding: match wire.forwarded {
+            forwarding: match wire.forwarded.unwrap_or_default() {
                 WireForwarded::Replace => Forwarding::Replace,
                 WireForwarded::Trust => Forwarding::Trust,
                 WireForwarded::Pass => Forwarding::Pass,
@@ -232,18 +248,22 @@ impl Route {
 
 /// Checks that a route has no keys of the other mode.
 fn is_of_mode(wire: &WireRoute) -> anyhow::Result<()> {
-    let (mode, keys) = match wire.mode {
+    let (mode, keys): (_, &[_]) = match wire.mode {
         Mode::Tcp => (
             "http",
-            [
+            &[
                 ("host", wire.host.is_some()),
                 ("allow", wire.allow.is_some()),
+                ("log_level", wire.log_level.is_some()),
+                ("total_seconds", wire.total_seconds.is_some()),
+                ("max_retries", wire.max_retries.is_some()),
+                ("forwarded", wire.forwarded.is_some()),
             ],
         ),
         // In HTTP, 'X-Forwarded-For' tells the target who asks.
         Mode::Http => (
             "tcp",
-            [
+            &[
                 ("relay", wire.relay.is_some()),
                 ("send_proxy", wire.send_proxy.is_some()),
             ],
@@ -275,40 +295,23 @@ fn quiet_max(name: &str, seconds: u64) -> anyhow::Result<Option<Duration>> {
 /// Returns the targets of a route.
 fn targets(wire: &WireRoute, config: &WireConfig, may_lack: bool) -> anyhow::Result<Vec<Place>> {
     let is_single = wire.target_addr.is_some() || wire.target_port.is_some();
-    if !wire.targets.is_empty() {
+    if let Some(targets) = &wire.targets {
         anyhow::ensure!(
             !is_single,
             "'targets' and 'target_addr' or 'target_port' exclude each other; keep one"
         );
-        return wire.targets.iter().map(|text| place(text)).collect();
+        anyhow::ensure!(!targets.is_empty(), "'targets': expected one at least");
+        return targets
+            .iter()
+            .map(|text| place::host_and_port(text))
+            .collect();
     }
     if may_lack && !is_single {
         return Ok(Vec::new());
     }
     let host = wire.target_addr.as_ref().unwrap_or(&config.target_addr);
     let port = wire.target_port.unwrap_or(config.target_port);
-    Ok(vec![Place::Name(host.clone(), port)])
-}
-
-fn place(text: &str) -> anyhow::Result<Place> {
-    let parts = text.rsplit_once(':');
-    let parts = parts.and_then(|(host, port)| Some((host, port.parse().ok()?)));
-    let Some((host, port)) = parts.filter(|(host, _)| !host.is_empty()) else {
-        anyhow::bail!("'targets': expected 'HOST:PORT', found '{text}'");
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    Ok(Place::Name(host.to_owned(), port))
-}
-
-fn checked_host(host: &str) -> anyhow::Result<String> {
-    let name = host.strip_prefix("*.").unwrap_or(host);
-    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let is_address = name.parse::<std::net::IpAddr>().is_ok();
-    anyhow::ensure!(
-        is_address || (!name.is_empty() && name.bytes().all(is_of_name)),
-        "'host': expected a name without a port, or '*.' and a name, found '{host}'"
-    );
-    Ok(host.to_ascii_lowercase())
+    Ok(vec![place::target(host, port)?])
 }
 
 /// Checks that every route can be told from the others.
@@ -321,6 +324,13 @@ fn are_compatible(routes: &[Route]) -> anyhow::Result<()> {
             names.insert(name),
             "route '{name}' is repeated: expected unique names"
         );
+        if let Some(target) = route
+            .targets
+            .iter()
+            .find(|it| place::is_itself(it, route.listen))
+        {
+            anyhow::bail!("route '{name}': its target '{target}' is its own port");
+        }
         if port == 0 {
             continue;
         }
@@ -415,7 +425,7 @@ mod tests {
     fn http_routes_share_a_port_if_their_hosts_differ() {
         let route = |name, host| {
             format!(
-                "[[routes]]\nenabled = true\nmode = 'http'\nlisten_port = 80\nname = '{name}'\n\
+                "[[routes]]\nenabled = true\nmode = 'http'\nlisten_port = 81\nname = '{name}'\n\
                  {host}\n"
             )
         };
@@ -491,6 +501,19 @@ mod tests {
                 "'listen_port': 1 is also the port of",
             ),
             (&with("timeout_seconds = 0"), "route 'a': 'timeout_seconds'"),
+            ("target_port = 0", "'target_port': expected 1 to 65535"),
+            ("target_addr = 'a b'", "'target_addr': expected a name"),
+            (
+                "listen_port = 81\ntarget_port = 81",
+                "its target '127.0.0.1:81' is its own port",
+            ),
+            (&with("targets = []"), "'targets': expected one at least"),
+            (&with("targets = ['a:1:2']"), "expected 'HOST:PORT'"),
+            (&with("targets = ['x:0']"), "expected 'HOST:PORT'"),
+            (
+                &with("max_retries = 1"),
+                "'max_retries' needs mode = \"http\"",
+            ),
             ("relay = 'fast'", "unknown variant `fast`"),
             (
                 "idle_seconds = 86401",
@@ -500,13 +523,16 @@ mod tests {
                 &with("mode = 'http'\nsend_proxy = 'v1'"),
                 "'send_proxy' needs mode = \"tcp\"",
             ),
-            (&with("max_retries = 11"), "route 'a': 'max_retries'"),
+            (
+                &with("mode = 'http'\nmax_retries = 11"),
+                "route 'a': 'max_retries'",
+            ),
             (&with("host = 'x'"), "route 'a': 'host' needs mode"),
             (
                 &with("mode = 'http'\nhost = 'x:80'"),
                 "'host': expected a name",
             ),
-            (&with("targets = ['x']"), "expected 'HOST:PORT', found 'x'"),
+            (&with("targets = ['x']"), "found 'x'"),
             (
                 &with("targets = ['x:1']\ntarget_port = 2"),
                 "exclude each other",

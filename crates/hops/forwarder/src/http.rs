@@ -18,6 +18,7 @@ use tower_service::Service;
 
 use crate::{
     Shared,
+    config::place,
     table::{Entered, Full, HttpRoute, Key, Port, Table},
 };
 
@@ -239,7 +240,7 @@ fn choice(target: &Uri) -> Result<Option<Choice>, String> {
     let host = percent_decode_str(host)
         .decode_utf8()
         .ok()
-        .filter(|host| !host.is_empty());
+        .filter(|host| place::is_host(host.trim_matches(['[', ']'])));
     let host = host.ok_or_else(|| format!("'{HOST_PARAMETER}': expected a name or an address"))?;
     let port = port.parse().ok().filter(|&port: &u16| port > 0);
     let port = port.ok_or_else(|| format!("'{PORT_PARAMETER}': expected 1 to 65535"))?;
@@ -310,6 +311,8 @@ mod tests {
             ("/?porty_host=h&porty_port=x", "expected 1 to 65535"),
             ("/?porty_host=&porty_port=1", "expected a name"),
             ("/?porty_host=%ff&porty_port=1", "expected a name"),
+            ("/?porty_host=a%0ab&porty_port=1", "expected a name"),
+            ("/?porty_host=a%00&porty_port=1", "expected a name"),
             (
                 "/?porty_host=a&porty_host=b&porty_port=1",
                 "'porty_host' is repeated",

@@ -160,7 +160,15 @@ impl Accepting {
             }
         };
         counters.clients_accepted.add(1);
-        let stalled = || counters.accept_stalls.add(1);
+        let stalled = || {
+            if counters.accept_stalls.get() == 0 {
+                tracing::warn!(
+                    "a client has to wait, since max_connections is reached; later ones are only \
+                     counted"
+                );
+            }
+            counters.accept_stalls.add(1);
+        };
         let own = match self.port()? {
             Port::Tcp(tcp) => tcp.limit.clone(),
             Port::Http(_) => None,

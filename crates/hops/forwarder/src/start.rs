@@ -42,12 +42,12 @@ pub(crate) async fn serve(
     let (workers_share, buffer_bytes) = (Arc::clone(&shared), config.buffer_bytes);
     let make = move || Worker::new(&workers_share, buffer_bytes);
     let workers = Arc::new(Workers::start(threads, "forwarder", make)?);
+    let program = Program::new("forwarder", env!("CARGO_PKG_VERSION"));
+    server.serve_admin(program, AdminAddress::Nowhere)?;
     // Until then, the signal would end the process.
     let hangups = signal(SignalKind::hangup())?;
     let mut listeners = Listeners::new(Arc::clone(&shared), Arc::clone(&workers), &config);
     listeners.apply(&config).await?;
-    let program = Program::new("forwarder", env!("CARGO_PKG_VERSION"));
-    server.serve_admin(program, AdminAddress::Nowhere)?;
     let watched = options.config.file.clone().filter(|_| options.watch);
     let read = || options.config.read();
     let reload = reload::reload_forever(&mut listeners, read, hangups, watched, &shared.counters);

@@ -250,7 +250,7 @@ mod tests {
 
     fn route(name: &str, more: &str) -> String {
         format!(
-            "[[routes]]\nenabled = true\nmode = 'http'\nlisten_port = 80\nname = '{name}'\n{more}\n"
+            "[[routes]]\nenabled = true\nmode = 'http'\nlisten_port = 81\nname = '{name}'\n{more}\n"
         )
     }
 

@@ -365,3 +365,41 @@ fn lines_of_the_log_have_one_mark_and_end_with_the_duration() {
     let number = last.trim_start_matches('(').trim_end_matches("ms)");
     assert!(number.parse::<f64>().is_ok(), "{good}");
 }
+
+#[test]
+fn a_reader_of_the_log_that_has_stopped_does_not_hold_up_the_end() {
+    let target = upstream("target");
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("forwarder.toml");
+    let port = free_port();
+    let config = HERE.to_owned() + &route("web", port, &to(&target));
+    std::fs::write(&file, config).expect("written");
+    // A pipe that nobody reads from.
+    let (_reader, log) = std::io::pipe().expect("a pipe");
+    let mut forwarder = command(bin("forwarder"))
+        .args([
+            "start",
+            "--drain-ms=100",
+            &format!("--config={}", file.display()),
+        ])
+        .stdout(log)
+        .spawn()
+        .expect("it starts");
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    until("it listens", || TcpStream::connect(address).is_ok());
+    let mut client = TcpStream::connect(address).expect("it listens");
+    client.set_read_timeout(Some(WATCHDOG)).expect("set");
+    let long = "x".repeat(8_000);
+    // More than a pipe and all buffers hold.
+    for _ in 0..64 {
+        let request = format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.write_all(request.as_bytes()).expect("sent");
+        let mut answer = vec![0; 64 * 1024];
+        assert!(client.read(&mut answer).expect("an answer") > 0);
+    }
+    let pid = i32::try_from(forwarder.id()).expect("a process number");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).expect("it runs");
+    until("it has ended", || {
+        forwarder.try_wait().expect("ours").is_some()
+    });
+}

@@ -60,22 +60,18 @@ pub(crate) struct WireRoute {
     pub(crate) target_addr: Option<String>,
     pub(crate) target_port: Option<u16>,
     /// Targets in place of one, as `HOST:PORT`.
-    #[serde(default)]
-    pub(crate) targets: Vec<String>,
+    pub(crate) targets: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) enabled: bool,
     #[serde(default)]
     pub(crate) mode: Mode,
     /// HTTP: the `Host` that the route answers to, or `*.` and what it ends with.
     pub(crate) host: Option<String>,
-    #[serde(default)]
-    pub(crate) log_level: LogLevel,
+    pub(crate) log_level: Option<LogLevel>,
     #[serde(default = "timeout_seconds")]
     pub(crate) timeout_seconds: u64,
-    #[serde(default = "total_seconds")]
-    pub(crate) total_seconds: u64,
-    #[serde(default = "max_retries")]
-    pub(crate) max_retries: u32,
+    pub(crate) total_seconds: Option<u64>,
+    pub(crate) max_retries: Option<u32>,
     /// TCP: how bytes are carried.
     pub(crate) relay: Option<Carry>,
     /// Whether clients send a header of the PROXY protocol first.
@@ -86,8 +82,7 @@ pub(crate) struct WireRoute {
     /// TCP: clients connected at a time. HTTP: requests being answered at a time.
     pub(crate) max_connections: Option<usize>,
     /// HTTP: whether a client's `X-Forwarded-*` and `Forwarded` are believed.
-    #[serde(default)]
-    pub(crate) forwarded: WireForwarded,
+    pub(crate) forwarded: Option<WireForwarded>,
     /// HTTP: where a request may choose to go. Without it, a request can't choose.
     pub(crate) allow: Option<WireAllow>,
 }
@@ -155,6 +150,12 @@ pub(crate) enum WireWhenFull {
     Block,
 }
 
+/// Limit for a request and its answer, in seconds, unless it is written.
+pub(crate) const TOTAL_SECONDS: u64 = 3_600;
+
+/// Most further attempts, unless that is written.
+pub(crate) const RETRIES: u32 = 2;
+
 /// Port of the main route, unless it is written.
 pub(crate) const LISTEN_PORT: u16 = 8080;
 
@@ -188,12 +189,4 @@ fn yes() -> bool {
 
 pub(crate) fn timeout_seconds() -> u64 {
     30
-}
-
-fn total_seconds() -> u64 {
-    3_600
-}
-
-fn max_retries() -> u32 {
-    2
 }
