@@ -1,6 +1,7 @@
 //! Finds the route of a request and has it forwarded.
 
 use std::{
+    any::Any,
     cell::RefCell,
     collections::HashMap,
     convert::Infallible,
@@ -11,7 +12,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use http_proxy::{Answer, Call, Proxy, ProxyBody, Upstreams, access_log::Entry, answer};
+use http_proxy::{
+    Answer, Call, PlainRequest, PlainRoute, PlainRoutes, Proxy, ProxyBody, Upstreams,
+    access_log::Entry, answer,
+};
 use hyper::{Response, StatusCode, Uri, header::HOST};
 use percent_encoding::percent_decode_str;
 use tower_service::Service;
@@ -193,10 +197,6 @@ fn noted(answer: Answer, entry: Option<Entry>, entered: Option<Entered>) -> Answ
 
 /// Finds the route of a request. The request keeps it, whatever takes its place.
 fn route<'a>(table: &'a Table, call: &Call, key: &Key) -> Option<&'a Arc<HttpRoute>> {
-    let routes = match table.get(key)? {
-        Port::Http(routes) => routes,
-        Port::Tcp(_) => return None,
-    };
     let request = &call.request;
     let host = match request.uri().authority() {
         Some(authority) => authority.host(),
@@ -205,7 +205,15 @@ fn route<'a>(table: &'a Table, call: &Call, key: &Key) -> Option<&'a Arc<HttpRou
             host.and_then(|host| host.to_str().ok()).unwrap_or_default()
         }
     };
-    routes.find(host)
+    find(table, key, host)
+}
+
+/// Finds the route for a host.
+fn find<'a>(table: &'a Table, key: &Key, host: &str) -> Option<&'a Arc<HttpRoute>> {
+    match table.get(key)? {
+        Port::Http(routes) => routes.find(host),
+        Port::Tcp(_) => None,
+    }
 }
 
 /// Finds the place that a target asks for, and removes that from it.
@@ -257,6 +265,27 @@ fn choice(target: &Uri) -> Result<Option<Choice>, String> {
         port,
         rest,
     }))
+}
+
+impl PlainRoutes for Router {
+    fn route(&self, request: &PlainRequest<'_>) -> Option<PlainRoute> {
+        let table = self.http.table();
+        let route = find(&table.0, &self.key, request.host)?;
+        let http = &route.http;
+        if http.allow.is_some() {
+            return None;
+        }
+        let upstreams = Arc::clone(route.upstreams.as_ref()?);
+        let entered = route.enter().ok()?;
+        let log = route.log.as_ref().zip(http.log);
+        let entry = log.map(|(log, detail)| log.begin_plain(&route.name, detail, request));
+        Some(PlainRoute {
+            upstreams,
+            forwarding: http.forwarding,
+            entry: entry.map(Box::new),
+            kept: entered.map(|entered| Box::new(entered) as Box<dyn Any>),
+        })
+    }
 }
 
 impl Service<Call> for Router {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http_proxy::{Place, Pool, PoolLimits, Proxy, Serve, Serving};
+use http_proxy::{Place, Pool, PoolLimits, Proxy, Serve, Serving, plain};
 use service::limit::Permit;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -51,6 +51,7 @@ impl Worker {
         };
         let pool = Pool::start(limits, Arc::clone(&shared.http_counters));
         let proxy = Proxy::new(pool, "forwarder");
+        let plain = plain::Worker::new(&proxy, limits.buffer_bytes);
         Self {
             counters: Arc::clone(&shared.counters),
             relays: RefCell::new(relay::Shared::new(buffer_bytes)),
@@ -60,6 +61,7 @@ impl Worker {
                 buffer_bytes: limits.buffer_bytes,
                 stop: shared.stop.clone(),
                 counters: Arc::clone(&shared.http_counters),
+                plain,
             },
         }
     }

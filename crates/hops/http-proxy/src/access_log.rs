@@ -23,7 +23,7 @@ use hyper::{
 use jiff::{Timestamp, Unit};
 use serde_json::json;
 
-use crate::{body::ProxyBody, counters::ProxyCounters, serve::Call};
+use crate::{body::ProxyBody, counters::ProxyCounters, plain::PlainRequest, serve::Call};
 
 /// Writes the lines of all routes.
 #[derive(Debug)]
@@ -146,21 +146,42 @@ impl AccessLog {
     /// Begins the line of a request to a route.
     pub fn begin(self: &Arc<Self>, route: &Arc<str>, detail: Detail, call: &Call) -> Entry {
         let fields = call.request.headers();
-        let text = |name| {
-            let value = fields.get(name).map(HeaderValue::as_bytes);
-            String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
-        };
+        let asked = (call.request.method().clone(), call.request.uri().clone());
+        let field = |name| fields.get(name).map_or(&[][..], HeaderValue::as_bytes);
+        let extra = detail == Detail::Verbose;
+        let extra = extra.then(|| Extra::of(field(HOST), field(USER_AGENT)));
+        self.entry(route, call.client.address, asked, extra)
+    }
+
+    /// Begins the line of a plain request to a route.
+    pub fn begin_plain(
+        self: &Arc<Self>,
+        route: &Arc<str>,
+        detail: Detail,
+        request: &PlainRequest<'_>,
+    ) -> Entry {
+        let agent = || request.field(USER_AGENT.as_str()).unwrap_or_default();
+        let extra = detail == Detail::Verbose;
+        let extra = extra.then(|| Extra::of(request.host.as_bytes(), agent()));
+        let asked = (request.to_method(), request.to_uri());
+        self.entry(route, request.client.address, asked, extra)
+    }
+
+    fn entry(
+        self: &Arc<Self>,
+        route: &Arc<str>,
+        client: SocketAddr,
+        (method, uri): (Method, Uri),
+        extra: Option<Extra>,
+    ) -> Entry {
         Entry {
             log: Arc::clone(self),
             route: Arc::clone(route),
-            client: call.client.address,
-            method: call.request.method().clone(),
-            uri: call.request.uri().clone(),
+            client,
+            method,
+            uri,
             status: StatusCode::OK,
-            extra: (detail == Detail::Verbose).then(|| Extra {
-                host: text(HOST),
-                agent: text(USER_AGENT),
-            }),
+            extra,
             begin: Instant::now(),
             body_bytes: 0,
             is_whole: false,
@@ -181,6 +202,16 @@ impl AccessLog {
     }
 }
 
+impl Extra {
+    fn of(host: &[u8], agent: &[u8]) -> Self {
+        let text = |value| String::from_utf8_lossy(value).into_owned();
+        Self {
+            host: text(host),
+            agent: text(agent),
+        }
+    }
+}
+
 impl Writer {
     /// Waits until every line is written, at most for `limit`. Returns whether that is so.
     pub fn finish(self, limit: Duration) -> bool {
@@ -193,6 +224,11 @@ impl Entry {
     pub fn answered(mut self, response: Response<ProxyBody>) -> Response<ProxyBody> {
         self.status = response.status();
         response.map(|body| body.logged(Box::new(self)))
+    }
+
+    /// Notes the status of the answer.
+    pub(crate) fn answered_with(&mut self, status: u16) {
+        self.status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     }
 
     /// Puts the line into the queue.

@@ -18,7 +18,7 @@ use hyper::{Request, Response, body::Incoming};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    body::{Progress, ProxyBody, RequestBody},
+    body::{BodyError, Progress, ProxyBody, RequestBody},
     pool::{Lease, SendFailure},
     prepare::Asked,
     proxy::{Answer, Proxy},
@@ -41,7 +41,7 @@ pub(crate) struct Exchange {
 pub(crate) enum Failure {
     Unreachable(io::Error),
     /// The upstream closed, reset, or sent what isn't HTTP.
-    Broken(hyper::Error),
+    Broken(BodyError),
     Late,
     /// The client failed to send its body.
     Client,
@@ -61,6 +61,14 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest such pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Returns the pause before a further attempt, of which the first has number 1. Half of it is left
+/// to chance, so that many requests don't come back together.
+pub(crate) fn pause_before(retry: u32) -> Duration {
+    let pause = RETRY_PAUSE * 2_u32.saturating_pow(retry - 1);
+    let share = 0.5 + fastrand::f64() / 2.0;
+    pause.min(RETRY_PAUSE_MAX).mul_f64(share)
+}
 
 impl Exchange {
     /// Sends the request.
@@ -123,10 +131,7 @@ impl Exchange {
             tried.push(target.id);
             target = Arc::clone(upstreams.pick(&tried));
             if tried.len() >= upstreams.count() {
-                let pause = RETRY_PAUSE * 2_u32.saturating_pow(retries - 1);
-                let pause = pause
-                    .min(RETRY_PAUSE_MAX)
-                    .mul_f64(0.5 + fastrand::f64() / 2.0);
+                let pause = pause_before(retries);
                 if Instant::now() + pause >= until {
                     break failure;
                 }
@@ -214,7 +219,7 @@ impl Exchange {
         }
         let copy = copy.filter(|_| !lease.connection.has_received());
         Failed {
-            failure: Failure::Broken(failed.error),
+            failure: Failure::Broken(failed.error.into()),
             again: failed.unsent.map(Box::new).or(copy),
         }
     }

@@ -53,6 +53,11 @@ impl Client {
         let text = HeaderValue::try_from(text).expect("an address is visible ASCII");
         Self { address, text }
     }
+
+    /// Returns the address without the port, as later hops are told it.
+    pub(crate) fn text(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
 }
 
 /// Removes the fields that concern one connection only, and those that `Connection` names.

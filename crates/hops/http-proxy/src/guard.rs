@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -93,6 +94,8 @@ impl Drop for Busy {
 #[derive(Debug)]
 pub(crate) struct Guard {
     stream: TcpStream,
+    /// Bytes that were read before, and come first.
+    early: Bytes,
     /// `None` for HTTP/2, whose frames have a length each.
     framing: Option<Framing>,
     activity: Arc<Activity>,
@@ -107,12 +110,14 @@ pub(crate) struct Guard {
 impl Guard {
     pub(crate) fn new(
         stream: TcpStream,
+        early: Bytes,
         framing: Option<Framing>,
         activity: Arc<Activity>,
         limits: ClientLimits,
     ) -> Self {
         Self {
             stream,
+            early,
             framing,
             activity,
             limits,
@@ -189,7 +194,14 @@ impl AsyncRead for Guard {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         let before = buffer.filled().len();
-        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+        let read = if self.early.is_empty() {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        } else {
+            let length = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early.split_to(length));
+            Poll::Ready(Ok(()))
+        };
+        match read {
             Poll::Ready(Ok(())) => {
                 self.check(&mut buffer.filled_mut()[before..]);
                 if self.waits_for != Part::Head {
@@ -256,7 +268,8 @@ mod tests {
         let (stream, _) = listener.accept().await.expect("a client");
         let framing = Some(Framing::default());
         let limits = ClientLimits::default();
-        let guard = Guard::new(stream, framing, Arc::clone(activity), limits);
+        let early = Bytes::new();
+        let guard = Guard::new(stream, early, framing, Arc::clone(activity), limits);
         (guard, client)
     }
 

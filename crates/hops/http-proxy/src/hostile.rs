@@ -1,7 +1,10 @@
 //! Requests as a hostile client sends them.
 //!
 //! hyper and [`Framing`] read the same bytes. If they disagreed on where a request ends, the checks
-//! would look at the wrong bytes.
+//! would look at the wrong bytes. The same holds for the requests and answers that are passed on
+//! without hyper.
+
+mod plain;
 
 use std::{cell::Cell, convert::Infallible, rc::Rc};
 
@@ -16,6 +19,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt as _, duplex};
 
+pub use self::plain::attack_plain;
 use crate::framing::{Framing, Part};
 
 /// Sends bytes to both, in pieces whose length is the first byte. Returns the number of whole

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`workers`] | threads that each have a runtime and connections of their own |
 //! | [`serve`] | one client's connection, HTTP/1.1 or HTTP/2 |
+//! | [`plain`] | passes requests on that need nothing else, without hyper |
 //! | [`framing`] | finds requests that other servers might read differently |
 //! | [`guard`] | refuses those, and limits how long a client may take |
 //! | [`proxy`] | asks an upstream, again if that is safe, and passes its answer on |
@@ -14,9 +15,9 @@
 //!
 //! A hop starts [`Workers`], and hands each accepted socket to one. The worker serves it with
 //! [`Serving::serve`] and a service of the hop's own that turns a [`Call`] into an answer, usually
-//! by [`Proxy::forward`]. hyper reads and writes HTTP. A request runs in one task from the client's
-//! socket to the upstream's and back: the connection to the upstream is driven by whoever waits for
-//! its answer.
+//! by [`Proxy::forward`]. hyper reads and writes HTTP, except for [plain requests](plain), which
+//! most are. A request runs in one task from the client's socket to the upstream's and back: the
+//! connection to the upstream is driven by whoever waits for its answer.
 #![forbid(unsafe_code)]
 
 pub mod access_log;
@@ -30,6 +31,7 @@ pub mod framing;
 pub mod guard;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
+pub mod plain;
 pub mod pool;
 mod prepare;
 pub mod proxy;
@@ -45,6 +47,7 @@ pub use body::ProxyBody;
 pub use counters::ProxyCounters;
 pub use fields::{Client, Forwarding};
 pub use guard::ClientLimits;
+pub use plain::{PlainRequest, PlainRoute, PlainRoutes};
 pub use pool::{Pool, PoolLimits};
 pub use proxy::{Answer, Proxy, Routed};
 pub use serve::{Call, Serving};

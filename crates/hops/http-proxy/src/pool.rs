@@ -28,8 +28,8 @@ use tokio::{
 };
 
 use crate::{
-    body::RequestBody, counters::ProxyCounters, deadline::Deadline, upstream::Target,
-    write::poll_pieces,
+    body::RequestBody, counters::ProxyCounters, deadline::Deadline, plain::PlainConnection,
+    upstream::Target, write::poll_pieces,
 };
 
 /// Connections of one worker that wait for a request, the last used one on top.
@@ -58,12 +58,14 @@ pub struct PoolLimits {
 struct Waiting {
     /// Gone once no configuration has the target any more.
     target: sync::Weak<Target>,
-    idle: Vec<Idle>,
+    idle: Vec<Idle<Connection>>,
+    /// Those that carry plain requests.
+    idle_plain: Vec<Idle<PlainConnection>>,
 }
 
 #[derive(Debug)]
-struct Idle {
-    connection: Box<Connection>,
+struct Idle<C> {
+    connection: Box<C>,
     since: Instant,
 }
 
@@ -82,7 +84,8 @@ pub(crate) struct Connection {
 }
 
 /// Counts as an open connection until it is dropped.
-struct Open(Arc<ProxyCounters>);
+#[derive(Debug)]
+pub(crate) struct Open(Arc<ProxyCounters>);
 
 /// A socket that notes whether it has received anything.
 #[derive(Debug)]
@@ -156,12 +159,57 @@ impl Pool {
     ) -> io::Result<Lease> {
         let stream = target.connect(at_most).await?;
         let connection = Connection::open(stream, self).await?;
+        self.expect(target);
+        Ok(self.lease(Box::new(connection), target))
+    }
+
+    /// Makes room for the waiting connections to a target.
+    fn expect(&self, target: &Arc<Target>) {
         let mut waiting = self.idle.borrow_mut();
         waiting.entry(target.id).or_insert_with(|| Waiting {
             target: Arc::downgrade(target),
             idle: Vec::new(),
+            idle_plain: Vec::new(),
         });
-        Ok(self.lease(Box::new(connection), target))
+    }
+
+    /// Takes a connection for plain requests that waits and still works.
+    pub(crate) fn take_plain(&self, target: &Target) -> Option<Box<PlainConnection>> {
+        let mut waiting = self.idle.borrow_mut();
+        let idle = &mut waiting.get_mut(&target.id)?.idle_plain;
+        loop {
+            let mut connection = idle.pop()?.connection;
+            if connection.is_idle() {
+                self.counters.upstream_reused.add(1);
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Opens a connection for plain requests.
+    pub(crate) async fn connect_plain(
+        &self,
+        target: &Arc<Target>,
+        at_most: Duration,
+    ) -> io::Result<Box<PlainConnection>> {
+        let stream = target.connect(at_most).await?;
+        self.expect(target);
+        let open = Open::count(&self.counters);
+        Ok(Box::new(PlainConnection::new(stream, target.id, open)))
+    }
+
+    /// Puts a connection for plain requests back.
+    pub(crate) fn put_plain(&self, mut connection: Box<PlainConnection>) {
+        let mut waiting = self.idle.borrow_mut();
+        // Or else no configuration has the target any more.
+        if let Some(Waiting { idle_plain, .. }) = waiting.get_mut(&connection.target)
+            && idle_plain.len() < self.limits.idle_max
+        {
+            connection.is_reused = true;
+            connection.deadline.clear();
+            let since = Instant::now();
+            idle_plain.push(Idle { connection, since });
+        }
     }
 
     fn lease(self: &Rc<Self>, connection: Box<Connection>, target: &Target) -> Lease {
@@ -197,9 +245,11 @@ impl Pool {
     fn close_stale(&self) {
         self.close_orphans();
         for waiting in self.idle.borrow_mut().values_mut() {
-            waiting.idle.retain_mut(|idle| {
-                idle.since.elapsed() < self.limits.idle_time && idle.connection.is_idle()
-            });
+            let is_fresh = |since: Instant| since.elapsed() < self.limits.idle_time;
+            let idle = &mut waiting.idle;
+            idle.retain_mut(|idle| is_fresh(idle.since) && idle.connection.is_idle());
+            let idle = &mut waiting.idle_plain;
+            idle.retain_mut(|idle| is_fresh(idle.since) && idle.connection.is_idle());
         }
     }
 }

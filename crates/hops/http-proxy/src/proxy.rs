@@ -140,8 +140,23 @@ impl Proxy {
         Response::from_parts(head, body)
     }
 
+    /// Returns this hop's own entry in `Via`.
+    pub(crate) fn via(&self) -> &HeaderValue {
+        &self.0.via
+    }
+
     /// Makes the answer to a request that got none.
     pub(crate) fn failed(&self, failure: &Failure) -> Response<ProxyBody> {
+        let (status, text) = self.note_failed(failure);
+        let response = answer(status, text);
+        match failure {
+            Failure::Client => closing(response),
+            _ => response,
+        }
+    }
+
+    /// Counts a request that got no answer. Returns the status and the text of our own.
+    pub(crate) fn note_failed(&self, failure: &Failure) -> (StatusCode, &'static str) {
         let counters = &self.0.pool.counters;
         tracing::debug!("no answer: {failure}");
         let (status, counter, text) = match failure {
@@ -172,11 +187,7 @@ impl Proxy {
             ),
         };
         counter.add(1);
-        let response = answer(status, text);
-        match failure {
-            Failure::Client => closing(response),
-            _ => response,
-        }
+        (status, text)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    io,
     net::Ipv6Addr,
     pin::{Pin, pin},
     rc::Rc,
@@ -17,7 +16,7 @@ use hyper::{
     server::conn::{http1, http2},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::spawn_local, time::timeout};
+use tokio::{net::TcpStream, task::spawn_local};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -28,6 +27,7 @@ use crate::{
     fields::Client,
     framing::Framing,
     guard::{Activity, Busy, ClientLimits, Guard},
+    plain::{self, PlainRoutes, Special},
 };
 
 /// A request and who asks it.
@@ -50,6 +50,8 @@ pub struct Serving {
     pub stop: CancellationToken,
     /// Where requests are counted.
     pub counters: Arc<ProxyCounters>,
+    /// State of the thread for plain requests.
+    pub plain: Rc<plain::Worker>,
 }
 
 /// Streams that an HTTP/2 client may have open at a time.
@@ -59,17 +61,19 @@ impl Serving {
     /// Serves a connection until its end. `service` answers its requests, and must always be ready.
     pub async fn serve<S>(&self, stream: TcpStream, client: Client, service: S)
     where
-        S: Service<Call, Response = Response<ProxyBody>, Error = Infallible> + Clone + 'static,
+        S: Service<Call, Response = Response<ProxyBody>, Error = Infallible>,
+        S: PlainRoutes + Clone + 'static,
         S::Future: Unpin,
     {
-        let looked = timeout(self.limits.idle, is_http2(&stream)).await;
-        let Ok(Ok(is_http2)) = looked else {
-            // It came and went, or said nothing.
+        let special = plain::serve(self, stream, &client, &service).await;
+        let Some(Special { stream, early }) = special else {
             return;
         };
+        let is_http2 = early.starts_with(HTTP2);
         let activity = Arc::new(Activity::default());
         let framing = (!is_http2).then(Framing::default);
-        let guard = Guard::new(stream, framing, Arc::clone(&activity), self.limits);
+        let early = early.into();
+        let guard = Guard::new(stream, early, framing, Arc::clone(&activity), self.limits);
         let service = Checked {
             inner: service,
             client: Rc::new(client),
@@ -141,16 +145,8 @@ impl Serving {
     }
 }
 
-/// Returns whether a client begins with the preface of HTTP/2 (RFC 9113, section 3.4). No method of
-/// HTTP/1.1 begins like it.
-async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut first = [0; 3];
-    let length = stream.peek(&mut first).await?;
-    if length == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(&first == b"PRI")
-}
+/// How a client of HTTP/2 begins (RFC 9113, section 3.4). No method of HTTP/1.1 begins like it.
+const HTTP2: &[u8] = b"PRI";
 
 /// Runs the streams of an HTTP/2 connection on the thread of the connection.
 #[derive(Clone, Copy, Debug)]
@@ -292,7 +288,7 @@ fn check(request: &Request<Incoming>) -> Result<(), (StatusCode, &'static str)> 
 
 /// Returns whether a value of `Host` is a name or an address, perhaps with a port (RFC 3986,
 /// section 3.2.2). It may be empty.
-fn is_host(host: &[u8]) -> bool {
+pub(crate) fn is_host(host: &[u8]) -> bool {
     let Ok(host) = str::from_utf8(host) else {
         return false;
     };

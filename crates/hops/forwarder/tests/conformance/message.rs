@@ -120,6 +120,8 @@ impl Body {
                     body.trailers = trailers(&after[..end]);
                     body.is_whole = true;
                     body.used = bytes.len() - after.len() + end + 2;
+                } else {
+                    body.used = bytes.len();
                 }
                 return Ok(body);
             }

@@ -1,0 +1,281 @@
+//! Plain requests: those that need nothing but to be passed on, as bytes.
+//!
+//! hyper turns each message into an object and back. That gives a service all it may ask for, and
+//! takes more time than everything else that a proxy does in user space. So each connection begins
+//! here. A request that is plain is passed on without hyper: its head is checked and written anew
+//! into one buffer, the answer's head likewise, and the answer's body is read into a buffer of the
+//! worker and written from there. So a connection that waits has no buffers. The first request
+//! that isn't plain hands the connection, with all bytes from there on, to hyper until its end.
+//!
+//! A request that might not be plain is left to hyper.
+
+mod answer;
+mod chunks;
+mod connection;
+mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
+mod request;
+
+use std::{
+    any::Any,
+    cell::RefCell,
+    future::poll_fn,
+    mem,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio_util::sync::WaitForCancellationFuture;
+
+pub(crate) use self::connection::PlainConnection;
+pub use self::request::PlainRequest;
+use self::{
+    connection::poll_read,
+    exchange::{ClientSide, End, Exchange},
+    request::{Found, Sent},
+};
+use crate::{
+    access_log::Entry,
+    deadline::Deadline,
+    fields::{Client, Forwarding},
+    proxy::Proxy,
+    serve::Serving,
+    upstream::Upstreams,
+};
+
+/// Knows where plain requests go.
+pub trait PlainRoutes {
+    /// Returns where a request goes. `None` leaves the request, and all that follow on its
+    /// connection, to the service.
+    fn route(&self, request: &PlainRequest<'_>) -> Option<PlainRoute>;
+}
+
+/// Where a plain request goes.
+#[derive(Debug)]
+pub struct PlainRoute {
+    /// The places that may answer it.
+    pub upstreams: Arc<Upstreams>,
+    /// Whether the client is believed.
+    pub forwarding: Forwarding,
+    /// The line of the access log that it gets.
+    pub entry: Option<Box<Entry>>,
+    /// Kept until the request is over, such as a place within a limit.
+    pub kept: Option<Box<dyn Any>>,
+}
+
+/// State that the plain requests of one thread share.
+#[derive(Debug)]
+pub struct Worker {
+    proxy: Proxy,
+    buffers: RefCell<Buffers>,
+    date: RefCell<Date>,
+}
+
+/// Buffers that are used within one poll, and so by one connection at a time.
+#[derive(Debug)]
+struct Buffers {
+    /// Into which sockets are read.
+    input: Vec<u8>,
+    /// In which messages are composed.
+    output: Vec<u8>,
+}
+
+/// The time of now as a value of `Date`.
+#[derive(Debug)]
+struct Date {
+    /// Seconds since 1970.
+    at_seconds: u64,
+    text: Rc<str>,
+}
+
+/// A connection whose next request isn't plain.
+#[derive(Debug)]
+pub(crate) struct Special {
+    pub(crate) stream: TcpStream,
+    /// The bytes that have come, from the start of that request on.
+    pub(crate) early: Vec<u8>,
+}
+
+/// The next event on a connection.
+enum Next {
+    Request(PlainRoute, Sent),
+    Special,
+    End,
+}
+
+/// The requests of one connection.
+struct Connection<'a, S> {
+    serving: &'a Serving,
+    routes: &'a S,
+    address: &'a Client,
+    client: ClientSide,
+    /// Bytes that have come and weren't used yet.
+    early: Vec<u8>,
+    /// The current request as the upstream gets it.
+    request: Vec<u8>,
+}
+
+impl Worker {
+    /// Makes the state of a thread. `buffer_bytes` is the most that is read at a time.
+    pub fn new(proxy: &Proxy, buffer_bytes: usize) -> Rc<Self> {
+        Rc::new(Self {
+            proxy: proxy.clone(),
+            buffers: RefCell::new(Buffers {
+                input: vec![0; buffer_bytes],
+                output: Vec::new(),
+            }),
+            date: RefCell::new(Date {
+                at_seconds: 0,
+                text: "".into(),
+            }),
+        })
+    }
+
+    /// Returns the time of now as a value of `Date` (RFC 9110, section 5.6.7).
+    fn date(&self) -> Rc<str> {
+        let now = SystemTime::now();
+        let since = now.duration_since(SystemTime::UNIX_EPOCH);
+        let at_seconds = since.as_ref().map_or(0, Duration::as_secs);
+        let mut date = self.date.borrow_mut();
+        if date.at_seconds != at_seconds {
+            date.at_seconds = at_seconds;
+            date.text = httpdate::fmt_http_date(now).into();
+        }
+        Rc::clone(&date.text)
+    }
+}
+
+/// Largest buffer for a request that a connection keeps for the next.
+const REQUEST_BYTES_KEPT: usize = 2 * 1024;
+
+/// Serves a connection as long as its requests are plain. Returns it if it goes on without that.
+pub(crate) async fn serve<S: PlainRoutes>(
+    serving: &Serving,
+    stream: TcpStream,
+    address: &Client,
+    routes: &S,
+) -> Option<Special> {
+    let mut connection = Connection {
+        serving,
+        routes,
+        address,
+        client: ClientSide {
+            stream,
+            unsent: Vec::new(),
+            deadline: Deadline::default(),
+            idle: serving.limits.idle,
+        },
+        early: Vec::new(),
+        request: Vec::new(),
+    };
+    let end = connection.serve().await;
+    let Connection { client, early, .. } = connection;
+    let mut stream = client.stream;
+    match end {
+        None => return Some(Special { stream, early }),
+        Some(End::Cut) => drop(stream.set_zero_linger()),
+        // It may have gone already.
+        Some(End::Closed | End::Kept) => drop(stream.shutdown().await),
+    }
+    None
+}
+
+impl<S: PlainRoutes> Connection<'_, S> {
+    /// Serves plain requests. Returns how the connection ends, or `None` if it doesn't.
+    async fn serve(&mut self) -> Option<End> {
+        let serving = self.serving;
+        let mut stopped = pin!(serving.stop.cancelled());
+        loop {
+            self.client.deadline.set(serving.limits.idle);
+            let next = poll_fn(|context| self.poll_next(context, stopped.as_mut())).await;
+            let (route, mut sent) = match next {
+                Next::Request(route, sent) => (route, sent),
+                Next::Special => return None,
+                Next::End => return Some(End::Closed),
+            };
+            self.client.deadline.clear();
+            serving.counters.requests.add(1);
+            sent.closes |= serving.stop.is_cancelled();
+            let client = &mut self.client;
+            let exchange = Exchange::new(&serving.plain, client, route, &self.request, sent);
+            match exchange.run().await {
+                End::Kept => {}
+                end => return Some(end),
+            }
+            if self.request.capacity() > REQUEST_BYTES_KEPT {
+                self.request = Vec::new();
+            }
+        }
+    }
+
+    /// Reads until there is a whole request.
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        stopped: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> Poll<Next> {
+        if !self.early.is_empty() {
+            // What follows a request may be another one.
+            let early = mem::take(&mut self.early);
+            if let Poll::Ready(next) = self.take(&early) {
+                return Poll::Ready(next);
+            }
+        }
+        loop {
+            let worker = Rc::clone(&self.serving.plain);
+            let input = &mut worker.buffers.borrow_mut().input;
+            match poll_read(&mut self.client.stream, context, input) {
+                Poll::Ready(Ok(0)) if !self.early.is_empty() => return Poll::Ready(Next::Special),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::End),
+                Poll::Ready(Ok(length)) => {
+                    let is_first = self.early.is_empty();
+                    let taken = if is_first {
+                        self.take(&input[..length])
+                    } else {
+                        let mut bytes = mem::take(&mut self.early);
+                        bytes.extend_from_slice(&input[..length]);
+                        self.take(&bytes)
+                    };
+                    if taken.is_ready() {
+                        return taken;
+                    }
+                    if is_first {
+                        self.client.deadline.set(self.serving.limits.head);
+                    }
+                }
+                Poll::Pending => break,
+            }
+        }
+        let is_late = self.client.deadline.poll_passed(context).is_ready();
+        if is_late || self.early.is_empty() && stopped.poll(context).is_ready() {
+            return Poll::Ready(Next::End);
+        }
+        Poll::Pending
+    }
+
+    /// Takes a request from the bytes that have come, and keeps what is left of them.
+    fn take(&mut self, bytes: &[u8]) -> Poll<Next> {
+        let head_bytes_max = self.serving.limits.head_bytes_max;
+        let found = request::read(bytes, head_bytes_max, self.address, |request| {
+            let route = self.routes.route(request)?;
+            self.request.clear();
+            let via = self.serving.plain.proxy.via().as_bytes();
+            request.write(&mut self.request, route.forwarding, via);
+            Some((route, request.sent()))
+        });
+        let (used, next) = match found {
+            Found::Partial => (0, Poll::Pending),
+            Found::Special => (0, Poll::Ready(Next::Special)),
+            Found::Plain(used, (route, sent)) => (used, Poll::Ready(Next::Request(route, sent))),
+        };
+        if used < bytes.len() {
+            self.early.extend_from_slice(&bytes[used..]);
+        }
+        next
+    }
+}

@@ -1,0 +1,171 @@
+//! Finds the end of a body in chunks (RFC 9112, section 7.1).
+
+use memchr::memchr;
+
+/// Follows the chunks of one body, which are passed on as they are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chunks {
+    state: State,
+    /// Bytes of lines that aren't data so far: of the chunk's size, or of all trailers.
+    line_bytes: usize,
+}
+
+/// Where in the body the next byte is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Before the first digit of a chunk's size.
+    #[default]
+    Start,
+    Size(u64),
+    /// Behind a size, where an extension may be.
+    Extension(u64),
+    SizeEnd(u64),
+    Data(u64),
+    DataEnd,
+    DataEndLine,
+    /// At the start of a line behind the last chunk.
+    Line,
+    Trailer,
+    TrailerEnd,
+    LastEnd,
+    End,
+}
+
+/// Bytes that are no chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its chunks are invalid")]
+pub(crate) struct InvalidChunks;
+
+/// Longest line with a chunk's size, and most bytes of trailers.
+const LINES_BYTES_MAX: usize = 16 * 1024;
+
+/// Largest size, so that another digit fits.
+const SIZE_MAX: u64 = u64::MAX >> 4;
+
+impl Chunks {
+    /// Follows the next bytes. Returns how many belong to the body: fewer than all if it ends.
+    pub(crate) fn follow(&mut self, bytes: &[u8]) -> Result<usize, InvalidChunks> {
+        let mut at = 0;
+        while at < bytes.len() && self.state != State::End {
+            if let State::Data(left) = self.state {
+                let rest = bytes.len() - at;
+                let here = usize::try_from(left).map_or(rest, |left| left.min(rest));
+                at += here;
+                self.line_bytes = 0;
+                self.state = match left - here as u64 {
+                    0 => State::DataEnd,
+                    left => State::Data(left),
+                };
+                continue;
+            }
+            if self.state == State::Trailer {
+                // The rest of a line is looked at for its end only: the client reads it.
+                let here = memchr(b'\r', &bytes[at..]).unwrap_or(bytes.len() - at);
+                if memchr(b'\n', &bytes[at..at + here]).is_some() {
+                    return Err(InvalidChunks);
+                }
+                at += here;
+                self.count(here)?;
+                if at == bytes.len() {
+                    break;
+                }
+            }
+            self.state = self.next(bytes[at])?;
+            self.count(1)?;
+            at += 1;
+        }
+        Ok(at)
+    }
+
+    /// Returns whether the body is whole.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state == State::End
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), InvalidChunks> {
+        self.line_bytes += bytes;
+        match self.line_bytes {
+            ..=LINES_BYTES_MAX => Ok(()),
+            _ => Err(InvalidChunks),
+        }
+    }
+
+    /// Returns the state behind a byte that isn't data.
+    fn next(&self, byte: u8) -> Result<State, InvalidChunks> {
+        let digit = (byte as char).to_digit(16).map(u64::from);
+        Ok(match (self.state, byte) {
+            (State::Start, _) => State::Size(digit.ok_or(InvalidChunks)?),
+            (State::Size(size) | State::Extension(size), b'\r') => State::SizeEnd(size),
+            (State::Size(size), b';' | b' ' | b'\t') => State::Extension(size),
+            (State::Size(size), _) => {
+                let digit = digit.filter(|_| size <= SIZE_MAX);
+                State::Size(size << 4 | digit.ok_or(InvalidChunks)?)
+            }
+            (State::Extension(size), b'\t' | b' '..) => State::Extension(size),
+            (State::SizeEnd(0), b'\n') => State::Line,
+            (State::SizeEnd(size), b'\n') => State::Data(size),
+            (State::DataEnd, b'\r') => State::DataEndLine,
+            (State::DataEndLine, b'\n') => State::Start,
+            (State::Line, b'\r') => State::LastEnd,
+            (State::LastEnd, b'\n') => State::End,
+            (State::Line | State::Trailer, b'\t' | b' '..) => State::Trailer,
+            (State::Trailer, b'\r') => State::TrailerEnd,
+            (State::TrailerEnd, b'\n') => State::Line,
+            _ => return Err(InvalidChunks),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_found_in_pieces_of_any_length() {
+        for body in [
+            "0\r\n\r\n",
+            "3\r\nabc\r\n0\r\n\r\n",
+            "0003;a=\"b\"\r\na\r\n\r\n1\r\n0\r\n000\r\n\r\n",
+            "1 \r\na\r\n0\r\nX-Sum: 1\r\nx:\r\n\r\n",
+            "fF\r\n",
+        ] {
+            let is_whole = body != "fF\r\n";
+            let bytes = format!("{body}HTTP/1.1");
+            for piece in 1..bytes.len() {
+                let mut chunks = Chunks::default();
+                let mut used = 0;
+                for bytes in bytes.as_bytes().chunks(piece) {
+                    used += chunks.follow(bytes).expect("valid");
+                }
+                assert_eq!(chunks.has_ended(), is_whole, "{body:?}");
+                let expected = if is_whole { body.len() } else { bytes.len() };
+                assert_eq!(used, expected, "{body:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_refused() {
+        for body in [
+            "\r\n",
+            "x\r\n",
+            "-1\r\n",
+            " 1\r\n",
+            "1\na",
+            "1\r\nab\r\n",
+            "1\r\na\n0",
+            "fffffffffffffffff\r\n",
+            "0\r\nA: b\n\r\n",
+            "0\r\nA: b\r\r\n",
+            "0\r\n\r0",
+            "1;\0\r\n",
+        ] {
+            let followed = Chunks::default().follow(body.as_bytes());
+            assert_eq!(followed, Err(InvalidChunks), "{body:?}");
+        }
+        let long = format!("1;{}", "a".repeat(LINES_BYTES_MAX));
+        assert!(Chunks::default().follow(long.as_bytes()).is_err());
+        let long = format!("0\r\n{}", "a: b\r\n".repeat(LINES_BYTES_MAX / 5));
+        assert!(Chunks::default().follow(long.as_bytes()).is_err());
+    }
+}
