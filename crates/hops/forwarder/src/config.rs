@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(main.targets, [place_of(80)]);
         assert_eq!(
             (config.max_connections, config.buffer_bytes),
-            (100, 32 * 1024)
+            (100, 128 * 1024)
         );
     }
 

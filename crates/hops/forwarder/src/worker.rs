@@ -46,12 +46,12 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(shared: &Arc<Shared>, buffer_bytes: usize) -> Self {
         let limits = PoolLimits {
-            buffer_bytes: buffer_bytes.max(HTTP_BUFFER_BYTES_MIN),
+            buffer_bytes: buffer_bytes.clamp(HYPER_BUFFER_BYTES_MIN, HYPER_BUFFER_BYTES_MAX),
             ..PoolLimits::default()
         };
         let pool = Pool::start(limits, Arc::clone(&shared.http_counters));
         let proxy = Proxy::new(pool, "forwarder");
-        let plain = plain::Worker::new(&proxy, limits.buffer_bytes);
+        let plain = plain::Worker::new(&proxy, buffer_bytes.max(HYPER_BUFFER_BYTES_MIN));
         Self {
             counters: Arc::clone(&shared.counters),
             relays: RefCell::new(relay::Shared::new(buffer_bytes)),
@@ -135,8 +135,11 @@ impl Worker {
     }
 }
 
-/// Smallest buffer of an HTTP connection: hyper takes no smaller one.
-const HTTP_BUFFER_BYTES_MIN: usize = 16 * 1024;
+/// Smallest buffer of a connection that hyper reads: it takes no smaller one.
+const HYPER_BUFFER_BYTES_MIN: usize = 16 * 1024;
+
+/// Largest buffer of such a connection. Each has its own.
+const HYPER_BUFFER_BYTES_MAX: usize = 32 * 1024;
 
 impl Serve<Client> for Worker {
     async fn serve(self: Rc<Self>, client: Client) {

@@ -175,8 +175,9 @@ fn max_connections() -> usize {
     100
 }
 
+/// A worker has one buffer, and the fewer calls move a long answer, the better.
 fn buffer_size_kb() -> usize {
-    32
+    128
 }
 
 fn half_closed_seconds() -> u64 {
