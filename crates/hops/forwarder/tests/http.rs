@@ -201,6 +201,14 @@ fn requests_choose_only_among_what_is_allowed() {
         );
     }
     assert_eq!(other.connections.load(SeqCst), 0);
+    let answer = ask("name.invalid", port);
+    assert!(
+        answer.starts_with("HTTP/1.1 502") && answer.contains("'name.invalid' could not be"),
+        "as for a target of the route: {answer}"
+    );
+    let spelled = format!("/p?porty%5fhost=127.0.0.1&%70orty_port={port}&c");
+    let answer = forwarder.get(&spelled, "Host: x\r\n");
+    assert!(answer.contains("allowed: GET /p?c HTTP/1.1"), "{answer}");
     let answer = forwarder.get("/p", "Host: x\r\n");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     let logged = forwarder.stop().1;
