@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::config::{place, wire::WireAllow};
+use crate::config::{mistake::Mistake, place, wire::WireAllow};
 
 /// A checked allow-list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,28 +33,28 @@ impl Allow {
     ///
     /// # Errors
     /// If a network can't be read, or nothing is allowed.
-    pub(crate) fn new(wire: &WireAllow) -> anyhow::Result<Self> {
-        let networks = wire.networks.iter().map(|text| {
+    pub(crate) fn new(wire: &WireAllow) -> Result<Self, Mistake> {
+        let networks = wire.networks.iter().enumerate().map(|(index, text)| {
             let network = text.parse::<IpNet>();
             let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
             // Bits beyond the prefix are a slip of the pen: which of both is meant?
             let network = network.ok().filter(|network| network.trunc() == *network);
             network.ok_or_else(|| {
-                anyhow::anyhow!("'networks': expected such as '10.1.0.0/16', found '{text}'")
+                let text = format!("'networks': expected such as '10.1.0.0/16', found '{text}'");
+                Mistake::at("networks", text).in_item(index)
             })
         });
-        anyhow::ensure!(
-            !wire.ports.is_empty() && !wire.ports.contains(&0),
-            "'ports': expected one at least, each from 1 to 65535"
-        );
-        let hosts = wire
-            .hosts
-            .iter()
-            .map(|host| place::asked_host("hosts", host));
-        anyhow::ensure!(
-            !(wire.hosts.is_empty() && wire.networks.is_empty()),
-            "'hosts' and 'networks' are both empty, so nothing is allowed; name one"
-        );
+        if wire.ports.is_empty() || wire.ports.contains(&0) {
+            let text = "'ports': expected one at least, each from 1 to 65535";
+            return Err(Mistake::at("ports", text));
+        }
+        let hosts = wire.hosts.iter().enumerate().map(|(index, host)| {
+            place::asked_host("hosts", host).map_err(|mistake| mistake.in_item(index))
+        });
+        if wire.hosts.is_empty() && wire.networks.is_empty() {
+            let text = "'hosts' and 'networks' are both empty, so nothing is allowed; name one";
+            return Err(Mistake::at("hosts", text));
+        }
         Ok(Self {
             hosts: hosts.collect::<Result<_, _>>()?,
             networks: networks.collect::<Result<_, _>>()?,
