@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::config::{place, wire::WireAllow};
+use crate::config::{mistake::Mistake, place, wire::WireAllow};
 
 /// A checked allow-list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,33 +19,42 @@ pub(crate) struct Allow {
     ports: Vec<u16>,
 }
 
+/// Why a request can't have the place that it asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Missed {
+    /// It is not allowed: a text that says why.
+    Refused(String),
+    /// It has no address, allowed or not.
+    Unknown(String),
+}
+
 impl Allow {
     /// Checks a list.
     ///
     /// # Errors
     /// If a network can't be read, or nothing is allowed.
-    pub(crate) fn new(wire: &WireAllow) -> anyhow::Result<Self> {
-        let networks = wire.networks.iter().map(|text| {
+    pub(crate) fn new(wire: &WireAllow) -> Result<Self, Mistake> {
+        let networks = wire.networks.iter().enumerate().map(|(index, text)| {
             let network = text.parse::<IpNet>();
             let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
             // Bits beyond the prefix are a slip of the pen: which of both is meant?
             let network = network.ok().filter(|network| network.trunc() == *network);
             network.ok_or_else(|| {
-                anyhow::anyhow!("'networks': expected such as '10.1.0.0/16', found '{text}'")
+                let text = format!("'networks': expected such as '10.1.0.0/16', found '{text}'");
+                Mistake::at("networks", text).in_item(index)
             })
         });
-        anyhow::ensure!(
-            !wire.ports.is_empty() && !wire.ports.contains(&0),
-            "'ports': expected one at least, each from 1 to 65535"
-        );
-        let hosts = wire
-            .hosts
-            .iter()
-            .map(|host| place::asked_host("hosts", host));
-        anyhow::ensure!(
-            !(wire.hosts.is_empty() && wire.networks.is_empty()),
-            "'hosts' and 'networks' are both empty, so nothing is allowed; name one"
-        );
+        if wire.ports.is_empty() || wire.ports.contains(&0) {
+            let text = "'ports': expected one at least, each from 1 to 65535";
+            return Err(Mistake::at("ports", text));
+        }
+        let hosts = wire.hosts.iter().enumerate().map(|(index, host)| {
+            place::asked_host("hosts", host).map_err(|mistake| mistake.in_item(index))
+        });
+        if wire.hosts.is_empty() && wire.networks.is_empty() {
+            let text = "'hosts' and 'networks' are both empty, so nothing is allowed; name one";
+            return Err(Mistake::at("hosts", text));
+        }
         Ok(Self {
             hosts: hosts.collect::<Result<_, _>>()?,
             networks: networks.collect::<Result<_, _>>()?,
@@ -56,31 +65,34 @@ impl Allow {
     /// Resolves a host once, and returns the first of its addresses that is allowed.
     ///
     /// # Errors
-    /// If there is none: a text that says why.
-    pub(crate) async fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, String> {
+    /// If there is none.
+    pub(crate) async fn resolve(&self, host: &str, port: u16) -> Result<SocketAddr, Missed> {
         if !self.ports.contains(&port) {
-            return Err(format!("port {port} is not allowed"));
+            return Err(Missed::Refused(format!("port {port} is not allowed")));
         }
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = bare.parse::<IpAddr>() {
-            return self
-                .check(host, address)
-                .map(|address| (address, port).into());
+            let checked = self.check(host, address).map_err(Missed::Refused);
+            return checked.map(|address| (address, port).into());
+        }
+        // No address can make it allowed, so nobody is asked for one.
+        if self.networks.is_empty() && !self.has_host(host) {
+            let why = format!("'{host}' is not in the allowed hosts");
+            return Err(Missed::Refused(why));
         }
         let found = tokio::net::lookup_host((host, port)).await;
         let found = found.map_err(|error| {
             tracing::debug!("'{host}': {error}");
-            // The resolver's words would tell clients which names exist.
-            format!("'{host}' could not be resolved")
+            Missed::Unknown(format!("'{host}' could not be resolved"))
         })?;
-        let mut refused = format!("'{host}' has no address");
+        let mut missed = Missed::Unknown(format!("'{host}' has no address"));
         for address in found {
             match self.check(host, address.ip()) {
                 Ok(address) => return Ok((address, port).into()),
-                Err(why) => refused = why,
+                Err(why) => missed = Missed::Refused(why),
             }
         }
-        Err(refused)
+        Err(missed)
     }
 
     /// Checks one address of a host.
@@ -229,17 +241,19 @@ mod tests {
             "another port"
         );
         let named = allow(&["localhost"], &[]);
-        let refused = named
-            .resolve("localhost", 80)
-            .await
-            .expect_err("it is this machine");
-        assert!(refused.contains("not in the allowed networks"), "{refused}");
-        let missing = local.resolve("no-such-name.invalid", 80).await;
-        assert!(
-            missing
-                .expect_err("no name")
-                .contains("could not be resolved")
-        );
+        let said = |missed: Result<SocketAddr, Missed>| match missed.expect_err("no address") {
+            Missed::Refused(why) => format!("refused: {why}"),
+            Missed::Unknown(why) => format!("unknown: {why}"),
+        };
+        // Names that end so never have an address (RFC 6761).
+        for (allow, host, why) in [
+            (&named, "localhost", "refused: 127.0.0.1 is not in the"),
+            (&named, "other.invalid", "refused: 'other.invalid' is not"),
+            (&local, "name.invalid", "unknown: 'name.invalid' could not"),
+        ] {
+            let missed = said(allow.resolve(host, 80).await);
+            assert!(missed.starts_with(why), "{missed}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Which ports are forwarded to where, and how.
 
+pub(crate) mod mistake;
 pub(crate) mod place;
 pub(crate) mod wire;
 
@@ -19,9 +20,12 @@ use http_proxy::{
 };
 use service::proxy_protocol::ProxyVersion;
 
-use self::wire::{
-    LISTEN_PORT, LogLevel, Mode, RETRIES, TOTAL_SECONDS, WireConfig, WireFormat, WireForwarded,
-    WireProxyVersion, WireRoute, WireWhenFull, timeout_seconds,
+use self::{
+    mistake::{Mistake, ensure, within},
+    wire::{
+        LISTEN_PORT, LogLevel, Mode, RETRIES, TOTAL_SECONDS, WireConfig, WireFormat, WireForwarded,
+        WireProxyVersion, WireRoute, WireWhenFull, timeout_seconds,
+    },
 };
 use crate::{
     allow::Allow,
@@ -102,7 +106,7 @@ impl Config {
     /// If the file can't be read, or is invalid.
     pub(crate) fn read(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<Self> {
         let Some(file) = file else {
-            return Self::parse("", overrides);
+            return Ok(Self::parse("", overrides)?);
         };
         let name = file.display();
         let mut text = String::new();
@@ -118,7 +122,7 @@ impl Config {
             .parse::<toml::Table>()
             .is_ok_and(|table| table.is_empty());
         anyhow::ensure!(!is_empty, "'{name}' is empty: expected a port or a route");
-        Self::parse(&text, overrides).with_context(|| format!("'{name}'"))
+        Self::parse(&text, overrides).map_err(|mistake| mistake.of_file(file))
     }
 
     /// Parses and checks the text of a file.
@@ -126,30 +130,32 @@ impl Config {
     /// # Errors
     /// If it is no TOML, a key is unknown, a value is out of range, or routes are in each other's
     /// way.
-    pub(crate) fn parse(text: &str, overrides: Overrides) -> anyhow::Result<Self> {
-        let wire: WireConfig = toml::from_str(text)?;
+    pub(crate) fn parse(text: &str, overrides: Overrides) -> Result<Self, Mistake> {
+        let wire = toml::from_str(text).map_err(|error| Mistake::parsed(&error, text))?;
+        Self::new(&wire, overrides).map_err(|mistake| mistake.found_in(text))
+    }
+
+    fn new(wire: &WireConfig, overrides: Overrides) -> Result<Self, Mistake> {
         within("max_connections", wire.max_connections, 1, CONNECTIONS_MAX)?;
         within("buffer_size_kb", wire.buffer_size_kb, 1, BUFFER_KB_MAX)?;
         let mut routes = Vec::new();
-        let enabled: Vec<_> = wire.routes.iter().filter(|route| route.enabled).collect();
-        let port = overrides.listen_port.or(wire.listen_port);
-        if port.is_some() || enabled.is_empty() {
-            let target_port = overrides.target_port.unwrap_or(wire.target_port);
-            routes.push(Route {
-                name: MAIN.to_owned(),
-                listen: (wire.listen_addr, port.unwrap_or(LISTEN_PORT)).into(),
-                targets: vec![place::target(&wire.target_addr, target_port)?],
-                timeout: Duration::from_secs(timeout_seconds()),
-                max_connections: None,
-                terms: terms(&wire, wire.relay)?,
-                accepts_proxy: false,
-                sends_proxy: None,
-                http: None,
-            });
+        let numbered = wire.routes.iter().enumerate();
+        let enabled: Vec<_> = numbered.filter(|(_, route)| route.enabled).collect();
+        if overrides.listen_port.or(wire.listen_port).is_some() || enabled.is_empty() {
+            let main = Route::main(wire, overrides);
+            let main = main.map_err(|mistake| match overrides {
+                Overrides {
+                    listen_port: None,
+                    target_port: None,
+                } => mistake,
+                _ => mistake.outside(),
+            })?;
+            routes.push((None, main));
         }
-        for route in enabled {
-            let checked = Route::new(route, &wire);
-            routes.push(checked.with_context(|| format!("route '{}'", route.name))?);
+        for (index, route) in enabled {
+            let checked = Route::new(route, wire);
+            let checked = checked.map_err(|mistake| mistake.in_route(&route.name, index))?;
+            routes.push((Some(index), checked));
         }
         are_compatible(&routes)?;
         Ok(Self {
@@ -163,18 +169,36 @@ impl Config {
                 WireWhenFull::Drop => WhenFull::Drop,
                 WireWhenFull::Block => WhenFull::Block,
             },
-            routes,
+            routes: routes.into_iter().map(|(_, route)| route).collect(),
         })
     }
 }
 
 impl Route {
-    fn new(wire: &WireRoute, config: &WireConfig) -> anyhow::Result<Self> {
-        let seconds = |name, value| {
-            anyhow::ensure!(
-                (1..=SECONDS_MAX).contains(&value),
-                "'{name}': expected 1 to {SECONDS_MAX}, found {value}"
-            );
+    /// Makes the route that has no table.
+    fn main(wire: &WireConfig, overrides: Overrides) -> Result<Self, Mistake> {
+        let target_port = overrides.target_port.unwrap_or(wire.target_port);
+        let listen_port = overrides.listen_port.or(wire.listen_port);
+        let route = Self {
+            name: MAIN.to_owned(),
+            listen: (wire.listen_addr, listen_port.unwrap_or(LISTEN_PORT)).into(),
+            targets: vec![place::target(&wire.target_addr, target_port)?],
+            timeout: Duration::from_secs(timeout_seconds()),
+            max_connections: None,
+            terms: terms(wire, wire.relay)?,
+            accepts_proxy: false,
+            sends_proxy: None,
+            http: None,
+        };
+        route.has_other_targets("target_port")?;
+        Ok(route)
+    }
+
+    fn new(wire: &WireRoute, config: &WireConfig) -> Result<Self, Mistake> {
+        let seconds = |name, value: u64| {
+            ensure((1..=SECONDS_MAX).contains(&value), name, || {
+                format!("'{name}': expected 1 to {SECONDS_MAX}, found {value}")
+            })?;
             Ok(Duration::from_secs(value))
         };
         if let Some(most) = wire.max_connections {
@@ -185,16 +209,11 @@ impl Route {
             seconds("total_seconds", wire.total_seconds.unwrap_or(TOTAL_SECONDS))?,
         );
         let retries_max = wire.max_retries.unwrap_or(RETRIES);
-        anyhow::ensure!(
-            retries_max <= RETRIES_MAX,
-            "'max_retries': expected 0 to {RETRIES_MAX}, found {retries_max}"
-        );
-        let allow = wire
-            .allow
-            .as_ref()
-            .map(Allow::new)
-            .transpose()
-            .context("'allow'")?;
+        ensure(retries_max <= RETRIES_MAX, "max_retries", || {
+            format!("'max_retries': expected 0 to {RETRIES_MAX}, found {retries_max}")
+        })?;
+        let allow = wire.allow.as_ref().map(Allow::new).transpose();
+        let allow = allow.map_err(|mistake| mistake.in_table("allow"))?;
         let log = match wire.log_level.unwrap_or_default() {
             LogLevel::None => None,
             _ if !config.log_requests => None,
@@ -217,8 +236,8 @@ impl Route {
             },
             allow,
         };
-        is_of_mode(wire)?;
-        Ok(Self {
+        wire.is_of_mode()?;
+        let route = Self {
             name: wire.name.clone(),
             listen: (config.listen_addr, wire.listen_port).into(),
             targets: targets(wire, config, http.allow.is_some())?,
@@ -231,7 +250,21 @@ impl Route {
                 WireProxyVersion::V2 => ProxyVersion::V2,
             }),
             http: (wire.mode == Mode::Http).then_some(http),
-        })
+        };
+        let is_list = wire.targets.is_some();
+        route.has_other_targets(if is_list { "targets" } else { "target_port" })?;
+        Ok(route)
+    }
+
+    /// Checks that a route isn't its own target, which is written as `key`.
+    fn has_other_targets(&self, key: &'static str) -> Result<(), Mistake> {
+        let mut targets = self.targets.iter();
+        let itself = targets.position(|it| place::is_itself(it, self.listen));
+        let Some(index) = itself else {
+            return Ok(());
+        };
+        let text = format!("its target '{}' is its own port", self.targets[index]);
+        Err(Mistake::at(key, text).in_item(index))
     }
 
     /// Returns the limits for asking a target by HTTP.
@@ -246,36 +279,7 @@ impl Route {
     }
 }
 
-/// Checks that a route has no keys of the other mode.
-fn is_of_mode(wire: &WireRoute) -> anyhow::Result<()> {
-    let (mode, keys): (_, &[_]) = match wire.mode {
-        Mode::Tcp => (
-            "http",
-            &[
-                ("host", wire.host.is_some()),
-                ("allow", wire.allow.is_some()),
-                ("log_level", wire.log_level.is_some()),
-                ("total_seconds", wire.total_seconds.is_some()),
-                ("max_retries", wire.max_retries.is_some()),
-                ("forwarded", wire.forwarded.is_some()),
-            ],
-        ),
-        // In HTTP, 'X-Forwarded-For' tells the target who asks.
-        Mode::Http => (
-            "tcp",
-            &[
-                ("relay", wire.relay.is_some()),
-                ("send_proxy", wire.send_proxy.is_some()),
-            ],
-        ),
-    };
-    for (name, is_set) in keys {
-        anyhow::ensure!(!is_set, "'{name}' needs mode = \"{mode}\"");
-    }
-    Ok(())
-}
-
-fn terms(config: &WireConfig, carry: Carry) -> anyhow::Result<Terms> {
+fn terms(config: &WireConfig, carry: Carry) -> Result<Terms, Mistake> {
     Ok(Terms {
         carry,
         half_closed_max: quiet_max("half_closed_seconds", config.half_closed_seconds)?,
@@ -284,27 +288,27 @@ fn terms(config: &WireConfig, carry: Carry) -> anyhow::Result<Terms> {
 }
 
 /// Returns a limit of the time in which nothing moves, unless it is 0.
-fn quiet_max(name: &str, seconds: u64) -> anyhow::Result<Option<Duration>> {
-    anyhow::ensure!(
-        seconds <= SECONDS_MAX,
-        "'{name}': expected 0 (no limit) to {SECONDS_MAX}, found {seconds}"
-    );
+fn quiet_max(name: &'static str, seconds: u64) -> Result<Option<Duration>, Mistake> {
+    ensure(seconds <= SECONDS_MAX, name, || {
+        format!("'{name}': expected 0 (no limit) to {SECONDS_MAX}, found {seconds}")
+    })?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
 /// Returns the targets of a route.
-fn targets(wire: &WireRoute, config: &WireConfig, may_lack: bool) -> anyhow::Result<Vec<Place>> {
+fn targets(wire: &WireRoute, config: &WireConfig, may_lack: bool) -> Result<Vec<Place>, Mistake> {
     let is_single = wire.target_addr.is_some() || wire.target_port.is_some();
     if let Some(targets) = &wire.targets {
-        anyhow::ensure!(
-            !is_single,
-            "'targets' and 'target_addr' or 'target_port' exclude each other; keep one"
-        );
-        anyhow::ensure!(!targets.is_empty(), "'targets': expected one at least");
-        return targets
-            .iter()
-            .map(|text| place::host_and_port(text))
-            .collect();
+        ensure(!is_single, "targets", || {
+            "'targets' and 'target_addr' or 'target_port' exclude each other; keep one".to_owned()
+        })?;
+        ensure(!targets.is_empty(), "targets", || {
+            "'targets': expected one at least".to_owned()
+        })?;
+        let places = targets.iter().enumerate().map(|(index, text)| {
+            place::host_and_port(text).map_err(|mistake| mistake.in_item(index))
+        });
+        return places.collect();
     }
     if may_lack && !is_single {
         return Ok(Vec::new());
@@ -314,59 +318,56 @@ fn targets(wire: &WireRoute, config: &WireConfig, may_lack: bool) -> anyhow::Res
     Ok(vec![place::target(host, port)?])
 }
 
-/// Checks that every route can be told from the others.
-fn are_compatible(routes: &[Route]) -> anyhow::Result<()> {
+/// Checks that every route can be told from the others. With each is its number in the file; the
+/// first may be the main route.
+fn are_compatible(routes: &[(Option<usize>, Route)]) -> Result<(), Mistake> {
     let mut names = BTreeSet::new();
     let mut ports: BTreeMap<u16, Vec<&Route>> = BTreeMap::new();
-    for route in routes {
-        let (name, port) = (&route.name, route.listen.port());
-        anyhow::ensure!(
-            names.insert(name),
-            "route '{name}' is repeated: expected unique names"
-        );
-        if let Some(target) = route
-            .targets
-            .iter()
-            .find(|it| place::is_itself(it, route.listen))
-        {
-            anyhow::bail!("route '{name}': its target '{target}' is its own port");
+    for (index, route) in routes {
+        let others = ports.entry(route.listen.port()).or_default();
+        let mut checked = ensure(names.insert(&route.name), "name", || {
+            "the name is repeated: expected unique names".to_owned()
+        });
+        if route.listen.port() != 0 {
+            checked = checked.and_then(|()| is_compatible(route, others));
+            others.push(route);
         }
-        if port == 0 {
-            continue;
-        }
-        let others = ports.entry(port).or_default();
-        for other in others.iter() {
-            let (Some(http), Some(its_http)) = (&route.http, &other.http) else {
-                anyhow::bail!(
-                    "route '{name}': 'listen_port': {port} is also the port of route '{}'; \
-                     expected a port of its own",
-                    other.name
-                );
-            };
-            anyhow::ensure!(
-                http.host != its_http.host,
-                "route '{name}': it has the port and the host of route '{}'; expected another \
-                 'host'",
-                other.name
-            );
-        }
-        if let Some(other) = others.first() {
-            anyhow::ensure!(
-                route.accepts_proxy == other.accepts_proxy,
-                "route '{name}': 'accept_proxy' differs from that of route '{}' at the same port",
-                other.name
-            );
-        }
-        others.push(route);
+        checked.map_err(|mistake| match index {
+            Some(index) => mistake.in_route(&route.name, *index),
+            None => mistake,
+        })?;
     }
     Ok(())
 }
 
-fn within(name: &str, value: usize, min: usize, max: usize) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        (min..=max).contains(&value),
-        "'{name}': expected {min} to {max}, found {value}"
-    );
+/// Checks that a route can be told from the others at its port.
+fn is_compatible(route: &Route, others: &[&Route]) -> Result<(), Mistake> {
+    let port = route.listen.port();
+    for other in others {
+        let (Some(http), Some(its_http)) = (&route.http, &other.http) else {
+            let text = format!(
+                "'listen_port': {port} is also the port of route '{}'; expected a port of its own",
+                other.name
+            );
+            return Err(Mistake::at("listen_port", text));
+        };
+        ensure(http.host != its_http.host, "host", || {
+            format!(
+                "it has the port and the host of route '{}'; expected another 'host'",
+                other.name
+            )
+        })?;
+        ensure(
+            route.accepts_proxy == other.accepts_proxy,
+            "accept_proxy",
+            || {
+                format!(
+                    "'accept_proxy' differs from that of route '{}' at the same port",
+                    other.name
+                )
+            },
+        )?;
+    }
     Ok(())
 }
 
@@ -483,41 +484,69 @@ mod tests {
         assert_eq!(unlimited.routes[0].terms.carry, Carry::Auto);
     }
 
+    fn are_named(mistakes: &[(&str, &str)]) {
+        for (text, said) in mistakes {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    const ROUTE: &str = "[[routes]]\nenabled = true\nname = 'a'\n";
+
+    fn with(line: &str) -> String {
+        format!("{ROUTE}listen_port = 1\n{line}")
+    }
+
     #[test]
     fn mistakes_are_named() {
-        let route = "[[routes]]\nenabled = true\nname = 'a'\n";
-        let with = |line: &str| format!("{route}listen_port = 1\n{line}");
-        for (text, said) in [
-            ("listen_prt = 1", "unknown field `listen_prt`"),
+        are_named(&[
+            ("\n  listen_prt = 1", "2:3: unknown field `listen_prt`"),
             ("listen_port = 70000", "70000"),
-            ("listen_addr = 'here'", "line 1"),
+            ("listen_addr = 'here'", "1:15: 'listen_addr': invalid IP"),
             ("max_connections = 0", "'max_connections': expected 1 to"),
             (
                 "buffer_size_kb = 0",
                 "'buffer_size_kb': expected 1 to 1024, found 0",
             ),
-            (
-                &format!("listen_port = 1\n{}", with("")),
-                "'listen_port': 1 is also the port of",
-            ),
-            (&with("timeout_seconds = 0"), "route 'a': 'timeout_seconds'"),
             ("target_port = 0", "'target_port': expected 1 to 65535"),
             ("target_addr = 'a b'", "'target_addr': expected a name"),
             (
                 "listen_port = 81\ntarget_port = 81",
-                "its target '127.0.0.1:81' is its own port",
-            ),
-            (&with("targets = []"), "'targets': expected one at least"),
-            (&with("targets = ['a:1:2']"), "expected 'HOST:PORT'"),
-            (&with("targets = ['x:0']"), "expected 'HOST:PORT'"),
-            (
-                &with("max_retries = 1"),
-                "'max_retries' needs mode = \"http\"",
+                "2:15: its target '127.0.0.1:81' is its own port",
             ),
             ("relay = 'fast'", "unknown variant `fast`"),
             (
                 "idle_seconds = 86401",
                 "'idle_seconds': expected 0 (no limit) to 86400",
+            ),
+            (
+                &format!("listen_port = 1\n{}", with("")),
+                "'listen_port': 1 is also the port of",
+            ),
+            (
+                &format!("{}{ROUTE}listen_port = 2", with("")),
+                "7:8: route 'a': the name is repeated",
+            ),
+            (ROUTE, "1:1: 'routes': missing field `listen_port`"),
+        ]);
+    }
+
+    #[test]
+    fn mistakes_of_routes_are_named() {
+        are_named(&[
+            (
+                &with("timeout_seconds = 0"),
+                "5:19: route 'a': 'timeout_seconds'",
+            ),
+            (&with("targets = []"), "'targets': expected one at least"),
+            (
+                &with("targets = ['x:1', 'a:1:2']"),
+                "5:19: route 'a': 'targets': expected 'HOST:PORT'",
+            ),
+            (&with("targets = ['x:0']"), "expected 'HOST:PORT'"),
+            (
+                &with("max_retries = 1"),
+                "'max_retries' needs mode = \"http\"",
             ),
             (
                 &with("mode = 'http'\nsend_proxy = 'v1'"),
@@ -542,13 +571,6 @@ mod tests {
                 &with("mode = 'http'\n[routes.allow]\nports = []"),
                 "'allow': 'ports'",
             ),
-            (
-                &format!("{}{route}listen_port = 2", with("")),
-                "route 'a' is repeated",
-            ),
-        ] {
-            let error = parse(text).expect_err(text);
-            assert!(error.contains(said), "{text}: {error}");
-        }
+        ]);
     }
 }

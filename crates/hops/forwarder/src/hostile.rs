@@ -7,8 +7,13 @@ pub fn attack_config(text: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(text) else {
         return false;
     };
-    let Ok(config) = Config::parse(text, Overrides::default()) else {
-        return false;
+    let config = match Config::parse(text, Overrides::default()) {
+        Ok(config) => config,
+        Err(mistake) => {
+            let said = mistake.to_string();
+            assert!(!said.contains(char::is_control), "not one line: {said}");
+            return false;
+        }
     };
     // A table is built of every valid configuration, also in place of itself.
     let table = crate::table::build(&config, &Default::default(), None);

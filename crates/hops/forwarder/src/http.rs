@@ -18,10 +18,12 @@ use http_proxy::{
 };
 use hyper::{Response, StatusCode, Uri, header::HOST};
 use percent_encoding::percent_decode_str;
+use tokio::time::timeout;
 use tower_service::Service;
 
 use crate::{
     Shared,
+    allow::Missed,
     config::place,
     table::{Entered, Full, HttpRoute, Key, Port, Table},
 };
@@ -128,7 +130,12 @@ impl Http {
         let chosen = match self.chosen(&mut call, &route).await {
             Ok(chosen) => chosen,
             Err((status, why)) => {
-                self.shared.http_counters.requests_unrouted.add(1);
+                let counters = &self.shared.http_counters;
+                if status.is_server_error() {
+                    counters.upstream_unreachable.add(1);
+                } else {
+                    counters.requests_unrouted.add(1);
+                }
                 tracing::warn!("route '{}': refused for {client}: {why}", route.name);
                 return Ok(answer(status, &why));
             }
@@ -161,8 +168,17 @@ impl Http {
         let Some(choice) = choice.map_err(|why| (StatusCode::BAD_REQUEST, why))? else {
             return Ok(None);
         };
-        let address = allow.resolve(&choice.host, choice.port).await;
-        let address = address.map_err(|why| (StatusCode::FORBIDDEN, why))?;
+        let resolving = allow.resolve(&choice.host, choice.port);
+        let connect_max = route.route.upstream_limits(&route.http).connect;
+        let address = match timeout(connect_max, resolving).await {
+            Ok(Ok(address)) => address,
+            Ok(Err(Missed::Refused(why))) => return Err((StatusCode::FORBIDDEN, why)),
+            Ok(Err(Missed::Unknown(why))) => return Err((StatusCode::BAD_GATEWAY, why)),
+            Err(_) => {
+                let why = format!("'{}' could not be resolved in time", choice.host);
+                return Err((StatusCode::GATEWAY_TIMEOUT, why));
+            }
+        };
         *call.request.uri_mut() = choice.rest;
         let mut chosen = self.chosen.borrow_mut();
         if chosen.len() >= CHOSEN_MAX {
@@ -224,16 +240,18 @@ fn choice(target: &Uri) -> Result<Option<Choice>, String> {
     let (mut host, mut port, mut rest) = (None, None, Vec::new());
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let slot = match name {
-            HOST_PARAMETER => &mut host,
-            PORT_PARAMETER => &mut port,
-            _ => {
-                rest.push(pair);
-                continue;
-            }
+        // A spelling that only the target understands would be a way around the list.
+        let is = |parameter: &str| percent_decode_str(name).eq(parameter.bytes());
+        let (parameter, slot) = if is(HOST_PARAMETER) {
+            (HOST_PARAMETER, &mut host)
+        } else if is(PORT_PARAMETER) {
+            (PORT_PARAMETER, &mut port)
+        } else {
+            rest.push(pair);
+            continue;
         };
-        if slot.replace(value).is_some() {
-            return Err(format!("'{name}' is repeated"));
+        if slot.replace(percent_decode_str(value)).is_some() {
+            return Err(format!("'{parameter}' is repeated"));
         }
     }
     let (host, port) = match (host, port) {
@@ -245,12 +263,11 @@ fn choice(target: &Uri) -> Result<Option<Choice>, String> {
             ));
         }
     };
-    let host = percent_decode_str(host)
-        .decode_utf8()
-        .ok()
-        .filter(|host| place::is_host(host.trim_matches(['[', ']'])));
+    let host = host.decode_utf8().ok();
+    let host = host.filter(|host| place::is_host(host.trim_matches(['[', ']'])));
     let host = host.ok_or_else(|| format!("'{HOST_PARAMETER}': expected a name or an address"))?;
-    let port = port.parse().ok().filter(|&port: &u16| port > 0);
+    let port = port.decode_utf8().ok().and_then(|port| port.parse().ok());
+    let port = port.filter(|&port: &u16| port > 0);
     let port = port.ok_or_else(|| format!("'{PORT_PARAMETER}': expected 1 to 65535"))?;
     let mut path = target.path().to_owned();
     if !rest.is_empty() {
@@ -322,11 +339,19 @@ mod tests {
             ),
             ("http://any/a//b?porty_port=80&porty_host=h", "/a//b"),
             ("/?porty_port=80&porty_host=%68", "/"),
+            ("/?porty%5fhost=h&porty_port=%38%30&b", "/?b"),
+            ("/?a&%70orty%5Fhost=h&porty_por%74=80", "/?a"),
         ] {
             let expected = ("h".to_owned(), 80, rest.to_owned());
             assert_eq!(choice_of(target), Ok(Some(expected)), "{target}");
         }
-        for target in ["/a", "/a?", "/a?x=porty_host", "/a?xporty_host=1"] {
+        for target in [
+            "/a",
+            "/a?",
+            "/a?x=porty_host",
+            "/a?xporty_host=1",
+            "/a?porty%255fhost=1",
+        ] {
             assert_eq!(choice_of(target), Ok(None), "{target}");
         }
     }
@@ -346,6 +371,11 @@ mod tests {
                 "/?porty_host=a&porty_host=b&porty_port=1",
                 "'porty_host' is repeated",
             ),
+            (
+                "/?porty_host=a&porty%5fhost=b&porty_port=1",
+                "'porty_host' is repeated",
+            ),
+            ("/?porty_host=a&porty_port=%ff", "expected 1 to 65535"),
         ] {
             let error = choice_of(target).expect_err(target);
             assert!(error.contains(said), "{target}: {error}");

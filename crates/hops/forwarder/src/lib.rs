@@ -13,6 +13,7 @@ mod relay;
 mod reload;
 mod start;
 mod table;
+mod watch;
 mod worker;
 
 use std::{process::ExitCode, sync::Arc};

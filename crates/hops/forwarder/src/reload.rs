@@ -1,47 +1,30 @@
 //! Reads the configuration again when it changes, or when it is told to.
 
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, SystemTime},
-};
+use tokio::signal::unix::Signal;
 
-use tokio::{
-    signal::unix::Signal,
-    time::{MissedTickBehavior, interval},
-};
+use crate::{config::Config, listeners::Listeners, watch::Watch};
 
-use crate::{config::Config, listeners::Listeners};
-
-/// Interval at which a watched file is looked at.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// The marks by which a file is known to have changed.
-type Marks = Option<(SystemTime, u64)>;
-
-/// Reads the configuration anew at each SIGHUP and, with `watched`, whenever the file changes. A
-/// configuration that is invalid, or whose ports are in use, changes nothing.
+/// Reads the configuration anew at each SIGHUP and whenever a watched file changes. A configuration
+/// that is invalid, or whose ports are in use, changes nothing.
 ///
 /// Never returns.
 pub(crate) async fn reload_forever(
     listeners: &mut Listeners,
     read: impl Fn() -> anyhow::Result<Config>,
     mut hangups: Signal,
-    watched: Option<PathBuf>,
+    mut watched: Option<Watch>,
     counters: &crate::Counters,
 ) {
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut seen = watched.as_deref().and_then(marks);
     loop {
+        let changed = async {
+            match &mut watched {
+                Some(watch) => watch.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = hangups.recv() => {}
-            _ = looks.tick(), if watched.is_some() => {
-                let now = watched.as_deref().and_then(marks);
-                if now == seen {
-                    continue;
-                }
-                seen = now;
-            }
+            () = changed => {}
         }
         let taken = match read() {
             Ok(config) => listeners.apply(&config).await,
@@ -58,9 +41,4 @@ pub(crate) async fn reload_forever(
             }
         }
     }
-}
-
-fn marks(file: &Path) -> Marks {
-    let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }

@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Counters, Shared, cli::StartArgs, config::Config, listeners::Listeners, reload, worker::Worker,
+    Counters, Shared, cli::StartArgs, config::Config, listeners::Listeners, reload, watch,
+    watch::Watch, worker::Worker,
 };
 
 /// How long the last lines of the access log may take.
@@ -49,6 +50,7 @@ pub(crate) async fn serve(
     let mut listeners = Listeners::new(Arc::clone(&shared), Arc::clone(&workers), &config);
     listeners.apply(&config).await?;
     let watched = options.config.file.clone().filter(|_| options.watch);
+    let watched = watched.map(|file| Watch::new(file, watch::LOOK));
     let read = || options.config.read();
     let reload = reload::reload_forever(&mut listeners, read, hangups, watched, &shared.counters);
     tokio::select! {

@@ -7,14 +7,13 @@ mod processes;
 mod support;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
     thread,
 };
 
-use processes::{Running, WATCHDOG, bin, command, until};
-use support::Forwarder;
+use processes::{Running, bin, command, until};
+use support::{Client, Forwarder};
 
 const CLIENTS: usize = 4;
 
@@ -24,46 +23,6 @@ fn server() -> (Running, SocketAddr) {
     );
     let address = running.line("listening on ").parse().expect("an address");
     (running, address)
-}
-
-/// A client that stays connected.
-struct Client {
-    stream: TcpStream,
-    reader: BufReader<TcpStream>,
-}
-
-impl Client {
-    fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
-        stream.set_read_timeout(Some(WATCHDOG)).expect("set");
-        let reader = BufReader::new(stream.try_clone().expect("a socket"));
-        Self { stream, reader }
-    }
-
-    /// Returns the status and the body of an answer.
-    fn get(&mut self, target: &str) -> std::io::Result<(u16, Vec<u8>)> {
-        // In one piece: small pieces would wait for each other.
-        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
-        self.stream.write_all(request.as_bytes())?;
-        let (mut status, mut length) = (0, 0);
-        loop {
-            let mut line = String::new();
-            if self.reader.read_line(&mut line)? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            let line = line.trim_end();
-            if let Some(rest) = line.strip_prefix("HTTP/1.1 ") {
-                status = rest[..3].parse().expect("a status");
-            } else if let Some(rest) = line.strip_prefix("content-length: ") {
-                length = rest.parse().expect("a length");
-            } else if line.is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        self.reader.read_exact(&mut body)?;
-        Ok((status, body))
-    }
 }
 
 #[test]

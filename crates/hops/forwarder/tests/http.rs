@@ -201,6 +201,14 @@ fn requests_choose_only_among_what_is_allowed() {
         );
     }
     assert_eq!(other.connections.load(SeqCst), 0);
+    let answer = ask("name.invalid", port);
+    assert!(
+        answer.starts_with("HTTP/1.1 502") && answer.contains("'name.invalid' could not be"),
+        "as for a target of the route: {answer}"
+    );
+    let spelled = format!("/p?porty%5fhost=127.0.0.1&%70orty_port={port}&c");
+    let answer = forwarder.get(&spelled, "Host: x\r\n");
+    assert!(answer.contains("allowed: GET /p?c HTTP/1.1"), "{answer}");
     let answer = forwarder.get("/p", "Host: x\r\n");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     let logged = forwarder.stop().1;
@@ -300,10 +308,14 @@ fn a_new_configuration_is_taken_as_a_whole_or_not_at_all() {
     for (bad, why) in [
         (more, "route 'more'"),
         (
-            config(&old) + "max_conections = 1\n",
-            "parse error at line 8",
+            config(&old) + "timeout_seconds = 0\n",
+            "forwarder.toml:8:19: route 'web': 'timeout_seconds': expected",
         ),
-        ("[[routes]".to_owned(), "forwarder.toml"),
+        (
+            config(&old) + "max_conections = 1\n",
+            "forwarder.toml:8:1: 'routes': unknown field `max_conections`",
+        ),
+        ("[[routes]".to_owned(), "forwarder.toml:1:10: unclosed"),
         ("# nothing\n".to_owned(), "is empty"),
     ] {
         std::fs::write(&forwarder.file, bad).expect("written");
@@ -321,7 +333,7 @@ fn a_new_configuration_is_taken_as_a_whole_or_not_at_all() {
     let (printed, _) = forwarder.stop();
     assert!(printed.contains("\"forwarder_reloads\":2"), "{printed}");
     assert!(
-        printed.contains("\"forwarder_reloads_refused\":4"),
+        printed.contains("\"forwarder_reloads_refused\":5"),
         "{printed}"
     );
 }

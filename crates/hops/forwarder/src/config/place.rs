@@ -4,17 +4,21 @@ use std::net::{IpAddr, SocketAddr};
 
 use http_proxy::Place;
 
+use super::mistake::Mistake;
+
 /// Checks a target's host and port.
 ///
 /// # Errors
 /// If they can't name a server.
-pub(crate) fn target(host: &str, port: u16) -> anyhow::Result<Place> {
-    anyhow::ensure!(port > 0, "'target_port': expected 1 to 65535, found 0");
-    anyhow::ensure!(
-        is_host(host),
-        "'target_addr': expected a name or an address, found '{}'",
-        host.escape_debug()
-    );
+pub(crate) fn target(host: &str, port: u16) -> Result<Place, Mistake> {
+    if port == 0 {
+        let text = "'target_port': expected 1 to 65535, found 0";
+        return Err(Mistake::at("target_port", text));
+    }
+    if !is_host(host) {
+        let text = format!("'target_addr': expected a name or an address, found '{host}'");
+        return Err(Mistake::at("target_addr", text));
+    }
     Ok(Place::Name(host.to_owned(), port))
 }
 
@@ -22,7 +26,7 @@ pub(crate) fn target(host: &str, port: u16) -> anyhow::Result<Place> {
 ///
 /// # Errors
 /// If it is something else.
-pub(crate) fn host_and_port(text: &str) -> anyhow::Result<Place> {
+pub(crate) fn host_and_port(text: &str) -> Result<Place, Mistake> {
     let parse = || {
         let (host, port) = text.rsplit_once(':')?;
         let port: u16 = port.parse().ok().filter(|&port| port > 0)?;
@@ -37,8 +41,8 @@ pub(crate) fn host_and_port(text: &str) -> anyhow::Result<Place> {
     };
     let place = parse();
     place.ok_or_else(|| {
-        let found = text.escape_debug();
-        anyhow::anyhow!("'targets': expected 'HOST:PORT' or '[IPV6]:PORT', found '{found}'")
+        let text = format!("'targets': expected 'HOST:PORT' or '[IPV6]:PORT', found '{text}'");
+        Mistake::at("targets", text)
     })
 }
 
@@ -46,12 +50,12 @@ pub(crate) fn host_and_port(text: &str) -> anyhow::Result<Place> {
 ///
 /// # Errors
 /// If no client can ask for it.
-pub(crate) fn asked_host(key: &str, host: &str) -> anyhow::Result<String> {
-    anyhow::ensure!(
-        is_host(host.strip_prefix("*.").unwrap_or(host)),
-        "'{key}': expected a name without a port, or '*.' and a name, found '{}'",
-        host.escape_debug()
-    );
+pub(crate) fn asked_host(key: &'static str, host: &str) -> Result<String, Mistake> {
+    if !is_host(host.strip_prefix("*.").unwrap_or(host)) {
+        let text =
+            format!("'{key}': expected a name without a port, or '*.' and a name, found '{host}'");
+        return Err(Mistake::at(key, text));
+    }
     Ok(host.trim_end_matches('.').to_ascii_lowercase())
 }
 

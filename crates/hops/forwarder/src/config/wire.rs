@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use super::mistake::{Mistake, ensure};
 use crate::relay::Carry;
 
 /// A configuration file.
@@ -85,6 +86,39 @@ pub(crate) struct WireRoute {
     pub(crate) forwarded: Option<WireForwarded>,
     /// HTTP: where a request may choose to go. Without it, a request can't choose.
     pub(crate) allow: Option<WireAllow>,
+}
+
+impl WireRoute {
+    /// Checks that a route has no keys of the other mode.
+    pub(crate) fn is_of_mode(&self) -> Result<(), Mistake> {
+        let (mode, keys): (_, &[_]) = match self.mode {
+            Mode::Tcp => (
+                "http",
+                &[
+                    ("host", self.host.is_some()),
+                    ("allow", self.allow.is_some()),
+                    ("log_level", self.log_level.is_some()),
+                    ("total_seconds", self.total_seconds.is_some()),
+                    ("max_retries", self.max_retries.is_some()),
+                    ("forwarded", self.forwarded.is_some()),
+                ],
+            ),
+            // In HTTP, 'X-Forwarded-For' tells the target who asks.
+            Mode::Http => (
+                "tcp",
+                &[
+                    ("relay", self.relay.is_some()),
+                    ("send_proxy", self.send_proxy.is_some()),
+                ],
+            ),
+        };
+        for (name, is_set) in keys {
+            ensure(!is_set, name, || {
+                format!("'{name}' needs mode = \"{mode}\"")
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// The places that requests may name as their target.

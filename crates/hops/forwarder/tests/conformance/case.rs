@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use super::{
     bytes::bytes,
     message::{Field, field},
-    wire::{self, Action, OtherStep, Script, Statuses, Then, Whole},
+    wire::{self, Action, ExactStatus, OtherStep, Script, Statuses, Then, Whole},
 };
 
 /// A topic: the cases of one file.
@@ -24,7 +24,10 @@ pub(crate) struct Case {
     pub(crate) client: Vec<Step>,
     pub(crate) origin: Vec<Vec<Step>>,
     pub(crate) origin_refuses: bool,
+    /// The outcomes that are right.
     pub(crate) expect: Expect,
+    /// The one of them that a subject shows.
+    pub(crate) exact: BTreeMap<String, Expect>,
     pub(crate) differs: BTreeMap<String, Differs>,
 }
 
@@ -69,6 +72,18 @@ pub(crate) struct Message {
 /// Names of the subjects that the tables may compare with.
 pub(crate) const OTHERS: [&str; 2] = ["haproxy", "nginx"];
 
+/// Name of the forwarder in the tables.
+pub(crate) const OURS: &str = "ours";
+
+impl Case {
+    /// Returns the outcome that is expected of a subject.
+    pub(crate) fn expected(&self, subject: &str) -> &Expect {
+        let differs = self.differs.get(subject).map(|differs| &differs.expect);
+        let exact = || self.exact.get(subject);
+        differs.or_else(exact).unwrap_or(&self.expect)
+    }
+}
+
 /// Reads all tables, in the order of their file names.
 pub(crate) fn topics(directory: &Path) -> Result<Vec<Topic>, String> {
     let files = fs::read_dir(directory).map_err(|error| error.to_string())?;
@@ -108,7 +123,9 @@ fn variants(wire: wire::Case) -> Result<Vec<Case>, String> {
         return Ok(vec![case(&wire, wire.name.clone(), "", "")?]);
     }
     let names: Vec<&str> = wire.each.iter().map(|(name, _)| name.as_str()).collect();
-    let mut only = wire.differs.values().flatten().flat_map(|it| &it.only);
+    let of_differs = wire.differs.values().flatten().map(|it| &it.only);
+    let of_exact = wire.exact.values().flatten().map(|it| &it.only);
+    let mut only = of_differs.chain(of_exact).flatten();
     if let Some(unknown) = only.find(|name| !names.contains(&name.as_str())) {
         return Err(format!("'only': '{unknown}': expected one of {names:?}"));
     }
@@ -151,15 +168,64 @@ fn case(wire: &wire::Case, name: String, variant: &str, value: &str) -> Result<C
             }
         }
     }
+    let expect = expect(&wire.expect, value)?;
+    let mut exact = BTreeMap::new();
+    for (subject, list) in &wire.exact {
+        if subject != OURS && !OTHERS.contains(&subject.as_str()) {
+            return Err(format!(
+                "'exact.{subject}': expected '{OURS}' or one of {OTHERS:?}"
+            ));
+        }
+        let holds = |only: &[String]| only.is_empty() || only.iter().any(|name| name == variant);
+        if let Some(wire) = list.iter().find(|it| holds(&it.only)) {
+            let narrowed = narrowed(&expect, wire);
+            let narrowed = narrowed.map_err(|error| format!("'exact.{subject}': {error}"))?;
+            exact.insert(subject.clone(), narrowed);
+        }
+    }
     Ok(Case {
         name,
         source: wire.source.clone(),
         client,
         origin: origin.collect::<Result<_, _>>()?,
         origin_refuses: wire.origin_refuses,
-        expect: expect(&wire.expect, value)?,
+        expect,
+        exact,
         differs,
     })
+}
+
+/// Narrows what may come down to what does: the one answer with several statuses, or none.
+fn narrowed(expect: &Expect, exact: &wire::Exact) -> Result<Expect, String> {
+    let mut narrowed = expect.clone();
+    if let Some(then) = exact.then {
+        if expect.then != Then::Any {
+            return Err("'then' is known without it".to_owned());
+        }
+        narrowed.then = then;
+    }
+    let Some(status) = exact.status else {
+        return Ok(narrowed);
+    };
+    let is_open = |it: &Message| it.statuses.len() > 1 || it.is_optional;
+    let mut open = (0..).zip(&expect.answers).filter(|(_, it)| is_open(it));
+    let (Some((at, answer)), None) = (open.next(), open.next()) else {
+        return Err("expected one answer with several statuses, or that may be missing".to_owned());
+    };
+    match status {
+        ExactStatus::Status(status) if answer.statuses.contains(&status) => {
+            narrowed.answers[at].statuses = vec![status];
+            narrowed.answers[at].is_optional = false;
+            if (200..400).contains(&status) {
+                // Somebody must have said so.
+                let origin = narrowed.origin.iter_mut();
+                origin.for_each(|request| request.is_optional = false);
+            }
+        }
+        ExactStatus::Other(_) if answer.is_optional => drop(narrowed.answers.remove(at)),
+        _ => return Err(format!("{status:?} is none of {:?}", answer.statuses)),
+    }
+    Ok(narrowed)
 }
 
 fn filled(text: &str, value: &str) -> Result<Vec<u8>, String> {
@@ -256,6 +322,13 @@ fn mistakes_in_a_table_are_named() {
             "'b'",
         ),
         ("origin = ['\\q']", "'\\q'"),
+        ("exact.squid = []", "squid"),
+        ("exact.ours = [{ status = 200 }]", "several statuses"),
+        ("exact.ours = [{ then = 'open' }]", "is known without it"),
+        (
+            "expect = { refused = [400, 413] }\nexact.ours = [{ status = 431 }]",
+            "none of [400, 413]",
+        ),
     ] {
         let error = topic(&format!("{valid}{more}\n")).expect_err(more);
         assert!(

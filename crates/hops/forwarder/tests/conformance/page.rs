@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    case::{Case, Expect, Message, OTHERS, Topic},
+    case::{Case, Expect, Message, OTHERS, OURS, Topic},
     http2::CASES,
     subject::VERSIONS,
     wire::{Then, Whole},
@@ -59,12 +59,17 @@ fn section(topic: &Topic) -> String {
     text += "\n|---|---|---|---|---|\n";
     let mut notes: Vec<String> = Vec::new();
     for case in &topic.cases {
-        let ours = outcome(&case.expect);
+        let ours = outcome(case.expected(OURS));
         let name = case.name.replace('|', "\\|");
         let _ = write!(text, "| {name} | {} | {ours} |", case.source);
         for other in OTHERS {
             let Some(differs) = case.differs.get(other) else {
-                text += " same |";
+                let theirs = outcome(case.expected(other));
+                let is_exact = case.exact.contains_key(other) && theirs != ours;
+                text += &match is_exact {
+                    true => format!(" same: {theirs} |"),
+                    false => " same |".to_owned(),
+                };
                 continue;
             };
             let note = format!("{other}: {}", differs.why);

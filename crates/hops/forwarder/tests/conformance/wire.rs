@@ -35,6 +35,9 @@ pub(crate) struct Case {
     pub(crate) origin_refuses: bool,
     #[serde(default)]
     pub(crate) expect: Expect,
+    /// Which of several right outcomes a subject shows, by its name. The first that holds counts.
+    #[serde(default)]
+    pub(crate) exact: BTreeMap<String, Vec<Exact>>,
     /// Differences by the name of the subject.
     #[serde(default)]
     pub(crate) differs: BTreeMap<String, Vec<Differs>>,
@@ -153,6 +156,31 @@ pub(crate) enum Whole {
     Yes,
     No,
     Any,
+}
+
+/// The outcome, of those that are expected, that one subject shows.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Exact {
+    pub(crate) status: Option<ExactStatus>,
+    pub(crate) then: Option<Then>,
+    /// The names of `each` for which it holds; by default all.
+    #[serde(default)]
+    pub(crate) only: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum ExactStatus {
+    Status(u16),
+    Other(OtherStatus),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OtherStatus {
+    /// The optional answer does not come.
+    None,
 }
 
 /// Another outcome, that of one subject.

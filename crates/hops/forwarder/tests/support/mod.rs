@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     thread,
     time::Duration,
@@ -13,7 +13,7 @@ use std::{
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::processes::{Running, bin, command};
+use crate::processes::{Running, WATCHDOG, bin, command};
 
 /// A forwarder with one route to `target`, and the address of that route.
 pub(crate) struct Forwarder {
@@ -82,6 +82,46 @@ impl Forwarder {
             let digits = at.expect(name).split([',', '}']).next();
             digits.expect("a value").parse().expect("a number")
         }
+    }
+}
+
+/// A client of HTTP that stays connected.
+pub(crate) struct Client {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(WATCHDOG)).expect("set");
+        let reader = BufReader::new(stream.try_clone().expect("a socket"));
+        Self { stream, reader }
+    }
+
+    /// Returns the status and the body of an answer.
+    pub(crate) fn get(&mut self, target: &str) -> std::io::Result<(u16, Vec<u8>)> {
+        // In one piece: small pieces would wait for each other.
+        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        self.stream.write_all(request.as_bytes())?;
+        let (mut status, mut length) = (0, 0);
+        loop {
+            let mut line = String::new();
+            if self.reader.read_line(&mut line)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            let line = line.trim_end();
+            if let Some(rest) = line.strip_prefix("HTTP/1.1 ") {
+                status = rest[..3].parse().expect("a status");
+            } else if let Some(rest) = line.strip_prefix("content-length: ") {
+                length = rest.parse().expect("a length");
+            } else if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.reader.read_exact(&mut body)?;
+        Ok((status, body))
     }
 }
 
