@@ -13,7 +13,7 @@ use std::{
 };
 
 use http_proxy::{
-    Answer, Call, PlainRequest, PlainRoute, PlainRoutes, Proxy, ProxyBody, Upstreams,
+    Answer, Call, PlainAnswer, PlainRequest, PlainRoute, PlainRoutes, Proxy, ProxyBody, Upstreams,
     access_log::Entry, answer,
 };
 use hyper::{Response, StatusCode, Uri, header::HOST};
@@ -285,7 +285,7 @@ fn choice(target: &Uri) -> Result<Option<Choice>, String> {
 }
 
 impl PlainRoutes for Router {
-    fn route(&self, request: &PlainRequest<'_>) -> Option<PlainRoute> {
+    fn route(&self, request: &PlainRequest<'_>, _: &mut Vec<u8>) -> Option<PlainAnswer> {
         let table = self.http.table();
         let route = find(&table.0, &self.key, request.host)?;
         let http = &route.http;
@@ -296,12 +296,12 @@ impl PlainRoutes for Router {
         let entered = route.enter().ok()?;
         let log = route.log.as_ref().zip(http.log);
         let entry = log.map(|(log, detail)| log.begin_plain(&route.name, detail, request));
-        Some(PlainRoute {
+        Some(PlainAnswer::Forward(PlainRoute {
             upstreams,
             forwarding: http.forwarding,
             entry: entry.map(Box::new),
             kept: entered.map(|entered| Box::new(entered) as Box<dyn Any>),
-        })
+        }))
     }
 }
 

@@ -47,7 +47,7 @@ pub use body::ProxyBody;
 pub use counters::ProxyCounters;
 pub use fields::{Client, Forwarding};
 pub use guard::ClientLimits;
-pub use plain::{PlainRequest, PlainRoute, PlainRoutes};
+pub use plain::{PlainAnswer, PlainRequest, PlainRoute, PlainRoutes};
 pub use pool::{Pool, PoolLimits};
 pub use proxy::{Answer, Proxy, Routed};
 pub use serve::{Call, Serving};

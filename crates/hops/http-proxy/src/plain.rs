@@ -29,6 +29,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_util::sync::WaitForCancellationFuture;
 
@@ -48,11 +49,24 @@ use crate::{
     upstream::Upstreams,
 };
 
-/// Knows where plain requests go.
+/// Knows where plain requests go, or what answers them.
 pub trait PlainRoutes {
-    /// Returns where a request goes. `None` leaves the request, and all that follow on its
-    /// connection, to the service.
-    fn route(&self, request: &PlainRequest<'_>) -> Option<PlainRoute>;
+    /// Returns where a request goes, or its answer. `None` leaves the request, and all that follow
+    /// on its connection, to the service.
+    ///
+    /// For an answer, `head` takes the status line and the fields, each with its end of line, but
+    /// not the empty line. It must say where the body ends and have a `Date`, and must not have
+    /// `Connection`.
+    fn route(&self, request: &PlainRequest<'_>, head: &mut Vec<u8>) -> Option<PlainAnswer>;
+}
+
+/// The fate of a plain request.
+#[derive(Debug)]
+pub enum PlainAnswer {
+    /// It is forwarded.
+    Forward(PlainRoute),
+    /// It is answered with the head that was written and this body.
+    Own(Bytes, Option<Box<Entry>>),
 }
 
 /// Where a plain request goes.
@@ -104,6 +118,8 @@ pub(crate) struct Special {
 /// The next event on a connection.
 enum Next {
     Request(PlainRoute, Sent),
+    /// A request whose answer is being written.
+    Answered(Option<Box<Entry>>, Sent),
     Special,
     End,
 }
@@ -167,6 +183,7 @@ pub(crate) async fn serve<S: PlainRoutes>(
         client: ClientSide {
             stream,
             unsent: Vec::new(),
+            unsent_body: Bytes::new(),
             deadline: Deadline::default(),
             idle: serving.limits.idle,
         },
@@ -195,6 +212,10 @@ impl<S: PlainRoutes> Connection<'_, S> {
             let next = poll_fn(|context| self.poll_next(context, stopped.as_mut())).await;
             let (route, mut sent) = match next {
                 Next::Request(route, sent) => (route, sent),
+                Next::Answered(entry, sent) => match self.finish(entry, sent).await {
+                    End::Kept => continue,
+                    end => return Some(end),
+                },
                 Next::Special => return None,
                 Next::End => return Some(End::Closed),
             };
@@ -219,27 +240,28 @@ impl<S: PlainRoutes> Connection<'_, S> {
         context: &mut Context<'_>,
         stopped: Pin<&mut WaitForCancellationFuture<'_>>,
     ) -> Poll<Next> {
+        let worker = Rc::clone(&self.serving.plain);
+        let mut buffers = worker.buffers.borrow_mut();
+        let Buffers { input, output } = &mut *buffers;
         if !self.early.is_empty() {
             // What follows a request may be another one.
             let early = mem::take(&mut self.early);
-            if let Poll::Ready(next) = self.take(&early) {
+            if let Poll::Ready(next) = self.take(context, &early, output) {
                 return Poll::Ready(next);
             }
         }
         loop {
-            let worker = Rc::clone(&self.serving.plain);
-            let input = &mut worker.buffers.borrow_mut().input;
             match poll_read(&mut self.client.stream, context, input) {
                 Poll::Ready(Ok(0)) if !self.early.is_empty() => return Poll::Ready(Next::Special),
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::End),
                 Poll::Ready(Ok(length)) => {
                     let is_first = self.early.is_empty();
                     let taken = if is_first {
-                        self.take(&input[..length])
+                        self.take(context, &input[..length], output)
                     } else {
                         let mut bytes = mem::take(&mut self.early);
                         bytes.extend_from_slice(&input[..length]);
-                        self.take(&bytes)
+                        self.take(context, &bytes, output)
                     };
                     if taken.is_ready() {
                         return taken;
@@ -258,24 +280,65 @@ impl<S: PlainRoutes> Connection<'_, S> {
         Poll::Pending
     }
 
-    /// Takes a request from the bytes that have come, and keeps what is left of them.
-    fn take(&mut self, bytes: &[u8]) -> Poll<Next> {
+    /// Takes a request from the bytes that have come, and keeps what is left of them. If it can be
+    /// answered at once, the answer is begun.
+    fn take(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Poll<Next> {
         let head_bytes_max = self.serving.limits.head_bytes_max;
+        output.clear();
         let found = request::read(bytes, head_bytes_max, self.address, |request| {
-            let route = self.routes.route(request)?;
-            self.request.clear();
-            let via = self.serving.plain.proxy.via().as_bytes();
-            request.write(&mut self.request, route.forwarding, via);
-            Some((route, request.sent()))
+            let answer = self.routes.route(request, output)?;
+            if let PlainAnswer::Forward(route) = &answer {
+                self.request.clear();
+                let via = self.serving.plain.proxy.via().as_bytes();
+                request.write(&mut self.request, route.forwarding, via);
+            }
+            Some((answer, request.sent()))
         });
         let (used, next) = match found {
             Found::Partial => (0, Poll::Pending),
             Found::Special => (0, Poll::Ready(Next::Special)),
-            Found::Plain(used, (route, sent)) => (used, Poll::Ready(Next::Request(route, sent))),
+            Found::Plain(used, (PlainAnswer::Forward(route), sent)) => {
+                (used, Poll::Ready(Next::Request(route, sent)))
+            }
+            Found::Plain(used, (PlainAnswer::Own(body, entry), mut sent)) => {
+                sent.closes |= self.serving.stop.is_cancelled();
+                let end: &[u8] = match sent.closes {
+                    true => b"connection: close\r\n\r\n",
+                    false => b"\r\n",
+                };
+                output.extend_from_slice(end);
+                self.client.write_own(context, output, body);
+                (used, Poll::Ready(Next::Answered(entry, sent)))
+            }
         };
         if used < bytes.len() {
             self.early.extend_from_slice(&bytes[used..]);
         }
         next
+    }
+
+    /// Waits until the client has taken an answer of our own.
+    async fn finish(&mut self, mut entry: Option<Box<Entry>>, sent: Sent) -> End {
+        self.serving.counters.requests.add(1);
+        let taken = poll_fn(|context| self.client.poll_flush(context)).await;
+        if let Some(entry) = &mut entry {
+            entry.is_whole = taken.is_ok();
+        }
+        if let Some(entry) = entry {
+            entry.log();
+        }
+        match taken {
+            Ok(()) if sent.closes => End::Closed,
+            Ok(()) => End::Kept,
+            Err(error) => {
+                tracing::debug!("an answer was cut off: {error}");
+                End::Cut
+            }
+        }
     }
 }

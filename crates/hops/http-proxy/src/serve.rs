@@ -66,9 +66,19 @@ impl Serving {
         S::Future: Unpin,
     {
         let special = plain::serve(self, stream, &client, &service).await;
-        let Some(Special { stream, early }) = special else {
-            return;
-        };
+        if let Some(special) = special {
+            // Its future is large, and most connections don't need it.
+            Box::pin(self.serve_special(special, client, service)).await;
+        }
+    }
+
+    /// Serves the rest of a connection by hyper.
+    async fn serve_special<S>(&self, special: Special, client: Client, service: S)
+    where
+        S: Service<Call, Response = Response<ProxyBody>, Error = Infallible> + Clone + 'static,
+        S::Future: Unpin,
+    {
+        let Special { stream, early } = special;
         let is_http2 = early.starts_with(HTTP2);
         let activity = Arc::new(Activity::default());
         let framing = (!is_http2).then(Framing::default);

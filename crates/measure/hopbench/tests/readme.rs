@@ -16,7 +16,7 @@ use hopbench_analysis::{
 };
 
 /// The scenarios whose tables the README has, each from a reference run of its own.
-const SCENARIOS: [&str; 1] = ["http-tunnel"];
+const SCENARIOS: [&str; 2] = ["http-tunnel", "http-proxies"];
 
 fn begin(scenario: &str) -> String {
     format!("<!-- reference: {scenario}: begin -->\n")

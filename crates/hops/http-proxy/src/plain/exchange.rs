@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf as _, Bytes};
 use tokio::{
     io::AsyncWrite as _,
     net::TcpStream,
@@ -36,6 +37,8 @@ pub(super) struct ClientSide {
     pub(super) stream: TcpStream,
     /// Bytes for the client that it has not taken yet.
     pub(super) unsent: Vec<u8>,
+    /// The rest of a body of our own, which comes after those.
+    pub(super) unsent_body: Bytes,
     pub(super) deadline: Deadline,
     /// How long it may take nothing.
     pub(super) idle: Duration,
@@ -530,17 +533,34 @@ impl ClientSide {
         }
     }
 
+    /// Writes an answer of our own, and keeps what isn't taken now. A body is kept without a copy.
+    pub(super) fn write_own(&mut self, context: &mut Context<'_>, head: &[u8], mut body: Bytes) {
+        let mut written = 0;
+        let slices = [IoSlice::new(head), IoSlice::new(&body)];
+        let count = if body.is_empty() { 1 } else { 2 };
+        let stream = Pin::new(&mut self.stream);
+        if let Poll::Ready(Ok(now)) = poll_pieces(stream, context, &slices[..count]) {
+            written = now;
+        }
+        let of_head = written.min(head.len());
+        self.unsent.extend_from_slice(&head[of_head..]);
+        self.unsent_body = body.split_off(written - of_head);
+    }
+
     /// Writes what is left. Fails once the client has taken nothing for too long.
     pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unsent.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         let mut written = 0;
         let result = loop {
-            let unsent = &self.unsent[written..];
+            let unsent = match &self.unsent[written.min(self.unsent.len())..] {
+                [] => &self.unsent_body[written - self.unsent.len()..],
+                unsent => unsent,
+            };
             if unsent.is_empty() {
-                // Its memory is rarely needed again.
-                self.unsent = Vec::new();
+                if !self.unsent.is_empty() {
+                    // Its memory is rarely needed again.
+                    self.unsent = Vec::new();
+                }
+                self.unsent_body = Bytes::new();
                 self.deadline.clear();
                 return Poll::Ready(Ok(()));
             }
@@ -550,7 +570,9 @@ impl ClientSide {
                 Poll::Pending => break Poll::Pending,
             }
         };
-        self.unsent.drain(..written);
+        let of_copied = written.min(self.unsent.len());
+        self.unsent.drain(..of_copied);
+        self.unsent_body.advance(written - of_copied);
         if written > 0 || !self.deadline.is_set() {
             self.deadline.set(self.idle);
         }

@@ -174,6 +174,16 @@ impl<'a> PlainRequest<'a> {
         found.map(|field| field.value)
     }
 
+    /// Lists the names and values of all fields, in order.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.fields.iter().map(|field| (field.name, field.value))
+    }
+
+    /// Returns the body, which has come whole.
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
     /// Returns the method in hyper's form.
     pub(crate) fn to_method(&self) -> Method {
         self.method.parse().unwrap_or_default()
