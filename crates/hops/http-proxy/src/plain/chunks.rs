@@ -25,6 +25,7 @@ enum State {
     DataEndLine,
     /// At the start of a line behind the last chunk.
     Line,
+    TrailerName,
     Trailer,
     TrailerEnd,
     LastEnd,
@@ -59,9 +60,8 @@ impl Chunks {
                 continue;
             }
             if self.state == State::Trailer {
-                // The rest of a line is looked at for its end only: the client reads it.
                 let here = memchr(b'\r', &bytes[at..]).unwrap_or(bytes.len() - at);
-                if memchr(b'\n', &bytes[at..at + here]).is_some() {
+                if !bytes[at..at + here].iter().all(|&byte| is_in_values(byte)) {
                     return Err(InvalidChunks);
                 }
                 at += here;
@@ -101,19 +101,30 @@ impl Chunks {
                 let digit = digit.filter(|_| size <= SIZE_MAX);
                 State::Size(size << 4 | digit.ok_or(InvalidChunks)?)
             }
-            (State::Extension(size), b'\t' | b' '..) => State::Extension(size),
+            (State::Extension(size), _) if is_in_values(byte) => State::Extension(size),
             (State::SizeEnd(0), b'\n') => State::Line,
             (State::SizeEnd(size), b'\n') => State::Data(size),
             (State::DataEnd, b'\r') => State::DataEndLine,
             (State::DataEndLine, b'\n') => State::Start,
             (State::Line, b'\r') => State::LastEnd,
             (State::LastEnd, b'\n') => State::End,
-            (State::Line | State::Trailer, b'\t' | b' '..) => State::Trailer,
+            (State::TrailerName, b':') => State::Trailer,
+            (State::Line | State::TrailerName, _) if is_in_names(byte) => State::TrailerName,
             (State::Trailer, b'\r') => State::TrailerEnd,
             (State::TrailerEnd, b'\n') => State::Line,
             _ => return Err(InvalidChunks),
         })
     }
+}
+
+/// Returns whether a byte may be in the name of a field (RFC 9110, section 5.6.2).
+fn is_in_names(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Returns whether a byte may be in the value of a field (RFC 9110, section 5.5).
+fn is_in_values(byte: u8) -> bool {
+    byte == b'\t' || byte >= b' ' && byte != 0x7f
 }
 
 #[cfg(test)]
@@ -159,6 +170,10 @@ mod tests {
             "0\r\nA: b\r\r\n",
             "0\r\n\r0",
             "1;\0\r\n",
+            "0\r\nA\r\n\r\n",
+            "0\r\n: b\r\n\r\n",
+            "0\r\nA b: c\r\n\r\n",
+            "0\r\nA: \u{7f}\r\n\r\n",
         ] {
             let followed = Chunks::default().follow(body.as_bytes());
             assert_eq!(followed, Err(InvalidChunks), "{body:?}");
