@@ -1,5 +1,7 @@
 //! Asks an upstream and passes its answer on.
 
+mod ask;
+
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -24,6 +26,7 @@ use crate::{
     pool::{Lease, Pool},
     prepare::{Asked, note_continue, prepare},
     serve::Call,
+    tap::Tap,
     upgrade,
     upstream::{UpstreamLimits, Upstreams},
 };
@@ -119,6 +122,9 @@ impl Proxy {
         if let Some(continued) = &asked.continued {
             // A final answer takes the place of '100 Continue'. The rest of the body may follow.
             continued.store(true, Relaxed);
+        }
+        if let Some(raw) = lease.connection.tap.as_ref().and_then(Tap::head) {
+            head.extensions.insert(raw);
         }
         fields::strip(&mut head.headers);
         if head.headers.contains_key(TRANSFER_ENCODING) {
