@@ -84,10 +84,32 @@ struct Purge {
     tag: Option<String>,
 }
 
+/// Deletes cached answers: of a target (with its host: all variants), of a prefix, or of a tag.
 async fn purge(
     State(shared): State<Arc<Shared>>,
     Query(purge): Query<Purge>,
 ) -> Result<Json<Value>, (StatusCode, String)> {
-    let _ = (&shared, &purge.target, &purge.prefix, &purge.tag);
-    Ok(Json(json!({"purged": 0})))
+    // A key is the host and the target; either may be left out.
+    let target_of = |key: &[u8]| {
+        let at = memchr::memchr(b'/', key).unwrap_or(0);
+        key[at..].to_vec()
+    };
+    let removed = match (&purge.target, &purge.prefix, &purge.tag) {
+        (Some(target), None, None) => shared.cache.remove_if(|variant| {
+            *variant.key == *target.as_bytes() || target_of(&variant.key) == target.as_bytes()
+        }),
+        (None, Some(prefix), None) => shared.cache.remove_if(|variant| {
+            variant.key.starts_with(prefix.as_bytes())
+                || target_of(&variant.key).starts_with(prefix.as_bytes())
+        }),
+        (None, None, Some(tag)) => shared.cache.remove_if(|variant| variant.tags.contains(tag)),
+        _ => {
+            let text = "expected one of target=, prefix= and tag=\n".to_owned();
+            return Err((StatusCode::BAD_REQUEST, text));
+        }
+    };
+    let purged = removed.len();
+    shared.counters.purged.add(purged);
+    shared.writer.delete(removed, Box::new(|_| {}));
+    Ok(Json(json!({"purged": purged})))
 }

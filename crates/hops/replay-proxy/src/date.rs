@@ -11,6 +11,7 @@ pub(crate) fn parse(text: &[u8]) -> Option<i64> {
 }
 
 /// Writes a date.
+#[cfg(test)]
 pub(crate) fn write(ms: i64) -> String {
     let ms = u64::try_from(ms).unwrap_or(0);
     httpdate::fmt_http_date(UNIX_EPOCH + std::time::Duration::from_millis(ms))

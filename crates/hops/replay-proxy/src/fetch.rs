@@ -15,6 +15,7 @@ use hyper::{
 use tokio::{sync::oneshot, task::spawn_local};
 
 use crate::{
+    cache::vary::Vary,
     flight::{Flight, Leading, Outcome},
     hop::{Hop, bad_gateway},
     keep::{self, Exchange, Question, Uploaded},
@@ -37,8 +38,15 @@ pub(crate) struct Fetching {
 /// Fetches an answer that is kept for ever.
 pub(crate) fn forever(hop: &Rc<Hop>, leading: Leading, fetching: Fetching) -> Answer {
     let (first_in, first) = oneshot::channel();
+    let flight = Arc::clone(&leading.flight);
     spawn_local(fetch(Rc::clone(hop), leading, fetching, first_in));
-    Box::pin(async move { Ok(first.await.unwrap_or_else(|_| no_answer())) })
+    Box::pin(async move {
+        let own = async { first.await.unwrap_or_else(|_| no_answer()) };
+        Ok(match flight.outcome().await {
+            Outcome::Answer(received, _) => following(&flight, &received, &[]),
+            Outcome::Alone | Outcome::Failed | Outcome::Stored(..) => own.await,
+        })
+    })
 }
 
 async fn fetch(
@@ -70,7 +78,14 @@ async fn fetch(
         leading.decide(Outcome::Alone);
         return drop(first.send(response));
     }
-    let Some((spool, trailers)) = share(&leading, &shared.files, &received, response, first).await
+    let Some((spool, trailers)) = share(
+        &leading,
+        &shared.files,
+        &received,
+        Vary::default(),
+        response,
+    )
+    .await
     else {
         shared.counters.answers_unstored_cut.add(1);
         return;
@@ -122,18 +137,15 @@ pub(crate) async fn share(
     leading: &Leading,
     files: &crate::store::Files,
     received: &Received,
+    vary: Vary,
     response: Response<ProxyBody>,
-    first: oneshot::Sender<Response<ProxyBody>>,
 ) -> Option<(Spool, Option<Bytes>)> {
     let mut spool = Spool::new(files);
     if received.framing == Framing::Chunked {
         spool = spool.with_timing();
     }
     leading.begin(spool);
-    let shared = Arc::new(received.clone());
-    leading.decide(Outcome::Answer(Arc::clone(&shared)));
-    // The first client may be gone; others may follow.
-    first.send(following(&leading.flight, &shared, &[])).ok();
+    leading.decide(Outcome::Answer(Arc::new(received.clone()), Arc::new(vary)));
     let mut body = response.into_body();
     let mut trailers = None;
     while !body.is_end_stream() {
@@ -164,8 +176,8 @@ pub(crate) async fn follow(
     client: Rc<http_proxy::Client>,
 ) -> Result<Response<ProxyBody>, Infallible> {
     match flight.outcome().await {
-        Outcome::Answer(received) => Ok(following(&flight, &received, &[])),
-        Outcome::Failed => Ok(no_answer()),
+        Outcome::Answer(received, _) => Ok(following(&flight, &received, &[])),
+        Outcome::Failed | Outcome::Stored(..) => Ok(no_answer()),
         Outcome::Alone => match ask(&hop, head, body, &client) {
             Some(asking) => asking.await,
             None => Ok(no_answer()),

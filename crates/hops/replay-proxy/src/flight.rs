@@ -16,7 +16,13 @@ use http_proxy::BodyError;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 
-use crate::{fields::Fields as _, received::Received, respond::trailer_map, spool::Spool};
+use crate::{
+    cache::{Variant, vary::Vary},
+    fields::Fields as _,
+    received::Received,
+    respond::trailer_map,
+    spool::Spool,
+};
 
 /// All fetches that are under way.
 #[derive(Clone, Debug, Default)]
@@ -58,10 +64,12 @@ enum End {
 pub(crate) enum Outcome {
     /// Everybody must ask for himself.
     Alone,
-    /// There is an answer for all.
-    Answer(Arc<Received>),
+    /// There is an answer for all that ask alike.
+    Answer(Arc<Received>, Arc<Vary>),
     /// There is no answer.
     Failed,
+    /// There is a stored answer, which may be used, with the reason.
+    Stored(Arc<Variant>, Arc<str>),
 }
 
 /// A request among those that ask for the same.
@@ -91,6 +99,19 @@ impl Default for Content {
 }
 
 impl Flights {
+    /// Begins a fetch that nobody can join.
+    pub(crate) fn alone(&self) -> Leading {
+        let flight = Arc::new(Flight {
+            state: Mutex::default(),
+            decided: CancellationToken::new(),
+        });
+        Leading {
+            flights: self.clone(),
+            key: Box::default(),
+            flight,
+        }
+    }
+
     /// Joins those who ask for `key`.
     pub(crate) fn join(&self, key: &[u8]) -> Joined {
         let mut flights = lock(&self.0);
@@ -120,6 +141,17 @@ impl Leading {
         }
         drop(state);
         self.flight.decided.cancel();
+    }
+
+    /// Lets later requests fetch for themselves, while those who follow go on.
+    pub(crate) fn leave(&self) {
+        let mut flights = lock(&self.flights.0);
+        if flights
+            .get(&self.key)
+            .is_some_and(|flight| Arc::ptr_eq(flight, &self.flight))
+        {
+            flights.remove(&self.key);
+        }
     }
 
     /// Begins the body.
@@ -169,7 +201,7 @@ impl Leading {
 
 impl Drop for Leading {
     fn drop(&mut self) {
-        lock(&self.flights.0).remove(&self.key);
+        self.leave();
         let mut state = lock(&self.flight.state);
         if state.outcome.is_none() {
             state.outcome = Some(Outcome::Failed);

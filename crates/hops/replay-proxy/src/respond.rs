@@ -99,8 +99,10 @@ pub(crate) fn is_not_modified<F: Fields + ?Sized>(head: &Head, asked: &F) -> boo
         let mut tags = asked.list("if-none-match");
         return tags.any(|tag| tag == b"*" || Some(opaque(tag)) == own);
     }
-    let (Some(since), Some(own)) = (asked.get("if-modified-since"), head.get("last-modified"))
-    else {
+    // Without a date of its last change, the date of the answer says that it is no newer
+    // (RFC 9111, section 4.3.2).
+    let own = head.get("last-modified").or_else(|| head.get("date"));
+    let (Some(since), Some(own)) = (asked.get("if-modified-since"), own) else {
         return false;
     };
     since == own

@@ -18,6 +18,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 use crate::{
     admin,
     cache::Cache,
+    cached,
     flight::Flights,
     keep::subset,
     key::Keys,
@@ -25,7 +26,7 @@ use crate::{
     respond::ReplayTiming,
     rules::Rules,
     state::{AtomicMode, Counters, Freshness, Miss, Mode, Shared},
-    store::{BodyPlace, Durability, Kind, Reader, Store, Writer},
+    store::{BodyPlace, Durability, Kind, Reader, Row, Store, Writer},
     stored::Stored,
     worker::{Client, Worker},
 };
@@ -196,8 +197,8 @@ fn open(settings: Settings) -> anyhow::Result<Arc<Shared>> {
     let keys = Keys::new(settings.rules, store.secret);
     let answers = keys.rules().matching.answers;
     let recordings = Recordings::new(answers, settings.memory_bytes_max);
-    let cache = Cache::default();
-    load(&store, session, &keys, &recordings);
+    let cache = Cache::new(settings.cache_bytes_max);
+    load(&store, session, &keys, &recordings, &cache);
     let counters = Arc::new(Counters::default());
     counters.answers_unreadable.add(store.refused.len());
     let limits = UpstreamLimits {
@@ -239,9 +240,12 @@ fn open(settings: Settings) -> anyhow::Result<Arc<Shared>> {
 }
 
 /// Fills the index, and the memory as far as there is room.
-fn load(store: &Store, session: i64, keys: &Keys, recordings: &Recordings) {
-    store.each(Some(session), |row| {
-        if row.kind != Kind::Recorded {
+fn load(store: &Store, session: i64, keys: &Keys, recordings: &Recordings, cache: &Cache) {
+    store.each(None, |row| {
+        if row.kind == Kind::Cached {
+            return load_cached(store, row, cache);
+        }
+        if row.session != session {
             return;
         }
         let query = row.target.split_once('?').map(|(_, query)| query);
@@ -258,6 +262,17 @@ fn load(store: &Store, session: i64, keys: &Keys, recordings: &Recordings) {
         };
         recordings.add(&row.key, row.id, pairs, answer);
     });
+}
+
+fn load_cached(store: &Store, row: Row, cache: &Cache) {
+    let (id, target) = (row.id, row.target.clone());
+    match cached::variant_of(row, &store.files) {
+        Ok(variant) => {
+            // What has no room any more is evicted by and by.
+            cache.insert(Arc::new(variant));
+        }
+        Err(error) => tracing::error!("cached answer {id} for '{target}': {error}"),
+    }
 }
 
 /// Accepts clients until it is told to stop.

@@ -14,6 +14,8 @@ use std::{
 use bytes::Bytes;
 use rusqlite::Connection;
 
+use crate::head::Head;
+
 use super::{
     files::{Files, Unfinished},
     open::{Store, files_of},
@@ -35,11 +37,16 @@ pub enum NewFile {
     Written(Unfinished),
 }
 
+/// The number of a row, its new head, and when that was asked for and received.
+pub type Freshened = (u64, Head, i64, i64);
+
 /// Is called once the work is committed, or has failed.
 pub type Done = Box<dyn FnOnce(Result<(), Arc<str>>) + Send>;
 
 enum Work {
     Put(Box<Row>, Vec<(Digest, NewFile)>, Done),
+    /// A new head of a row, and its times.
+    Freshen(Freshened, Done),
     /// Rows with these numbers.
     Delete(Vec<u64>, Done),
     /// Everything before it, and then no more.
@@ -89,6 +96,11 @@ impl Writer {
         self.send(Work::Put(row, files, done));
     }
 
+    /// Replaces the head of a row, which the upstream has confirmed.
+    pub fn freshen(&self, row: Freshened) {
+        self.send(Work::Freshen(row, Box::new(|_| {})));
+    }
+
     /// Deletes rows, and the files that no other row has.
     pub fn delete(&self, ids: Vec<u64>, done: Done) {
         self.send(Work::Delete(ids, done));
@@ -118,6 +130,7 @@ impl Work {
             Self::Put(_, _, done)
             | Self::Close(done)
             | Self::Delete(_, done)
+            | Self::Freshen(_, done)
             | Self::Flush(done) => done,
         }
     }
@@ -217,6 +230,13 @@ impl Thread {
                             .prepare_cached("DELETE FROM answers WHERE id = ?1")?
                             .execute([id])?;
                     }
+                }
+                Work::Freshen((id, head, requested_ms, received_ms), _) => {
+                    let query = "UPDATE answers SET head = ?2, requested_ms = ?3, \
+                        received_ms = ?4 WHERE id = ?1";
+                    let id = i64::try_from(*id).unwrap_or(i64::MAX);
+                    let values = (id, &head.bytes()[..], requested_ms, received_ms);
+                    transaction.prepare_cached(query)?.execute(values)?;
                 }
                 Work::Close(_) | Work::Flush(_) => {}
             }
