@@ -11,12 +11,17 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::state::{Mode, Shared};
+use crate::{
+    har,
+    state::{Mode, Shared},
+    store,
+};
 
 /// Makes the routes.
 pub(crate) fn router(shared: &Arc<Shared>) -> Router {
     Router::new()
         .route("/_admin/mode", get(mode).post(set_mode).put(set_mode))
+        .route("/_admin/export", get(export))
         .route("/_admin/purge", post(purge))
         .route("/_admin/rewind", post(rewind))
         .with_state(Arc::clone(shared))
@@ -37,6 +42,9 @@ pub(crate) fn status(shared: &Shared) -> Vec<(&'static str, Value)> {
             json!(counters.upstream_requests_total.get()),
         ),
         ("recordings", json!(shared.recordings.count())),
+        ("cached", json!(shared.cache.count())),
+        ("cached_bytes", json!(shared.cache.bytes())),
+        ("session", json!(shared.session_name)),
         (
             "recordings_memory_bytes",
             json!(shared.recordings.memory_bytes()),
@@ -75,6 +83,49 @@ async fn set_mode(
 async fn rewind(State(shared): State<Arc<Shared>>) -> Json<Value> {
     shared.recordings.rewind();
     Json(json!({"rewound": true}))
+}
+
+/// Most bytes of an export through the admin endpoint, which makes it in memory.
+const EXPORT_BYTES_MAX: usize = 256 << 20;
+
+async fn export(State(shared): State<Arc<Shared>>) -> Result<Vec<u8>, (StatusCode, String)> {
+    let exporting = tokio::task::spawn_blocking(move || export_now(&shared));
+    let failed = |error: String| (StatusCode::INTERNAL_SERVER_ERROR, error);
+    let file = exporting.await.map_err(|error| failed(error.to_string()))?;
+    file.map_err(failed)
+}
+
+fn export_now(shared: &Shared) -> Result<Vec<u8>, String> {
+    let database = store::open::reading(&shared.store).map_err(|error| error.to_string())?;
+    let mut file = Limited(Vec::new());
+    let session = Some(shared.keeper.session);
+    let exported = har::export(&shared.keeper.files, &mut file, |each| {
+        store::open::each_row(&database, session, |row| {
+            if row.kind == store::Kind::Recorded {
+                each(row);
+            }
+        });
+    });
+    exported.map_err(|error| error.to_string())?;
+    Ok(file.0)
+}
+
+/// Memory that is written to, up to a limit.
+struct Limited(Vec<u8>);
+
+impl std::io::Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > EXPORT_BYTES_MAX {
+            let text = "the session is too large to be exported here: stop the proxy, and use \
+                'replay-proxy export'\n";
+            return Err(std::io::Error::other(text));
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[derive(Deserialize)]

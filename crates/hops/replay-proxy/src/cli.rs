@@ -7,6 +7,7 @@ use http_proxy::Place;
 use service::{AdminAddress, Server, ServerArgs, args, process, server};
 
 use crate::{
+    commands,
     respond::ReplayTiming,
     rules::Rules,
     start::{self, Settings},
@@ -24,8 +25,73 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write the recordings of a session as a HAR file
+    Export(ExportArgs),
+    /// Add the entries of a HAR file to a session
+    Import(ImportArgs),
+    /// List what is stored
+    List(StoreArgs),
+    /// Delete recordings but for the last ones of each request
+    Prune(PruneArgs),
+    /// Delete what is stored for targets that begin with a prefix
+    Purge(PurgeArgs),
     /// Serve clients
     Serve(Box<ServeArgs>),
+    /// Print a stored exchange
+    Show(ShowArgs),
+    /// Compare everything with its digest
+    Verify(StoreArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// The session
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub(crate) session: String,
+    /// The file to write
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// The session, which is made if there is none of this name
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub(crate) session: String,
+    /// File that says how requests are matched, and what is redacted
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rules: Option<PathBuf>,
+    /// The file to read
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Recordings of each request that stay
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) keep: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PurgeArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// The beginning of the targets, such as '/images/'
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prefix: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Its number in the list
+    pub(crate) id: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -89,7 +155,18 @@ impl Options {
     /// Does what the command line says.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
+            Command::Export(args) => process::exit_code(commands::export(&args)),
+            Command::Import(args) => process::exit_code(commands::import(&args)),
+            Command::List(args) => process::exit_code(commands::list(&args.path)),
+            Command::Prune(args) => process::exit_code(commands::prune(&args)),
+            Command::Purge(args) => process::exit_code(commands::purge(&args)),
             Command::Serve(args) => serve(*args),
+            Command::Show(args) => process::exit_code(commands::show(&args)),
+            Command::Verify(args) => match commands::verify(&args.path) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(error) => process::exit_code(Err(error)),
+            },
         }
     }
 }

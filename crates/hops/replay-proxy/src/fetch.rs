@@ -80,7 +80,7 @@ async fn fetch(
     }
     let Some((spool, trailers)) = share(
         &leading,
-        &shared.files,
+        &shared.keeper.files,
         &received,
         Vary::default(),
         response,

@@ -106,7 +106,7 @@ impl Hop {
     fn look_up(self: &Rc<Self>, call: Call) -> Answer {
         let shared = &self.shared;
         let has_body = !call.request.body().is_end_stream();
-        if has_body && shared.keys.needs_body() {
+        if has_body && shared.keeper.keys.needs_body() {
             return Box::pin(Rc::clone(self).look_up_with_body(call));
         }
         match self.found(&call.request, None) {
@@ -122,7 +122,12 @@ impl Hop {
 
     fn found(&self, request: &hyper::Request<Incoming>, body: Option<&BodyKey>) -> Found {
         let asked = asked(request.method(), request.uri(), request.headers());
-        lookup::find(&self.shared.keys, &self.shared.recordings, &asked, body)
+        lookup::find(
+            &self.shared.keeper.keys,
+            &self.shared.recordings,
+            &asked,
+            body,
+        )
     }
 
     fn hit<B>(&self, stored: &Arc<Stored>, request: &hyper::Request<B>) -> Response<ProxyBody> {
@@ -171,13 +176,13 @@ impl Hop {
             Ok(body) => body,
             Err(response) => return Ok(*response),
         };
-        let mut reader = self.shared.keys.read_body();
+        let mut reader = self.shared.keeper.keys.read_body();
         reader.push(&body);
-        let key = self.shared.keys.body_read(&reader);
+        let key = self.shared.keeper.keys.body_read(&reader);
         let request = hyper::Request::from_parts(head, ());
         let asked = asked(request.method(), request.uri(), request.headers());
         let found = lookup::find(
-            &self.shared.keys,
+            &self.shared.keeper.keys,
             &self.shared.recordings,
             &asked,
             key.as_ref(),
@@ -220,20 +225,28 @@ impl Hop {
         let (body, body_key) = body.unwrap_or_default();
         let asked = asked(&head.method, &head.uri, &head.headers);
         if shared.mode.get() == Mode::Replay && shared.miss == Miss::Error {
-            let why = lookup::explain(&shared.keys, &shared.recordings, &asked, body_key.as_ref());
+            let why = lookup::explain(
+                &shared.keeper.keys,
+                &shared.recordings,
+                &asked,
+                body_key.as_ref(),
+            );
             return Box::pin(ready(Ok(answer(StatusCode::BAD_GATEWAY, &why))));
         }
         let Some(upstreams) = &shared.upstreams else {
             return no_upstream();
         };
-        if shared.mode.get() == Mode::Replay {
+        if shared.mode.get() == Mode::Replay && shared.miss == Miss::Forward {
             shared.counters.upstream_requests_total.add(1);
             return self
                 .proxy
                 .ask(head, body, client, upstreams, Forwarding::Pass);
         }
         let mut key = Vec::new();
-        shared.keys.write(&asked, body_key.as_ref(), &mut key);
+        shared
+            .keeper
+            .keys
+            .write(&asked, body_key.as_ref(), &mut key);
         // Those who ask for different parts can't share an answer.
         for status in [206, 304] {
             crate::key::Keys::set_apart(status, &head.headers, &mut key);
@@ -253,7 +266,7 @@ impl Hop {
                     fields: pairs(&head.headers),
                 };
                 let upload = (!body.is_empty()).then(|| {
-                    Spooled::whole(&shared.files, body.clone())
+                    Spooled::whole(&shared.keeper.files, body.clone())
                         .ok()
                         .map(|body| Uploaded {
                             body,

@@ -1,6 +1,13 @@
 //! Puts an exchange that is complete into the store, redacted, and into the index.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 use http_proxy::UploadTap;
@@ -12,12 +19,21 @@ use crate::{
     key::{BodyKey, BodyReader, Keys},
     received::Received,
     redact,
-    rules::QueryMatch,
+    rules::{QueryMatch, Rules},
     spool::{Spool, Spooled},
     state::Shared,
-    store::{BodyPlace, Kind, Row, rows},
+    store::{BodyPlace, Files, Kind, Row, rows},
     stored::Stored,
 };
+
+/// The parts of a store that are needed to make rows.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) keys: Keys,
+    pub(crate) files: Files,
+    pub(crate) session: i64,
+    next_id: AtomicU64,
+}
 
 /// A request as it was asked.
 #[derive(Clone, Debug)]
@@ -63,6 +79,18 @@ pub(crate) enum KeepError {
     Unreadable(#[from] redact::Unreadable),
 }
 
+impl Keeper {
+    /// Makes rows of a session.
+    pub(crate) fn new(keys: Keys, files: Files, session: i64, next_id: u64) -> Self {
+        Self {
+            keys,
+            files,
+            session,
+            next_id: AtomicU64::new(next_id),
+        }
+    }
+}
+
 impl Question {
     /// Returns the request as it is looked up.
     pub(crate) fn asked(&self) -> Asked<'_, Vec<(Vec<u8>, Vec<u8>)>> {
@@ -78,8 +106,8 @@ impl Upload {
     /// Begins to keep the body of a request, and returns what shows it.
     pub(crate) fn begin(shared: &Shared) -> (Rc<RefCell<Self>>, UploadTap) {
         let upload = Rc::new(RefCell::new(Self {
-            spool: Some(Spool::new(&shared.files)),
-            reader: shared.keys.read_body(),
+            spool: Some(Spool::new(&shared.keeper.files)),
+            reader: shared.keeper.keys.read_body(),
             is_whole: false,
         }));
         let seen = Rc::clone(&upload);
@@ -117,8 +145,8 @@ impl Upload {
 
 /// Stores a recording. Returns once it is committed.
 pub(crate) async fn record(shared: &Arc<Shared>, exchange: Exchange) -> Result<(), KeepError> {
-    let (key, pairs) = key(&shared.keys, &exchange);
-    let (row, files) = row(shared, exchange, Kind::Recorded, key)?;
+    let (key, pairs) = key(&shared.keeper.keys, &exchange);
+    let (row, files) = row(&shared.keeper, exchange, Kind::Recorded, key)?;
     let answer = in_memory(&row);
     let (committed_in, committed) = oneshot::channel();
     let (index, key, id) = (Arc::clone(shared), row.key.clone(), row.id);
@@ -141,7 +169,7 @@ pub(crate) async fn record(shared: &Arc<Shared>, exchange: Exchange) -> Result<(
 }
 
 /// Returns the key of a recording, and the parameters that aren't in it.
-fn key(keys: &Keys, exchange: &Exchange) -> (Vec<u8>, Box<[String]>) {
+pub(crate) fn key(keys: &Keys, exchange: &Exchange) -> (Vec<u8>, Box<[String]>) {
     let asked = exchange.question.asked();
     let body = exchange
         .upload
@@ -168,7 +196,7 @@ pub(crate) type NewFiles = Vec<(rows::Digest, crate::store::writer::NewFile)>;
 
 /// Makes the row of an exchange, redacted.
 pub(crate) fn row(
-    shared: &Shared,
+    keeper: &Keeper,
     exchange: Exchange,
     kind: Kind,
     key: Vec<u8>,
@@ -180,21 +208,21 @@ pub(crate) fn row(
         body,
         trailers,
     } = exchange;
-    let rules = shared.keys.rules();
+    let rules = keeper.keys.rules();
     let mut head = received.head;
     let body = match redact::concerns(rules, &head) {
         true => {
             let original = body.bytes().ok_or(redact::Unreadable)?;
             let redacted = redact::body(&rules.redact, &head, &original)?;
             head = redacted_head(
-                shared,
+                rules,
                 head,
                 (redacted != original).then_some(redacted.len()),
             );
-            Spooled::whole(&shared.files, redacted)?
+            Spooled::whole(&keeper.files, redacted)?
         }
         false => {
-            head = redacted_head(shared, head, None);
+            head = redacted_head(rules, head, None);
             body
         }
     };
@@ -202,17 +230,17 @@ pub(crate) fn row(
         Some(upload) if redact::concerns(rules, &question.fields) => {
             let original = upload.body.bytes().ok_or(redact::Unreadable)?;
             let redacted = redact::body(&rules.redact, &question.fields, &original)?;
-            Spooled::whole(&shared.files, redacted)?
+            Spooled::whole(&keeper.files, redacted)?
         }
         Some(upload) => upload.body,
-        None => Spooled::whole(&shared.files, Bytes::new())?,
+        None => Spooled::whole(&keeper.files, Bytes::new())?,
     };
     let mut files = Vec::new();
     let (digest, body_bytes, timing) = (body.digest, body.length, body.timing.clone());
     let (request_digest, request_bytes) = (upload.digest, upload.length);
     let row = Row {
-        id: shared.new_id(),
-        session: shared.session,
+        id: keeper.next_id.fetch_add(1, Relaxed),
+        session: keeper.session,
         kind,
         key,
         target: redact::target(&rules.redact, &question.target).into_owned(),
@@ -234,8 +262,8 @@ pub(crate) fn row(
     Ok((Box::new(row), files))
 }
 
-fn redacted_head(shared: &Shared, head: Head, length: Option<usize>) -> Head {
-    redact::head(&shared.keys.rules().redact, head, length)
+fn redacted_head(rules: &Rules, head: Head, length: Option<usize>) -> Head {
+    redact::head(&rules.redact, head, length)
 }
 
 /// Returns a row's answer and the memory that it takes, if its body is in the row.

@@ -7,6 +7,7 @@
 //! | [`store`] | the database, long bodies, who writes and who reads |
 //! | [`recordings`] | keys and answers in memory |
 //! | [`cache`] | answers that are kept by the rules of HTTP caching (RFC 9111) |
+//! | `har` | import and export |
 //! | [`respond`] | an answer of what is stored |
 
 //!
@@ -19,10 +20,12 @@ pub mod cache;
 mod cached;
 mod cli;
 mod clock;
+mod commands;
 mod date;
 mod fetch;
 pub mod fields;
 mod flight;
+mod har;
 pub mod head;
 mod hop;
 mod json;

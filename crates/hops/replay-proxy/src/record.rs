@@ -18,6 +18,7 @@ use hyper::{
 use crate::{
     keep::{self, Exchange, KeepError, Question, Upload},
     received::{Received, trailer_lines},
+    respond::set_reason,
     spool::Spool,
     state::Shared,
     stored::Framing,
@@ -50,10 +51,12 @@ pub(crate) async fn record(
     question: Question,
     upload: Option<Rc<RefCell<Upload>>>,
     received: Received,
-    response: Response<ProxyBody>,
+    mut response: Response<ProxyBody>,
 ) -> Response<ProxyBody> {
+    // hyper drops a reason that isn't UTF-8.
+    set_reason(&received.head, &mut response);
     let (head, inner) = response.into_parts();
-    let mut spool = Spool::new(&shared.files);
+    let mut spool = Spool::new(&shared.keeper.files);
     if received.framing == Framing::Chunked {
         spool = spool.with_timing();
     }
@@ -96,7 +99,7 @@ impl Recording {
                 Some(upload) => Some(
                     upload
                         .borrow_mut()
-                        .finish(&shared.keys)
+                        .finish(&shared.keeper.keys)
                         .ok_or_else(|| KeepError::Store("the request is not whole".into()))?,
                 ),
                 None => None,

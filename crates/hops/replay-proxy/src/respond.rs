@@ -236,7 +236,7 @@ pub(crate) fn empty(head: &Head) -> Response<ProxyBody> {
 }
 
 /// Keeps a reason that isn't the usual one.
-fn set_reason(head: &Head, response: &mut Response<ProxyBody>) {
+pub(crate) fn set_reason(head: &Head, response: &mut Response<ProxyBody>) {
     let usual = response.status().canonical_reason().map(str::as_bytes);
     if usual != Some(head.reason())
         && let Ok(reason) = ReasonPhrase::try_from(head.reason())

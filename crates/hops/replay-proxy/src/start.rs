@@ -1,13 +1,6 @@
 //! The life of a proxy: the store is opened, workers and the admin endpoint start, clients come.
 
-use std::{
-    net::SocketAddr,
-    num::NonZeroUsize,
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, bail};
 use http_proxy::{Place, UpstreamLimits, Upstreams, Workers};
@@ -20,7 +13,7 @@ use crate::{
     cache::Cache,
     cached,
     flight::Flights,
-    keep::subset,
+    keep::{Keeper, subset},
     key::Keys,
     recordings::Recordings,
     respond::ReplayTiming,
@@ -222,15 +215,14 @@ fn open(settings: Settings) -> anyhow::Result<Arc<Shared>> {
         upstreams: settings
             .upstream
             .map(|place| Arc::new(Upstreams::new([place], limits))),
-        keys,
+        keeper: Keeper::new(keys, files, session, next_id),
         recordings,
         cache,
         flights: Flights::default(),
-        files,
         reader,
         writer,
-        session,
-        next_id: AtomicU64::new(next_id),
+        store: settings.store,
+        session_name: settings.session,
         body_bytes_max: settings.body_bytes_max,
         counters,
         http_counters: Arc::default(),

@@ -1,8 +1,11 @@
 //! State that all threads share.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
 };
 
 use http_proxy::{ProxyCounters, Upstreams};
@@ -11,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cache::Cache,
     flight::Flights,
-    key::Keys,
+    keep::Keeper,
     recordings::Recordings,
     respond::ReplayTiming,
-    store::{Files, Reader, Writer},
+    store::{Reader, Writer},
 };
 
 service::counters! {
@@ -78,6 +81,8 @@ pub enum Miss {
     Error,
     /// It is forwarded, and the answer isn't stored.
     Forward,
+    /// It is forwarded, and the answer is stored.
+    Record,
 }
 
 /// State that all threads share.
@@ -89,15 +94,14 @@ pub(crate) struct Shared {
     pub(crate) timing: ReplayTiming,
     /// `None` if there is nowhere to forward to.
     pub(crate) upstreams: Option<Arc<Upstreams>>,
-    pub(crate) keys: Keys,
+    pub(crate) keeper: Keeper,
     pub(crate) recordings: Recordings,
     pub(crate) cache: Cache,
     pub(crate) flights: Flights,
-    pub(crate) files: Files,
     pub(crate) reader: Reader,
     pub(crate) writer: Writer,
-    pub(crate) session: i64,
-    pub(crate) next_id: AtomicU64,
+    pub(crate) store: PathBuf,
+    pub(crate) session_name: String,
     /// Longest body that is stored.
     pub(crate) body_bytes_max: u64,
     pub(crate) counters: Arc<Counters>,
@@ -144,12 +148,5 @@ impl Mode {
             Self::Replay => "replay",
             Self::PassthroughCache => "passthrough-cache",
         }
-    }
-}
-
-impl Shared {
-    /// Returns a number for a new row.
-    pub(crate) fn new_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Relaxed)
     }
 }

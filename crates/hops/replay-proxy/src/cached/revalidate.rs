@@ -395,7 +395,14 @@ async fn store(
     };
     let vary = Vary::of(&received.head, &question.fields);
     let shown = without_hidden(&received, &directives);
-    let whole = share(&leading, &shared.files, &received, vary.clone(), response).await;
+    let whole = share(
+        &leading,
+        &shared.keeper.files,
+        &received,
+        vary.clone(),
+        response,
+    )
+    .await;
     let Some((spool, trailers)) = whole else {
         return shared.counters.answers_unstored_cut.add(1);
     };
@@ -418,7 +425,7 @@ async fn store(
             trailers: trailers.clone(),
         };
         let bytes = exchange.body.bytes();
-        let (row, files) = keep::row(shared, exchange, Kind::Cached, fetch.key)?;
+        let (row, files) = keep::row(&shared.keeper, exchange, Kind::Cached, fetch.key)?;
         Ok::<_, KeepError>((row, files, bytes))
     })();
     match kept {
@@ -482,7 +489,7 @@ fn insert(
     }
     let copy = (*row).clone();
     let done = move |stored: Result<(), Arc<str>>| {
-        let variant = stored.map(|()| loaded(copy.clone(), &later.files));
+        let variant = stored.map(|()| loaded(copy.clone(), &later.keeper.files));
         match variant {
             Ok(Ok(loaded)) => {
                 let stored = Arc::new(loaded.stored);

@@ -224,8 +224,18 @@ impl Store {
     /// # Errors
     /// If the database can't be opened.
     pub fn second(&self) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Connection::open_with_flags(self.path.join(DATABASE), flags)
+        reading(&self.path)
+    }
+
+    /// Opens a store that must be there.
+    ///
+    /// # Errors
+    /// If there is none, or as [`Self::open`] does.
+    pub fn open_old(path: &Path, durability: Durability) -> Result<Self, StoreError> {
+        match path.join(DATABASE).exists() {
+            true => Self::open(path, durability),
+            false => Err(StoreError::Missing(path.to_owned())),
+        }
     }
 
     /// Gives the lock to whoever keeps the store open.
@@ -241,7 +251,12 @@ pub(crate) fn files_of(row: &Row) -> impl Iterator<Item = Digest> {
     request.into_iter().chain(answer)
 }
 
-fn each_row(database: &Connection, session: Option<i64>, mut each: impl FnMut(Row)) -> Vec<String> {
+/// Calls `each` for every row that can be read. Returns the others, and why.
+pub(crate) fn each_row(
+    database: &Connection,
+    session: Option<i64>,
+    mut each: impl FnMut(Row),
+) -> Vec<String> {
     let mut refused = Vec::new();
     let mut last = 0_i64;
     // A damaged page ends a query, so that the rows behind it are asked for from the other end.
@@ -271,6 +286,15 @@ fn each_row(database: &Connection, session: Option<i64>, mut each: impl FnMut(Ro
         }
     }
     refused
+}
+
+/// Opens a connection to a store's database, for reading.
+///
+/// # Errors
+/// If the database can't be opened.
+pub(crate) fn reading(store: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(store.join(DATABASE), flags)
 }
 
 fn prepare(database: &Connection, is_synced: bool) -> rusqlite::Result<()> {
