@@ -27,12 +27,15 @@ use crate::{
 /// All cached answers.
 #[derive(Debug)]
 pub struct Cache {
-    shards: Vec<Mutex<HashMap<Box<[u8]>, Vec<Arc<Variant>>>>>,
+    shards: Vec<Mutex<ByKey>>,
     hasher: RandomState,
     queue: Mutex<VecDeque<Weak<Variant>>>,
     bytes: AtomicU64,
     bytes_max: u64,
 }
+
+/// The variants of each target.
+type ByKey = HashMap<Box<[u8]>, Vec<Arc<Variant>>>;
 
 /// One answer for a target.
 #[derive(Debug)]
@@ -309,7 +312,7 @@ impl Cache {
         variant.id
     }
 
-    fn shard(&self, key: &[u8]) -> &Mutex<HashMap<Box<[u8]>, Vec<Arc<Variant>>>> {
+    fn shard(&self, key: &[u8]) -> &Mutex<ByKey> {
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let hash = self.hasher.hash_one(key) as usize;
         &self.shards[hash % SHARDS]

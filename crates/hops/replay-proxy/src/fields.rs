@@ -63,12 +63,15 @@ impl Fields for [(&[u8], &[u8])] {
     }
 }
 
-impl Fields for Vec<(Vec<u8>, Vec<u8>)> {
+impl Fields for Pairs {
     fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let fields = self.as_slice().iter();
         fields.map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 }
+
+/// Fields that are kept: names and values, in their order.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A request as far as it is looked up.
 #[derive(Debug)]

@@ -26,7 +26,9 @@ use crate::{
 
 /// All fetches that are under way.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Flights(Arc<Mutex<HashMap<Box<[u8]>, Arc<Flight>>>>);
+pub(crate) struct Flights(Arc<Mutex<ByKey>>);
+
+type ByKey = HashMap<Box<[u8]>, Arc<Flight>>;
 
 /// One fetch.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use tower_service::Service;
 
 use crate::{
     cached, fetch,
-    fields::{Asked, Fields},
+    fields::{Asked, Fields, Pairs},
     flight::Joined,
     keep::{Question, Upload, Uploaded},
     key::BodyKey,
@@ -325,7 +325,7 @@ pub(crate) fn target(uri: &hyper::Uri) -> &str {
 }
 
 /// Copies fields.
-pub(crate) fn pairs(fields: &hyper::HeaderMap) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn pairs(fields: &hyper::HeaderMap) -> Pairs {
     let fields = Fields::iter(fields);
     fields
         .map(|(name, value)| (name.to_vec(), value.to_vec()))

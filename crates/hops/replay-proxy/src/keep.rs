@@ -14,7 +14,7 @@ use http_proxy::UploadTap;
 use tokio::sync::oneshot;
 
 use crate::{
-    fields::Asked,
+    fields::{Asked, Pairs},
     head::Head,
     key::{BodyKey, BodyReader, Keys},
     received::Received,
@@ -40,7 +40,7 @@ pub(crate) struct Keeper {
 pub(crate) struct Question {
     pub(crate) method: String,
     pub(crate) target: String,
-    pub(crate) fields: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) fields: Pairs,
 }
 
 /// The body of a request, while it comes.
@@ -93,7 +93,7 @@ impl Keeper {
 
 impl Question {
     /// Returns the request as it is looked up.
-    pub(crate) fn asked(&self) -> Asked<'_, Vec<(Vec<u8>, Vec<u8>)>> {
+    pub(crate) fn asked(&self) -> Asked<'_, Pairs> {
         Asked {
             method: &self.method,
             target: &self.target,

@@ -28,6 +28,8 @@ mod flight;
 mod har;
 pub mod head;
 mod hop;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod json;
 mod keep;
 pub mod key;

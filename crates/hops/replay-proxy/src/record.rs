@@ -28,12 +28,15 @@ use crate::{
 pub(crate) struct Recording {
     shared: Arc<Shared>,
     /// Taken when the answer is complete.
-    exchange: Option<(Question, Option<Rc<RefCell<Upload>>>, Received, Spool)>,
+    exchange: Option<Parts>,
     inner: ProxyBody,
     state: State,
     /// Bytes that are expected, if the answer has a length.
     left: Option<u64>,
 }
+
+/// The parts of an exchange, but for its end.
+type Parts = (Question, Option<Rc<RefCell<Upload>>>, Received, Spool);
 
 enum State {
     Passing,

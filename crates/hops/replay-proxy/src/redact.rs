@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::{
-    fields::Fields,
+    fields::{Fields, Pairs},
     head::Head,
     json,
     rules::{Redaction, Rules},
@@ -67,7 +67,7 @@ pub(crate) fn target<'a>(rules: &Redaction, target: &'a str) -> Cow<'a, str> {
 }
 
 /// Redacts fields of a request.
-pub(crate) fn fields(rules: &Redaction, fields: &impl Fields) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn fields(rules: &Redaction, fields: &impl Fields) -> Pairs {
     let redacted = fields.iter().map(|(name, value)| {
         let value = match rules.hides_header(name) {
             true => rules.placeholder().as_bytes(),

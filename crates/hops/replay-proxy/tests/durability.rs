@@ -70,7 +70,7 @@ fn ask_until_broken(address: SocketAddr, next: &AtomicUsize, seen: &Mutex<Vec<us
 
 /// The body of a target. Every eighth is long enough for a file of its own.
 fn body(number: usize) -> Vec<u8> {
-    let length = if number % 8 == 0 {
+    let length = if number.is_multiple_of(8) {
         50_000
     } else {
         20 + number % 500

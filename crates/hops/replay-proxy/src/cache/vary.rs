@@ -1,6 +1,9 @@
 //! Which variant of an answer a request gets (RFC 9111, section 4.1).
 
-use crate::{fields::Fields, head::Head};
+use crate::{
+    fields::{Fields, Pairs},
+    head::Head,
+};
 
 /// The fields of a request that an answer depends on, with their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +33,7 @@ impl Vary {
     }
 
     /// Returns the fields and their values, as they are stored.
-    pub(crate) fn pairs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub(crate) fn pairs(&self) -> Pairs {
         let present = self
             .0
             .iter()
@@ -68,7 +71,7 @@ const IS_LIST_OF_WORDS: [&str; 3] = ["accept-encoding", "accept-language", "acce
 mod tests {
     use super::*;
 
-    fn fields(pairs: &[(&str, &str)]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn fields(pairs: &[(&str, &str)]) -> Pairs {
         pairs
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()))

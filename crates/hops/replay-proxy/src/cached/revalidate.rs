@@ -148,7 +148,7 @@ fn same_host(place: &[u8], host: &[u8], path: &str) -> Option<Vec<u8>> {
     let target = match rest {
         Some(rest) => {
             let at = rest.find('/').unwrap_or(rest.len());
-            if !rest[..at].as_bytes().eq_ignore_ascii_case(host) {
+            if !rest.as_bytes()[..at].eq_ignore_ascii_case(host) {
                 return None;
             }
             if at == rest.len() {

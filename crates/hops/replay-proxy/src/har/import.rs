@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::wire::{Content, Entry, File, Header, Response};
 use crate::{
+    fields::Pairs,
     head::Head,
     keep::{Exchange, Keeper, Question, Uploaded},
     received::Received,
@@ -174,7 +175,7 @@ fn target(url: &str) -> Option<String> {
 }
 
 /// Returns fields without those of the transport and `without`.
-fn pairs(headers: &[Header], without: &[&str]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+fn pairs(headers: &[Header], without: &[&str]) -> Result<Pairs, String> {
     let mut pairs = Vec::new();
     for Header { name, value } in headers {
         let lower = name.to_ascii_lowercase();

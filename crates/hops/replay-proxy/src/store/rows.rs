@@ -4,6 +4,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, Row as SqlRow, params};
 
 use crate::{
+    fields::Pairs,
     head::{Head, HeadError},
     stored::{Framing, Timing},
 };
@@ -232,7 +233,7 @@ pub fn lines(fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Reads fields that were written as lines.
-pub fn fields(lines: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub fn fields(lines: &[u8]) -> Pairs {
     let lines = lines.split(|&byte| byte == b'\n');
     let pair = |line: &[u8]| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
