@@ -1,5 +1,5 @@
-//! Keeps the heads of answers as the bytes that came, for hops that must lose nothing of them: hyper
-//! writes names in lower case and groups repeated fields.
+//! Keeps the heads of answers as the bytes that came, for hops that must lose nothing of them:
+//! hyper writes names in lower case and groups repeated fields.
 
 use std::{cell::RefCell, rc::Rc};
 

@@ -385,8 +385,8 @@ mod tests {
             fields: &request,
         };
         let ready = variant.ready(&asked, 7_900).expect("whole");
-        let expected = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nCache-Tag: t, x\r\nage: 7\r\n\
-            cache-status: replay-proxy; hit; ttl=52\r\ncontent-length: 3\r\n\r\n";
+        let expected = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nCache-Tag: t, x\r\n\
+            age: 7\r\ncache-status: replay-proxy; hit; ttl=52\r\ncontent-length: 3\r\n\r\n";
         assert_eq!(ready.head, expected);
     }
 }

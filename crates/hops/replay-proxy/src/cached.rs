@@ -77,19 +77,7 @@ fn look_up(hop: &Rc<Hop>, call: Call) -> Answer {
         None if shared.cache.has(&key) => "vary-miss",
         None => "uri-miss",
     };
-    let is_plain = *call.request.method() == Method::GET
-        && !directives.no_store
-        && !directives.no_cache
-        && call.request.body().is_end_stream()
-        && [
-            "range",
-            "if-none-match",
-            "if-modified-since",
-            "if-match",
-            "if-unmodified-since",
-        ]
-        .iter()
-        .all(|name| !call.request.headers().contains_key(*name));
+    let is_plain = !directives.no_store && !directives.no_cache && is_plain(&call);
     let fetch = Fetch {
         key,
         variant: selected.map(|it| it.variant),
@@ -112,6 +100,22 @@ fn look_up(hop: &Rc<Hop>, call: Call) -> Answer {
             Box::pin(follow(Rc::clone(hop), flight, call, fetch))
         }
     }
+}
+
+/// Returns whether a request asks for the whole, without conditions.
+fn is_plain(call: &Call) -> bool {
+    let names = [
+        "range",
+        "if-none-match",
+        "if-modified-since",
+        "if-match",
+        "if-unmodified-since",
+    ];
+    *call.request.method() == Method::GET
+        && call.request.body().is_end_stream()
+        && names
+            .iter()
+            .all(|name| !call.request.headers().contains_key(*name))
 }
 
 fn asked_of(call: &Call) -> Asked<'_, hyper::HeaderMap> {

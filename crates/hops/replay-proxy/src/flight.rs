@@ -47,7 +47,7 @@ struct State {
     waiting: Vec<Waker>,
 }
 
-/// What came so far, for those who follow.
+/// The part that came so far, for those who follow.
 #[derive(Debug)]
 enum Content {
     Memory(Vec<Bytes>, u64),
@@ -61,7 +61,7 @@ enum End {
     Whole(Option<Bytes>),
 }
 
-/// What those who wait learn.
+/// The news for those who wait.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     /// Everybody must ask for himself.

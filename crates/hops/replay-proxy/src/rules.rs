@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Rules {
-    /// What makes two requests the same.
+    /// The parts of a request that count.
     #[serde(rename = "match")]
     pub matching: Matching,
     /// Values that never reach the store.
@@ -87,7 +87,7 @@ pub struct Redaction {
     pub form: Vec<String>,
     /// JSON pointers, in bodies of requests and of answers. A `*` stands for any name or index.
     pub json: Vec<String>,
-    /// What takes the place of a value.
+    /// The text that takes the place of a value.
     pub placeholder: Option<String>,
 }
 

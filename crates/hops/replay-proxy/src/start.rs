@@ -39,7 +39,7 @@ pub struct Settings {
     pub rules: Rules,
     /// How long answers are used.
     pub freshness: Freshness,
-    /// What becomes of requests without a recording.
+    /// The fate of requests without a recording.
     pub miss: Miss,
     /// When the pieces of a recorded body are sent.
     pub timing: ReplayTiming,

@@ -52,7 +52,7 @@ service::counters! {
     }
 }
 
-/// What is done with a request.
+/// The use of requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
     /// Forwarded, and the answer stored.
@@ -73,7 +73,7 @@ pub enum Freshness {
     Rfc9111,
 }
 
-/// What becomes of a request that [`Mode::Replay`] has no answer for.
+/// The fate of a request that [`Mode::Replay`] has no answer for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Miss {
     /// 502, with the reason.

@@ -112,7 +112,8 @@ fn a_stale_answer_is_validated_and_merged() {
     let upstream = upstream(|number, head, client| {
         let text = if head.to_lowercase().contains("if-none-match: \"a\"") {
             format!(
-                "HTTP/1.1 304 X\r\nETag: \"a\"\r\nCache-Control: max-age=600\r\nX-N: {number}\r\n\r\n"
+                "HTTP/1.1 304 X\r\nETag: \"a\"\r\nCache-Control: max-age=600\r\n\
+                 X-N: {number}\r\n\r\n"
             )
         } else {
             "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nCache-Control: max-age=0\r\nX-N: 0\r\nX-Old: 1\r\n\

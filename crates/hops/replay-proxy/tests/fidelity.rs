@@ -105,7 +105,8 @@ fn parts_and_conditions_are_answered_only_to_those_who_ask() {
         let text = if head.to_lowercase().contains("if-none-match") {
             "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n"
         } else if head.to_lowercase().contains("range: bytes=0-1") {
-            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/4\r\nContent-Length: 2\r\n\r\nbo"
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/4\r\n\
+             Content-Length: 2\r\n\r\nbo"
         } else {
             "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: 4\r\n\r\nbody"
         };
@@ -150,7 +151,8 @@ fn parts_and_conditions_are_answered_only_to_those_who_ask() {
 #[test]
 fn one_framing_is_sent_whatever_the_upstream_sent() {
     let upstream = answers(
-        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n\
+         4\r\nbody\r\n0\r\n\r\n",
     );
     let directory = directory();
     let proxy = recorded(&directory, &upstream, |proxy| {
@@ -324,7 +326,8 @@ fn bodies_count_and_redaction_does_not_break_replay() {
     let directory = directory();
     let rules = directory.path().join("rules.toml");
     let text = "[match]\nbody = 'json'\nheaders = ['authorization']\n[redact]\n\
-        headers = ['authorization', 'set-cookie']\nquery = ['token']\njson = ['/secret', '/pass']\n";
+        headers = ['authorization', 'set-cookie']\nquery = ['token']\n\
+        json = ['/secret', '/pass']\n";
     std::fs::write(&rules, text).expect("written");
     let rules = format!("--rules={}", rules.display());
     let json = "Content-Type: application/json\r\n";

@@ -29,7 +29,8 @@ fn import(directory: &Path, har: &str) -> (bool, String) {
 fn an_export_that_is_imported_replays_the_same() {
     let upstream = upstream(|_, head, client| {
         let answer: &[u8] = if head.contains("/binary") {
-            b"HTTP/1.1 200 \xfcber\r\nX: \xff\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\0\xff"
+            b"HTTP/1.1 200 \xfcber\r\nX: \xff\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\
+              \r\n\x1f\x8b\0\xff"
         } else if head.contains("/chunked") {
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n2\r\ntw\r\n0\r\n\r\n"
         } else {
@@ -74,8 +75,10 @@ fn files_of_other_tools_are_understood() {
     let har = "\u{feff}{\"log\":{\"entries\":[\
         {\"request\":{\"method\":\"GET\",\"url\":\"https://a.example/page?x=1#top\"},\
          \"response\":{\"status\":200,\"statusText\":\"OK\",\"headers\":[\
-           {\"name\":\"content-encoding\",\"value\":\"gzip\"},{\"name\":\":status\",\"value\":\"200\"},\
-           {\"name\":\"Content-Length\",\"value\":\"99\"},{\"name\":\"set-cookie\",\"value\":\"a\\nb\"}],\
+           {\"name\":\"content-encoding\",\"value\":\"gzip\"},\
+           {\"name\":\":status\",\"value\":\"200\"},\
+           {\"name\":\"Content-Length\",\"value\":\"99\"},\
+           {\"name\":\"set-cookie\",\"value\":\"a\\nb\"}],\
          \"content\":{\"size\":5,\"text\":\"aGVsbG8=\",\"encoding\":\"base64\"}}},\
         {\"request\":{\"method\":\"GET\",\"url\":\"http://a.example/none\"},\
          \"response\":{\"status\":200,\"content\":{\"size\":10}}},\

@@ -3,6 +3,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
+use bytes::Bytes;
 use http_proxy::{Answer, Call, ProxyBody};
 use hyper::{
     Method, Response, Uri,
@@ -23,8 +24,10 @@ use crate::{
     hop::{Hop, bad_gateway, pairs, target},
     keep::{self, Exchange, KeepError, Question},
     received::{Received, received},
+    redact,
+    spool::Spool,
     state::Shared,
-    store::{Kind, reader::loaded},
+    store::{Kind, Row, reader::loaded},
     stored::Stored,
 };
 
@@ -406,29 +409,11 @@ async fn store(
     let Some((spool, trailers)) = whole else {
         return shared.counters.answers_unstored_cut.add(1);
     };
-    let kept = (|| {
-        if spool.length() > shared.cache.bytes_max() / 2 {
-            return Err(KeepError::Store(
-                "its body is too long for the cache".into(),
-            ));
-        }
-        let body = spool.finish()?;
-        let question = Question {
-            fields: vary.pairs(),
-            ..question
-        };
-        let exchange = Exchange {
-            question,
-            upload: None,
-            received: shown,
-            body,
-            trailers: trailers.clone(),
-        };
-        let bytes = exchange.body.bytes();
-        let (row, files) = keep::row(&shared.keeper, exchange, Kind::Cached, fetch.key)?;
-        Ok::<_, KeepError>((row, files, bytes))
-    })();
-    match kept {
+    let question = Question {
+        fields: vary.pairs(),
+        ..question
+    };
+    match new_row(shared, question, shown, spool, trailers.clone(), fetch.key) {
         Ok((row, files, bytes)) => {
             insert(shared, row, files, bytes, (vary, policy), fetch.variant);
         }
@@ -438,6 +423,35 @@ async fn store(
         }
     }
     leading.finish(trailers);
+}
+
+/// A row, the files that it needs, and its body if that is in memory and as it was sent.
+type NewRow = (Box<Row>, keep::NewFiles, Option<Bytes>);
+
+fn new_row(
+    shared: &Shared,
+    question: Question,
+    received: Received,
+    spool: Spool,
+    trailers: Option<Bytes>,
+    key: Vec<u8>,
+) -> Result<NewRow, KeepError> {
+    if spool.length() > shared.cache.bytes_max() / 2 {
+        return Err(KeepError::Store(
+            "its body is too long for the cache".into(),
+        ));
+    }
+    let exchange = Exchange {
+        question,
+        upload: None,
+        body: spool.finish()?,
+        received,
+        trailers,
+    };
+    let is_redacted = redact::concerns(shared.keeper.keys.rules(), &exchange.received.head);
+    let bytes = exchange.body.bytes().filter(|_| !is_redacted);
+    let (row, files) = keep::row(&shared.keeper, exchange, Kind::Cached, key)?;
+    Ok((row, files, bytes))
 }
 
 /// Leaves out the fields that must not be stored.
@@ -460,9 +474,9 @@ fn without_hidden(received: &Received, directives: &Directives) -> Received {
 /// is there.
 fn insert(
     shared: &Arc<Shared>,
-    row: Box<crate::store::Row>,
+    row: Box<Row>,
     files: keep::NewFiles,
-    bytes: Option<bytes::Bytes>,
+    bytes: Option<Bytes>,
     (vary, policy): (Vary, Policy),
     replaced: Option<Arc<Variant>>,
 ) {

@@ -23,7 +23,7 @@ pub(crate) enum HarError {
         index: usize,
         /// Its field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The fault.
         what: String,
     },
     /// A body can't be written.
@@ -106,17 +106,7 @@ fn exchange(index: usize, entry: Entry, keeper: &Keeper) -> Result<Exchange, Har
         Some(content) => body(content).map_err(|what| bad("request.postData.text", what))?,
         None => Bytes::new(),
     };
-    let upload = if sent.is_empty() {
-        None
-    } else {
-        let mut reader = keeper.keys.read_body();
-        reader.push(&sent);
-        let key = keeper.keys.body_read(&reader);
-        Some(Uploaded {
-            body: Spooled::whole(&keeper.files, sent).map_err(io)?,
-            key,
-        })
-    };
+    let upload = uploaded(keeper, sent).map_err(io)?;
     let response = entry.response;
     let answer = body(&response.content).map_err(|what| bad("response.content.text", what))?;
     let (head, framing) =
@@ -153,6 +143,17 @@ fn exchange(index: usize, entry: Entry, keeper: &Keeper) -> Result<Exchange, Har
         body: spooled,
         trailers: trailers.map(Bytes::from),
     })
+}
+
+fn uploaded(keeper: &Keeper, sent: Bytes) -> std::io::Result<Option<Uploaded>> {
+    if sent.is_empty() {
+        return Ok(None);
+    }
+    let mut reader = keeper.keys.read_body();
+    reader.push(&sent);
+    let key = keeper.keys.body_read(&reader);
+    let body = Spooled::whole(&keeper.files, sent)?;
+    Ok(Some(Uploaded { body, key }))
 }
 
 /// Returns the target of a URL, which may be a target itself.

@@ -56,7 +56,7 @@ pub enum StoreError {
         path: PathBuf,
         /// The file in it.
         file: &'static str,
-        /// What SQLite says.
+        /// The reason, in SQLite's words.
         error: rusqlite::Error,
     },
     /// The directory can't be used.

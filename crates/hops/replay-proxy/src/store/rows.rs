@@ -76,7 +76,7 @@ pub struct Row {
     pub id: u64,
     /// Number of the session.
     pub session: i64,
-    /// What it is for.
+    /// Its use.
     pub kind: Kind,
     /// The key by which it is found.
     pub key: Vec<u8>,
