@@ -65,6 +65,21 @@ impl std::str::FromStr for AdminAddress {
 /// # Errors
 /// If the address is in use or not permitted.
 pub fn start(address: &AdminAddress, program: Program, registry: Registry) -> anyhow::Result<()> {
+    start_with(address, program, registry, Router::new(), Vec::new)
+}
+
+/// Serves the counters as [`start`] does, and `routes` beside them. `details` are values of the
+/// status that change, by name.
+///
+/// # Errors
+/// If the address is in use or not permitted.
+pub fn start_with(
+    address: &AdminAddress,
+    program: Program,
+    registry: Registry,
+    routes: Router,
+    details: impl Fn() -> Vec<(&'static str, serde_json::Value)> + Clone + Send + Sync + 'static,
+) -> anyhow::Result<()> {
     let AdminAddress::At(address) = address else {
         return Ok(());
     };
@@ -79,12 +94,16 @@ pub fn start(address: &AdminAddress, program: Program, registry: Registry) -> an
     let listener = Listener::bind(address)?;
     // Its connections must not count as the program's, so it has a registry of its own.
     let acceptor = Acceptor::new(listener, CONNECTIONS_MAX, &Registry::default());
-    let router = router(program, registry);
+    let router = router(program, registry, details).merge(routes);
     tokio::spawn(http::serve(acceptor, router, pending(), Duration::ZERO));
     Ok(())
 }
 
-fn router(program: Program, registry: Registry) -> Router {
+fn router(
+    program: Program,
+    registry: Registry,
+    details: impl Fn() -> Vec<(&'static str, serde_json::Value)> + Clone + Send + Sync + 'static,
+) -> Router {
     let started = Instant::now();
     let for_status = registry.clone();
     let status = move || async move {
@@ -96,7 +115,7 @@ fn router(program: Program, registry: Registry) -> Router {
             "counters": for_status.to_json(),
             "units": for_status.units_to_json(),
         });
-        for (name, detail) in program.details {
+        for (name, detail) in program.details.into_iter().chain(details()) {
             status[name] = detail;
         }
         Json(status)

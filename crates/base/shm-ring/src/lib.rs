@@ -21,6 +21,7 @@
 
 mod arena;
 mod bell;
+pub mod file;
 pub mod io;
 mod mapping;
 mod notice;

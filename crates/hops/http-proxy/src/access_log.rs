@@ -180,7 +180,8 @@ impl AccessLog {
             client,
             method,
             uri,
-            status: StatusCode::OK,
+            // Until there is another one.
+            status: StatusCode::SERVICE_UNAVAILABLE,
             extra,
             begin: Instant::now(),
             body_bytes: 0,

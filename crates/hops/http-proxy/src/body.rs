@@ -28,16 +28,27 @@ pub type BodyError = Box<dyn StdError + Send + Sync>;
 #[derive(Debug)]
 pub(crate) enum RequestBody {
     Empty,
+    /// A body that the hop has read.
+    Whole(Bytes),
     Client(Box<Upload>),
 }
 
 /// A body that a client sends.
-#[derive(Debug)]
 pub(crate) struct Upload {
     incoming: Incoming,
+    tap: Option<UploadTap>,
     progress: Rc<Progress>,
     /// For a client that waits for `100 Continue`: whether to wait for the upstream's word.
     gate: Option<Gate>,
+}
+
+/// Is shown each piece of a request's body as it comes, and `None` at its end.
+pub type UploadTap = Box<dyn FnMut(Option<&Bytes>)>;
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload").finish_non_exhaustive()
+    }
 }
 
 /// How far an upload is.
@@ -77,6 +88,7 @@ impl RequestBody {
         });
         let upload = Upload {
             incoming,
+            tap: None,
             progress: Rc::clone(&progress),
             gate: continued.map(|is_open| {
                 let mut deadline = Deadline::default();
@@ -85,6 +97,34 @@ impl RequestBody {
             }),
         };
         (Self::Client(Box::new(upload)), Some(progress))
+    }
+
+    /// Makes the body of a request that the hop has read.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        match bytes.is_empty() {
+            true => Self::Empty,
+            false => Self::Whole(bytes),
+        }
+    }
+
+    /// Copies a body that doesn't come from a client.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Whole(bytes) => Self::Whole(bytes.clone()),
+            Self::Empty | Self::Client(_) => Self::Empty,
+        }
+    }
+
+    /// Shows the body to `tap`, if there is one.
+    pub(crate) fn set_tap(&mut self, mut tap: UploadTap) {
+        match self {
+            Self::Client(upload) => upload.tap = Some(tap),
+            Self::Empty => tap(None),
+            Self::Whole(bytes) => {
+                tap(Some(bytes));
+                tap(None);
+            }
+        }
     }
 }
 
@@ -101,12 +141,22 @@ impl Upload {
         }
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
         match &frame {
-            Some(Ok(_)) => self.progress.at.set(Instant::now()),
+            Some(Ok(frame)) => {
+                self.progress.at.set(Instant::now());
+                if let (Some(tap), Some(data)) = (&mut self.tap, frame.data_ref()) {
+                    tap(Some(data));
+                }
+            }
             Some(Err(_)) => self.progress.has_failed.set(true),
             None => self.progress.is_whole.set(true),
         }
         if self.incoming.is_end_stream() {
             self.progress.is_whole.set(true);
+        }
+        if self.progress.is_whole.get()
+            && let Some(mut tap) = self.tap.take()
+        {
+            tap(None);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
@@ -122,6 +172,8 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Client(upload) => upload.poll_frame(context),
         }
     }
@@ -129,6 +181,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_empty(),
             Self::Client(upload) => upload.incoming.is_end_stream(),
         }
     }
@@ -136,6 +189,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Client(upload) => upload.incoming.size_hint(),
         }
     }
@@ -150,11 +204,25 @@ pub struct ProxyBody {
     entry: Option<Box<Entry>>,
 }
 
-#[derive(Debug)]
 enum Source {
     /// Bytes of our own.
     Own(Bytes),
     Upstream(Download),
+    /// A body that a hop makes or looks at.
+    Hop(HopBody),
+}
+
+/// A body that a hop makes.
+pub type HopBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>;
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Own(_) => "Own",
+            Self::Upstream(_) => "Upstream",
+            Self::Hop(_) => "Hop",
+        })
+    }
 }
 
 /// A body that an upstream sends.
@@ -179,6 +247,15 @@ impl ProxyBody {
     pub fn own(bytes: impl Into<Bytes>) -> Self {
         Self {
             source: Source::Own(bytes.into()),
+            busy: None,
+            entry: None,
+        }
+    }
+
+    /// Makes a body that a hop makes piece by piece.
+    pub fn hop(body: HopBody) -> Self {
+        Self {
+            source: Source::Hop(body),
             busy: None,
             entry: None,
         }
@@ -278,6 +355,7 @@ impl Body for ProxyBody {
             Source::Own(bytes) if bytes.is_empty() => return Poll::Ready(None),
             Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Source::Upstream(download) => download.poll_frame(context),
+            Source::Hop(body) => body.as_mut().poll_frame(context),
         };
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
@@ -298,6 +376,7 @@ impl Body for ProxyBody {
         match &self.source {
             Source::Own(bytes) => bytes.is_empty(),
             Source::Upstream(download) => download.incoming.is_end_stream(),
+            Source::Hop(body) => body.is_end_stream(),
         }
     }
 
@@ -305,6 +384,7 @@ impl Body for ProxyBody {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Upstream(download) => download.incoming.size_hint(),
+            Source::Hop(body) => body.size_hint(),
         }
     }
 }
@@ -315,6 +395,7 @@ impl Drop for ProxyBody {
             entry.is_whole = match &self.source {
                 Source::Own(_) => true,
                 Source::Upstream(download) => download.lease.is_none(),
+                Source::Hop(body) => body.is_end_stream(),
             };
             entry.log();
         }

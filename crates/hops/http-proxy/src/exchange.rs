@@ -277,7 +277,7 @@ impl Exchange {
         if !self.asked.is_idempotent || self.progress.is_some() {
             return None;
         }
-        let mut copy = Request::new(RequestBody::Empty);
+        let mut copy = Request::new(request.body().again());
         *copy.method_mut() = request.method().clone();
         *copy.uri_mut() = request.uri().clone();
         *copy.headers_mut() = request.headers().clone();

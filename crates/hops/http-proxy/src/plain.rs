@@ -30,7 +30,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_util::sync::WaitForCancellationFuture;
 
 pub(crate) use self::connection::PlainConnection;
@@ -134,6 +138,8 @@ struct Connection<'a, S> {
     early: Vec<u8>,
     /// The current request as the upstream gets it.
     request: Vec<u8>,
+    /// Whether some of a request's head has come.
+    waits_for_head: bool,
 }
 
 impl Worker {
@@ -189,6 +195,7 @@ pub(crate) async fn serve<S: PlainRoutes>(
         },
         early: Vec::new(),
         request: Vec::new(),
+        waits_for_head: false,
     };
     let end = connection.serve().await;
     let Connection { client, early, .. } = connection;
@@ -197,9 +204,25 @@ pub(crate) async fn serve<S: PlainRoutes>(
         None => return Some(Special { stream, early }),
         Some(End::Cut) => drop(stream.set_zero_linger()),
         // It may have gone already.
-        Some(End::Closed | End::Kept) => drop(stream.shutdown().await),
+        Some(End::Kept) => drop(stream.shutdown().await),
+        Some(End::Closed) => {
+            if stream.shutdown().await.is_ok() {
+                let drained = Box::pin(drain(&mut stream));
+                timeout(LINGER, drained).await.ok();
+            }
+        }
     }
     None
+}
+
+/// Longest wait for the end of a client that has its last answer. Without it, bytes that the client
+/// sends meanwhile would reset the connection, and it might lose the answer (RFC 9112, section 9.6).
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Reads and drops bytes until a client's end.
+async fn drain(stream: &mut TcpStream) {
+    let mut bytes = [0; 512];
+    while matches!(stream.read(&mut bytes).await, Ok(1..)) {}
 }
 
 impl<S: PlainRoutes> Connection<'_, S> {
@@ -209,21 +232,22 @@ impl<S: PlainRoutes> Connection<'_, S> {
         let mut stopped = pin!(serving.stop.cancelled());
         loop {
             self.client.deadline.set(serving.limits.idle);
+            self.waits_for_head = false;
             let next = poll_fn(|context| self.poll_next(context, stopped.as_mut())).await;
-            let (route, mut sent) = match next {
+            self.client.deadline.clear();
+            let (route, sent) = match next {
                 Next::Request(route, sent) => (route, sent),
                 Next::Answered(entry, sent) => match self.finish(entry, sent).await {
                     End::Kept => continue,
                     end => return Some(end),
                 },
                 Next::Special => return None,
-                Next::End => return Some(End::Closed),
+                Next::End => return Some(End::Kept),
             };
-            self.client.deadline.clear();
             serving.counters.requests.add(1);
-            sent.closes |= serving.stop.is_cancelled();
             let client = &mut self.client;
-            let exchange = Exchange::new(&serving.plain, client, route, &self.request, sent);
+            let (worker, request, stop) = (&serving.plain, &self.request, &serving.stop);
+            let exchange = Exchange::new(worker, client, route, request, sent, stop);
             match exchange.run().await {
                 End::Kept => {}
                 end => return Some(end),
@@ -243,7 +267,7 @@ impl<S: PlainRoutes> Connection<'_, S> {
         let worker = Rc::clone(&self.serving.plain);
         let mut buffers = worker.buffers.borrow_mut();
         let Buffers { input, output } = &mut *buffers;
-        if !self.early.is_empty() {
+        if !self.early.is_empty() && !self.waits_for_head {
             // What follows a request may be another one.
             let early = mem::take(&mut self.early);
             if let Poll::Ready(next) = self.take(context, &early, output) {
@@ -255,8 +279,7 @@ impl<S: PlainRoutes> Connection<'_, S> {
                 Poll::Ready(Ok(0)) if !self.early.is_empty() => return Poll::Ready(Next::Special),
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::End),
                 Poll::Ready(Ok(length)) => {
-                    let is_first = self.early.is_empty();
-                    let taken = if is_first {
+                    let taken = if self.early.is_empty() {
                         self.take(context, &input[..length], output)
                     } else {
                         let mut bytes = mem::take(&mut self.early);
@@ -265,9 +288,6 @@ impl<S: PlainRoutes> Connection<'_, S> {
                     };
                     if taken.is_ready() {
                         return taken;
-                    }
-                    if is_first {
-                        self.client.deadline.set(self.serving.limits.head);
                     }
                 }
                 Poll::Pending => break,
@@ -285,9 +305,16 @@ impl<S: PlainRoutes> Connection<'_, S> {
     fn take(
         &mut self,
         context: &mut Context<'_>,
-        bytes: &[u8],
+        mut bytes: &[u8],
         output: &mut Vec<u8>,
     ) -> Poll<Next> {
+        // Empty lines before a request mean nothing (RFC 9112, section 2.2).
+        while let [b'\r', b'\n', rest @ ..] = bytes {
+            bytes = rest;
+        }
+        if bytes.is_empty() {
+            return Poll::Pending;
+        }
         let head_bytes_max = self.serving.limits.head_bytes_max;
         output.clear();
         let found = request::read(bytes, head_bytes_max, self.address, |request| {
@@ -318,6 +345,10 @@ impl<S: PlainRoutes> Connection<'_, S> {
         };
         if used < bytes.len() {
             self.early.extend_from_slice(&bytes[used..]);
+        }
+        if next.is_pending() && !self.waits_for_head {
+            self.waits_for_head = true;
+            self.client.deadline.set(self.serving.limits.head);
         }
         next
     }

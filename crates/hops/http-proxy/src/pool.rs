@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::{
     body::RequestBody, counters::ProxyCounters, deadline::Deadline, plain::PlainConnection,
-    upstream::Target, write::poll_pieces,
+    tap::Tap, upstream::Target, write::poll_pieces,
 };
 
 /// Connections of one worker that wait for a request, the last used one on top.
@@ -51,6 +51,8 @@ pub struct PoolLimits {
     /// Largest buffer for reading from an upstream, in bytes. Each connection may have two at a
     /// time: one that is being written to the client, and the next.
     pub buffer_bytes: usize,
+    /// Whether each answer gets a [`RawHead`](crate::RawHead).
+    pub keeps_heads: bool,
 }
 
 /// The waiting connections to a target.
@@ -77,6 +79,7 @@ pub(crate) struct Connection {
     is_done: bool,
     /// Whether anything has been received since the last request was sent.
     has_received: Arc<AtomicBool>,
+    pub(crate) tap: Option<Tap>,
     /// Whether it has carried a request before.
     pub(crate) is_reused: bool,
     pub(crate) deadline: Deadline,
@@ -92,6 +95,7 @@ pub(crate) struct Open(Arc<ProxyCounters>);
 pub(crate) struct Socket {
     stream: TcpStream,
     has_received: Arc<AtomicBool>,
+    tap: Option<Tap>,
 }
 
 /// A connection that answers a request. It goes back to the pool if it can take another.
@@ -122,6 +126,7 @@ impl Default for PoolLimits {
             idle_max: 1024,
             idle_time: Duration::from_secs(55),
             buffer_bytes: 32 * 1024,
+            keeps_heads: false,
         }
     }
 }
@@ -282,9 +287,11 @@ impl Lease {
 impl Connection {
     async fn open(stream: TcpStream, pool: &Pool) -> io::Result<Self> {
         let has_received = Arc::new(AtomicBool::new(false));
+        let tap = pool.limits.keeps_heads.then(Tap::default);
         let socket = Socket {
             stream,
             has_received: Arc::clone(&has_received),
+            tap: tap.clone(),
         };
         let handshake = http1::Builder::new()
             .max_buf_size(pool.limits.buffer_bytes)
@@ -296,6 +303,7 @@ impl Connection {
             driver,
             is_done: false,
             has_received,
+            tap,
             is_reused: false,
             deadline: Deadline::default(),
             _open: Open::count(&pool.counters),
@@ -333,6 +341,9 @@ impl Connection {
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, SendFailure>> + use<> {
         self.has_received.store(false, Relaxed);
+        if let Some(tap) = &self.tap {
+            tap.begin();
+        }
         let sent = self.sender.try_send_request(request);
         async {
             sent.await.map_err(|mut failed| SendFailure {
@@ -377,6 +388,9 @@ impl AsyncRead for Socket {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
             self.has_received.store(true, Relaxed);
+        }
+        if let Some(tap) = &self.tap {
+            tap.note(&buffer.filled()[before..]);
         }
         read
     }

@@ -1,5 +1,7 @@
 //! Asks an upstream and passes its answer on.
 
+mod ask;
+
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -24,6 +26,7 @@ use crate::{
     pool::{Lease, Pool},
     prepare::{Asked, note_continue, prepare},
     serve::Call,
+    tap::Tap,
     upgrade,
     upstream::{UpstreamLimits, Upstreams},
 };
@@ -97,7 +100,7 @@ impl Proxy {
     pub(crate) fn pass(
         &self,
         response: Response<Incoming>,
-        lease: Lease,
+        mut lease: Lease,
         asked: &mut Asked,
         limits: &UpstreamLimits,
         until: Instant,
@@ -120,6 +123,9 @@ impl Proxy {
             // A final answer takes the place of '100 Continue'. The rest of the body may follow.
             continued.store(true, Relaxed);
         }
+        if let Some(raw) = lease.connection.tap.as_ref().and_then(Tap::head) {
+            head.extensions.insert(raw);
+        }
         fields::strip(&mut head.headers);
         if head.headers.contains_key(TRANSFER_ENCODING) {
             // RFC 9112, section 6.3: hyper has read chunks, so the length is wrong.
@@ -130,6 +136,8 @@ impl Proxy {
         }
         // What the upstream speaks isn't what we speak.
         head.version = Version::HTTP_11;
+        let due = until.min(Instant::now() + limits.idle);
+        lease.connection.deadline.set_at(due);
         let body = ProxyBody::upstream(Download {
             incoming,
             lease: Some(lease),

@@ -284,6 +284,13 @@ fn mistakes_in_requests_are_named() {
             "'a b' is not the name",
         ),
         (
+            &format!(
+                "duration-ms = 9\n{request}[[prepare]]\nname = 'p'\nrequests = 1\n\
+                      paths = ['another']"
+            ),
+            "expected names of the scenario's paths, found 'another'",
+        ),
+        (
             &format!("duration-ms = 9\n{request}headers = {{ a = 3 }}"),
             "headers",
         ),

@@ -230,7 +230,12 @@ fn nothing_is_left_to_be_done() {
     ];
     for ending in ["rs", "md", "toml", "sh", "yml"] {
         for (path, text) in all_files(ending) {
-            for mark in marks.iter().filter(|mark| text.contains(mark.as_str())) {
+            // A benchmark in the form of a test, which runs for as long as it is told to.
+            let is_free = |mark: &str| {
+                mark == marks[2] && path == "crates/hops/replay-proxy/tests/performance_harness.rs"
+            };
+            let marks = marks.iter().filter(|mark| !is_free(mark));
+            for mark in marks.filter(|mark| text.contains(mark.as_str())) {
                 found.push(format!("{path}: '{mark}'"));
             }
         }

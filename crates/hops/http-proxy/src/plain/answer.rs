@@ -91,7 +91,7 @@ pub(crate) fn pass(
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(_) => return Err(Invalid("its head is not HTTP")),
     };
-    let (Some(status), Some(version)) = (head.code, head.version) else {
+    let (Some(status @ 100..), Some(version)) = (head.code, head.version) else {
         return Err(Invalid("its head is not HTTP"));
     };
     let transfer = Transfer::of(head.headers, version)?;
@@ -107,7 +107,9 @@ pub(crate) fn pass(
         1 => !transfer.is_closed,
         _ => transfer.is_kept && !transfer.is_closed,
     };
-    let is_kept = is_kept && !matches!(rest, Rest::UntilClosed);
+    // A body may follow where there must be none.
+    let is_odd = status == 204 && (transfer.is_chunked || transfer.length.is_some_and(|it| it > 0));
+    let is_kept = is_kept && !is_odd && !matches!(rest, Rest::UntilClosed);
 
     out.extend_from_slice(b"HTTP/1.1 ");
     let digits = [100, 10, 1].map(|place| b'0' + (status / place % 10) as u8);
@@ -209,8 +211,9 @@ impl<'a> Transfer<'a> {
             match meaning(field.name) {
                 Meaning::Connection | Meaning::HopByHop => continue,
                 // RFC 9112, section 6.3: chunks count more than a length. One length is enough, and
-                // RFC 9110, section 8.6, allows none here.
-                Meaning::Length if self.is_chunked || has_length || status == 204 => continue,
+                // RFC 9110, section 8.6, and RFC 9112, section 6.1, allow neither here.
+                Meaning::Length | Meaning::Coding if status < 200 || status == 204 => continue,
+                Meaning::Length if self.is_chunked || has_length => continue,
                 Meaning::Length => has_length = true,
                 Meaning::Coding | Meaning::Date => {}
                 Meaning::None => {

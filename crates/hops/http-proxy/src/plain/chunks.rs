@@ -8,6 +8,7 @@ pub(crate) struct Chunks {
     state: State,
     /// Bytes of lines that aren't data so far: of the chunk's size, or of all trailers.
     line_bytes: usize,
+    data_bytes: u64,
 }
 
 /// Where in the body the next byte is.
@@ -53,6 +54,7 @@ impl Chunks {
                 let here = usize::try_from(left).map_or(rest, |left| left.min(rest));
                 at += here;
                 self.line_bytes = 0;
+                self.data_bytes += here as u64;
                 self.state = match left - here as u64 {
                     0 => State::DataEnd,
                     left => State::Data(left),
@@ -80,6 +82,11 @@ impl Chunks {
     /// Returns whether the body is whole.
     pub(crate) fn has_ended(&self) -> bool {
         self.state == State::End
+    }
+
+    /// Returns the length of the data so far.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.data_bytes
     }
 
     fn count(&mut self, bytes: usize) -> Result<(), InvalidChunks> {

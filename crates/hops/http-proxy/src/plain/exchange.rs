@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -15,8 +15,9 @@ use bytes::{Buf as _, Bytes};
 use tokio::{
     io::AsyncWrite as _,
     net::TcpStream,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     PlainRoute, Worker,
@@ -54,10 +55,18 @@ pub(super) struct Exchange<'a> {
     pub(super) request: &'a [u8],
     pub(super) sent: Sent,
     pub(super) begin: Instant,
+    /// Makes the connection end after the answer.
+    stop: &'a CancellationToken,
+    /// The bytes of the request that this attempt has sent.
+    sent_bytes: usize,
+    /// Whether this attempt has received anything.
+    has_received: bool,
+    /// Number of interim answers.
+    interims: usize,
+    /// Whether the answer waits for the client to take what there is.
+    is_flushing: bool,
     /// Whether some of an answer has been passed on, but not all.
     is_under_way: bool,
-    /// Whether an interim answer has been passed on.
-    has_interim: bool,
 }
 
 /// The end of an exchange for the client's connection.
@@ -94,6 +103,7 @@ impl<'a> Exchange<'a> {
         route: PlainRoute,
         request: &'a [u8],
         sent: Sent,
+        stop: &'a CancellationToken,
     ) -> Self {
         Self {
             worker,
@@ -102,8 +112,12 @@ impl<'a> Exchange<'a> {
             request,
             sent,
             begin: Instant::now(),
+            stop,
+            sent_bytes: 0,
+            has_received: false,
+            interims: 0,
+            is_flushing: false,
             is_under_way: false,
-            has_interim: false,
         }
     }
 
@@ -112,8 +126,8 @@ impl<'a> Exchange<'a> {
         match self.answered().await {
             Ok((connection, head, is_whole)) => {
                 if is_whole {
-                    self.finish(connection, &head);
-                    return self.flush().await;
+                    self.release(connection, &head);
+                    return self.finish().await;
                 }
                 self.pass_body(connection, head).await
             }
@@ -140,7 +154,7 @@ impl<'a> Exchange<'a> {
                 Ok(answered) => return Ok(answered),
                 Err(failed) => failed,
             };
-            if !is_safe || self.is_under_way || self.has_interim {
+            if !is_safe || self.is_under_way || self.interims > 0 {
                 return Err(failure);
             }
             if is_stale {
@@ -182,12 +196,12 @@ impl<'a> Exchange<'a> {
                 target.succeeded();
                 Ok((connection, head, is_whole))
             }
-            Err((failure, has_received)) => {
+            Err(failure) => {
                 let is_late = matches!(failure, Failure::Late);
                 if is_late || !connection.is_reused {
                     target.failed();
                 }
-                let is_safe = !is_late && !has_received && self.sent.is_idempotent;
+                let is_safe = !is_late && !self.has_received && self.sent.is_idempotent;
                 Err(Failed {
                     is_safe,
                     is_stale: is_safe && connection.is_reused,
@@ -212,43 +226,35 @@ impl<'a> Exchange<'a> {
     }
 
     /// Sends the request on a connection and waits for the head of the answer, which is passed on.
-    /// A failure says whether anything had been received.
-    async fn ask(
-        &mut self,
-        connection: &mut PlainConnection,
-    ) -> Result<(Head, bool), (Failure, bool)> {
+    async fn ask(&mut self, connection: &mut PlainConnection) -> Result<(Head, bool), Failure> {
         let begin = match connection.is_reused {
             true => self.begin,
             false => Instant::now(),
         };
         let due = self.until().min(begin + self.limits().head);
         connection.deadline.set_at(due);
-        let mut unsent = self.request;
+        (self.sent_bytes, self.has_received) = (0, false);
         let mut early = Vec::new();
         poll_fn(|context| {
-            while !unsent.is_empty() {
-                match Pin::new(&mut connection.stream).poll_write(context, unsent) {
-                    Poll::Ready(Ok(written)) => unsent = &unsent[written..],
-                    // It may have answered before it closed.
-                    Poll::Ready(Err(_)) | Poll::Pending => break,
-                }
+            self.poll_send(context, connection);
+            let read = self.poll_head(context, connection, &mut early, due);
+            if read.is_pending() && connection.deadline.poll_passed(context).is_ready() {
+                return Poll::Ready(Err(Failure::Late));
             }
-            let read = self.poll_head(context, connection, &mut early);
-            if let Poll::Ready(read) = read {
-                let has_received = !early.is_empty();
-                let read = read.map_err(|failure| (failure, has_received));
-                return Poll::Ready(read.map(|(mut head, is_whole)| {
-                    // An early answer leaves a request behind that is sent in part.
-                    head.is_kept &= unsent.is_empty();
-                    (head, is_whole)
-                }));
-            }
-            match connection.deadline.poll_passed(context) {
-                Poll::Ready(()) => Poll::Ready(Err((Failure::Late, true))),
-                Poll::Pending => Poll::Pending,
-            }
+            read
         })
         .await
+    }
+
+    /// Sends what the upstream takes of the request. An error shows when the answer is read: it may
+    /// have come before the upstream closed.
+    fn poll_send(&mut self, context: &mut Context<'_>, connection: &mut PlainConnection) {
+        while let unsent @ [_, ..] = &self.request[self.sent_bytes..] {
+            match Pin::new(&mut connection.stream).poll_write(context, unsent) {
+                Poll::Ready(Ok(written)) => self.sent_bytes += written,
+                Poll::Ready(Err(_)) | Poll::Pending => return,
+            }
+        }
     }
 
     /// Reads until the head of the final answer is whole. What has come of it before is in `early`.
@@ -257,21 +263,20 @@ impl<'a> Exchange<'a> {
         context: &mut Context<'_>,
         connection: &mut PlainConnection,
         early: &mut Vec<u8>,
+        due: Instant,
     ) -> Poll<Result<(Head, bool), Failure>> {
         let worker = Rc::clone(self.worker);
         let mut buffers = worker.buffers.borrow_mut();
         let buffers = &mut *buffers;
         loop {
+            // Interim answers must not pile up.
+            ready!(self.client.poll_flush(context)).map_err(broken)?;
             let read = poll_read(&mut connection.stream, context, &mut buffers.input);
-            let length = match read {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => {
-                    let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-                    return Poll::Ready(Err(Failure::Broken(error.into())));
-                }
-                Poll::Ready(Ok(length)) => length,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Broken(error.into()))),
-            };
+            let length = ready!(read).map_err(broken)?;
+            if length == 0 {
+                return Poll::Ready(Err(broken(io::ErrorKind::UnexpectedEof.into())));
+            }
+            self.has_received = true;
             let passed = if early.is_empty() {
                 self.pass_head(
                     context,
@@ -284,14 +289,10 @@ impl<'a> Exchange<'a> {
                 let bytes = mem::take(early);
                 self.pass_head(context, &bytes, early, &mut buffers.output)
             };
-            match passed {
-                Ok(Part::More) => {}
-                Ok(Part::Head(head, is_whole)) => return Poll::Ready(Ok((head, is_whole))),
-                Err(failure) => {
-                    // Something has been received, whatever it was.
-                    early.push(0);
-                    return Poll::Ready(Err(failure));
-                }
+            match passed? {
+                Part::More if Instant::now() >= due => return Poll::Ready(Err(Failure::Late)),
+                Part::More => {}
+                Part::Head(head, is_whole) => return Poll::Ready(Ok((head, is_whole))),
             }
         }
     }
@@ -306,6 +307,7 @@ impl<'a> Exchange<'a> {
         out: &mut Vec<u8>,
     ) -> Result<Part, Failure> {
         out.clear();
+        self.sent.closes |= self.stop.is_cancelled();
         let date = self.worker.date();
         let client = For {
             is_head: self.sent.is_head,
@@ -325,11 +327,15 @@ impl<'a> Exchange<'a> {
                 return Ok(Part::More);
             };
             bytes = &bytes[head.bytes..];
+            self.interims += usize::from(head.status < 200);
+            if self.interims > INTERIMS_MAX {
+                return Err(Failure::Broken("it gave too many interim answers".into()));
+            }
             match head.status {
                 101 => return Err(Failure::Broken("it changed the protocol unasked".into())),
                 // The client doesn't wait for it.
                 100 => out.truncate(before),
-                102..200 => self.has_interim = true,
+                102..200 => {}
                 _ => break head,
             }
         };
@@ -338,7 +344,7 @@ impl<'a> Exchange<'a> {
         self.is_under_way = true;
         if let Some(entry) = &mut self.route.entry {
             entry.answered_with(head.status);
-            entry.body_bytes += length as u64;
+            head.rest.count(length, &mut entry.body_bytes);
         }
         match head.rest {
             Rest::UntilClosed => {
@@ -352,17 +358,24 @@ impl<'a> Exchange<'a> {
 
     /// Passes the rest of an answer's body on.
     async fn pass_body(&mut self, mut connection: Box<PlainConnection>, mut head: Head) -> End {
+        self.expect_more(&mut connection);
         let passed = poll_fn(|context| self.poll_body(context, &mut connection, &mut head)).await;
         match passed {
             Ok(()) => {
-                self.finish(connection, &head);
-                self.flush().await
+                self.release(connection, &head);
+                self.finish().await
             }
             Err(error) => {
                 tracing::debug!("an answer was cut off: {error}");
                 End::Cut
             }
         }
+    }
+
+    /// Gives the upstream time for the next piece of a body.
+    fn expect_more(&self, connection: &mut PlainConnection) {
+        let due = self.until().min(Instant::now() + self.limits().idle);
+        connection.deadline.set_at(due);
     }
 
     fn poll_body(
@@ -374,29 +387,34 @@ impl<'a> Exchange<'a> {
         let worker = Rc::clone(self.worker);
         let mut buffers = worker.buffers.borrow_mut();
         let buffers = &mut *buffers;
-        let until = self.until();
         loop {
+            // An early answer may come before the upstream has the whole request.
+            self.poll_send(context, connection);
             // Nothing is read before the client has what was read.
-            match self.client.poll_flush(context) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Broken(error.into()))),
-                Poll::Pending => return Poll::Pending,
+            if self
+                .client
+                .poll_flush(context)
+                .map_err(broken)?
+                .is_pending()
+            {
+                self.is_flushing = true;
+                connection.deadline.set_at(self.until());
+                let late = connection.deadline.poll_passed(context);
+                return late.map(|()| Err(Failure::Late));
             }
-            let length = match poll_read(&mut connection.stream, context, &mut buffers.input) {
-                Poll::Ready(Ok(length)) => length,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Broken(error.into()))),
-                Poll::Pending => {
-                    let late = connection.deadline.poll_passed(context);
-                    return late.map(|()| Err(Failure::Late));
-                }
+            if mem::take(&mut self.is_flushing) {
+                self.expect_more(connection);
+            }
+            let read = poll_read(&mut connection.stream, context, &mut buffers.input);
+            let Poll::Ready(length) = read.map_err(broken)? else {
+                let late = connection.deadline.poll_passed(context);
+                return late.map(|()| Err(Failure::Late));
             };
-            let due = until.min(Instant::now() + self.limits().idle);
-            connection.deadline.set_at(due);
+            self.expect_more(connection);
             let bytes = &buffers.input[..length];
             if bytes.is_empty() {
                 let Rest::UntilClosed = head.rest else {
-                    let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-                    return Poll::Ready(Err(Failure::Broken(error.into())));
+                    return Poll::Ready(Err(broken(io::ErrorKind::UnexpectedEof.into())));
                 };
                 self.write(context, &[b"0\r\n\r\n"]);
                 return Poll::Ready(Ok(()));
@@ -404,7 +422,7 @@ impl<'a> Exchange<'a> {
             let (length, has_ended) = head.rest.follow(bytes)?;
             head.is_kept &= length == bytes.len();
             if let Some(entry) = &mut self.route.entry {
-                entry.body_bytes += length as u64;
+                head.rest.count(length, &mut entry.body_bytes);
             }
             if let Rest::UntilClosed = head.rest {
                 buffers.output.clear();
@@ -419,28 +437,41 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Notes that the upstream's part is done.
-    fn finish(&mut self, connection: Box<PlainConnection>, head: &Head) {
-        let pool = self.worker.proxy.pool();
-        pool.counters.answers_passed.add(1);
-        self.is_under_way = false;
-        if let Some(entry) = &mut self.route.entry {
-            entry.is_whole = true;
+    /// Gives a connection back that has brought a whole answer, if it takes another request.
+    fn release(&self, connection: Box<PlainConnection>, head: &Head) {
+        // An early answer leaves a request behind that is sent in part.
+        if head.is_kept && self.sent_bytes == self.request.len() {
+            self.worker.proxy.pool().put_plain(connection);
         }
-        if head.is_kept {
-            pool.put_plain(connection);
+    }
+
+    /// Waits until the client has taken the answer.
+    async fn finish(&mut self) -> End {
+        let end = self.flush().await;
+        if end != End::Cut {
+            self.worker.proxy.pool().counters.answers_passed.add(1);
+            self.is_under_way = false;
+            if let Some(entry) = &mut self.route.entry {
+                entry.is_whole = true;
+            }
         }
+        end
     }
 
     /// Waits until the client has taken everything.
     async fn flush(&mut self) -> End {
-        match poll_fn(|context| self.client.poll_flush(context)).await {
-            Ok(()) if self.sent.closes => End::Closed,
-            Ok(()) => End::Kept,
-            Err(error) => {
+        if !self.client.is_flushed() {
+            let until = self.until();
+            let flushed = poll_fn(|context| self.client.poll_flush(context));
+            let flushed = timeout_at(until, flushed).await;
+            if let Err(error) = flushed.map_err(io::Error::from).flatten() {
                 tracing::debug!("an answer was cut off: {error}");
-                End::Cut
+                return End::Cut;
             }
+        }
+        match self.sent.closes {
+            true => End::Closed,
+            false => End::Kept,
         }
     }
 
@@ -448,11 +479,7 @@ impl<'a> Exchange<'a> {
     async fn answer_failed(&mut self, failure: &Failure) -> End {
         let (status, text) = self.worker.proxy.note_failed(failure);
         let status = status.as_u16();
-        if let Some(entry) = &mut self.route.entry {
-            entry.answered_with(status);
-            entry.body_bytes = text.len() as u64 + 1;
-            entry.is_whole = true;
-        }
+        self.sent.closes |= self.stop.is_cancelled();
         let date = self.worker.date();
         let client = For {
             is_head: self.sent.is_head,
@@ -460,7 +487,15 @@ impl<'a> Exchange<'a> {
             date: &date,
         };
         answer::write_own(&mut self.client.unsent, status, text, client);
-        self.flush().await
+        let end = self.flush().await;
+        if let Some(entry) = &mut self.route.entry {
+            entry.answered_with(status);
+            entry.is_whole = end != End::Cut;
+            if !self.sent.is_head {
+                entry.body_bytes = text.len() as u64 + 1;
+            }
+        }
+        end
     }
 
     /// Writes to the client, and keeps what it doesn't take now.
@@ -490,6 +525,15 @@ impl Drop for Exchange<'_> {
 }
 
 impl Rest {
+    /// Adds to the number of a body's bytes, of which so many have come. What frames chunks doesn't
+    /// count.
+    fn count(&self, length: usize, body_bytes: &mut u64) {
+        match self {
+            Self::Chunks(chunks) => *body_bytes = chunks.data_bytes(),
+            Self::Bytes(_) | Self::UntilClosed => *body_bytes += length as u64,
+        }
+    }
+
     /// Follows the next bytes of the body. Returns how many belong to it, and whether it has ended.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<(usize, bool), Failure> {
         match self {
@@ -547,8 +591,16 @@ impl ClientSide {
         self.unsent_body = body.split_off(written - of_head);
     }
 
+    /// Returns whether nothing is left to be written.
+    fn is_flushed(&self) -> bool {
+        self.unsent.is_empty() && self.unsent_body.is_empty()
+    }
+
     /// Writes what is left. Fails once the client has taken nothing for too long.
     pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_flushed() {
+            return Poll::Ready(Ok(()));
+        }
         let mut written = 0;
         let result = loop {
             let unsent = match &self.unsent[written.min(self.unsent.len())..] {
@@ -581,6 +633,13 @@ impl ClientSide {
         }
         result
     }
+}
+
+/// Most interim answers to a request.
+const INTERIMS_MAX: usize = 32;
+
+fn broken(error: io::Error) -> Failure {
+    Failure::Broken(error.into())
 }
 
 /// Longest head of an answer, in bytes.

@@ -207,6 +207,16 @@ impl ScenarioDefinition {
                     prepare.concurrency
                 )));
             }
+            // Whom a tag selects shows only later.
+            let is_selected = |name: &str| {
+                let mut selectors = self.paths.iter();
+                selectors.any(|it| it == name || it == "*" || it.starts_with("tag:"))
+            };
+            if let Some(name) = prepare.paths.iter().find(|name| !is_selected(name)) {
+                return Err(of(format!(
+                    "'paths': expected names of the scenario's paths, found '{name}'"
+                )));
+            }
             for name in &prepare.of {
                 let is_known = match &self.asks {
                     Asks::Mix(requests) => requests.iter().any(|it| it.name == *name),

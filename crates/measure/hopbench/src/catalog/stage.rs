@@ -22,10 +22,20 @@ pub(crate) struct Prepare {
     /// Names of the requests to send; all of the scenario's if empty.
     #[serde(default)]
     pub(crate) of: Vec<String>,
+    /// Names of the paths that are prepared, as in the scenario's `paths`; all if empty.
+    #[serde(default)]
+    pub(crate) paths: Vec<String>,
     /// By how much counters must have grown at least. A counter that a path doesn't declare is not
     /// checked.
     #[serde(default)]
     pub(crate) counters_at_least: BTreeMap<String, u64>,
+}
+
+impl Prepare {
+    /// Returns whether a path gets the load.
+    pub(crate) fn applies_to(&self, path: &str) -> bool {
+        self.paths.is_empty() || self.paths.iter().any(|name| name == path)
+    }
 }
 
 /// A part of a load's duration.

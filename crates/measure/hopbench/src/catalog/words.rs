@@ -88,9 +88,12 @@ impl fmt::Display for Prepare {
             f,
             "'{name}': {requests} requests on {concurrency} connection(s)"
         )?;
-        match self.of.is_empty() {
+        if !self.of.is_empty() {
+            write!(f, ", of '{}'", self.of.join("', '"))?;
+        }
+        match self.paths.is_empty() {
             true => Ok(()),
-            false => write!(f, ", of '{}'", self.of.join("', '")),
+            false => write!(f, ", on '{}'", self.paths.join("', '")),
         }
     }
 }

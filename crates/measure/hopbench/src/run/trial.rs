@@ -327,7 +327,11 @@ impl<'a> Live<'a> {
         order: Order<'_>,
     ) -> Result<(), TrialError> {
         let preparations = &self.scenarios[&trial.planned.cell.scenario].prepare;
-        for prepare in preparations {
+        let path = trial.planned.cell.path.clone();
+        for prepare in preparations
+            .iter()
+            .filter(|prepare| prepare.applies_to(&path))
+        {
             let work = order.work.only(&prepare.of);
             let before = stage.counters(self)?;
             let brief = order.brief(PREPARE_MAX, Bodies::After);

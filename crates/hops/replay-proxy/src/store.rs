@@ -1,0 +1,25 @@
+//! The store: a directory with a SQLite database, and long bodies as files.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`rows`] | what is written: an answer and its request, as one row |
+//! | [`open`] | opens a directory, checks its version, drops what is half-written |
+//! | [`writer`] | the one thread that writes, commits in groups, and says when |
+//! | [`reader`] | a thread that reads what isn't in memory |
+//! | [`files`] | long bodies: complete before they have their name |
+//! | [`verify`] | checks digests |
+
+pub mod files;
+pub mod open;
+pub mod reader;
+pub mod rows;
+pub mod verify;
+pub mod writer;
+
+pub use self::{
+    files::Files,
+    open::{Durability, Store, StoreError},
+    reader::Reader,
+    rows::{BodyPlace, Kind, Row},
+    writer::Writer,
+};

@@ -1,0 +1,244 @@
+//! Rows of the database: an answer and the request that it answers.
+
+use bytes::Bytes;
+use rusqlite::{Connection, Row as SqlRow, params};
+
+use crate::{
+    fields::Pairs,
+    head::{Head, HeadError},
+    stored::{Framing, Timing},
+};
+
+/// The table and its indexes.
+pub(crate) const SCHEMA: &str = "
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE sessions (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_ms INTEGER NOT NULL
+);
+CREATE TABLE answers (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    method TEXT NOT NULL,
+    target TEXT NOT NULL,
+    request_fields BLOB NOT NULL,
+    request_body BLOB,
+    request_digest BLOB,
+    request_bytes INTEGER NOT NULL,
+    head BLOB NOT NULL,
+    framing INTEGER NOT NULL,
+    body BLOB,
+    digest BLOB NOT NULL,
+    body_bytes INTEGER NOT NULL,
+    trailers BLOB,
+    timing BLOB,
+    requested_ms INTEGER NOT NULL,
+    received_ms INTEGER NOT NULL
+);
+";
+
+/// A digest of a body.
+pub type Digest = [u8; 32];
+
+/// The use of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Kept by the rules of HTTP caching.
+    Cached,
+    /// Recorded, until it is deleted.
+    Recorded,
+}
+
+impl Kind {
+    /// Returns the number by which it is stored.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Recorded => 0,
+            Self::Cached => 1,
+        }
+    }
+}
+
+/// Where a body is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyPlace {
+    /// In a file that is named by its digest.
+    File,
+    /// In the row.
+    Row(Bytes),
+}
+
+/// An answer and its request.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Number of the row, unique in the store.
+    pub id: u64,
+    /// Number of the session.
+    pub session: i64,
+    /// Its use.
+    pub kind: Kind,
+    /// The key by which it is found.
+    pub key: Vec<u8>,
+    /// Method of the request.
+    pub method: String,
+    /// Target of the request, redacted.
+    pub target: String,
+    /// Fields of the request, as lines.
+    pub request_fields: Vec<u8>,
+    /// Where the request's body is.
+    pub request_body: BodyPlace,
+    /// Digest of the request's body.
+    pub request_digest: Digest,
+    /// Length of the request's body.
+    pub request_bytes: u64,
+    /// Head of the answer.
+    pub head: Head,
+    /// How the answer's body came.
+    pub framing: Framing,
+    /// Where the answer's body is.
+    pub body: BodyPlace,
+    /// Digest of the answer's body.
+    pub digest: Digest,
+    /// Length of the answer's body.
+    pub body_bytes: u64,
+    /// Trailers of the answer, as lines.
+    pub trailers: Option<Bytes>,
+    /// When the pieces of the answer's body came.
+    pub timing: Option<Timing>,
+    /// When the request was sent, in milliseconds since 1970.
+    pub requested_ms: i64,
+    /// When the head of the answer came.
+    pub received_ms: i64,
+}
+
+/// Why a row can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    /// A head is no head.
+    #[error("its head is damaged: {0}")]
+    Head(#[from] HeadError),
+    /// The database says so.
+    #[error("{0}")]
+    Sql(#[from] rusqlite::Error),
+    /// A value is out of its range.
+    #[error("its '{0}' is out of range")]
+    Value(&'static str),
+}
+
+/// All columns, in the order in which [`read`] takes them.
+pub(crate) const COLUMNS: &str = "id, session, kind, key, method, target, request_fields, \
+    request_body, request_digest, request_bytes, head, framing, body, digest, body_bytes, \
+    trailers, timing, requested_ms, received_ms";
+
+/// Reads a row with all [`COLUMNS`]. Whatever it says, it is used or refused.
+pub(crate) fn read(row: &SqlRow<'_>) -> Result<Row, RowError> {
+    let digest = |index: usize, name| -> Result<Digest, RowError> {
+        let bytes: Option<Vec<u8>> = row.get(index)?;
+        let bytes = bytes.unwrap_or_else(|| blake3::hash(b"").as_bytes().to_vec());
+        bytes.try_into().map_err(|_| RowError::Value(name))
+    };
+    let unsigned = |index: usize, name| -> Result<u64, RowError> {
+        u64::try_from(row.get::<_, i64>(index)?).map_err(|_| RowError::Value(name))
+    };
+    let place = |bytes: Option<Vec<u8>>, length: u64| match bytes {
+        Some(bytes) if bytes.len() as u64 == length => Ok(BodyPlace::Row(bytes.into())),
+        Some(_) => Err(RowError::Value("body")),
+        None if length == 0 => Ok(BodyPlace::Row(Bytes::new())),
+        None => Ok(BodyPlace::File),
+    };
+    let (request_bytes, body_bytes) = (unsigned(9, "request_bytes")?, unsigned(14, "body_bytes")?);
+    let timing: Option<Vec<u8>> = row.get(16)?;
+    let timing = match timing {
+        Some(bytes) => Some(Timing::decode(&bytes, body_bytes).ok_or(RowError::Value("timing"))?),
+        None => None,
+    };
+    Ok(Row {
+        id: unsigned(0, "id")?,
+        session: row.get(1)?,
+        kind: match row.get::<_, i64>(2)? {
+            0 => Kind::Recorded,
+            1 => Kind::Cached,
+            _ => return Err(RowError::Value("kind")),
+        },
+        key: row.get(3)?,
+        method: row.get(4)?,
+        target: row.get(5)?,
+        request_fields: row.get(6)?,
+        request_body: place(row.get(7)?, request_bytes)?,
+        request_digest: digest(8, "request_digest")?,
+        request_bytes,
+        head: Head::parse(row.get::<_, Vec<u8>>(10)?.into())?,
+        framing: u8::try_from(row.get::<_, i64>(11)?)
+            .ok()
+            .and_then(Framing::of)
+            .ok_or(RowError::Value("framing"))?,
+        body: place(row.get(12)?, body_bytes)?,
+        digest: digest(13, "digest")?,
+        body_bytes,
+        trailers: row.get::<_, Option<Vec<u8>>>(15)?.map(Bytes::from),
+        timing,
+        requested_ms: row.get(17)?,
+        received_ms: row.get(18)?,
+    })
+}
+
+/// Writes a row, in place of one with its number.
+pub(crate) fn write(database: &Connection, row: &Row) -> rusqlite::Result<()> {
+    let mut statement = database.prepare_cached(
+        "INSERT OR REPLACE INTO answers VALUES \
+         (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
+    )?;
+    let in_row = |place: &'_ BodyPlace| match place {
+        BodyPlace::Row(bytes) if !bytes.is_empty() => Some(bytes.clone()),
+        _ => None,
+    };
+    let (request_body, body) = (in_row(&row.request_body), in_row(&row.body));
+    let request_digest = (row.request_bytes > 0).then_some(row.request_digest.as_slice());
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    statement.execute(params![
+        signed(row.id),
+        row.session,
+        row.kind.number(),
+        row.key,
+        row.method,
+        row.target,
+        row.request_fields,
+        request_body.as_deref(),
+        request_digest,
+        signed(row.request_bytes),
+        &row.head.bytes()[..],
+        row.framing.number(),
+        body.as_deref(),
+        row.digest.as_slice(),
+        signed(row.body_bytes),
+        row.trailers.as_deref(),
+        row.timing.as_ref().map(Timing::encode),
+        row.requested_ms,
+        row.received_ms,
+    ])?;
+    Ok(())
+}
+
+/// Writes fields as lines.
+pub fn lines(fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for (name, value) in fields {
+        lines.extend_from_slice(name);
+        lines.extend_from_slice(b": ");
+        lines.extend_from_slice(value);
+        lines.extend_from_slice(b"\r\n");
+    }
+    lines
+}
+
+/// Reads fields that were written as lines.
+pub fn fields(lines: &[u8]) -> Pairs {
+    let lines = lines.split(|&byte| byte == b'\n');
+    let pair = |line: &[u8]| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let at = memchr::memchr(b':', line)?;
+        Some((line[..at].to_vec(), line[at + 1..].trim_ascii().to_vec()))
+    };
+    lines.filter_map(pair).collect()
+}

@@ -1,0 +1,290 @@
+//! The one thread that writes. It commits in groups: while it commits, the next group gathers.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
+};
+
+use bytes::Bytes;
+use rusqlite::Connection;
+
+use crate::head::Head;
+
+use super::{
+    files::{Files, Unfinished},
+    open::{Store, files_of},
+    rows::{self, Digest, Row},
+};
+
+/// Sends work to the writing thread.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    work: Sender<Work>,
+}
+
+/// A long body that has yet to get its name.
+#[derive(Debug)]
+pub enum NewFile {
+    /// Pieces in memory.
+    Memory(Vec<Bytes>),
+    /// A file that is complete.
+    Written(Unfinished),
+}
+
+/// The number of a row, its new head, and when that was asked for and received.
+pub type Freshened = (u64, Head, i64, i64);
+
+/// Is called once the work is committed, or has failed.
+pub type Done = Box<dyn FnOnce(Result<(), Arc<str>>) + Send>;
+
+enum Work {
+    Put(Box<Row>, Vec<(Digest, NewFile)>, Done),
+    /// A new head of a row, and its times.
+    Freshen(Freshened, Done),
+    /// Rows with these numbers.
+    Delete(Vec<u64>, Done),
+    /// Everything before it, and then no more.
+    Close(Done),
+    /// Everything before it.
+    Flush(Done),
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Work")
+    }
+}
+
+/// Most work in one commit. A larger group would save little, and delay those who wait.
+const GROUP_MAX: usize = 256;
+
+struct Thread {
+    database: Connection,
+    files: Files,
+    uses: HashMap<Digest, u32>,
+    _lock: File,
+}
+
+impl Writer {
+    /// Starts the writing thread.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn start(store: Store) -> io::Result<Self> {
+        let (work, arriving) = mpsc::channel();
+        let files = store.files.clone();
+        let (database, uses, lock) = store.into_parts();
+        let thread = Thread {
+            database,
+            files,
+            uses,
+            _lock: lock,
+        };
+        let named = thread::Builder::new().name("store-writer".to_owned());
+        named.spawn(move || thread.run(&arriving))?;
+        Ok(Self { work })
+    }
+
+    /// Stores a row and the long bodies that it needs.
+    pub fn put(&self, row: Box<Row>, files: Vec<(Digest, NewFile)>, done: Done) {
+        self.send(Work::Put(row, files, done));
+    }
+
+    /// Replaces the head of a row, which the upstream has confirmed.
+    pub fn freshen(&self, row: Freshened) {
+        self.send(Work::Freshen(row, Box::new(|_| {})));
+    }
+
+    /// Deletes rows, and the files that no other row has.
+    pub fn delete(&self, ids: Vec<u64>, done: Done) {
+        self.send(Work::Delete(ids, done));
+    }
+
+    /// Closes the store once everything so far is committed. Later work fails.
+    pub fn close(&self, done: Done) {
+        self.send(Work::Close(done));
+    }
+
+    /// Calls `done` once everything so far is committed.
+    pub fn flush(&self, done: Done) {
+        self.send(Work::Flush(done));
+    }
+
+    fn send(&self, work: Work) {
+        if let Err(failed) = self.work.send(work) {
+            // The thread panicked.
+            failed.0.done()(Err("the store's thread has ended".into()));
+        }
+    }
+}
+
+impl Work {
+    fn done(self) -> Done {
+        match self {
+            Self::Put(_, _, done)
+            | Self::Close(done)
+            | Self::Delete(_, done)
+            | Self::Freshen(_, done)
+            | Self::Flush(done) => done,
+        }
+    }
+}
+
+impl Thread {
+    fn run(mut self, arriving: &Receiver<Work>) {
+        let mut group = Vec::new();
+        let mut closed = None;
+        while closed.is_none()
+            && let Ok(first) = arriving.recv()
+        {
+            group.push(first);
+            group.extend(arriving.try_iter().take(GROUP_MAX - 1));
+            if let Some(at) = group.iter().position(|work| matches!(work, Work::Close(_))) {
+                closed = Some(group.swap_remove(at));
+            }
+            self.commit(&mut group);
+        }
+        // What is in the log belongs in the database, so that it is one file for whoever copies it.
+        let empty = "PRAGMA wal_checkpoint(TRUNCATE)";
+        if let Err(error) = self.database.query_row(empty, [], |_| Ok(())) {
+            tracing::warn!("the store's log could not be emptied: {error}");
+        }
+        drop(self);
+        if let Some(work) = closed {
+            work.done()(Ok(()));
+        }
+    }
+
+    fn commit(&mut self, group: &mut Vec<Work>) {
+        let mut good = Vec::new();
+        for mut work in group.drain(..) {
+            // Files come before the rows that name them.
+            match self.write_files(&mut work) {
+                Ok(()) => good.push(work),
+                Err(error) => fail(work, &error.to_string()),
+            }
+        }
+        match self.transact(&good) {
+            Ok(()) => good.into_iter().for_each(|work| work.done()(Ok(()))),
+            // One may be to blame; the others shall not suffer.
+            Err(_) if good.len() > 1 => {
+                for work in good {
+                    match self.transact(std::slice::from_ref(&work)) {
+                        Ok(()) => work.done()(Ok(())),
+                        Err(error) => fail(work, &error.to_string()),
+                    }
+                }
+            }
+            Err(error) => good
+                .into_iter()
+                .for_each(|work| fail(work, &error.to_string())),
+        }
+    }
+
+    fn write_files(&self, work: &mut Work) -> io::Result<()> {
+        let Work::Put(_, files, _) = work else {
+            return Ok(());
+        };
+        for (digest, file) in files.drain(..) {
+            if self.uses.contains_key(&digest) {
+                continue;
+            }
+            let unfinished = match file {
+                NewFile::Written(unfinished) => unfinished,
+                NewFile::Memory(pieces) => {
+                    let mut unfinished = self.files.begin()?;
+                    for piece in &pieces {
+                        unfinished.write(piece)?;
+                    }
+                    unfinished
+                }
+            };
+            unfinished.finish(&digest)?;
+        }
+        Ok(())
+    }
+
+    /// Commits work. If that fails, nothing of it is done.
+    fn transact(&mut self, group: &[Work]) -> rusqlite::Result<()> {
+        let mut orphans = Vec::new();
+        let mut uses = Vec::new();
+        let transaction = self.database.transaction()?;
+        for work in group {
+            match work {
+                Work::Put(row, _, _) => {
+                    forget(&transaction, row.id, &mut orphans)?;
+                    rows::write(&transaction, row)?;
+                    uses.extend(files_of(row));
+                }
+                Work::Delete(ids, _) => {
+                    for &id in ids {
+                        forget(&transaction, id, &mut orphans)?;
+                        let id = i64::try_from(id).unwrap_or(i64::MAX);
+                        transaction
+                            .prepare_cached("DELETE FROM answers WHERE id = ?1")?
+                            .execute([id])?;
+                    }
+                }
+                Work::Freshen((id, head, requested_ms, received_ms), _) => {
+                    let query = "UPDATE answers SET head = ?2, requested_ms = ?3, \
+                        received_ms = ?4 WHERE id = ?1";
+                    let id = i64::try_from(*id).unwrap_or(i64::MAX);
+                    let values = (id, &head.bytes()[..], requested_ms, received_ms);
+                    transaction.prepare_cached(query)?.execute(values)?;
+                }
+                Work::Close(_) | Work::Flush(_) => {}
+            }
+        }
+        transaction.commit()?;
+        for digest in uses {
+            *self.uses.entry(digest).or_insert(0) += 1;
+        }
+        for digest in orphans {
+            self.release(digest);
+        }
+        Ok(())
+    }
+
+    /// Notes that a row no longer needs a file, and deletes the file if no other does.
+    fn release(&mut self, digest: Digest) {
+        let Some(uses) = self.uses.get_mut(&digest) else {
+            return;
+        };
+        *uses -= 1;
+        if *uses == 0 {
+            self.uses.remove(&digest);
+            if let Err(error) = self.files.remove(&digest) {
+                tracing::warn!("a body could not be deleted: {error}");
+            }
+        }
+    }
+}
+
+/// Notes the files of a row that is about to go.
+fn forget(database: &Connection, id: u64, orphans: &mut Vec<Digest>) -> rusqlite::Result<()> {
+    let query = "SELECT request_digest, request_body IS NULL AND request_bytes > 0, \
+        digest, body IS NULL AND body_bytes > 0 FROM answers WHERE id = ?1";
+    let mut statement = database.prepare_cached(query)?;
+    let mut found = statement.query([i64::try_from(id).unwrap_or(i64::MAX)])?;
+    while let Some(row) = found.next()? {
+        for (digest, is_file) in [(0, 1), (2, 3)] {
+            if row.get(is_file)?
+                && let Some(digest) = row.get::<_, Option<Digest>>(digest)?
+            {
+                orphans.push(digest);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fail(work: Work, error: &str) {
+    tracing::warn!("the store could not be written: {error}");
+    work.done()(Err(error.into()));
+}

@@ -1,0 +1,6 @@
+//! HAR files.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    replay_proxy::hostile::attack_har(bytes);
+});
