@@ -142,11 +142,8 @@ impl Mode {
     }
 
     /// Returns its name, as it is written in arguments.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Record => "record",
-            Self::Replay => "replay",
-            Self::PassthroughCache => "passthrough-cache",
-        }
+    pub(crate) fn name(self) -> String {
+        let value = clap::ValueEnum::to_possible_value(&self);
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
     }
 }

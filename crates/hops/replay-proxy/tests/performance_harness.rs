@@ -298,6 +298,7 @@ impl Measured {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the harness's output")]
 fn print_line(
     scenario: &str,
     requests: usize,

@@ -355,6 +355,7 @@ fn the_build_saves_nothing_on_the_data_path() {
         "http-tunnel-plugin",
         "http-baseline",
         "forwarder",
+        "replay-proxy",
     ];
     let of_programs = graph.iter().map(|node| &node.id);
     let mut open: Vec<_> = of_programs
