@@ -83,7 +83,8 @@ impl Worker {
                 let http = Rc::clone(&self.http);
                 let router = Router { http, key };
                 let client = http_proxy::Client::new(ends.client);
-                self.serving.serve(stream, client, router).await;
+                // Apart, or TCP connections would have memory for it, too.
+                Box::pin(self.serving.serve(stream, client, router)).await;
             }
         }
     }

@@ -28,7 +28,8 @@ use crate::{body::ProxyBody, counters::ProxyCounters, plain::PlainRequest, serve
 /// Writes the lines of all routes.
 #[derive(Debug)]
 pub struct AccessLog {
-    queue: SyncSender<Record>,
+    /// Boxed, since the queue has room for all of them from the start.
+    queue: SyncSender<Box<Record>>,
     when_full: WhenFull,
     dropped: Arc<AtomicU64>,
     counters: Arc<ProxyCounters>,
@@ -189,7 +190,7 @@ impl AccessLog {
         }
     }
 
-    fn put(&self, record: Record) {
+    fn put(&self, record: Box<Record>) {
         match self.when_full {
             // The writer ends only with the process.
             WhenFull::Block => drop(self.queue.send(record)),
@@ -246,14 +247,14 @@ impl Entry {
             took: self.begin.elapsed(),
             extra: self.extra,
         };
-        self.log.put(record);
+        self.log.put(Box::new(record));
     }
 }
 
 fn write_all(
     out: impl Write,
     format: Format,
-    records: &Receiver<Record>,
+    records: &Receiver<Box<Record>>,
     dropped: &AtomicU64,
 ) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(64 * 1024, out);
