@@ -11,6 +11,7 @@
 
 mod answer;
 mod chunks;
+mod client;
 mod connection;
 mod exchange;
 #[cfg(any(test, fuzzing))]
@@ -40,8 +41,9 @@ use tokio_util::sync::WaitForCancellationFuture;
 pub(crate) use self::connection::PlainConnection;
 pub use self::request::PlainRequest;
 use self::{
+    client::ClientSide,
     connection::poll_read,
-    exchange::{ClientSide, End, Exchange},
+    exchange::{End, Exchange},
     request::{Found, Sent},
 };
 use crate::{
@@ -216,7 +218,8 @@ pub(crate) async fn serve<S: PlainRoutes>(
 }
 
 /// Longest wait for the end of a client that has its last answer. Without it, bytes that the client
-/// sends meanwhile would reset the connection, and it might lose the answer (RFC 9112, section 9.6).
+/// sends meanwhile would reset the connection, and the answer might be lost (RFC 9112, section
+/// 9.6).
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Reads and drops bytes until a client's end.

@@ -2,19 +2,15 @@
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
-    mem,
+    io, mem,
     pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use bytes::{Buf as _, Bytes};
 use tokio::{
     io::AsyncWrite as _,
-    net::TcpStream,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,28 +18,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     PlainRoute, Worker,
     answer::{self, For, Head, Rest},
+    client::ClientSide,
     connection::{PlainConnection, poll_read},
     request::Sent,
 };
 use crate::{
-    deadline::Deadline,
     exchange::{Failure, pause_before},
     upstream::{Target, UpstreamLimits},
-    write::poll_pieces,
 };
-
-/// A client's side of an exchange.
-#[derive(Debug)]
-pub(super) struct ClientSide {
-    pub(super) stream: TcpStream,
-    /// Bytes for the client that it has not taken yet.
-    pub(super) unsent: Vec<u8>,
-    /// The rest of a body of our own, which comes after those.
-    pub(super) unsent_body: Bytes,
-    pub(super) deadline: Deadline,
-    /// How long it may take nothing.
-    pub(super) idle: Duration,
-}
 
 /// A plain request that is passed on.
 #[derive(Debug)]
@@ -549,89 +531,6 @@ impl Rest {
             }
             Self::UntilClosed => Ok((bytes.len(), false)),
         }
-    }
-}
-
-impl ClientSide {
-    /// Writes pieces, and keeps what isn't taken now. An error shows at the next flush.
-    fn write(&mut self, context: &mut Context<'_>, pieces: &[&[u8]]) {
-        let mut written = 0;
-        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        if self.unsent.is_empty() && length > 0 {
-            let [first, second]: [&[u8]; 2] = match *pieces {
-                [first, second] => [first, second],
-                [only] => [only, &[]],
-                _ => [&[], &[]],
-            };
-            let slices = [IoSlice::new(first), IoSlice::new(second)];
-            let count = if second.is_empty() { 1 } else { 2 };
-            let stream = Pin::new(&mut self.stream);
-            if let Poll::Ready(Ok(now)) = poll_pieces(stream, context, &slices[..count]) {
-                written = now;
-            }
-        }
-        for piece in pieces {
-            let here = written.min(piece.len());
-            written -= here;
-            self.unsent.extend_from_slice(&piece[here..]);
-        }
-    }
-
-    /// Writes an answer of our own, and keeps what isn't taken now. A body is kept without a copy.
-    pub(super) fn write_own(&mut self, context: &mut Context<'_>, head: &[u8], mut body: Bytes) {
-        let mut written = 0;
-        let slices = [IoSlice::new(head), IoSlice::new(&body)];
-        let count = if body.is_empty() { 1 } else { 2 };
-        let stream = Pin::new(&mut self.stream);
-        if let Poll::Ready(Ok(now)) = poll_pieces(stream, context, &slices[..count]) {
-            written = now;
-        }
-        let of_head = written.min(head.len());
-        self.unsent.extend_from_slice(&head[of_head..]);
-        self.unsent_body = body.split_off(written - of_head);
-    }
-
-    /// Returns whether nothing is left to be written.
-    fn is_flushed(&self) -> bool {
-        self.unsent.is_empty() && self.unsent_body.is_empty()
-    }
-
-    /// Writes what is left. Fails once the client has taken nothing for too long.
-    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_flushed() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut written = 0;
-        let result = loop {
-            let unsent = match &self.unsent[written.min(self.unsent.len())..] {
-                [] => &self.unsent_body[written - self.unsent.len()..],
-                unsent => unsent,
-            };
-            if unsent.is_empty() {
-                if !self.unsent.is_empty() {
-                    // Its memory is rarely needed again.
-                    self.unsent = Vec::new();
-                }
-                self.unsent_body = Bytes::new();
-                self.deadline.clear();
-                return Poll::Ready(Ok(()));
-            }
-            match Pin::new(&mut self.stream).poll_write(context, unsent) {
-                Poll::Ready(Ok(now)) => written += now,
-                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                Poll::Pending => break Poll::Pending,
-            }
-        };
-        let of_copied = written.min(self.unsent.len());
-        self.unsent.drain(..of_copied);
-        self.unsent_body.advance(written - of_copied);
-        if written > 0 || !self.deadline.is_set() {
-            self.deadline.set(self.idle);
-        }
-        if result.is_pending() && self.deadline.poll_passed(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        result
     }
 }
 
