@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http_proxy::{Place, Pool, PoolLimits, Proxy, Serve, Serving, plain};
+use http_proxy::{Place, Pool, PoolLimits, Proxy, Serve, Serving};
 use service::limit::Permit;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -51,18 +51,14 @@ impl Worker {
         };
         let pool = Pool::start(limits, Arc::clone(&shared.http_counters));
         let proxy = Proxy::new(pool, "forwarder");
-        let plain = plain::Worker::new(&proxy, buffer_bytes.max(HYPER_BUFFER_BYTES_MIN));
+        let plain_buffer_bytes = buffer_bytes.max(HYPER_BUFFER_BYTES_MIN);
+        let stop = shared.stop.clone();
+        let serving = Serving::new(&proxy, plain_buffer_bytes, limits.buffer_bytes, stop);
         Self {
             counters: Arc::clone(&shared.counters),
             relays: RefCell::new(relay::Shared::new(buffer_bytes)),
             http: Rc::new(Http::new(proxy, Arc::clone(shared))),
-            serving: Serving {
-                limits: http_proxy::ClientLimits::default(),
-                buffer_bytes: limits.buffer_bytes,
-                stop: shared.stop.clone(),
-                counters: Arc::clone(&shared.http_counters),
-                plain,
-            },
+            serving,
         }
     }
 

@@ -20,7 +20,7 @@ use tower_service::Service;
 
 use crate::{
     answer::{answer, closing},
-    body::{Download, ProxyBody, RequestBody},
+    body::{Download, Progress, ProxyBody, RequestBody, UploadTap},
     exchange::{Exchange, Failure},
     fields::{self, Forwarding},
     pool::{Lease, Pool},
@@ -79,21 +79,43 @@ impl Proxy {
         upstreams: &Arc<Upstreams>,
         forwarding: Forwarding,
     ) -> Answer {
+        self.send(call, upstreams, forwarding, None)
+    }
+
+    /// Forwards a request, and shows its body to `tap`.
+    fn send(
+        &self,
+        call: Call,
+        upstreams: &Arc<Upstreams>,
+        forwarding: Forwarding,
+        tap: Option<UploadTap>,
+    ) -> Answer {
         let (mut head, body) = call.request.into_parts();
         let asked = prepare(&mut head, &call.client, forwarding, &self.0.via);
-        let (body, progress) = RequestBody::new(body, asked.continued.clone());
+        let (mut body, progress) = RequestBody::new(body, asked.continued.clone());
+        if let Some(tap) = tap {
+            body.set_tap(tap);
+        }
         let mut request = Request::from_parts(head, body);
         if let Some(continued) = &asked.continued {
             note_continue(&mut request, continued);
         }
-        let exchange = Exchange {
+        self.exchange(upstreams, asked, progress).start(request)
+    }
+
+    fn exchange(
+        &self,
+        upstreams: &Arc<Upstreams>,
+        asked: Asked,
+        progress: Option<Rc<Progress>>,
+    ) -> Exchange {
+        Exchange {
             proxy: self.clone(),
             upstreams: Arc::clone(upstreams),
             asked,
             progress,
             begin: Instant::now(),
-        };
-        exchange.start(request)
+        }
     }
 
     /// Passes an answer on.

@@ -28,6 +28,7 @@ use crate::{
     framing::Framing,
     guard::{Activity, Busy, ClientLimits, Guard},
     plain::{self, PlainRoutes, Special},
+    proxy::Proxy,
 };
 
 /// A request and who asks it.
@@ -51,13 +52,31 @@ pub struct Serving {
     /// Where requests are counted.
     pub counters: Arc<ProxyCounters>,
     /// State of the thread for plain requests.
-    pub plain: Rc<plain::Worker>,
+    pub(crate) plain: Rc<plain::Worker>,
 }
 
 /// Streams that an HTTP/2 client may have open at a time.
 const STREAMS_MAX: u32 = 128;
 
 impl Serving {
+    /// Makes the usual way to serve the connections of a worker, which has `proxy`. There is one
+    /// buffer of `plain_buffer_bytes`, and a connection that hyper reads has its own, of at most
+    /// `buffer_bytes`.
+    pub fn new(
+        proxy: &Proxy,
+        plain_buffer_bytes: usize,
+        buffer_bytes: usize,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            limits: ClientLimits::default(),
+            buffer_bytes,
+            stop,
+            counters: Arc::clone(&proxy.pool().counters),
+            plain: plain::Worker::new(proxy, plain_buffer_bytes),
+        }
+    }
+
     /// Serves a connection until its end. `service` answers its requests, and must always be ready.
     pub async fn serve<S>(&self, stream: TcpStream, client: Client, service: S)
     where

@@ -4,7 +4,6 @@ mod revalidate;
 
 use std::{convert::Infallible, future::ready, rc::Rc, sync::Arc};
 
-use bytes::Bytes;
 use http_proxy::{Answer, Call, ProxyBody};
 use hyper::{
     Method, Response, StatusCode,
@@ -17,8 +16,7 @@ use crate::{
     fetch::{Fetching, following},
     fields::Asked,
     flight::{Flight, Joined, Outcome},
-    hop::{Hop, asked, pairs, target},
-    keep::Question,
+    hop::{Hop, asked},
     received::Received,
     respond::respond,
     store::{Files, Row, reader::LoadError, reader::loaded, rows},
@@ -134,18 +132,7 @@ fn lead(hop: &Rc<Hop>, call: Call, leading: crate::flight::Leading, fetch: Fetch
     let (head, _) = call.request.into_parts();
     let asking = (head.method.clone(), head.uri.clone(), head.headers.clone());
     let why = fetch.why;
-    let question = Question {
-        method: head.method.to_string(),
-        target: target(&head.uri).to_owned(),
-        fields: pairs(&head.headers),
-    };
-    let fetching = Fetching {
-        question,
-        upload: None,
-        head,
-        body: Bytes::new(),
-        client: call.client,
-    };
+    let fetching = Fetching::new(head, call.client);
     let first = revalidate::start(&hop, leading, fetching, fetch);
     Box::pin(async move {
         let outcome = flight.outcome().await;
@@ -212,18 +199,7 @@ fn refresh(hop: &Rc<Hop>, call: Call, key: Vec<u8>, variant: Arc<Variant>) {
         for name in ["range", "if-range", "cache-control"] {
             head.headers.remove(name);
         }
-        let question = Question {
-            method: "GET".to_owned(),
-            target: target(&head.uri).to_owned(),
-            fields: pairs(&head.headers),
-        };
-        let fetching = Fetching {
-            question,
-            upload: None,
-            head,
-            body: Bytes::new(),
-            client: call.client,
-        };
+        let fetching = Fetching::new(head, call.client);
         let fetch = Fetch {
             key,
             variant: Some(variant),

@@ -17,7 +17,7 @@ use tokio::{sync::oneshot, task::spawn_local};
 use crate::{
     cache::vary::Vary,
     flight::{Flight, Leading, Outcome},
-    hop::{Hop, bad_gateway},
+    hop::{Hop, bad_gateway, question},
     keep::{self, Exchange, Question, Uploaded},
     received::{Received, received, trailer_lines},
     respond,
@@ -33,6 +33,52 @@ pub(crate) struct Fetching {
     pub(crate) head: Parts,
     pub(crate) body: Bytes,
     pub(crate) client: Rc<http_proxy::Client>,
+}
+
+/// A request that was sent, and its answer.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) question: Question,
+    pub(crate) upload: Option<Uploaded>,
+    pub(crate) response: Response<ProxyBody>,
+    /// `None` for an answer of our own.
+    pub(crate) received: Option<Received>,
+}
+
+impl Fetching {
+    /// Describes a request without a body.
+    pub(crate) fn new(head: Parts, client: Rc<http_proxy::Client>) -> Self {
+        Self {
+            question: question(&head.method, &head.uri, &head.headers),
+            upload: None,
+            head,
+            body: Bytes::new(),
+            client,
+        }
+    }
+
+    /// Sends the request. Nobody's connection depends on it. Returns `None` if there is no
+    /// upstream; the future fails with what the client gets if the answer can't be passed on.
+    pub(crate) fn ask(
+        self,
+        hop: &Rc<Hop>,
+    ) -> Option<impl Future<Output = Result<Fetched, Response<ProxyBody>>> + use<>> {
+        let requested_ms = crate::clock::now_ms();
+        let asking = ask(hop, self.head, self.body, &self.client)?;
+        let shared = Arc::clone(&hop.shared);
+        Some(async move {
+            let Ok(response) = asking.await;
+            match received(&response, requested_ms) {
+                Ok(received) => Ok(Fetched {
+                    question: self.question,
+                    upload: self.upload,
+                    response,
+                    received,
+                }),
+                Err(why) => Err(bad_gateway(&shared, why)),
+            }
+        })
+    }
 }
 
 /// Fetches an answer that is kept for ever.
@@ -55,24 +101,18 @@ async fn fetch(
     fetching: Fetching,
     first: oneshot::Sender<Response<ProxyBody>>,
 ) {
-    let Fetching {
-        question,
-        upload,
-        head,
-        body,
-        client,
-    } = fetching;
     let shared = Arc::clone(&hop.shared);
-    let requested_ms = crate::clock::now_ms();
-    let Some(asking) = ask(&hop, head, body, &client) else {
+    let Some(asking) = fetching.ask(&hop) else {
         return;
     };
-    let Ok(response) = asking.await;
-    let received = match received(&response, requested_ms) {
-        Ok(Some(received)) => received,
-        // An answer of our own.
-        Ok(None) => return drop(first.send(response)),
-        Err(why) => return drop(first.send(bad_gateway(&shared, why))),
+    let (question, upload, response, received) = match asking.await {
+        Ok(Fetched {
+            question,
+            upload,
+            response,
+            received: Some(received),
+        }) => (question, upload, response, received),
+        Ok(Fetched { response: own, .. }) | Err(own) => return drop(first.send(own)),
     };
     if received.head.status >= 500 {
         leading.decide(Outcome::Alone);
@@ -118,12 +158,7 @@ async fn fetch(
 }
 
 /// Sends a request of which nobody's connection depends. Returns `None` if there is no upstream.
-pub(crate) fn ask(
-    hop: &Rc<Hop>,
-    head: Parts,
-    body: Bytes,
-    client: &http_proxy::Client,
-) -> Option<Answer> {
+fn ask(hop: &Rc<Hop>, head: Parts, body: Bytes, client: &http_proxy::Client) -> Option<Answer> {
     let upstreams = hop.shared.upstreams.as_ref()?;
     hop.shared.counters.upstream_requests_total.add(1);
     Some(

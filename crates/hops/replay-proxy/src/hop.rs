@@ -79,7 +79,8 @@ impl Hop {
         };
         let shared = Arc::clone(&self.shared);
         shared.counters.upstream_requests_total.add(1);
-        let question = question(call.request.method(), &call.request);
+        let request = &call.request;
+        let question = question(request.method(), request.uri(), request.headers());
         let requested_ms = crate::clock::now_ms();
         let (upload, answer) = if call.request.body().is_end_stream() {
             (None, self.proxy.forward(call, upstreams, Forwarding::Pass))
@@ -258,13 +259,6 @@ impl Hop {
                 Box::pin(fetch::follow(hop, flight, head, body, client))
             }
             Joined::First(leading) => {
-                let target = target(&head.uri).to_owned();
-                let method = head.method.to_string();
-                let question = Question {
-                    method,
-                    target,
-                    fields: pairs(&head.headers),
-                };
                 let upload = (!body.is_empty()).then(|| {
                     Spooled::whole(&shared.keeper.files, body.clone())
                         .ok()
@@ -274,11 +268,9 @@ impl Hop {
                         })
                 });
                 let fetching = fetch::Fetching {
-                    question,
                     upload: upload.flatten(),
-                    head,
                     body,
-                    client: Rc::clone(client),
+                    ..fetch::Fetching::new(head, Rc::clone(client))
                 };
                 fetch::forever(self, leading, fetching)
             }
@@ -332,11 +324,12 @@ pub(crate) fn pairs(fields: &hyper::HeaderMap) -> Pairs {
         .collect()
 }
 
-fn question<B>(method: &Method, request: &hyper::Request<B>) -> Question {
+/// Copies what is kept of a request.
+pub(crate) fn question(method: &Method, uri: &hyper::Uri, fields: &hyper::HeaderMap) -> Question {
     Question {
         method: method.to_string(),
-        target: target(request.uri()).to_owned(),
-        fields: pairs(request.headers()),
+        target: target(uri).to_owned(),
+        fields: pairs(fields),
     }
 }
 

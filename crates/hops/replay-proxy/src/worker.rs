@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use http_proxy::{ClientLimits, Pool, PoolLimits, Proxy, Serve, Serving, plain};
+use http_proxy::{Pool, PoolLimits, Proxy, Serve, Serving};
 use service::limit::Permit;
 use tokio::net::TcpStream;
 
@@ -31,6 +31,9 @@ pub(crate) struct Worker {
     serving: Serving,
 }
 
+/// Size of the buffer of a worker for requests that hyper doesn't read.
+const PLAIN_BUFFER_BYTES: usize = 32 * 1024;
+
 impl Worker {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         let limits = PoolLimits {
@@ -39,19 +42,14 @@ impl Worker {
         };
         let pool = Pool::start(limits, Arc::clone(&shared.http_counters));
         let proxy = Proxy::new(pool, "replay-proxy");
-        let plain = plain::Worker::new(&proxy, limits.buffer_bytes);
+        let (buffer_bytes, stop) = (limits.buffer_bytes, shared.stop.clone());
+        let serving = Serving::new(&proxy, PLAIN_BUFFER_BYTES, buffer_bytes, stop);
         Self {
             hop: Rc::new(Hop {
                 proxy,
                 shared: Arc::clone(shared),
             }),
-            serving: Serving {
-                limits: ClientLimits::default(),
-                buffer_bytes: limits.buffer_bytes,
-                stop: shared.stop.clone(),
-                counters: Arc::clone(&shared.http_counters),
-                plain,
-            },
+            serving,
         }
     }
 

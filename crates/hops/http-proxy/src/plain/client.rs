@@ -26,42 +26,34 @@ pub(super) struct ClientSide {
 }
 
 impl ClientSide {
-    /// Writes pieces, and keeps what isn't taken now. An error shows at the next flush.
-    pub(super) fn write(&mut self, context: &mut Context<'_>, pieces: &[&[u8]]) {
-        let mut written = 0;
-        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        if self.unsent.is_empty() && length > 0 {
-            let [first, second]: [&[u8]; 2] = match *pieces {
-                [first, second] => [first, second],
-                [only] => [only, &[]],
-                _ => [&[], &[]],
-            };
-            let slices = [IoSlice::new(first), IoSlice::new(second)];
-            let count = if second.is_empty() { 1 } else { 2 };
-            let stream = Pin::new(&mut self.stream);
-            if let Poll::Ready(Ok(now)) = poll_pieces(stream, context, &slices[..count]) {
-                written = now;
-            }
-        }
-        for piece in pieces {
-            let here = written.min(piece.len());
-            written -= here;
-            self.unsent.extend_from_slice(&piece[here..]);
-        }
+    /// Writes two pieces, and keeps what isn't taken now. An error shows at the next flush.
+    pub(super) fn write(&mut self, context: &mut Context<'_>, first: &[u8], second: &[u8]) {
+        let written = self.write_now(context, first, second);
+        let of_first = written.min(first.len());
+        self.unsent.extend_from_slice(&first[of_first..]);
+        self.unsent.extend_from_slice(&second[written - of_first..]);
     }
 
     /// Writes an answer of our own, and keeps what isn't taken now. A body is kept without a copy.
     pub(super) fn write_own(&mut self, context: &mut Context<'_>, head: &[u8], mut body: Bytes) {
-        let mut written = 0;
-        let slices = [IoSlice::new(head), IoSlice::new(&body)];
-        let count = if body.is_empty() { 1 } else { 2 };
-        let stream = Pin::new(&mut self.stream);
-        if let Poll::Ready(Ok(now)) = poll_pieces(stream, context, &slices[..count]) {
-            written = now;
-        }
+        let written = self.write_now(context, head, &body);
         let of_head = written.min(head.len());
         self.unsent.extend_from_slice(&head[of_head..]);
         self.unsent_body = body.split_off(written - of_head);
+    }
+
+    /// Returns how much of two pieces is taken now: nothing while others wait.
+    fn write_now(&mut self, context: &mut Context<'_>, first: &[u8], second: &[u8]) -> usize {
+        if !self.is_flushed() || first.is_empty() && second.is_empty() {
+            return 0;
+        }
+        let slices = [IoSlice::new(first), IoSlice::new(second)];
+        let count = if second.is_empty() { 1 } else { 2 };
+        let stream = Pin::new(&mut self.stream);
+        match poll_pieces(stream, context, &slices[..count]) {
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
+        }
     }
 
     /// Returns whether nothing is left to be written.

@@ -289,13 +289,8 @@ impl<'a> Exchange<'a> {
         out: &mut Vec<u8>,
     ) -> Result<Part, Failure> {
         out.clear();
-        self.sent.closes |= self.stop.is_cancelled();
         let date = self.worker.date();
-        let client = For {
-            is_head: self.sent.is_head,
-            closes: self.sent.closes,
-            date: &date,
-        };
+        let client = self.answer_for(&date);
         let mut head = loop {
             let before = out.len();
             let head = answer::pass(bytes, client, out);
@@ -305,7 +300,7 @@ impl<'a> Exchange<'a> {
                     return Err(Failure::Broken("the head of its answer is too long".into()));
                 }
                 early.extend_from_slice(bytes);
-                self.write(context, &[out]);
+                self.client.write(context, out, &[]);
                 return Ok(Part::More);
             };
             bytes = &bytes[head.bytes..];
@@ -331,9 +326,9 @@ impl<'a> Exchange<'a> {
         match head.rest {
             Rest::UntilClosed => {
                 write_chunk(out, bytes);
-                self.write(context, &[out]);
+                self.client.write(context, out, &[]);
             }
-            _ => self.write(context, &[out, &bytes[..length]]),
+            _ => self.client.write(context, out, &bytes[..length]),
         }
         Ok(Part::Head(head, has_ended))
     }
@@ -398,7 +393,7 @@ impl<'a> Exchange<'a> {
                 let Rest::UntilClosed = head.rest else {
                     return Poll::Ready(Err(broken(io::ErrorKind::UnexpectedEof.into())));
                 };
-                self.write(context, &[b"0\r\n\r\n"]);
+                self.client.write(context, b"0\r\n\r\n", &[]);
                 return Poll::Ready(Ok(()));
             }
             let (length, has_ended) = head.rest.follow(bytes)?;
@@ -409,9 +404,9 @@ impl<'a> Exchange<'a> {
             if let Rest::UntilClosed = head.rest {
                 buffers.output.clear();
                 write_chunk(&mut buffers.output, bytes);
-                self.write(context, &[&buffers.output]);
+                self.client.write(context, &buffers.output, &[]);
             } else {
-                self.write(context, &[&bytes[..length]]);
+                self.client.write(context, &bytes[..length], &[]);
             }
             if has_ended {
                 return Poll::Ready(Ok(()));
@@ -461,13 +456,8 @@ impl<'a> Exchange<'a> {
     async fn answer_failed(&mut self, failure: &Failure) -> End {
         let (status, text) = self.worker.proxy.note_failed(failure);
         let status = status.as_u16();
-        self.sent.closes |= self.stop.is_cancelled();
         let date = self.worker.date();
-        let client = For {
-            is_head: self.sent.is_head,
-            closes: self.sent.closes,
-            date: &date,
-        };
+        let client = self.answer_for(&date);
         answer::write_own(&mut self.client.unsent, status, text, client);
         let end = self.flush().await;
         if let Some(entry) = &mut self.route.entry {
@@ -480,9 +470,14 @@ impl<'a> Exchange<'a> {
         end
     }
 
-    /// Writes to the client, and keeps what it doesn't take now.
-    fn write(&mut self, context: &mut Context<'_>, pieces: &[&[u8]]) {
-        self.client.write(context, pieces);
+    /// Says for whom an answer is made now.
+    fn answer_for<'b>(&mut self, date: &'b str) -> For<'b> {
+        self.sent.closes |= self.stop.is_cancelled();
+        For {
+            is_head: self.sent.is_head,
+            closes: self.sent.closes,
+            date,
+        }
     }
 
     fn limits(&self) -> &UpstreamLimits {

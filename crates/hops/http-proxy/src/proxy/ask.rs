@@ -1,19 +1,18 @@
 //! Asks an upstream on a hop's own account, or with a hop that looks on.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hyper::{Request, http::request::Parts};
-use tokio::time::Instant;
 
 use super::{Answer, Proxy};
 use crate::{
     body::{RequestBody, UploadTap},
-    exchange::Exchange,
     fields::{Client, Forwarding},
-    prepare::{note_continue, prepare},
+    prepare::prepare,
     serve::Call,
     upstream::Upstreams,
 };
-use std::sync::Arc;
 
 impl Proxy {
     /// Sends a request of a hop's own, or one whose body the hop has read.
@@ -29,14 +28,7 @@ impl Proxy {
         // The body is here, so nobody waits for leave to send it.
         asked.continued = None;
         let request = Request::from_parts(head, RequestBody::whole(body));
-        let exchange = Exchange {
-            proxy: self.clone(),
-            upstreams: Arc::clone(upstreams),
-            asked,
-            progress: None,
-            begin: Instant::now(),
-        };
-        exchange.start(request)
+        self.exchange(upstreams, asked, None).start(request)
     }
 
     /// Forwards a request as [`Proxy::forward`] does, and shows `tap` its body.
@@ -47,21 +39,6 @@ impl Proxy {
         forwarding: Forwarding,
         tap: UploadTap,
     ) -> Answer {
-        let (mut head, body) = call.request.into_parts();
-        let asked = prepare(&mut head, &call.client, forwarding, &self.0.via);
-        let (mut body, progress) = RequestBody::new(body, asked.continued.clone());
-        body.set_tap(tap);
-        let mut request = Request::from_parts(head, body);
-        if let Some(continued) = &asked.continued {
-            note_continue(&mut request, continued);
-        }
-        let exchange = Exchange {
-            proxy: self.clone(),
-            upstreams: Arc::clone(upstreams),
-            asked,
-            progress,
-            begin: Instant::now(),
-        };
-        exchange.start(request)
+        self.send(call, upstreams, forwarding, Some(tap))
     }
 }

@@ -17,11 +17,11 @@ use tokio::{sync::oneshot, task::spawn_local};
 use super::{CACHE_STATUS, value};
 use crate::{
     cache::{NAME, Variant, control::Directives, policy::Policy, vary::Vary},
-    fetch::{Fetching, ask, following, no_answer, share},
+    fetch::{Fetched, Fetching, following, no_answer, share},
     fields::Fields as _,
     flight::{Leading, Outcome},
     head::Head,
-    hop::{Hop, bad_gateway, pairs, target},
+    hop::{Hop, question},
     keep::{self, Exchange, KeepError, Question},
     received::{Received, received},
     redact,
@@ -112,11 +112,7 @@ async fn keep_posted(
     if !is_explicit {
         return response;
     }
-    let question = Question {
-        method: "GET".to_owned(),
-        target: target(uri).to_owned(),
-        fields: pairs(fields),
-    };
+    let question = question(&Method::GET, uri, fields);
     let leading = hop.shared.flights.alone();
     let flight = Arc::clone(&leading.flight);
     let (first_in, first) = oneshot::channel();
@@ -240,22 +236,18 @@ async fn run(
     can_validate: bool,
     first: oneshot::Sender<Response<ProxyBody>>,
 ) {
-    let Fetching {
-        question,
-        head,
-        body,
-        client,
-        ..
-    } = fetching;
     let shared = Arc::clone(&hop.shared);
-    let requested_ms = crate::clock::now_ms();
-    let Some(asking) = ask(&hop, head, body, &client) else {
+    let Some(asking) = fetching.ask(&hop) else {
         return;
     };
-    let Ok(response) = asking.await;
-    let known = match received(&response, requested_ms) {
-        Ok(known) => known,
-        Err(why) => return drop(first.send(bad_gateway(&shared, why))),
+    let Fetched {
+        question,
+        response,
+        received: known,
+        ..
+    } = match asking.await {
+        Ok(asked) => asked,
+        Err(own) => return drop(first.send(own)),
     };
     let has_status = known.is_some();
     if let Some(variant) = &fetch.variant
