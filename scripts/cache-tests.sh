@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the public tests of HTTP caches against proxies: scripts/cache-tests.sh [-v] [NAME…]
-# NAMEs are replay-proxy (the default), none, nginx, varnish and haproxy. Needs node, and npm once,
+# NAMEs are replay-proxy (the default), none, and, where they are installed, nginx, varnish,
+# haproxy, squid, apache and trafficserver. Needs node, and npm once,
 # to install the tests below target/cache-tests. docs/REPLAY.md says what fails, and why.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -80,8 +81,61 @@ listen front
     server origin 127.0.0.1:$3
 EOF
         haproxy -f "$dir/haproxy.cfg" >"$dir/log" 2>&1 & ;;
+    squid)
+        cat >"$dir/squid.conf" <<EOF
+http_port 127.0.0.1:$2 accel defaultsite=127.0.0.1 no-vhost
+cache_peer 127.0.0.1 parent $3 0 no-query no-digest no-netdb-exchange originserver
+http_access allow all
+never_direct allow all
+access_log none
+cache_log /dev/null
+pid_filename none
+netdb_filename none
+pinger_enable off
+coredump_dir $dir
+client_idle_pconn_timeout 8 seconds
+shutdown_lifetime 0 seconds
+EOF
+        squid -N -f "$dir/squid.conf" >"$dir/log" 2>&1 & ;;
+    apache)
+        cat >"$dir/httpd.conf" <<EOF
+$(for module in mpm_event authz_core proxy proxy_http cache cache_disk; do
+            echo "LoadModule ${module}_module /usr/lib/apache2/modules/mod_$module.so"
+        done)
+ServerName 127.0.0.1
+Listen 127.0.0.1:$2
+DefaultRuntimeDir $dir
+PidFile $dir/pid
+ErrorLog /dev/stderr
+User nobody
+Group nogroup
+KeepAliveTimeout 60
+CacheRoot $dir/cache
+CacheEnable disk /
+ProxyPass / http://127.0.0.1:$3/ disablereuse=on
+EOF
+        mkdir -p "$dir/cache" && chmod 777 "$dir/cache"
+        apache2 -DFOREGROUND -d "$dir" -f "$dir/httpd.conf" >"$dir/log" 2>&1 & ;;
+    trafficserver)
+        for part in prefix exec_prefix bindir sbindir sysconfdir datadir includedir libdir \
+            libexecdir localstatedir runtimedir logdir cachedir; do
+            echo "$part: $dir"
+        done >"$dir/runroot.yaml"
+        echo "map / http://127.0.0.1:$3/" >"$dir/remap.config"
+        echo "$dir 64M" >"$dir/storage.config"
+        printf 'ip_allow:\n  - apply: in\n    ip_addrs: 0/0\n    action: allow\n    methods: ALL\n' \
+            >"$dir/ip_allow.yaml"
+        cat >"$dir/records.config" <<EOF
+CONFIG proxy.config.http.server_ports STRING $2:ip-in=127.0.0.1
+CONFIG proxy.config.admin.user_id STRING #-1
+CONFIG proxy.config.http.cache.http INT 1
+CONFIG proxy.config.url_remap.remap_required INT 1
+CONFIG proxy.config.log.logging_enabled INT 0
+EOF
+        traffic_server --run-root="$dir/runroot.yaml" >"$dir/log" 2>&1 & ;;
     *)
-        echo "'$1': expected replay-proxy, none, nginx, varnish or haproxy" >&2
+        echo "'$1': expected replay-proxy, none, nginx, varnish, haproxy, squid, apache" \
+            "or trafficserver" >&2
         exit 2 ;;
     esac
     [ "$1" = none ] || children+=($!)

@@ -301,6 +301,7 @@ impl PlainRoutes for Router {
             forwarding: http.forwarding,
             entry: entry.map(Box::new),
             kept: entered.map(|entered| Box::new(entered) as Box<dyn Any>),
+            tap: None,
         }))
     }
 }

@@ -48,7 +48,7 @@ pub use body::{BodyError, HopBody, ProxyBody, UploadTap};
 pub use counters::ProxyCounters;
 pub use fields::{Client, Forwarding};
 pub use guard::ClientLimits;
-pub use plain::{PlainAnswer, PlainRequest, PlainRoute, PlainRoutes};
+pub use plain::{AnswerTap, PlainAnswer, PlainRequest, PlainRoute, PlainRoutes};
 pub use pool::{Pool, PoolLimits};
 pub use proxy::{Answer, Proxy, Routed};
 pub use serve::{Call, Serving};

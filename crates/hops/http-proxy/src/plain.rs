@@ -21,6 +21,7 @@ mod request;
 use std::{
     any::Any,
     cell::RefCell,
+    fmt,
     future::poll_fn,
     mem,
     pin::{Pin, pin},
@@ -86,6 +87,22 @@ pub struct PlainRoute {
     pub entry: Option<Box<Entry>>,
     /// Kept until the request is over, such as a place within a limit.
     pub kept: Option<Box<dyn Any>>,
+    /// Sees the answer pass.
+    pub tap: Option<Box<dyn AnswerTap>>,
+}
+
+/// Sees the answer to a plain request pass, and has the client wait for its end. If the answer is
+/// cut off, or the client goes away, it is dropped before the end.
+pub trait AnswerTap: fmt::Debug {
+    /// Takes the head of the final answer as it came, from the status line to the empty line.
+    fn head(&mut self, head: &[u8]);
+
+    /// Takes a piece of the body, without what frames chunks.
+    fn piece(&mut self, bytes: &[u8]);
+
+    /// Takes the end: the lines of the trailers, each with its end of line. The client gets the
+    /// last bytes once the future is ready.
+    fn end(self: Box<Self>, trailers: &[u8]) -> Pin<Box<dyn Future<Output = ()>>>;
 }
 
 /// State that the plain requests of one thread share.

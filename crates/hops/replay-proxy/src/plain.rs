@@ -1,6 +1,8 @@
-//! Answers plain requests from what is stored, as bytes.
+//! Answers plain requests from what is stored, as bytes, and records those that are only passed on.
 //!
-//! Only what needs nothing but a look-up is answered here. All else is left to the service.
+//! What needs more than that is left to the service.
+
+mod record;
 
 use std::sync::Arc;
 
@@ -27,6 +29,9 @@ impl Fields for PlainRequest<'_> {
 impl PlainRoutes for Router {
     fn route(&self, request: &PlainRequest<'_>, head: &mut Vec<u8>) -> Option<PlainAnswer> {
         let hop = &self.0;
+        if hop.shared.mode.get() == Mode::Record {
+            return record::record(hop, request);
+        }
         if !matches!(request.method, "GET" | "HEAD") || !request.body().is_empty() {
             return None;
         }

@@ -43,10 +43,18 @@ pub(crate) fn received<B>(
     response: &Response<B>,
     requested_ms: i64,
 ) -> Result<Option<Received>, &'static str> {
-    let Some(RawHead(raw)) = response.extensions().get::<RawHead>() else {
-        return Ok(None);
-    };
-    let head = Head::parse(raw.clone()).map_err(|_| "the upstream's head can't be read")?;
+    match response.extensions().get::<RawHead>() {
+        Some(RawHead(raw)) => received_head(raw.clone(), requested_ms).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads an answer's head from its bytes.
+///
+/// # Errors
+/// If its framing is one that this program can't undo.
+pub(crate) fn received_head(raw: Bytes, requested_ms: i64) -> Result<Received, &'static str> {
+    let head = Head::parse(raw).map_err(|_| "the upstream's head can't be read")?;
     let codings: Vec<&[u8]> = head.list("transfer-encoding").collect();
     let framing = match codings.as_slice() {
         [] if head.has("content-length") => Framing::Length,
@@ -54,12 +62,12 @@ pub(crate) fn received<B>(
         [coding] if coding.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
         _ => return Err("the upstream used a transfer coding other than 'chunked'"),
     };
-    Ok(Some(Received {
+    Ok(Received {
         head: end_to_end(&head, framing).finish(head.status),
         framing,
         requested_ms,
         received_ms: crate::clock::now_ms(),
-    }))
+    })
 }
 
 /// Leaves out the fields of the connection, and a length beside chunks (RFC 9112, section 6.3).

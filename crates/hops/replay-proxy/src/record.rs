@@ -16,7 +16,7 @@ use hyper::{
 };
 
 use crate::{
-    keep::{self, Exchange, KeepError, Question, Upload},
+    keep::{self, Exchange, KeepError, Question, Upload, Uploaded},
     received::{Received, trailer_lines},
     respond::set_reason,
     spool::Spool,
@@ -72,12 +72,39 @@ pub(crate) async fn record(
         state: State::Passing,
     };
     if is_over {
-        let stored = recording.store(None).await;
-        recording.count(stored);
+        count(shared, recording.store(None).await);
         recording.state = State::Over;
         return Response::from_parts(head, ProxyBody::own(""));
     }
     Response::from_parts(head, ProxyBody::hop(Box::pin(recording)))
+}
+
+/// Stores an exchange that is complete. Returns once it is committed.
+pub(crate) async fn store(
+    shared: &Arc<Shared>,
+    (question, upload, received, spool): (Question, Option<Uploaded>, Received, Spool),
+    trailers: Option<Bytes>,
+) -> Result<(), KeepError> {
+    if spool.length() > shared.body_bytes_max {
+        let why = "its body is longer than --body-bytes-max";
+        return Err(KeepError::Store(why.into()));
+    }
+    let exchange = Exchange {
+        question,
+        upload,
+        received,
+        body: spool.finish()?,
+        trailers,
+    };
+    keep::record(shared, exchange).await
+}
+
+/// Counts an answer that could not be stored.
+pub(crate) fn count(shared: &Shared, stored: Result<(), KeepError>) {
+    if let Err(error) = stored {
+        shared.counters.answers_unstored_failed.add(1);
+        tracing::warn!("an answer is not recorded: {error}");
+    }
 }
 
 impl Recording {
@@ -92,12 +119,6 @@ impl Recording {
             let Some((question, upload, received, spool)) = exchange else {
                 return Ok(());
             };
-            if spool.length() > shared.body_bytes_max {
-                return Err(KeepError::Store(
-                    "its body is longer than --body-bytes-max".into(),
-                ));
-            }
-            let body = spool.finish()?;
             let upload = match upload {
                 Some(upload) => Some(
                     upload
@@ -107,21 +128,7 @@ impl Recording {
                 ),
                 None => None,
             };
-            let exchange = Exchange {
-                question,
-                upload,
-                received,
-                body,
-                trailers,
-            };
-            keep::record(&shared, exchange).await
-        }
-    }
-
-    fn count(&self, stored: Result<(), KeepError>) {
-        if let Err(error) = stored {
-            self.shared.counters.answers_unstored_failed.add(1);
-            tracing::warn!("an answer is not recorded: {error}");
+            store(&shared, (question, upload, received, spool), trailers).await
         }
     }
 
@@ -171,7 +178,7 @@ impl Body for Recording {
                     let stored = ready!(storing.as_mut().poll(context));
                     let last = last.take();
                     self.state = State::Over;
-                    self.count(stored);
+                    count(&self.shared, stored);
                     return Poll::Ready(last.map(Ok));
                 }
                 State::Over => return Poll::Ready(None),

@@ -52,7 +52,7 @@ fn ask_until_broken(address: SocketAddr, next: &AtomicUsize, seen: &Mutex<Vec<us
                 Ok(1..) => {}
                 _ => return,
             }
-            if let Some(value) = line.strip_prefix("content-length: ") {
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length: ") {
                 length = value.trim().parse().expect("a length");
             }
             if line == "\r\n" {

@@ -61,7 +61,7 @@ fn an_answer_is_replayed_as_it_was() {
         *live.borrow_mut() = proxy.get("/a?b=%20", "");
     });
     let replayed = proxy.get("/a?b=%20", "");
-    // The head is sent as the upstream wrote it. While it was recorded, names were in lower case.
+    // The head is sent as the upstream wrote it.
     let whole = [&head[..], length.trim_end().as_bytes()].concat();
     let whole = [&whole, b"\r\nconnection: close\r\n\r\n".as_slice(), gzip].concat();
     assert_eq!(

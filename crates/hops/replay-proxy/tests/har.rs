@@ -179,7 +179,7 @@ fn a_store_can_be_listed_shown_pruned_and_purged() {
     );
     let (_, shown) = run(&["show", &argument, "2"]);
     assert!(
-        shown.starts_with("GET /a/1 HTTP/1.1\r\nhost: test\r\n"),
+        shown.starts_with("GET /a/1 HTTP/1.1\r\nHost: test\r\n"),
         "{shown}"
     );
     assert!(shown.ends_with("Content-Length: 1\r\n\r\n1"), "{shown}");

@@ -115,7 +115,7 @@ pub(crate) fn pass(
     let digits = [100, 10, 1].map(|place| b'0' + (status / place % 10) as u8);
     out.extend_from_slice(&digits);
     out.push(b' ');
-    out.extend_from_slice(head.reason.unwrap_or_default().as_bytes());
+    out.extend_from_slice(reason(bytes));
     out.extend_from_slice(b"\r\n");
     transfer.write(head.headers, status, out);
     if !is_interim {
@@ -136,6 +136,16 @@ pub(crate) fn pass(
         rest,
         is_kept,
     }))
+}
+
+/// Returns the reason as it came, though it may not be UTF-8. The head has been parsed.
+fn reason(head: &[u8]) -> &[u8] {
+    let mut lines = head
+        .split(|&byte| byte == b'\n')
+        .map(<[u8]>::trim_ascii_end);
+    let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
+    // "HTTP/1.1 200 "
+    line.get(13..).unwrap_or_default()
 }
 
 /// Appends an answer of our own, with a line of text.

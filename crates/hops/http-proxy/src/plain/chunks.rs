@@ -9,6 +9,7 @@ pub(crate) struct Chunks {
     /// Bytes of lines that aren't data so far: of the chunk's size, or of all trailers.
     line_bytes: usize,
     data_bytes: u64,
+    trailers: Vec<u8>,
 }
 
 /// Where in the body the next byte is.
@@ -45,13 +46,19 @@ const LINES_BYTES_MAX: usize = 16 * 1024;
 const SIZE_MAX: u64 = u64::MAX >> 4;
 
 impl Chunks {
-    /// Follows the next bytes. Returns how many belong to the body: fewer than all if it ends.
-    pub(crate) fn follow(&mut self, bytes: &[u8]) -> Result<usize, InvalidChunks> {
+    /// Follows the next bytes, and shows the data among them. Returns how many belong to the body:
+    /// fewer than all if it ends.
+    pub(crate) fn follow(
+        &mut self,
+        bytes: &[u8],
+        mut show: impl FnMut(&[u8]),
+    ) -> Result<usize, InvalidChunks> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::End {
             if let State::Data(left) = self.state {
                 let rest = bytes.len() - at;
                 let here = usize::try_from(left).map_or(rest, |left| left.min(rest));
+                show(&bytes[at..at + here]);
                 at += here;
                 self.line_bytes = 0;
                 self.data_bytes += here as u64;
@@ -66,13 +73,22 @@ impl Chunks {
                 if !bytes[at..at + here].iter().all(|&byte| is_in_values(byte)) {
                     return Err(InvalidChunks);
                 }
+                self.trailers.extend_from_slice(&bytes[at..at + here]);
                 at += here;
                 self.count(here)?;
                 if at == bytes.len() {
                     break;
                 }
             }
+            let before = self.state;
             self.state = self.next(bytes[at])?;
+            let is_in_trailers = matches!(
+                self.state,
+                State::TrailerName | State::Trailer | State::TrailerEnd
+            );
+            if is_in_trailers || before == State::TrailerEnd {
+                self.trailers.push(bytes[at]);
+            }
             self.count(1)?;
             at += 1;
         }
@@ -87,6 +103,11 @@ impl Chunks {
     /// Returns the length of the data so far.
     pub(crate) fn data_bytes(&self) -> u64 {
         self.data_bytes
+    }
+
+    /// Returns the lines of the trailers so far, each with its end.
+    pub(crate) fn trailers(&self) -> &[u8] {
+        &self.trailers
     }
 
     fn count(&mut self, bytes: usize) -> Result<(), InvalidChunks> {
@@ -151,10 +172,17 @@ mod tests {
             let bytes = format!("{body}HTTP/1.1");
             for piece in 1..bytes.len() {
                 let mut chunks = Chunks::default();
-                let mut used = 0;
+                let (mut used, mut shown) = (0, 0);
                 for bytes in bytes.as_bytes().chunks(piece) {
-                    used += chunks.follow(bytes).expect("valid");
+                    let followed = chunks.follow(bytes, |data| shown += data.len() as u64);
+                    used += followed.expect("valid");
                 }
+                assert_eq!(chunks.data_bytes(), shown, "{body:?}");
+                let trailers: &[u8] = match body.contains("X-Sum") {
+                    true => b"X-Sum: 1\r\nx:\r\n",
+                    false => b"",
+                };
+                assert_eq!(chunks.trailers(), trailers, "{body:?}");
                 assert_eq!(chunks.has_ended(), is_whole, "{body:?}");
                 let expected = if is_whole { body.len() } else { bytes.len() };
                 assert_eq!(used, expected, "{body:?}");
@@ -182,12 +210,12 @@ mod tests {
             "0\r\nA b: c\r\n\r\n",
             "0\r\nA: \u{7f}\r\n\r\n",
         ] {
-            let followed = Chunks::default().follow(body.as_bytes());
+            let followed = Chunks::default().follow(body.as_bytes(), |_| {});
             assert_eq!(followed, Err(InvalidChunks), "{body:?}");
         }
         let long = format!("1;{}", "a".repeat(LINES_BYTES_MAX));
-        assert!(Chunks::default().follow(long.as_bytes()).is_err());
+        assert!(Chunks::default().follow(long.as_bytes(), |_| {}).is_err());
         let long = format!("0\r\n{}", "a: b\r\n".repeat(LINES_BYTES_MAX / 5));
-        assert!(Chunks::default().follow(long.as_bytes()).is_err());
+        assert!(Chunks::default().follow(long.as_bytes(), |_| {}).is_err());
     }
 }

@@ -34,6 +34,13 @@ impl ClientSide {
         self.unsent.extend_from_slice(&second[written - of_first..]);
     }
 
+    /// Keeps pieces, which the next flush writes.
+    pub(super) fn hold(&mut self, pieces: &[&[u8]]) {
+        for piece in pieces {
+            self.unsent.extend_from_slice(piece);
+        }
+    }
+
     /// Writes an answer of our own, and keeps what isn't taken now. A body is kept without a copy.
     pub(super) fn write_own(&mut self, context: &mut Context<'_>, head: &[u8], mut body: Bytes) {
         let written = self.write_now(context, head, &body);

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    PlainRoute, Worker,
+    AnswerTap, PlainRoute, Worker,
     answer::{self, For, Head, Rest},
     client::ClientSide,
     connection::{PlainConnection, poll_read},
@@ -109,7 +109,7 @@ impl<'a> Exchange<'a> {
             Ok((connection, head, is_whole)) => {
                 if is_whole {
                     self.release(connection, &head);
-                    return self.finish().await;
+                    return self.finish(&head.rest).await;
                 }
                 self.pass_body(connection, head).await
             }
@@ -291,6 +291,7 @@ impl<'a> Exchange<'a> {
         out.clear();
         let date = self.worker.date();
         let client = self.answer_for(&date);
+        let mut raw;
         let mut head = loop {
             let before = out.len();
             let head = answer::pass(bytes, client, out);
@@ -303,7 +304,7 @@ impl<'a> Exchange<'a> {
                 self.client.write(context, out, &[]);
                 return Ok(Part::More);
             };
-            bytes = &bytes[head.bytes..];
+            (raw, bytes) = (bytes, &bytes[head.bytes..]);
             self.interims += usize::from(head.status < 200);
             if self.interims > INTERIMS_MAX {
                 return Err(Failure::Broken("it gave too many interim answers".into()));
@@ -316,19 +317,28 @@ impl<'a> Exchange<'a> {
                 _ => break head,
             }
         };
-        let (length, has_ended) = head.rest.follow(bytes)?;
-        head.is_kept &= length == bytes.len();
         self.is_under_way = true;
+        let tap = &mut self.route.tap;
+        if let Some(tap) = tap {
+            tap.head(&raw[..raw.len() - bytes.len()]);
+        }
+        let (length, has_ended) = head.rest.follow(bytes, tap)?;
+        head.is_kept &= length == bytes.len();
         if let Some(entry) = &mut self.route.entry {
             entry.answered_with(head.status);
             head.rest.count(length, &mut entry.body_bytes);
         }
-        match head.rest {
+        let bytes = match head.rest {
             Rest::UntilClosed => {
                 write_chunk(out, bytes);
-                self.client.write(context, out, &[]);
+                &[]
             }
-            _ => self.client.write(context, out, &bytes[..length]),
+            _ => &bytes[..length],
+        };
+        if has_ended && self.route.tap.is_some() {
+            self.client.hold(&[out, bytes]);
+        } else {
+            self.client.write(context, out, bytes);
         }
         Ok(Part::Head(head, has_ended))
     }
@@ -340,7 +350,7 @@ impl<'a> Exchange<'a> {
         match passed {
             Ok(()) => {
                 self.release(connection, &head);
-                self.finish().await
+                self.finish(&head.rest).await
             }
             Err(error) => {
                 tracing::debug!("an answer was cut off: {error}");
@@ -393,10 +403,10 @@ impl<'a> Exchange<'a> {
                 let Rest::UntilClosed = head.rest else {
                     return Poll::Ready(Err(broken(io::ErrorKind::UnexpectedEof.into())));
                 };
-                self.client.write(context, b"0\r\n\r\n", &[]);
+                self.write_last(context, b"0\r\n\r\n");
                 return Poll::Ready(Ok(()));
             }
-            let (length, has_ended) = head.rest.follow(bytes)?;
+            let (length, has_ended) = head.rest.follow(bytes, &mut self.route.tap)?;
             head.is_kept &= length == bytes.len();
             if let Some(entry) = &mut self.route.entry {
                 head.rest.count(length, &mut entry.body_bytes);
@@ -405,12 +415,20 @@ impl<'a> Exchange<'a> {
                 buffers.output.clear();
                 write_chunk(&mut buffers.output, bytes);
                 self.client.write(context, &buffers.output, &[]);
+            } else if has_ended {
+                self.write_last(context, &bytes[..length]);
+                return Poll::Ready(Ok(()));
             } else {
                 self.client.write(context, &bytes[..length], &[]);
             }
-            if has_ended {
-                return Poll::Ready(Ok(()));
-            }
+        }
+    }
+
+    /// Writes the last bytes of an answer, or holds them back until the tap has seen the end.
+    fn write_last(&mut self, context: &mut Context<'_>, bytes: &[u8]) {
+        match self.route.tap {
+            Some(_) => self.client.hold(&[bytes]),
+            None => self.client.write(context, bytes, &[]),
         }
     }
 
@@ -423,7 +441,14 @@ impl<'a> Exchange<'a> {
     }
 
     /// Waits until the client has taken the answer.
-    async fn finish(&mut self) -> End {
+    async fn finish(&mut self, rest: &Rest) -> End {
+        if let Some(tap) = self.route.tap.take() {
+            let trailers = match rest {
+                Rest::Chunks(chunks) => chunks.trailers(),
+                Rest::Bytes(_) | Rest::UntilClosed => &[],
+            };
+            tap.end(trailers).await;
+        }
         let end = self.flush().await;
         if end != End::Cut {
             self.worker.proxy.pool().counters.answers_passed.add(1);
@@ -511,20 +536,36 @@ impl Rest {
         }
     }
 
-    /// Follows the next bytes of the body. Returns how many belong to it, and whether it has ended.
-    pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<(usize, bool), Failure> {
+    /// Follows the next bytes of the body, and shows its data to the tap. Returns how many belong
+    /// to it, and whether it has ended.
+    pub(super) fn follow(
+        &mut self,
+        bytes: &[u8],
+        tap: &mut Option<Box<dyn AnswerTap>>,
+    ) -> Result<(usize, bool), Failure> {
+        let mut show = |data: &[u8]| {
+            if let Some(tap) = tap
+                && !data.is_empty()
+            {
+                tap.piece(data);
+            }
+        };
         match self {
             Self::Bytes(left) => {
                 let here = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
                 *left -= here as u64;
+                show(&bytes[..here]);
                 Ok((here, *left == 0))
             }
             Self::Chunks(chunks) => {
-                let followed = chunks.follow(bytes);
+                let followed = chunks.follow(bytes, show);
                 let here = followed.map_err(|error| Failure::Broken(error.into()))?;
                 Ok((here, chunks.has_ended()))
             }
-            Self::UntilClosed => Ok((bytes.len(), false)),
+            Self::UntilClosed => {
+                show(bytes);
+                Ok((bytes.len(), false))
+            }
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn pass_answer(mut bytes: &[u8], is_head: bool) -> Option<Vec<u8>> {
             100..200 => continue,
             _ => {}
         }
-        let (length, has_ended) = head.rest.follow(bytes).ok()?;
+        let (length, has_ended) = head.rest.follow(bytes, &mut None).ok()?;
         if let Rest::UntilClosed = head.rest {
             write_chunk(&mut out, bytes);
             out.extend_from_slice(b"0\r\n\r\n");

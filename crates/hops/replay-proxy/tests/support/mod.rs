@@ -36,7 +36,28 @@ impl Proxy {
         upstream: Option<SocketAddr>,
         more: &[&str],
     ) -> Self {
-        let mut start = command(bin("replay-proxy"));
+        Self::run(command(bin("replay-proxy")), store, mode, upstream, more)
+    }
+
+    /// Starts a proxy as the last arguments of another command.
+    pub(crate) fn start_under(
+        mut other: std::process::Command,
+        store: &Path,
+        mode: &str,
+        upstream: Option<SocketAddr>,
+        more: &[&str],
+    ) -> Self {
+        other.arg(bin("replay-proxy"));
+        Self::run(other, store, mode, upstream, more)
+    }
+
+    fn run(
+        mut start: std::process::Command,
+        store: &Path,
+        mode: &str,
+        upstream: Option<SocketAddr>,
+        more: &[&str],
+    ) -> Self {
         let admin = format!("unix:{}", store.with_extension("admin").display());
         start.args(["serve", "--exit-with-stdin", "--listen=127.0.0.1:0"]);
         start

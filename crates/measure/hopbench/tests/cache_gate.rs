@@ -1,0 +1,76 @@
+//! Goal: the gate of the cache is tripped by a cache that keeps nothing, and by nothing else.
+//! Method: the catalog's own paths and policy, with an origin that is slow enough for every machine
+//! to see who asks it. In the broken cache, the proxy forwards every request.
+
+mod support;
+
+use std::{fs, path::Path};
+
+use support::{bench::Bench, bin, text};
+
+const CATALOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog/paths/replay");
+const PATHS: [&str; 4] = [
+    "replay-record",
+    "replay-replay",
+    "replay-cold",
+    "replay-cache",
+];
+
+/// Copies the paths of the catalog. `adapt` changes the text of one.
+fn paths(bench: &Bench, adapt: impl Fn(&str, String) -> String) -> String {
+    let mut names = Vec::new();
+    for name in PATHS {
+        let file = Path::new(CATALOG).join(format!("{name}.toml"));
+        let original = fs::read_to_string(file).expect("in the catalog");
+        let text = adapt(name, original.clone());
+        assert_ne!(text, original, "{name}: nothing was adapted");
+        names.push(format!("'{}'", bench.write(&format!("{name}.toml"), &text)));
+    }
+    names.join(", ")
+}
+
+/// Makes the origin of a path hold every answer back.
+fn slow(text: &str, delay_us: u32) -> String {
+    let option = format!("\"--exit-with-stdin\",\n    \"--inject-delay-us={delay_us}\",");
+    text.replacen("\"--exit-with-stdin\",", &option, 1)
+}
+
+/// Measures the paths, and returns the gate's exit code and report.
+fn judged(bench: &Bench, paths: &str) -> (Option<i32>, String) {
+    let scenario = bench.write(
+        "short.toml",
+        &format!(
+            "question = 'Does the cache keep anything?'\npaths = ['tag:reference', {paths}]\n\
+             concurrency = [8]\nrequests = 80\nlimit-ms = 20000\nwarm-up = 'none'\nblocks = 6\n\
+             control = false\n\
+             [[request]]\nname = 'page'\ntarget = '/bytes/{{n}}'\nrange = [1000, 1079]\n\
+             order = 'once'\n\
+             [[prepare]]\nname = 'fill'\nrequests = 80\nconcurrency = 8\n\
+             paths = ['replay-replay', 'replay-cache']\n"
+        ),
+    );
+    let run = bench.run(&["run", &scenario]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let gate = bench.run(&["gate", "--policy=replay"]);
+    let told = format!("{}{}", text(&gate.stdout), text(&gate.stderr));
+    (gate.status.code(), told)
+}
+
+#[test]
+fn a_cache_that_keeps_nothing_trips_the_gate() {
+    assert!(bin("replay-proxy").is_file());
+    let good = Bench::new();
+    let names = paths(&good, |_, text| slow(&text, 20_000));
+    let (code, told) = judged(&good, &names);
+    assert_eq!(code, Some(0), "{told}");
+
+    let broken = Bench::new();
+    let names = paths(&broken, |name, text| match name {
+        "replay-cache" => slow(&text, 60_000).replace("--mode=passthrough-cache", "--mode=record"),
+        _ => slow(&text, 20_000),
+    });
+    let (code, told) = judged(&broken, &names);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("replay-cache.rps"), "{told}");
+    broken.assert_nothing_left();
+}
