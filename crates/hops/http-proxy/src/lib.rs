@@ -2,6 +2,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | [`accept`](mod@accept) | takes clients in, as many as a limit allows |
 //! | [`workers`] | threads that each have a runtime and connections of their own |
 //! | [`serve`] | one client's connection, HTTP/1.1 or HTTP/2 |
 //! | [`plain`] | passes requests on that need nothing else, without hyper |
@@ -20,6 +21,7 @@
 //! connection to the upstream is driven by whoever waits for its answer.
 #![forbid(unsafe_code)]
 
+pub mod accept;
 pub mod access_log;
 pub mod answer;
 pub mod body;
@@ -42,6 +44,7 @@ pub mod upstream;
 pub mod workers;
 mod write;
 
+pub use accept::{Accepted, accept};
 pub use access_log::AccessLog;
 pub use answer::answer;
 pub use body::{BodyError, HopBody, ProxyBody, UploadTap};

@@ -117,6 +117,34 @@ impl Target {
     }
 }
 
+impl Place {
+    /// Reads `HOST:PORT` or `http://HOST:PORT`; without a port, it is 80.
+    ///
+    /// # Errors
+    /// A line that says what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = || "expected HOST:PORT or http://HOST:PORT".to_owned();
+        if text.starts_with("https://") {
+            let why = "https is not spoken: put a TLS client such as stunnel in between";
+            return Err(why.to_owned());
+        }
+        let place = text.strip_prefix("http://").unwrap_or(text);
+        let place = place.strip_suffix('/').unwrap_or(place);
+        if let Ok(address) = place.parse() {
+            return Ok(Self::Address(address));
+        }
+        let (host, port) = match place.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse().map_err(|_| expected())?),
+            None => (place, 80),
+        };
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if host.is_empty() || !host.bytes().all(is_name) {
+            return Err(expected());
+        }
+        Ok(Self::Name(host.to_owned(), port))
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.place.fmt(f)

@@ -20,6 +20,7 @@ use self::{control::Directives, policy::Policy, vary::Vary};
 use crate::{
     fields::{Asked, Fields},
     head::Head,
+    received::received_head,
     respond::{Part, Ready, part},
     stored::{Stored, is_bodiless},
 };
@@ -96,15 +97,39 @@ impl Variant {
         }
     }
 
-    /// Returns the answer as bytes, if the request asks for all of it. Works without hyper.
-    pub fn ready<F: Fields + ?Sized>(&self, asked: &Asked<'_, F>, now_ms: i64) -> Option<Ready> {
+    /// Makes a variant of an answer to a GET as it came: its head, and its whole body without what
+    /// frames chunks. Returns `None` if it must not be stored.
+    pub fn received<F: Fields + ?Sized>(
+        key: &[u8],
+        request: &F,
+        (head, body): (Bytes, Bytes),
+        requested_ms: i64,
+    ) -> Option<Self> {
+        let received = received_head(head, requested_ms).ok()?;
+        let directives = Directives::read(&received.head);
+        let policy = Policy::of(request, &directives, &received)?;
+        let vary = Vary::of(&received.head, request);
+        let shown = directives.without_hidden(&received.head);
+        let stored = Stored::new(shown, received.framing, body);
+        Some(Self::new(0, key, vary, policy, Arc::new(stored)))
+    }
+
+    /// Returns the answer as bytes, if the request asks for all of it. Works without hyper. The
+    /// cache calls itself `name` in `Cache-Status`.
+    pub fn ready<F: Fields + ?Sized>(
+        &self,
+        asked: &Asked<'_, F>,
+        name: &str,
+        now_ms: i64,
+    ) -> Option<Ready> {
         if !self.stored.is_plain() || part(&self.stored, asked) != Part::Whole {
             return None;
         }
         let mut head = BytesMut::with_capacity(self.prefix.len() + 96);
         head.put_slice(&self.prefix);
         head.put_slice(format!("age: {}\r\n", self.policy.age_ms(now_ms) / 1_000).as_bytes());
-        head.put_slice(format!("cache-status: {}\r\n", self.hit_status(now_ms)).as_bytes());
+        let status = self.hit_status(name, now_ms);
+        head.put_slice(format!("cache-status: {status}\r\n").as_bytes());
         if !self.stored.head.has("content-length") && !is_bodiless(self.stored.head.status) {
             let length = self.stored.body.len();
             head.put_slice(format!("content-length: {length}\r\n").as_bytes());
@@ -122,9 +147,9 @@ impl Variant {
     }
 
     /// Returns what `Cache-Status` says of a hit.
-    pub fn hit_status(&self, now_ms: i64) -> String {
+    pub fn hit_status(&self, name: &str, now_ms: i64) -> String {
         format!(
-            "{NAME}; hit; ttl={}",
+            "{name}; hit; ttl={}",
             self.policy.fresh_for_ms(now_ms).div_euclid(1_000)
         )
     }
@@ -384,7 +409,7 @@ mod tests {
             target: "/",
             fields: &request,
         };
-        let ready = variant.ready(&asked, 7_900).expect("whole");
+        let ready = variant.ready(&asked, NAME, 7_900).expect("whole");
         let expected = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nCache-Tag: t, x\r\n\
             age: 7\r\ncache-status: replay-proxy; hit; ttl=52\r\ncontent-length: 3\r\n\r\n";
         assert_eq!(ready.head, expected);

@@ -51,13 +51,13 @@ fn look_up(hop: &Rc<Hop>, call: Call) -> Answer {
     if let Some(Selected { variant, is_usable }) = &selected {
         if *is_usable {
             shared.counters.cache_hits_total.add(1);
-            let status = variant.hit_status(now_ms);
+            let status = variant.hit_status(NAME, now_ms);
             return at_once(from_variant(hop, variant, &asked, &status, now_ms));
         }
         if variant.policy.may_use_meanwhile(&directives, now_ms) {
             shared.counters.cache_hits_total.add(1);
             shared.counters.stale_served.add(1);
-            let status = variant.hit_status(now_ms);
+            let status = variant.hit_status(NAME, now_ms);
             let response = from_variant(hop, variant, &asked, &status, now_ms);
             refresh(hop, call, key, Arc::clone(variant));
             return at_once(response);

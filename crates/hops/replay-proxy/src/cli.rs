@@ -102,7 +102,7 @@ struct ServeArgs {
     #[arg(long, value_enum)]
     mode: Mode,
     /// Where requests are sent: HOST:PORT or http://HOST:PORT
-    #[arg(long, value_name = "PLACE", value_parser = place)]
+    #[arg(long, value_name = "PLACE", value_parser = Place::parse)]
     upstream: Option<Place>,
     #[command(flatten)]
     store: StoreArgs,
@@ -212,26 +212,4 @@ async fn run(mut server: Server, args: ServeArgs, rules: Rules) -> anyhow::Resul
     (&mut server.stop).await;
     running.stop(server.drain).await;
     Ok(())
-}
-
-/// Reads the place of an upstream.
-fn place(text: &str) -> Result<Place, String> {
-    let expected = || "expected HOST:PORT or http://HOST:PORT".to_owned();
-    if text.starts_with("https://") {
-        return Err("https is not spoken: put a TLS client such as stunnel in between".to_owned());
-    }
-    let place = text.strip_prefix("http://").unwrap_or(text);
-    let place = place.strip_suffix('/').unwrap_or(place);
-    if let Ok(address) = place.parse() {
-        return Ok(Place::Address(address));
-    }
-    let (host, port) = match place.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().map_err(|_| expected())?),
-        None => (place, 80),
-    };
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    if host.is_empty() || !host.bytes().all(is_name) {
-        return Err(expected());
-    }
-    Ok(Place::Name(host.to_owned(), port))
 }

@@ -78,7 +78,7 @@ fn cached(hop: &Hop, asked: &Asked<'_, PlainRequest<'_>>, head: &mut Vec<u8>) ->
         .select(&key, asked.fields, &directives, now_ms);
     let Selected { variant, .. } = selected.filter(|selected| selected.is_usable)?;
     let age_seconds = variant.policy.age_ms(now_ms) / 1_000;
-    let status = variant.hit_status(now_ms);
+    let status = variant.hit_status(cache::NAME, now_ms);
     let extra = [("age", age_seconds.to_string()), ("cache-status", status)];
     write(&variant.stored, asked, &extra, head)
 }

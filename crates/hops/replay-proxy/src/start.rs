@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, bail};
-use http_proxy::{Place, UpstreamLimits, Upstreams, Workers};
+use http_proxy::{Accepted, Place, UpstreamLimits, Upstreams, Workers, accept};
 use service::{Address, AdminAddress, ConnectionLimit, Listener, Registry, admin::Program};
-use tokio::{task::JoinHandle, time::sleep};
-use tokio_util::{either::Either, sync::CancellationToken};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
@@ -21,7 +21,7 @@ use crate::{
     state::{AtomicMode, Counters, Freshness, Miss, Mode, Shared},
     store::{BodyPlace, Durability, Kind, Reader, Row, Store, Writer},
     stored::Stored,
-    worker::{Client, Worker},
+    worker::Worker,
 };
 
 /// Settings of a proxy.
@@ -65,13 +65,9 @@ pub struct Running {
     /// Where clients connect to.
     pub address: SocketAddr,
     shared: Arc<Shared>,
-    workers: Arc<Workers<Client>>,
+    workers: Arc<Workers<Accepted>>,
     accepting: JoinHandle<()>,
 }
-
-/// Pause after a failed accept. If the process has run out of descriptors, a retry would fail at
-/// once.
-const FAILED_PAUSE: Duration = Duration::from_millis(50);
 
 impl Settings {
     /// Returns the usual settings of a mode, with a store.
@@ -127,8 +123,9 @@ pub async fn start(
         bail!("--listen: expected HOST:PORT");
     };
     let limit = ConnectionLimit::new(connections_max);
-    let accepting = accept(listener, limit, Arc::clone(&workers), shared.stop.clone());
-    let accepting = tokio::spawn(accepting);
+    let for_accepting = Arc::clone(&workers);
+    let take = move |client| for_accepting.take(client);
+    let accepting = tokio::spawn(accept(listener, limit, shared.stop.clone(), take));
     Ok(Running {
         address,
         shared,
@@ -264,40 +261,5 @@ fn load_cached(store: &Store, row: Row, cache: &Cache) {
             cache.insert(Arc::new(variant));
         }
         Err(error) => tracing::error!("cached answer {id} for '{target}': {error}"),
-    }
-}
-
-/// Accepts clients until it is told to stop.
-async fn accept(
-    listener: Listener,
-    limit: ConnectionLimit,
-    workers: Arc<Workers<Client>>,
-    stop: CancellationToken,
-) {
-    loop {
-        let accepted = async {
-            let permit = limit.permit(|| {}).await;
-            (listener.accept().await, permit)
-        };
-        let (accepted, permit) = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = accepted => accepted,
-        };
-        match accepted {
-            Ok(Either::Left(stream)) => {
-                if let (Ok(address), Ok(stream)) = (stream.peer_addr(), stream.into_std()) {
-                    workers.take(Client {
-                        stream,
-                        address,
-                        permit,
-                    });
-                }
-            }
-            Ok(Either::Right(_)) => {}
-            Err(error) => {
-                tracing::warn!("could not accept a client: {error}");
-                sleep(FAILED_PAUSE).await;
-            }
-        }
     }
 }

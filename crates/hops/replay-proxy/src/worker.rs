@@ -1,28 +1,13 @@
 //! Serves the clients of one thread.
 
-use std::{
-    net::{SocketAddr, TcpStream as StdStream},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{rc::Rc, sync::Arc};
 
-use http_proxy::{Pool, PoolLimits, Proxy, Serve, Serving};
-use service::limit::Permit;
-use tokio::net::TcpStream;
+use http_proxy::{Accepted, Pool, PoolLimits, Proxy, Serve, Serving};
 
 use crate::{
     hop::{Hop, Router},
     state::Shared,
 };
-
-/// A client that was accepted.
-#[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) stream: StdStream,
-    pub(crate) address: SocketAddr,
-    /// Its place within the limit.
-    pub(crate) permit: Permit,
-}
 
 /// The work of one thread.
 #[derive(Debug)]
@@ -52,27 +37,11 @@ impl Worker {
             serving,
         }
     }
-
-    async fn serve_one(&self, client: Client) {
-        let Client {
-            stream,
-            address,
-            permit: _permit,
-        } = client;
-        let Ok(stream) = TcpStream::from_std(stream) else {
-            return;
-        };
-        if stream.set_nodelay(true).is_ok() {
-            let client = http_proxy::Client::new(address);
-            self.serving
-                .serve(stream, client, Router(Rc::clone(&self.hop)))
-                .await;
-        }
-    }
 }
 
-impl Serve<Client> for Worker {
-    async fn serve(self: Rc<Self>, client: Client) {
-        self.serve_one(client).await;
+impl Serve<Accepted> for Worker {
+    async fn serve(self: Rc<Self>, client: Accepted) {
+        let router = Router(Rc::clone(&self.hop));
+        self.serving.serve_accepted(client, router).await;
     }
 }

@@ -1,6 +1,6 @@
 //! The directives of `Cache-Control` (RFC 9111, section 5.2; RFC 5861).
 
-use crate::fields::Fields;
+use crate::{fields::Fields, head::Head};
 
 /// The directives of a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,18 @@ impl Directives {
         for (name, argument) in split(value) {
             self.set(&name, argument.as_deref());
         }
+    }
+
+    /// Leaves the fields that must not be stored out of a head.
+    pub(crate) fn without_hidden(&self, head: &Head) -> Head {
+        if self.hidden.is_empty() {
+            return head.clone();
+        }
+        let is_hidden = |name: &[u8]| {
+            let mut names = self.hidden.iter();
+            names.any(|hidden| hidden.as_bytes().eq_ignore_ascii_case(name))
+        };
+        head.filtered(|name, _| !is_hidden(name)).finish(head.status)
     }
 
     fn set(&mut self, name: &str, argument: Option<&str>) {

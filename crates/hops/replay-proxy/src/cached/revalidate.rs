@@ -389,7 +389,10 @@ async fn store(
         return drop(first.send(response));
     };
     let vary = Vary::of(&received.head, &question.fields);
-    let shown = without_hidden(&received, &directives);
+    let shown = Received {
+        head: directives.without_hidden(&received.head),
+        ..received.clone()
+    };
     let whole = share(
         &leading,
         &shared.keeper.files,
@@ -444,22 +447,6 @@ fn new_row(
     let bytes = exchange.body.bytes().filter(|_| !is_redacted);
     let (row, files) = keep::row(&shared.keeper, exchange, Kind::Cached, key)?;
     Ok((row, files, bytes))
-}
-
-/// Leaves out the fields that must not be stored.
-fn without_hidden(received: &Received, directives: &Directives) -> Received {
-    if directives.hidden.is_empty() {
-        return received.clone();
-    }
-    let hidden = |name: &[u8]| {
-        let mut names = directives.hidden.iter();
-        names.any(|hidden| hidden.as_bytes().eq_ignore_ascii_case(name))
-    };
-    let head = received.head.filtered(|name, _| !hidden(name));
-    Received {
-        head: head.finish(received.head.status),
-        ..received.clone()
-    }
 }
 
 /// Puts a complete answer into the cache at once if its body is in memory, and else once its file
