@@ -1,0 +1,130 @@
+//! The one form of a path, for the routes, the cache key and whoever else judges a path.
+
+/// Returns the path in its normal form: `%41` is `A` (letters, digits and `-._~` need no escape),
+/// other escapes have capital letters, and `.` and `..` are resolved. Empty segments stay: to an
+/// origin, `/a//b` may be another path than `/a/b`. A percent sign that begins no escape is escaped
+/// itself, or `%%32e` would become an escape.
+///
+/// A path that is normal is returned itself; others are written to `scratch`.
+pub fn normalise<'a>(path: &'a str, scratch: &'a mut String) -> &'a str {
+    if is_normal(path) {
+        return path;
+    }
+    scratch.clear();
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        scratch.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let Some(byte) = escaped(rest) else {
+            scratch.push_str("%25");
+            rest = &rest[1..];
+            continue;
+        };
+        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            true => scratch.push(char::from(byte)),
+            false => scratch.extend(rest[..3].chars().map(|char| char.to_ascii_uppercase())),
+        }
+        rest = &rest[3..];
+    }
+    scratch.push_str(rest);
+    resolve_dots(scratch);
+    scratch
+}
+
+/// Returns whether nothing has to be done, and in some cases not although it is so.
+#[inline]
+fn is_normal(path: &str) -> bool {
+    let mut before = 0;
+    for byte in path.bytes() {
+        if byte == b'%' || (byte == b'.' && before == b'/') {
+            return false;
+        }
+        before = byte;
+    }
+    true
+}
+
+/// Returns the byte that the escape at the beginning of a text stands for.
+fn escaped(text: &str) -> Option<u8> {
+    let digit = |index: usize| {
+        let digit = char::from(*text.as_bytes().get(index)?).to_digit(16)?;
+        u8::try_from(digit).ok()
+    };
+    Some(digit(1)? * 16 + digit(2)?)
+}
+
+/// Removes `.` and `..` segments in place, as RFC 3986, section 5.2.4, does.
+fn resolve_dots(path: &mut String) {
+    if !path.starts_with('/') || !path.contains("/.") {
+        return;
+    }
+    // Never longer than what was read.
+    let mut kept = String::with_capacity(path.len());
+    let mut rest = Some(&path[1..]);
+    while let Some(text) = rest {
+        let (segment, next) = match text.split_once('/') {
+            Some((segment, next)) => (segment, Some(next)),
+            None => (text, None),
+        };
+        match segment {
+            "." => {}
+            ".." => kept.truncate(kept.rfind('/').unwrap_or(0)),
+            segment => {
+                kept.push('/');
+                kept.push_str(segment);
+            }
+        }
+        // What a dot ends is a folder.
+        if next.is_none() && matches!(segment, "." | "..") {
+            kept.push('/');
+        }
+        rest = next;
+    }
+    if kept.is_empty() {
+        kept.push('/');
+    }
+    *path = kept;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_take_their_normal_form() {
+        for (path, expected) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/.", "/a/b/"),
+            ("/..", "/"),
+            ("/../../a", "/a"),
+            ("/%2e%2E/%61", "/a"),
+            ("/a%2fb", "/a%2Fb"),
+            ("/a%zz%4", "/a%25zz%254"),
+            ("/%%32e", "/%252e"),
+            ("/a//b/", "/a//b/"),
+            ("/a//../b", "/a/b"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/a/...", "/a/..."),
+            ("*", "*"),
+            ("", ""),
+        ] {
+            assert_eq!(normalise(path, &mut String::new()), expected, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_normal_form_is_normal(path in "[/.%2eEa0fF\u{e9}]{0,24}") {
+            let (mut first, mut second) = (String::new(), String::new());
+            let once = normalise(&path, &mut first);
+            prop_assert!(!once.starts_with('/') || once.split('/').all(|s| s != "." && s != ".."));
+            prop_assert_eq!(normalise(once, &mut second), once);
+        }
+    }
+}
