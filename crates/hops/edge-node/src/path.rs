@@ -1,7 +1,7 @@
 //! The one form of a path, for the routes, the cache key and whoever else judges a path.
 
 /// Returns the path in its normal form: `%41` is `A` (letters, digits and `-._~` need no escape),
-/// other escapes have capital letters, and `.` and `..` are resolved. Empty segments stay: to an
+/// other escapes have capital letters, what is not ASCII is escaped, and `.` and `..` are resolved. Empty segments stay: to an
 /// origin, `/a//b` may be another path than `/a/b`. A percent sign that begins no escape is escaped
 /// itself, or `%%32e` would become an escape.
 ///
@@ -11,22 +11,22 @@ pub fn normalise<'a>(path: &'a str, scratch: &'a mut String) -> &'a str {
         return path;
     }
     scratch.clear();
-    let mut rest = path;
-    while let Some(at) = rest.find('%') {
-        scratch.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let Some(byte) = escaped(rest) else {
-            scratch.push_str("%25");
-            rest = &rest[1..];
-            continue;
-        };
-        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            true => scratch.push(char::from(byte)),
-            false => scratch.extend(rest[..3].chars().map(|char| char.to_ascii_uppercase())),
+    let mut at = 0;
+    while let Some(byte) = path.as_bytes().get(at) {
+        at += 1;
+        match (byte, escaped(&path.as_bytes()[at..])) {
+            (b'%', None) => escape(b'%', scratch),
+            (b'%', Some(byte)) => {
+                at += 2;
+                match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                    true => scratch.push(char::from(byte)),
+                    false => escape(byte, scratch),
+                }
+            }
+            (byte, _) if byte.is_ascii() => scratch.push(char::from(*byte)),
+            (byte, _) => escape(*byte, scratch),
         }
-        rest = &rest[3..];
     }
-    scratch.push_str(rest);
     resolve_dots(scratch);
     scratch
 }
@@ -36,7 +36,7 @@ pub fn normalise<'a>(path: &'a str, scratch: &'a mut String) -> &'a str {
 fn is_normal(path: &str) -> bool {
     let mut before = 0;
     for byte in path.bytes() {
-        if byte == b'%' || (byte == b'.' && before == b'/') {
+        if byte == b'%' || !byte.is_ascii() || (byte == b'.' && before == b'/') {
             return false;
         }
         before = byte;
@@ -44,13 +44,20 @@ fn is_normal(path: &str) -> bool {
     true
 }
 
-/// Returns the byte that the escape at the beginning of a text stands for.
-fn escaped(text: &str) -> Option<u8> {
+/// Returns the byte that the two digits at the beginning stand for.
+fn escaped(digits: &[u8]) -> Option<u8> {
     let digit = |index: usize| {
-        let digit = char::from(*text.as_bytes().get(index)?).to_digit(16)?;
+        let digit = char::from(*digits.get(index)?).to_digit(16)?;
         u8::try_from(digit).ok()
     };
-    Some(digit(1)? * 16 + digit(2)?)
+    Some(digit(0)? * 16 + digit(1)?)
+}
+
+fn escape(byte: u8, to: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    to.push('%');
+    to.push(char::from(DIGITS[usize::from(byte >> 4)]));
+    to.push(char::from(DIGITS[usize::from(byte & 15)]));
 }
 
 /// Removes `.` and `..` segments in place, as RFC 3986, section 5.2.4, does.
@@ -111,6 +118,7 @@ mod tests {
             ("/a//../b", "/a/b"),
             ("/.well-known/x", "/.well-known/x"),
             ("/a/...", "/a/..."),
+            ("/\u{e9}", "/%C3%A9"),
             ("*", "*"),
             ("", ""),
         ] {

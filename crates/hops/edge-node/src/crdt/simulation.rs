@@ -104,7 +104,7 @@ impl Cluster {
                 totals.downs += 1;
             }
             (Kind::Keyed, _) => {
-                store.count_if(slot, |..| (true, ()));
+                store.count_if(slot, |_, _| (true, ()));
                 totals.ups += 1;
             }
         }
@@ -179,7 +179,7 @@ impl Cluster {
 
     /// Lets every node speak with every other, with nothing lost, until all is said.
     fn heal(&mut self) {
-        for _ in 0..20 {
+        for _ in 0..10 {
             for from in 0..self.nodes.len() {
                 for to in 0..self.nodes.len() {
                     self.offer(from, to);
@@ -244,7 +244,8 @@ fn totals(node: &Exchange, slot: Slot, actor: ActorId) -> Totals {
         Kind::Keyed => {
             let (items, ..) = store.changed(0, usize::MAX);
             let item = items.iter().find(|item| item.slot == slot);
-            item.map_or(Totals::default(), |item| item.state.totals(actor))
+            item.map(|item| item.state.totals(actor))
+                .unwrap_or_default()
         }
     }
 }
@@ -259,9 +260,9 @@ fn value(node: &Exchange, slot: Slot) -> i64 {
 #[test]
 fn nodes_agree_after_whatever_happened() {
     let mut lost = 0;
-    for seed in 0..2_000 {
+    for seed in 0..1_000 {
         let mut cluster = Cluster::new(seed);
-        let steps = cluster.random.usize(20..400);
+        let steps = cluster.random.usize(20..300);
         for _ in 0..steps {
             cluster.step();
         }
@@ -274,10 +275,10 @@ fn nodes_agree_after_whatever_happened() {
 /// Many more counters than fit into a message pass in several.
 #[test]
 fn a_new_node_learns_everything() {
-    let mut cluster = Cluster::new(1);
+    let cluster = Cluster::new(1);
     for key in 0..20_000 {
         let slot = Slot::at(1 << 64 | key, 10_000, NOW_MS);
-        cluster.nodes[0].store().count_if(slot, |..| (true, ()));
+        cluster.nodes[0].store().count_if(slot, |_, _| (true, ()));
     }
     let mut rounds = 0;
     loop {
@@ -294,7 +295,12 @@ fn a_new_node_learns_everything() {
         assert!(rounds < 50, "no end");
     }
     assert_eq!(cluster.nodes[1].store().counts().keyed, 20_000);
+    for _ in 0..20 {
+        let offer = cluster.nodes[1].offer(0).expect("a peer");
+        let (answer, _) = cluster.nodes[0].answer(&offer, NOW_MS).expect("taken");
+        cluster.nodes[1].heard(0, &answer, NOW_MS).expect("taken");
+    }
     // Without changes, nothing but the sweep is sent again.
-    let offers = (0..4).map(|_| cluster.nodes[1].offer(0).expect("a peer").len());
-    assert!(offers.filter(|bytes| *bytes < 200).count() >= 3);
+    let offers = (0..8).map(|_| cluster.nodes[1].offer(0).expect("a peer").len());
+    assert!(offers.filter(|bytes| *bytes < 200).count() >= 7);
 }

@@ -149,10 +149,10 @@ impl Slot {
         is_window && !is_over && self.start_ms <= now_ms.saturating_add(length)
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the low bits are what is wanted"
-    )]
+    fn end_ms(self) -> u64 {
+        self.start_ms.saturating_add(self.length_ms.into())
+    }
+
     fn shard(self) -> usize {
         self.key as usize % SHARDS
     }
@@ -217,7 +217,7 @@ impl Store {
     /// A key for which there is no room shares one counter with the others of its shard.
     pub(crate) fn count_if<R>(&self, slot: Slot, admit: impl FnOnce(u64, u64) -> (bool, R)) -> R {
         let mut shard = self.shard(slot);
-        let slot = self.with_room(&mut shard, slot);
+        let slot = self.with_room(&mut shard, slot, slot.start_ms);
         let before = shard.entries.get(&slot.before()).map_or(0, Entry::value);
         let Shard { entries, .. } = &mut *shard;
         if let Some(entry) = entries.get_mut(&slot) {
@@ -295,7 +295,7 @@ impl Store {
                 continue;
             }
             let merged = match item.kind {
-                Kind::Keyed => self.merge_keyed(item),
+                Kind::Keyed => self.merge_keyed(item, now_ms),
                 Kind::Shared => match self.shared(item.slot) {
                     Some(counter) => counter.merge(&item.state),
                     None => Merged {
@@ -310,12 +310,12 @@ impl Store {
         applied
     }
 
-    fn merge_keyed(&self, item: &Item) -> Merged {
+    fn merge_keyed(&self, item: &Item, now_ms: u64) -> Merged {
         let slot = item.slot;
         let mut shard = self.shard(slot);
         let mut merged = Merged::default();
         // Without room, its counts can't be added to those of others: they come again and again.
-        let is_refused = self.with_room(&mut shard, slot) != slot
+        let is_refused = self.with_room(&mut shard, slot, now_ms) != slot
             || shard.foreign >= FOREIGN_PER_KEY * self.shard_keys_max;
         if is_refused && !shard.entries.contains_key(&slot) {
             merged.refused = item.state.actors().len();
@@ -405,24 +405,28 @@ impl Store {
 
     /// Returns the counter to use: the one asked for, if there is room for it.
     #[inline]
-    fn with_room(&self, shard: &mut Shard, slot: Slot) -> Slot {
+    fn with_room(&self, shard: &mut Shard, slot: Slot, now_ms: u64) -> Slot {
         let is_full = shard.entries.len() >= self.shard_keys_max;
         if !is_full || shard.entries.contains_key(&slot) {
             return slot;
         }
-        self.make_room(shard, slot)
+        self.make_room(shard, slot, now_ms)
     }
 
-    /// Drops the windows before this one, once per window. If that doesn't help, those without a
-    /// counter share one.
+    /// Drops the windows that are over, and if that is not enough those before this one; once per
+    /// window. If that doesn't help, those without a counter share one.
     #[cold]
-    fn make_room(&self, shard: &mut Shard, slot: Slot) -> Slot {
-        if shard.made_room_ms < slot.start_ms {
-            shard.made_room_ms = slot.start_ms;
+    fn make_room(&self, shard: &mut Shard, slot: Slot, now_ms: u64) -> Slot {
+        let now_ms = now_ms.min(slot.start_ms);
+        if shard.made_room_ms < now_ms {
+            shard.made_room_ms = now_ms;
             let mut gone = Vec::new();
-            let end_ms = |known: &Slot| known.start_ms.saturating_add(known.length_ms.into());
-            shard.retain(|known| end_ms(known) > slot.start_ms, &mut gone);
-            self.dropped.fetch_add(gone.len() as u64, Relaxed);
+            shard.retain(|known| known.is_alive(now_ms), &mut gone);
+            if shard.entries.len() >= self.shard_keys_max {
+                let over = gone.len();
+                shard.retain(|known| known.end_ms() > now_ms, &mut gone);
+                self.dropped.fetch_add((gone.len() - over) as u64, Relaxed);
+            }
             self.forget(&mut gone);
         }
         if shard.entries.len() < self.shard_keys_max {

@@ -25,11 +25,13 @@ impl HostPattern {
         };
         let bad = || Problem::BadHost(shown(text));
         let lower = text.to_ascii_lowercase();
-        let (name, pattern): (&str, fn(String) -> Self) = match lower.strip_prefix("*.") {
-            Some(name) => (name, Self::Below),
-            None => (&lower, Self::Exact),
+        let below = lower.strip_prefix("*.");
+        let name = below.unwrap_or(&lower);
+        let pattern = match below {
+            Some(_) => Self::Below,
+            None => Self::Exact,
         };
-        let is_address = name.starts_with('[') && name.ends_with(']') && pattern == Self::Exact;
+        let is_address = name.starts_with('[') && name.ends_with(']') && below.is_none();
         let inner = match is_address {
             true => &name[1..name.len() - 1],
             false => name.strip_suffix('.').unwrap_or(name),

@@ -1,6 +1,7 @@
 //! Routes as they are written, and as they are checked.
 
 use super::host::HostPattern;
+use crate::path;
 
 /// Longest path, prefix, wildcard or regex of a route.
 const PATTERN_BYTES_MAX: usize = 4096;
@@ -186,10 +187,13 @@ impl Path {
         if text.bytes().any(is_bad) {
             return Err(Problem::BadPath(shown(text)));
         }
+        // As the paths of requests are, when they are looked up.
+        let mut scratch = String::new();
+        let normal = path::normalise(text, &mut scratch);
         let (segments, end) = match self {
-            Self::Prefix(_) => prefix(text),
-            Self::Wildcard(_) => wildcard(text)?,
-            _ => return Ok(Shape::Exact(text.to_owned())),
+            Self::Prefix(_) => prefix(normal),
+            Self::Wildcard(_) => wildcard(normal)?,
+            _ => return Ok(Shape::Exact(normal.to_owned())),
         };
         if segments.len() > SEGMENTS_MAX {
             return Err(Problem::TooLong(text.chars().take(40).collect()));

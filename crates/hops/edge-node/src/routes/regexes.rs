@@ -77,7 +77,12 @@ impl Parsed {
             .build()
             .parse(text)
             .map_err(|error| bad(reason(&error)))?;
-        let regex = Regex::new(text, &hir).map_err(|error| bad(error.to_string()))?;
+        let regex = Regex::new(text, &hir).map_err(|error| {
+            bad(match error.size_limit() {
+                Some(limit) => format!("it takes more than {limit} bytes; repeat less in it"),
+                None => error.to_string(),
+            })
+        })?;
         Ok(Self {
             regex,
             texts: literals::required(&hir),

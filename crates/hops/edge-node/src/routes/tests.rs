@@ -41,6 +41,12 @@ fn found(routes: &[Route<usize>], host: &str, method: &str, path: &str) -> Optio
 fn each_kind_matches_what_it_says() {
     for (kind, pattern, matching, others) in [
         ("exact", "/a", vec!["/a"], vec!["/a/", "/A", "/", ""]),
+        (
+            "exact",
+            "/%61/../b%2f\u{e9}",
+            vec!["/b%2F%C3%A9"],
+            vec!["/a", "/b/\u{e9}"],
+        ),
         ("exact", "*", vec!["*"], vec!["/", "/*"]),
         (
             "prefix",
@@ -179,7 +185,7 @@ fn what_can_not_be_used_is_named() {
         (route("wildcard", "/a"), "wildcard '/a'"),
         (route("wildcard", "/**/a"), "wildcard '**'"),
         (route("regex", "(a"), "regex '(a': unclosed group"),
-        (route("regex", "(?:a{1000}){1000}"), "exceed"),
+        (route("regex", "(?:a{1000}){1000}"), "takes more than"),
         (at("a:80", route("exact", "/")), "host 'a:80'"),
         (at("*", route("exact", "/")), "host '*'"),
         (at("a..b", route("exact", "/")), "host 'a..b'"),
@@ -331,22 +337,21 @@ fn any_route() -> impl Strategy<Value = Route<usize>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
     fn the_table_finds_what_a_search_of_all_routes_finds(
         routes in prop::collection::vec(any_route(), 1..24),
         asked in prop::collection::vec(
             ("(c[.]|x[.])?(a[.])?b", "GET|PUT|PURGE|LOCK", "(/[ab]{0,2}){0,4}/?"), 1..12),
     ) {
+        let mut kept = routes;
         // Of routes that are the same, the first stays.
-        let mut kept: Vec<Route<usize>> = Vec::new();
-        for route in routes {
-            kept.push(route);
-            if Table::compile(kept.clone()).is_err() {
-                kept.pop();
-            }
-        }
-        let table = Table::compile(kept.clone()).expect("valid");
+        let table = loop {
+            match Table::compile(kept.clone()) {
+                Ok(table) => break table,
+                Err(error) => kept.remove(error.index),
+            };
+        };
         for (host, method, path) in asked {
             let matching = kept.iter().enumerate()
                 .filter(|(_, route)| matches(route, &host, &method, &path));
