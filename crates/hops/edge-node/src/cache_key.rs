@@ -8,12 +8,16 @@
 
 use std::{cell::RefCell, hash::Hasher, io};
 
+use memchr::memchr;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::path;
 
 /// Between parts. No UTF-8 text has this byte.
 const END: u8 = 0xff;
+
+/// What most requests have in all.
+const PIECES_BYTES: usize = 128;
 
 /// Parameters that are sorted without an allocation.
 const PARAMETERS_FEW: usize = 32;
@@ -120,13 +124,13 @@ impl CacheKeys {
         asked: &Asked<'_>,
         mut values: impl FnMut(&str, &mut dyn FnMut(&[u8])),
     ) -> CacheKey {
-        let mut hasher = Sink(self.begun);
+        let mut hasher = Sink::new(self.begun);
         hasher.part(asked.method.as_bytes());
         let port = match asked.scheme {
             Scheme::Http => ":80",
             Scheme::Https => ":443",
         };
-        hasher.0.write_u8(u8::from(asked.scheme == Scheme::Https));
+        hasher.push(&[u8::from(asked.scheme == Scheme::Https)]);
         host(asked.host, port, &mut hasher);
         path(asked.path, &mut hasher);
         if let Some(query) = asked.query {
@@ -136,23 +140,23 @@ impl CacheKeys {
             hasher.part(name.as_bytes());
             values(name, &mut |value| {
                 // A value is any bytes, so its length says where it ends.
-                hasher.0.write_u8(b'=');
-                hasher.0.write_u64(value.len() as u64);
-                hasher.0.write(value);
+                hasher.push(b"=");
+                hasher.push(&(value.len() as u64).to_be_bytes());
+                hasher.push(value);
             });
         }
-        CacheKey(hasher.0.finish128().as_u128())
+        CacheKey(hasher.finish())
     }
 
     fn query(&self, query: &str, hasher: &mut Sink) {
         match self.rules.query {
             QueryRule::Ignored => {}
             QueryRule::AsWritten if self.rules.query_ignore.is_empty() => {
-                hasher.0.write_u8(b'?');
+                hasher.push(b"?");
                 hasher.part(query.as_bytes());
             }
             QueryRule::AsWritten => {
-                hasher.0.write_u8(b'?');
+                hasher.push(b"?");
                 for parameter in query.split('&').filter(|text| self.counts(text)) {
                     hasher.part(parameter.as_bytes());
                 }
@@ -171,25 +175,19 @@ impl CacheKeys {
     }
 
     fn sorted(&self, query: &str, hasher: &mut Sink) {
-        let counted = || {
-            let all = query.split('&').filter(|text| !text.is_empty());
-            all.filter(|text| self.counts(text))
-        };
-        if counted().is_sorted_by(|one, other| name(one) <= name(other)) {
-            return write(counted(), hasher);
-        }
+        let all = query.split('&').filter(|text| !text.is_empty());
+        let mut counted = all.filter(|text| self.counts(text));
         let mut few = [""; PARAMETERS_FEW];
+        let mut count = 0;
+        for (place, parameter) in few.iter_mut().zip(&mut counted) {
+            *place = parameter;
+            count += 1;
+        }
         let mut many = Vec::new();
-        let count = counted().count();
-        let all = match few.get_mut(..count) {
-            Some(few) => {
-                few.iter_mut()
-                    .zip(counted())
-                    .for_each(|(to, from)| *to = from);
-                few
-            }
-            None => {
-                many.extend(counted());
+        let all = match counted.next() {
+            None => &mut few[..count],
+            Some(next) => {
+                many.extend(few.into_iter().chain([next]).chain(counted));
                 &mut many[..]
             }
         };
@@ -198,36 +196,80 @@ impl CacheKeys {
             true => insertion_sort(all),
             false => all.sort_by(|one, other| name(one).cmp(name(other))),
         }
-        write(all.iter().copied(), hasher);
-    }
-}
-
-fn write<'a>(parameters: impl Iterator<Item = &'a str>, hasher: &mut Sink) {
-    for parameter in parameters {
-        hasher.0.write_u8(b'?');
-        hasher.part(parameter.as_bytes());
+        for parameter in all {
+            hasher.push(b"?");
+            hasher.part(parameter.as_bytes());
+        }
     }
 }
 
 fn insertion_sort(all: &mut [&str]) {
     for end in 1..all.len() {
+        if name(all[end - 1]) <= name(all[end]) {
+            continue;
+        }
         let place = all[..end].partition_point(|other| name(other) <= name(all[end]));
         all[place..=end].rotate_right(1);
     }
 }
 
 fn name(parameter: &str) -> &str {
-    parameter.split('=').next().unwrap_or_default()
+    let end = memchr(b'=', parameter.as_bytes());
+    &parameter[..end.unwrap_or(parameter.len())]
 }
 
-/// Feeds the hasher.
-struct Sink(SipHasher24);
+/// Collects pieces and feeds them to the hasher many at a time: it is slow with short ones.
+struct Sink {
+    hasher: SipHasher24,
+    pieces: [u8; PIECES_BYTES],
+    used: usize,
+    /// Whether the hasher has read what is no longer in `pieces`.
+    is_fed: bool,
+}
 
 impl Sink {
     #[inline]
+    fn new(hasher: SipHasher24) -> Self {
+        Self {
+            hasher,
+            pieces: [0; PIECES_BYTES],
+            used: 0,
+            is_fed: false,
+        }
+    }
+
+    #[inline]
     fn part(&mut self, bytes: &[u8]) {
-        self.0.write(bytes);
-        self.0.write_u8(END);
+        self.push(bytes);
+        self.push(&[END]);
+    }
+
+    #[inline]
+    fn push(&mut self, bytes: &[u8]) {
+        match self.pieces.get_mut(self.used..self.used + bytes.len()) {
+            Some(free) => {
+                free.copy_from_slice(bytes);
+                self.used += bytes.len();
+            }
+            None => self.feed(bytes),
+        }
+    }
+
+    #[cold]
+    fn feed(&mut self, bytes: &[u8]) {
+        self.hasher.write(&self.pieces[..self.used]);
+        self.hasher.write(bytes);
+        self.used = 0;
+        self.is_fed = true;
+    }
+
+    fn finish(mut self) -> u128 {
+        let rest = &self.pieces[..self.used];
+        if !self.is_fed {
+            return self.hasher.hash(rest).as_u128();
+        }
+        self.hasher.write(rest);
+        self.hasher.finish128().as_u128()
     }
 }
 
@@ -243,7 +285,7 @@ fn host(host: &str, default_port: &str, hasher: &mut Sink) {
         let lower = &mut lower[..piece.len()];
         lower.copy_from_slice(piece);
         lower.make_ascii_lowercase();
-        hasher.0.write(lower);
+        hasher.push(lower);
     }
     hasher.part(b"");
 }

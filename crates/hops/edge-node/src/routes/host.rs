@@ -89,20 +89,26 @@ impl Hosts {
     }
 
     /// Calls `each` with the groups of a host, the most specific first.
+    #[inline]
     pub(super) fn each(&self, host: &str, mut each: impl FnMut(usize)) {
         if !self.exact.is_empty() || !self.below.is_empty() {
-            let mut lower = [0; HOST_BYTES_MAX];
-            if let Some(host) = bare(host, &mut lower) {
-                if let Some(group) = self.exact.get(host) {
-                    each(*group);
-                }
-                if !self.below.is_empty() {
-                    self.each_below(host, &mut each);
-                }
-            }
+            self.each_named(host, &mut each);
         }
         if let Some(group) = self.any {
             each(group);
+        }
+    }
+
+    fn each_named(&self, host: &str, each: &mut impl FnMut(usize)) {
+        let mut lower = [0; HOST_BYTES_MAX];
+        let Some(host) = bare(host, &mut lower) else {
+            return;
+        };
+        if let Some(group) = self.exact.get(host) {
+            each(*group);
+        }
+        if !self.below.is_empty() {
+            self.each_below(host, each);
         }
     }
 

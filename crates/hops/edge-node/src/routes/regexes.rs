@@ -200,6 +200,7 @@ impl Regexes {
     }
 
     /// Returns the best rank.
+    #[inline]
     pub(super) fn best(&self) -> u32 {
         self.entries
             .first()

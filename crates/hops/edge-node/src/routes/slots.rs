@@ -44,6 +44,7 @@ impl Methods {
     }
 
     /// Returns the bit of a request's method.
+    #[inline]
     pub(super) fn bit(&self, method: &str) -> u32 {
         match method {
             "GET" => 1,
@@ -74,22 +75,44 @@ pub(super) struct Slot {
 }
 
 /// The routes of one place. One is the rule.
-#[derive(Debug, Default)]
-pub(super) struct Slots(Vec<Slot>);
+#[derive(Debug)]
+pub(super) struct Slots {
+    first: Slot,
+    more: Vec<Slot>,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self {
+            first: Slot {
+                rank: NO_RANK,
+                methods: 0,
+            },
+            more: Vec::new(),
+        }
+    }
+}
 
 impl Slots {
     /// Adds a route. Routes are added in the order of their ranks.
     pub(super) fn push(&mut self, slot: Slot) {
-        self.0.push(slot);
+        match self.first.rank {
+            NO_RANK => self.first = slot,
+            _ => self.more.push(slot),
+        }
     }
 
     /// Lowers `best` to the rank of the first route that takes the method.
     #[inline]
     pub(super) fn find(&self, method: u32, best: &mut u32) {
-        for slot in &self.0 {
-            if slot.rank >= *best {
-                return;
-            }
+        if self.first.rank >= *best {
+            return;
+        }
+        if self.first.methods & method != 0 {
+            *best = self.first.rank;
+            return;
+        }
+        for slot in self.more.iter().take_while(|slot| slot.rank < *best) {
             if slot.methods & method != 0 {
                 *best = slot.rank;
                 return;

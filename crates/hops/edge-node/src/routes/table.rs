@@ -121,7 +121,9 @@ impl Group {
         if let Some(slots) = self.exact.get(path) {
             slots.find(method, best);
         }
-        self.trie.find(path, method, best);
+        if self.trie.best() < *best {
+            self.trie.find(path, method, best);
+        }
         if self.regexes.best() < *best {
             self.regexes.find(path, method, best);
         }

@@ -337,7 +337,7 @@ fn any_route() -> impl Strategy<Value = Route<usize>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(250))]
     #[test]
     fn the_table_finds_what_a_search_of_all_routes_finds(
         routes in prop::collection::vec(any_route(), 1..24),

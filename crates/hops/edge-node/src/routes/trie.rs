@@ -10,6 +10,9 @@ use super::{
     slots::{NO_RANK, Slot, Slots},
 };
 
+/// Up to so many segments are compared one by one, which is faster than to hash.
+const FEW: usize = 4;
+
 /// The prefixes and wildcards of a group of hosts.
 #[derive(Debug)]
 pub(super) struct Trie {
@@ -21,6 +24,8 @@ struct Node {
     /// The best rank in this node and below it.
     best: u32,
     texts: HashMap<Box<str>, usize, RandomState>,
+    /// The same as `texts`, as long as they are few.
+    few: Vec<(Box<str>, usize)>,
     any: Option<usize>,
     here: Slots,
     below: Slots,
@@ -32,11 +37,28 @@ impl Node {
         Self {
             best: NO_RANK,
             texts: HashMap::default(),
+            few: Vec::new(),
             any: None,
             here: Slots::default(),
             below: Slots::default(),
             here_or_below: Slots::default(),
         }
+    }
+
+    fn add(&mut self, text: &str, new: usize) -> usize {
+        if self.few.len() < FEW && !self.texts.contains_key(text) {
+            self.few.push((text.into(), new));
+        }
+        *self.texts.entry(text.into()).or_insert(new)
+    }
+
+    #[inline]
+    fn child(&self, text: &str) -> Option<usize> {
+        if self.texts.len() > FEW {
+            return self.texts.get(text).copied();
+        }
+        let found = self.few.iter().find(|(known, _)| **known == *text);
+        found.map(|(_, child)| *child)
     }
 }
 
@@ -55,7 +77,7 @@ impl Trie {
             let node = &mut self.nodes[at];
             node.best = node.best.min(slot.rank);
             at = match segment {
-                Segment::Text(text) => *node.texts.entry(text.as_str().into()).or_insert(new),
+                Segment::Text(text) => node.add(text, new),
                 Segment::Any => *node.any.get_or_insert(new),
             };
             if at == new {
@@ -69,6 +91,12 @@ impl Trie {
             End::Below => node.below.push(slot),
             End::HereOrBelow => node.here_or_below.push(slot),
         }
+    }
+
+    /// Returns the best rank.
+    #[inline]
+    pub(super) fn best(&self) -> u32 {
+        self.nodes[0].best
     }
 
     /// Lowers `best` to the rank of the best route that matches.
@@ -97,8 +125,8 @@ impl Trie {
             Some(end) => (&rest[..end], Some(&rest[end + 1..])),
             None => (rest, None),
         };
-        if let Some(child) = node.texts.get(segment) {
-            self.descend(*child, rest, method, best);
+        if let Some(child) = node.child(segment) {
+            self.descend(child, rest, method, best);
         }
         if let Some(child) = node.any.filter(|_| !segment.is_empty()) {
             self.descend(child, rest, method, best);
