@@ -189,7 +189,6 @@ impl Inspection<'_> {
     fn attributes(&mut self, mut rest: &[u8]) {
         while let Some(equals) = memchr(b'=', rest) {
             let name = rest[..equals].trim_ascii();
-            self.value(Place::JsonName, b"", name, Encoding::None);
             let tail = rest[equals + 1..].trim_ascii_start();
             let Some(quote @ (b'"' | b'\'')) = tail.first().copied() else {
                 return self.value(Place::Text, name, tail, Encoding::None);

@@ -27,7 +27,7 @@ const fn table() -> [u8; 256] {
         #[allow(clippy::cast_possible_truncation)]
         let byte = index as u8;
         let mut bits = 0;
-        if matches!(byte, b'%' | b'&' | b'\\' | 0 | 0xc0 | 0xc1 | 0xe0 | 0xef | 0xf0) {
+        if matches!(byte, b'%' | b'&' | b'\\' | 0 | 0xc0 | 0xc1 | 0xe0 | 0xe2 | 0xef | 0xf0) {
             bits |= DECODE;
         }
         if matches!(
@@ -63,8 +63,17 @@ const fn table() -> [u8; 256] {
 
 /// Returns what some byte of a text may be part of.
 pub(super) fn kinds(text: &[u8]) -> u8 {
-    text.iter()
-        .fold(0, |kinds, byte| kinds | TABLE[usize::from(*byte)])
+    let mut last = 0;
+    let mut kinds = 0;
+    for byte in text {
+        kinds |= TABLE[usize::from(*byte)];
+        // A run of spaces is one.
+        if *byte == b' ' && last == b' ' {
+            kinds |= FOLD;
+        }
+        last = *byte;
+    }
+    kinds
 }
 
 /// Returns the value of a hexadecimal digit.

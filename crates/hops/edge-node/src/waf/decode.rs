@@ -18,7 +18,7 @@ pub(super) fn round(text: &mut Vec<u8>) -> bool {
             b'&' => entity(rest),
             b'\\' => escape(rest),
             0 => Some((None, 1)),
-            0xc0 | 0xc1 | 0xe0 | 0xef | 0xf0 => unusual(rest),
+            0xc0 | 0xc1 | 0xe0 | 0xe2 | 0xef | 0xf0 => unusual(rest),
             _ => None,
         };
         match found {
@@ -233,6 +233,11 @@ fn unusual(rest: &[u8]) -> Decoded {
             let code = low(1)? << 6 | low(2)?;
             (code < 0x80).then_some((not_nul(code), 3))
         }
+        // Characters without a width, which hide words.
+        0xe2 if matches!(rest.get(1..3), Some([0x80, 0x8b..=0x8f] | [0x81, 0xa0..=0xa4])) => {
+            Some((None, 3))
+        }
+        0xef if rest.get(1..3) == Some(&[0xbb, 0xbf]) => Some((None, 3)),
         0xef if is_tail(1..3) => {
             let code = 0xf000 | low(1)? << 6 | low(2)?;
             (0xff01..=0xff5e).contains(&code).then_some((Some(code), 3))

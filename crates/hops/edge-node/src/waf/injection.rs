@@ -37,6 +37,11 @@ fn sql_in(text: &[u8]) -> Option<Fingerprint> {
 
 /// Returns whether a text is cross-site scripting by libinjection.
 pub(super) fn html(text: &[u8]) -> bool {
+    // It takes the declaration of any XML for an attack.
+    let text = match text.starts_with(b"<?xml ") {
+        true => &text[memchr(b'>', text).map_or(text.len(), |end| end + 1)..],
+        false => text,
+    };
     let window = |start: usize| {
         let text = &text[start..text.len().min(start + HTML_BYTES_MAX)];
         let detect = || libinjectionrs::detect_xss(text).is_injection();

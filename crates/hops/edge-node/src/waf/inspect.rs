@@ -212,7 +212,7 @@ impl<'w> Inspection<'w> {
 
     /// Inspects a text with the tokenisers for SQL and HTML.
     fn tokens(&mut self, (place, name): (Place, &[u8]), text: &[u8], kinds: u8) {
-        if self.is_done() || matches!(place, Place::File | Place::Host | Place::Request) {
+        if self.is_done() || matches!(place, Place::File | Place::Host | Place::KnownHeader) {
             return;
         }
         if kinds & HTML != 0 && !self.has(HTML_RULE) && injection::html(text) {

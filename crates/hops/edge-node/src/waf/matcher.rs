@@ -44,7 +44,7 @@ pub(super) enum Found {
     Enough,
 }
 
-const PLACES: usize = 19;
+const PLACES: usize = 20;
 const VARIANTS: usize = 4;
 
 impl Matcher {

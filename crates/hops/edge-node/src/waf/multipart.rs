@@ -85,7 +85,7 @@ impl Inspection<'_> {
                 part.file_name =
                     parameter(value, b"filename").or_else(|| parameter(value, b"filename*"));
             } else {
-                self.value(Place::Header, name, value, Encoding::None);
+                self.value(Place::KnownHeader, name, value, Encoding::None);
             }
         }
         part

@@ -41,6 +41,8 @@ pub enum Place {
     Host,
     /// Another header.
     Header,
+    /// A header with a grammar of its own, such as `Accept`.
+    KnownHeader,
     /// The request as a whole.
     Request,
 }
@@ -75,6 +77,7 @@ impl Place {
             Self::UserAgent => "user-agent",
             Self::Host => "host",
             Self::Header => "header",
+            Self::KnownHeader => "known-header",
             Self::Request => "request",
         }
     }
@@ -171,7 +174,7 @@ impl Places {
 }
 
 /// All places, in their order.
-pub(super) const ALL: [Place; 19] = [
+pub(super) const ALL: [Place; 20] = [
     Place::Path,
     Place::Query,
     Place::QueryName,
@@ -190,5 +193,6 @@ pub(super) const ALL: [Place; 19] = [
     Place::UserAgent,
     Place::Host,
     Place::Header,
+    Place::KnownHeader,
     Place::Request,
 ];

@@ -97,7 +97,7 @@ impl Inspection<'_> {
             10 if is(b"user-agent") => self.user_agent(name, value),
             12 if is(b"content-type") => {
                 told.content_type = value;
-                self.value(Place::Header, name, value, Encoding::None);
+                self.value(Place::KnownHeader, name, value, Encoding::None);
             }
             14 if is(b"content-length") => {
                 let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
@@ -109,8 +109,8 @@ impl Inspection<'_> {
             }
             16 if is(b"content-encoding") => told.content_encoding = value,
             17 if is(b"transfer-encoding") => told.has_transfer_encoding = true,
-            _ if is_structured(name) && bytes::kinds(value) & DECODE == 0 => {
-                self.value(Place::Header, name, value, Encoding::None);
+            _ if is_structured(name) => {
+                self.value(Place::KnownHeader, name, value, Encoding::None);
             }
             _ => self.value(Place::Header, name, value, Encoding::Percent),
         }

@@ -1,6 +1,120 @@
 //! Doubts about fingerprints of SQL that ordinary texts have too.
+//!
+//! libinjection looks at the kinds of the first five tokens. Sums, prose with a dash, and names with
+//! an apostrophe have such fingerprints as well. Its word counts only if the text has more of SQL.
+
+use memchr::{memchr, memchr_iter, memmem};
+
+/// Words that prose has rarely, or not in the places where SQL has them.
+const STRONG: [&[u8]; 29] = [
+    b"select", b"union", b"binary", b"rlike", b"regexp", b"infile", b"outfile", b"waitfor",
+    b"declare", b"xp_cmdshell", b"sp_password", b"information_schema", b"current_user",
+    b"localtime", b"localtimestamp", b"current_date", b"utc_date", b"sysdate", b"benchmark",
+    b"collate", b"sounds", b"varchar", b"nvarchar", b"sqlite_version", b"coercibility",
+    b"find_in_set", b"concurrent", b"rownum", b"isnull",
+];
+
+/// More words than this, none of them SQL, are prose.
+const PROSE_WORDS: usize = 3;
 
 /// Returns whether a text with a fingerprint that libinjection takes for an attack is one.
-pub(super) fn is_certain(_tokens: &[u8], _text: &[u8]) -> bool {
-    true
+pub(super) fn is_certain(tokens: &[u8], text: &[u8]) -> bool {
+    if tokens.len() < 3 && !tokens.contains(&b'X') && !ends_in_comment(text) {
+        return false;
+    }
+    let (strong, plain) = words(text);
+    if plain > PROSE_WORDS && plain > strong * 3 {
+        return false;
+    }
+    strong > 0 && tokens.len() > 2 || breaks_out(tokens, text) || ends_in_comment(text)
+}
+
+/// Counts the words of a text that are certainly SQL, and those that aren't.
+fn words(text: &[u8]) -> (usize, usize) {
+    let mut strong = 0;
+    let mut plain = 0;
+    let is_word = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_' || !byte.is_ascii();
+    for word in text.split(|byte| !is_word(byte)) {
+        if STRONG.iter().any(|known| known.eq_ignore_ascii_case(word)) {
+            strong += 1;
+        } else if word.len() > 2 {
+            plain += 1;
+        }
+    }
+    (strong, plain)
+}
+
+/// Returns whether a quote closes a string that the text didn't open.
+fn breaks_out(tokens: &[u8], text: &[u8]) -> bool {
+    let is_odd = |quote: u8| memchr_iter(quote, text).count() % 2 == 1;
+    let has_quote = is_odd(b'\'') || is_odd(b'"');
+    let is_ended = matches!(tokens.first(), Some(b's'));
+    let joins = tokens[1..].iter().any(|token| matches!(token, b'&' | b'o' | b'c' | b'U' | b'f' | b'('));
+    has_quote && is_ended && joins && !is_name(text)
+}
+
+/// Returns whether each quote stands between letters, as in names and in contractions.
+fn is_name(text: &[u8]) -> bool {
+    memchr_iter(b'\'', text).all(|at| {
+        let before = at.checked_sub(1).and_then(|at| text.get(at));
+        let after = text.get(at + 1);
+        let is_letter = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphabetic);
+        is_letter(before) && is_letter(after)
+    }) && memchr(b'"', text).is_none()
+}
+
+/// Returns whether a short text ends in a comment after a number, a quote or a parenthesis.
+fn ends_in_comment(text: &[u8]) -> bool {
+    let text = text.trim_ascii_end();
+    for comment in [&b"--"[..], b"/*", b"*/"] {
+        if let Some(head) = text.strip_suffix(comment) {
+            let last = head.trim_ascii_end().last();
+            return match comment {
+                b"*/" => memmem::find(head, b"/*").is_some_and(|at| at > 0 && at < 24),
+                _ => last.is_some_and(|byte| matches!(byte, b'\'' | b'"' | b')' | b'0'..=b'9')),
+            };
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::injection;
+    use super::*;
+
+    fn is_attack(text: &str) -> bool {
+        let found = injection::sql(text.as_bytes());
+        found.is_some_and(|found| is_certain(found.tokens(), text.as_bytes()))
+    }
+
+    #[test]
+    fn quotes_and_words_of_sql_are_attacks() {
+        for text in [
+            "1' or '1'='1",
+            "x' and 1=(select 1)--",
+            "1 union select null,version()",
+            "' regexp '^a",
+            "1) --",
+            "7 /*x*/",
+        ] {
+            assert!(is_attack(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn prose_sums_and_names_are_not() {
+        for text in [
+            "the exec summary; please read",
+            "log(100)=2",
+            "5 < 6 and 7 > 2",
+            "rock 'n' roll = fun",
+            "D'Angelo & O'Brien",
+            "36\" x 48\" frame",
+            "go home!!! (and take your hats with you)",
+            "it's easier to explain this. -- a friend (or two)",
+        ] {
+            assert!(!is_attack(text), "{text}");
+        }
+    }
 }
