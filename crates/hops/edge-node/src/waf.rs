@@ -16,6 +16,7 @@ mod json;
 mod literals;
 mod matcher;
 mod multipart;
+mod needed;
 mod normalise;
 mod pairs;
 mod place;

@@ -7,12 +7,12 @@ use super::{
     bytes::{self, DECODE, FOLD, HTML, NOT_BASE64, PLUS, SHELL, SLASH, SQL},
     class::Class,
     decode,
-    injection::{self, Fingerprint},
+    injection,
     matcher::{Found, RuleSet},
     normalise::{self, Variant},
     place::Place,
     settings::{Limits, Mode},
-    sqlish,
+    sqlish::Evidence,
     verdict::{Check, Match, Verdict},
 };
 
@@ -185,7 +185,7 @@ impl<'w> Inspection<'w> {
         if kinds & NOT_BASE64 != 0 && text.len() > RUN_MIN {
             self.base64_runs(place, name, text);
         }
-        self.tokens(at, text, kinds);
+        self.tokens(at, lower, kinds);
     }
 
     /// Inspects a text with the rules for a place and a form.
@@ -222,10 +222,11 @@ impl<'w> Inspection<'w> {
         if kinds & SQL == 0 || self.has(SQL_RULE) || self.is_done() {
             return;
         }
-        let is_sql = |text: &[u8]| {
-            let fingerprint = injection::sql(text);
-            fingerprint.is_some_and(|found: Fingerprint| sqlish::is_certain(found.tokens(), text))
-        };
+        // Browsers' own have parentheses and semicolons, and nothing else of SQL.
+        let is_browser = |byte: &u8| !b"'\"=|*#@<>".contains(byte);
+        if place == Place::UserAgent && text.iter().all(is_browser) {
+            return;
+        }
         let is_sql = match place {
             Place::Path => {
                 let whole = text.strip_prefix(b"/").unwrap_or(text);
@@ -329,4 +330,10 @@ impl<'w> Inspection<'w> {
         self.verdict.matches.push(found);
         true
     }
+}
+
+/// Returns whether a text in lower case is SQL injection by its tokens, and by what else it has.
+fn is_sql(text: &[u8]) -> bool {
+    Evidence::of(text)
+        .is_some_and(|it| injection::sql(text).is_some_and(|found| it.confirms(found.tokens())))
 }

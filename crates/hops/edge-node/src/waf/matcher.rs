@@ -9,6 +9,7 @@ use aho_corasick::{
 };
 
 use super::{
+    needed,
     normalise::Variant,
     place::Place,
     rules::Rule,
@@ -98,6 +99,8 @@ impl Matcher {
         self.literals(text, seen);
         done.0.resize(self.words, 0);
         let variant = (variant as u8).trailing_zeros() as usize;
+        // Computed only if a literal was seen.
+        let mut bytes = None;
         let apply = (place as usize * VARIANTS + variant) * self.words;
         for word in 0..self.words {
             let mut left = seen.0[word] & self.apply[apply + word] & !done.0[word];
@@ -105,7 +108,8 @@ impl Matcher {
                 let bit = left.trailing_zeros();
                 left &= left - 1;
                 let rule = &self.rules[word * 64 + bit as usize];
-                let Some(position) = rule.position(name, text) else {
+                let present = *bytes.get_or_insert_with(|| needed::in_text(text));
+                let Some(position) = rule.position(name, text, present) else {
                     continue;
                 };
                 match found(rule, position) {

@@ -7,7 +7,13 @@ use regex_syntax::hir::{Hir, HirKind};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{class::Class, literals, normalise::Variant, place::Places};
+use super::{
+    class::Class,
+    literals,
+    needed::{self, Bytes},
+    normalise::Variant,
+    place::Places,
+};
 
 /// Rules, from the built-in set and from files.
 #[derive(Clone, Debug, Default)]
@@ -45,11 +51,17 @@ pub(super) struct Rule {
     pub(super) unless: Option<Regex>,
     /// A text that contains none of these can't match. None: any may.
     pub(super) literals: Vec<Vec<u8>>,
+    /// A text that lacks all bytes of one of these can't match.
+    pub(super) needed: Vec<Bytes>,
 }
 
 impl Rule {
     /// Returns where the text of a field matches.
-    pub(super) fn position(&self, name: &[u8], text: &[u8]) -> Option<usize> {
+    /// `bytes` are those in the text.
+    pub(super) fn position(&self, name: &[u8], text: &[u8], bytes: Bytes) -> Option<usize> {
+        if self.needed.iter().any(|needed| needed & bytes == 0) {
+            return None;
+        }
         let is_name = |known: &String| name.eq_ignore_ascii_case(known.as_bytes());
         if !self.names.is_empty() && !self.names.iter().any(is_name) {
             return None;
@@ -232,6 +244,7 @@ impl Rules {
             regex,
             unless,
             literals,
+            needed: needed::by_regex(&hir),
         })
     }
 

@@ -5,52 +5,69 @@
 
 use memchr::{memchr, memchr_iter, memmem};
 
-/// Words that prose has rarely, or not in the places where SQL has them.
+/// Words that prose has rarely, or not in the places where SQL has them. In order.
 const STRONG: [&[u8]; 29] = [
-    b"select", b"union", b"binary", b"rlike", b"regexp", b"infile", b"outfile", b"waitfor",
-    b"declare", b"xp_cmdshell", b"sp_password", b"information_schema", b"current_user",
-    b"localtime", b"localtimestamp", b"current_date", b"utc_date", b"sysdate", b"benchmark",
-    b"collate", b"sounds", b"varchar", b"nvarchar", b"sqlite_version", b"coercibility",
-    b"find_in_set", b"concurrent", b"rownum", b"isnull",
+    b"benchmark", b"binary", b"coercibility", b"collate", b"concurrent", b"current_date",
+    b"current_user", b"declare", b"find_in_set", b"infile", b"information_schema", b"isnull",
+    b"localtime", b"localtimestamp", b"nvarchar", b"outfile", b"regexp", b"rlike", b"rownum",
+    b"select", b"sounds", b"sp_password", b"sqlite_version", b"sysdate", b"union", b"utc_date",
+    b"varchar", b"waitfor", b"xp_cmdshell",
 ];
 
 /// More words than this, none of them SQL, are prose.
 const PROSE_WORDS: usize = 3;
 
-/// Returns whether a text with a fingerprint that libinjection takes for an attack is one.
-pub(super) fn is_certain(tokens: &[u8], text: &[u8]) -> bool {
-    if tokens.len() < 3 && !tokens.contains(&b'X') && !ends_in_comment(text) {
-        return false;
+/// What speaks for a text in lower case.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Evidence {
+    has_word: bool,
+    has_open_quote: bool,
+    ends_in_comment: bool,
+}
+
+impl Evidence {
+    /// Looks for evidence. `None`: the text is no attack, whatever its tokens are.
+    pub(super) fn of(text: &[u8]) -> Option<Self> {
+        let (strong, plain) = words(text);
+        if plain > PROSE_WORDS && plain > strong * 3 {
+            return None;
+        }
+        let found = Self {
+            has_word: strong > 0,
+            has_open_quote: has_open_quote(text) && !is_name(text),
+            ends_in_comment: ends_in_comment(text),
+        };
+        (found.has_word || found.has_open_quote || found.ends_in_comment).then_some(found)
     }
-    let (strong, plain) = words(text);
-    if plain > PROSE_WORDS && plain > strong * 3 {
-        return false;
+
+    /// Returns whether a text with these tokens, which libinjection takes for an attack, is one.
+    pub(super) fn confirms(self, tokens: &[u8]) -> bool {
+        let is_long = tokens.len() > 2 || tokens.contains(&b'X');
+        let joins = |token: &u8| matches!(token, b'&' | b'o' | b'c' | b'U' | b'f' | b'(');
+        let is_ended = tokens.first() == Some(&b's') && tokens[1..].iter().any(joins);
+        self.ends_in_comment
+            || is_long && (self.has_word || self.has_open_quote && is_ended)
     }
-    strong > 0 && tokens.len() > 2 || breaks_out(tokens, text) || ends_in_comment(text)
 }
 
 /// Counts the words of a text that are certainly SQL, and those that aren't.
 fn words(text: &[u8]) -> (usize, usize) {
     let mut strong = 0;
     let mut plain = 0;
-    let is_word = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_' || !byte.is_ascii();
-    for word in text.split(|byte| !is_word(byte)) {
-        if STRONG.iter().any(|known| known.eq_ignore_ascii_case(word)) {
-            strong += 1;
-        } else if word.len() > 2 {
-            plain += 1;
+    let is_word = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_' || !byte.is_ascii();
+    for word in text.split(|byte| !is_word(byte)).filter(|word| word.len() > 2) {
+        match word.len() > 4 && STRONG.binary_search(&word).is_ok() {
+            true => strong += 1,
+            false => plain += 1,
         }
     }
     (strong, plain)
 }
 
 /// Returns whether a quote closes a string that the text didn't open.
-fn breaks_out(tokens: &[u8], text: &[u8]) -> bool {
+fn has_open_quote(text: &[u8]) -> bool {
     let is_odd = |quote: u8| memchr_iter(quote, text).count() % 2 == 1;
-    let has_quote = is_odd(b'\'') || is_odd(b'"');
-    let is_ended = matches!(tokens.first(), Some(b's'));
-    let joins = tokens[1..].iter().any(|token| matches!(token, b'&' | b'o' | b'c' | b'U' | b'f' | b'('));
-    has_quote && is_ended && joins && !is_name(text)
+    is_odd(b'\'') || is_odd(b'"')
 }
 
 /// Returns whether each quote stands between letters, as in names and in contractions.
@@ -85,7 +102,8 @@ mod tests {
 
     fn is_attack(text: &str) -> bool {
         let found = injection::sql(text.as_bytes());
-        found.is_some_and(|found| is_certain(found.tokens(), text.as_bytes()))
+        let evidence = Evidence::of(text.as_bytes());
+        found.is_some_and(|found| evidence.is_some_and(|it| it.confirms(found.tokens())))
     }
 
     #[test]
