@@ -1,0 +1,207 @@
+//! Finds literals of which a text must contain one if a regex matches it.
+
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+/// Most literals of one regex.
+const LITERALS_MAX: usize = 512;
+
+/// Most texts that are multiplied out for one part of a regex.
+const EXACT_MAX: usize = 64;
+
+/// Longest literal that is of use. The first bytes are as good a filter.
+const LENGTH_MAX: usize = 24;
+
+/// What is known about the texts that a part of a regex matches.
+#[derive(Debug)]
+struct Known {
+    /// All of the texts, if they are few.
+    exact: Option<Vec<Vec<u8>>>,
+    /// Literals of which each text contains one.
+    required: Option<Vec<Vec<u8>>>,
+}
+
+/// Returns literals of which each text that the regex matches contains one. `None` if there are no
+/// such literals.
+pub(super) fn required(regex: &Hir) -> Option<Vec<Vec<u8>>> {
+    let mut literals = best(known(regex))?;
+    for literal in &mut literals {
+        literal.truncate(LENGTH_MAX);
+    }
+    literals.sort();
+    literals.dedup();
+    Some(literals)
+}
+
+fn best(known: Known) -> Option<Vec<Vec<u8>>> {
+    better(known.exact.filter(|texts| is_useful(texts)), known.required)
+}
+
+fn is_useful(literals: &[Vec<u8>]) -> bool {
+    literals.len() <= LITERALS_MAX && literals.iter().all(|literal| !literal.is_empty())
+}
+
+/// Returns the set that is seen less often: that with the longer literals, then the smaller one.
+fn better(left: Option<Vec<Vec<u8>>>, right: Option<Vec<Vec<u8>>>) -> Option<Vec<Vec<u8>>> {
+    let worth = |literals: &Vec<Vec<u8>>| {
+        let shortest = literals.iter().map(Vec::len).min().unwrap_or(0);
+        (shortest.min(6), usize::MAX - literals.len())
+    };
+    match (left, right) {
+        (Some(left), Some(right)) if worth(&right) > worth(&left) => Some(right),
+        (left, right) => left.or(right),
+    }
+}
+
+fn known(part: &Hir) -> Known {
+    match part.kind() {
+        HirKind::Empty | HirKind::Look(_) => Known {
+            exact: Some(vec![Vec::new()]),
+            required: None,
+        },
+        HirKind::Literal(literal) => Known {
+            exact: Some(vec![literal.0.to_vec()]),
+            required: None,
+        },
+        HirKind::Class(class) => Known {
+            exact: members(class),
+            required: None,
+        },
+        HirKind::Capture(capture) => known(&capture.sub),
+        HirKind::Repetition(repetition) => {
+            let inner = known(&repetition.sub);
+            match (repetition.min, repetition.max) {
+                (0, Some(1)) => Known {
+                    exact: inner.exact.map(|mut texts| {
+                        texts.push(Vec::new());
+                        texts
+                    }),
+                    required: None,
+                },
+                (0, _) => Known {
+                    exact: None,
+                    required: None,
+                },
+                _ => Known {
+                    exact: None,
+                    required: best(inner),
+                },
+            }
+        }
+        HirKind::Concat(parts) => concatenation(parts),
+        HirKind::Alternation(parts) => alternation(parts),
+    }
+}
+
+fn members(class: &Class) -> Option<Vec<Vec<u8>>> {
+    let Class::Bytes(class) = class else {
+        return None;
+    };
+    let ranges = class.ranges();
+    let count: usize = ranges
+        .iter()
+        .map(|range| usize::from(range.end() - range.start()) + 1)
+        .sum();
+    let bytes = ranges.iter().flat_map(|range| range.start()..=range.end());
+    (count <= 12).then(|| bytes.map(|byte| vec![byte]).collect())
+}
+
+fn concatenation(parts: &[Hir]) -> Known {
+    let mut required = None;
+    let mut is_exact = true;
+    let mut run = vec![Vec::new()];
+    for part in parts {
+        let part = known(part);
+        match part.exact {
+            Some(texts) if run.len() * texts.len() <= EXACT_MAX => run = product(&run, &texts),
+            exact => {
+                is_exact = false;
+                required = better(required, Some(run).filter(|run| is_useful(run)));
+                required = better(required, part.required);
+                run = exact
+                    .filter(|texts| texts.len() <= EXACT_MAX)
+                    .unwrap_or_else(|| vec![Vec::new()]);
+            }
+        }
+    }
+    match is_exact {
+        true => Known {
+            exact: Some(run),
+            required,
+        },
+        false => Known {
+            exact: None,
+            required: better(required, Some(run).filter(|run| is_useful(run))),
+        },
+    }
+}
+
+fn product(heads: &[Vec<u8>], tails: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    heads
+        .iter()
+        .flat_map(|head| tails.iter().map(|tail| [head.as_slice(), tail].concat()))
+        .collect()
+}
+
+fn alternation(parts: &[Hir]) -> Known {
+    let mut exact = Some(Vec::new());
+    let mut required = Some(Vec::new());
+    for part in parts {
+        let part = known(part);
+        match (&mut exact, &part.exact) {
+            (Some(all), Some(texts)) if all.len() + texts.len() <= LITERALS_MAX => {
+                all.extend(texts.iter().cloned());
+            }
+            _ => exact = None,
+        }
+        match (&mut required, best(part)) {
+            (Some(all), Some(literals)) if all.len() + literals.len() <= LITERALS_MAX => {
+                all.extend(literals);
+            }
+            _ => required = None,
+        }
+    }
+    Known { exact, required }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn literals(regex: &str) -> Option<Vec<String>> {
+        let hir = regex_syntax::ParserBuilder::new()
+            .unicode(false)
+            .utf8(false)
+            .build()
+            .parse(regex)
+            .expect("a regex");
+        required(&hir).map(|literals| {
+            literals
+                .into_iter()
+                .map(|literal| String::from_utf8(literal).expect("text"))
+                .collect()
+        })
+    }
+
+    #[test]
+    fn the_longest_literal_that_must_occur_is_found() {
+        for (regex, expected) in [
+            (r"union\s+select", "select"),
+            (r"\b(?:cat|less)\s", "cat less"),
+            (r"<(?:svg|img)[^>]*\bon[a-z]+=", "<img <svg"),
+            (r"x?abc", "abc xabc"),
+            (r"(?:abc)+", "abc"),
+            (r"a[bc]d", "abd acd"),
+            (r"(?:foo)?\s*(?:sleep|wait)\(", "sleep( wait("),
+        ] {
+            let found = literals(regex).map(|found| found.join(" "));
+            assert_eq!(found.as_deref(), Some(expected), "{regex}");
+        }
+    }
+
+    #[test]
+    fn some_regexes_need_no_literal() {
+        for regex in [r"\d+", r"a*", r"a|\d", r"(?:abc)?", ""] {
+            assert_eq!(literals(regex), None, "{regex}");
+        }
+    }
+}

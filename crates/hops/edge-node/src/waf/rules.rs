@@ -1,0 +1,373 @@
+//! Rules: what a file may say, and what is made of it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::hir::{Hir, HirKind};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{
+    class::Class,
+    literals,
+    needed::{self, Bytes},
+    normalise::Variant,
+    place::Places,
+};
+
+/// Rules, from the built-in set and from files.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    sets: BTreeMap<String, String>,
+}
+
+/// Rules that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}:{line}: {problem}")]
+pub struct RulesError {
+    /// The file's name.
+    pub file: String,
+    /// The line in which the rule begins.
+    pub line: usize,
+    /// What is wrong, with the rule's name.
+    pub problem: String,
+}
+
+/// A rule that can be matched.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    pub(super) id: Arc<str>,
+    pub(super) class: Class,
+    pub(super) paranoia: u8,
+    pub(super) score: u32,
+    pub(super) places: Places,
+    /// A bit for each [`Variant`].
+    pub(super) variants: u8,
+    /// The fields' names, in lower case, if the rule is for fields of these names.
+    pub(super) names: Vec<String>,
+    pub(super) regex: Regex,
+    /// What makes a text that matches harmless.
+    pub(super) unless: Option<Regex>,
+    /// A text that contains none of these can't match. None: any may.
+    pub(super) literals: Vec<Vec<u8>>,
+    /// A text that lacks all bytes of one of these can't match.
+    pub(super) needed: Vec<Bytes>,
+}
+
+impl Rule {
+    /// Returns where the text of a field matches.
+    /// `bytes` are those in the text.
+    pub(super) fn position(&self, name: &[u8], text: &[u8], bytes: Bytes) -> Option<usize> {
+        if self.needed.iter().any(|needed| needed & bytes == 0) {
+            return None;
+        }
+        let is_name = |known: &String| name.eq_ignore_ascii_case(known.as_bytes());
+        if !self.names.is_empty() && !self.names.iter().any(is_name) {
+            return None;
+        }
+        let found = self.regex.find(text)?;
+        let is_harmless = self.unless.as_ref().is_some_and(|it| it.is_match(text));
+        (!is_harmless).then(|| found.start())
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RulesFile {
+    /// Lists of alternatives that regexes name, as in `{commands}`.
+    #[serde(default)]
+    sets: BTreeMap<String, Vec<String>>,
+    #[serde(default, rename = "rule")]
+    rules: Vec<Spanned<RuleEntry>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RuleEntry {
+    id: String,
+    class: Class,
+    /// For readers of the file and of the log.
+    #[serde(rename = "description")]
+    _description: String,
+    #[serde(default = "lowest_paranoia")]
+    paranoia: u8,
+    #[serde(default = "usual_score")]
+    score: u32,
+    fields: Option<Vec<String>>,
+    #[serde(default)]
+    not_fields: Vec<String>,
+    #[serde(default)]
+    names: Vec<String>,
+    variants: Option<Vec<Variant>>,
+    regex: Option<String>,
+    #[serde(default)]
+    phrases: Vec<String>,
+    #[serde(default)]
+    literals: Vec<String>,
+    unless: Option<String>,
+}
+
+const fn lowest_paranoia() -> u8 {
+    1
+}
+
+/// Blocks alone, by the usual threshold.
+const fn usual_score() -> u32 {
+    5
+}
+
+/// Most memory of one compiled regex, and of the cache of its states.
+const REGEX_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Deepest nesting of a regex.
+const REGEX_DEPTH_MAX: u32 = 64;
+
+/// The built-in rules, a file for each class.
+const BUILTIN: [(&str, &str); 9] = [
+    ("rules/sqli.toml", include_str!("../../rules/sqli.toml")),
+    ("rules/xss.toml", include_str!("../../rules/xss.toml")),
+    ("rules/rce.toml", include_str!("../../rules/rce.toml")),
+    ("rules/lfi.toml", include_str!("../../rules/lfi.toml")),
+    ("rules/php.toml", include_str!("../../rules/php.toml")),
+    ("rules/script.toml", include_str!("../../rules/script.toml")),
+    ("rules/ssrf.toml", include_str!("../../rules/ssrf.toml")),
+    ("rules/directory.toml", include_str!("../../rules/directory.toml")),
+    ("rules/protocol.toml", include_str!("../../rules/protocol.toml")),
+];
+
+impl Rules {
+    /// Returns the built-in rules.
+    ///
+    /// # Errors
+    /// None, unless a built-in rule is broken, which a test excludes.
+    pub fn builtin() -> Result<Self, RulesError> {
+        let mut rules = Self::default();
+        for (file, text) in BUILTIN {
+            rules.add(file, text)?;
+        }
+        Ok(rules)
+    }
+
+    /// Adds the rules of a file. `file` is its name, for errors.
+    ///
+    /// # Errors
+    /// The file's line and rule, if it isn't valid TOML, has unknown keys, uses an id twice, or has
+    /// a regex that doesn't compile or is too large.
+    pub fn add(&mut self, file: &str, text: &str) -> Result<(), RulesError> {
+        let fail = |offset: usize, problem: String| RulesError {
+            file: file.to_owned(),
+            line: line(text, offset),
+            problem,
+        };
+        let wire: RulesFile = toml::from_str(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            let near = rule_near(text, offset);
+            fail(offset, format!("{near}{}", error.message()))
+        })?;
+        for (name, members) in wire.sets {
+            let joined = format!("(?:{})", members.join("|"));
+            if self.sets.insert(name.clone(), joined).is_some() {
+                return Err(fail(0, format!("the set '{name}' is defined twice")));
+            }
+        }
+        for entry in wire.rules {
+            let start = entry.span().start;
+            let entry = entry.into_inner();
+            let id = entry.id.clone();
+            let rule = self
+                .check(entry)
+                .map_err(|problem| fail(start, format!("rule '{id}': {problem}")))?;
+            self.rules.push(rule);
+        }
+        Ok(())
+    }
+
+    /// Returns how many rules there are.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Returns whether there is no rule.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Returns whether a rule has this id.
+    pub fn contains(&self, id: &str) -> bool {
+        self.rules.iter().any(|rule| &*rule.id == id)
+    }
+
+    /// Returns the rules that count at a paranoia level.
+    pub(super) fn at(self, paranoia: u8) -> Vec<Rule> {
+        let mut rules = self.rules;
+        rules.retain(|rule| rule.paranoia <= paranoia);
+        rules
+    }
+
+    fn check(&self, entry: RuleEntry) -> Result<Rule, String> {
+        if self.contains(&entry.id) {
+            return Err("this id is taken; ids must differ, those of built-in rules too".to_owned());
+        }
+        if !(1..=4).contains(&entry.paranoia) {
+            return Err(format!("paranoia '{}' is not one of 1 to 4", entry.paranoia));
+        }
+        let pattern = match (&entry.regex, entry.phrases.as_slice()) {
+            (Some(regex), []) => self.expand(regex)?,
+            (None, [_, ..]) => phrases(&entry.phrases),
+            _ => return Err("expected either 'regex' or 'phrases'".to_owned()),
+        };
+        let (regex, hir) = compile(&pattern)?;
+        let unless = match &entry.unless {
+            Some(pattern) => Some(compile(&self.expand(pattern)?)?.0),
+            None => None,
+        };
+        let literals = match entry.literals.is_empty() {
+            true => literals::required(&hir).unwrap_or_default(),
+            false => entry.literals.iter().map(|text| text.clone().into_bytes()).collect(),
+        };
+        if let Some(empty) = entry.literals.iter().position(String::is_empty) {
+            return Err(format!("literal {} is empty", empty + 1));
+        }
+        let fields = entry.fields.unwrap_or_else(|| vec!["any".to_owned()]);
+        let variants = entry.variants.map_or(entry.class.variants(), |variants| {
+            variants.iter().fold(0, |bits, variant| bits | *variant as u8)
+        });
+        Ok(Rule {
+            id: entry.id.into(),
+            class: entry.class,
+            paranoia: entry.paranoia,
+            score: entry.score,
+            places: places(&fields)?.without(places(&entry.not_fields)?),
+            variants,
+            names: entry.names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            regex,
+            unless,
+            literals,
+            needed: needed::by_regex(&hir),
+        })
+    }
+
+    /// Replaces the names of sets by their members.
+    fn expand(&self, regex: &str) -> Result<String, String> {
+        let mut expanded = String::with_capacity(regex.len());
+        let mut rest = regex;
+        while let Some(start) = rest.find('{') {
+            let (head, tail) = rest.split_at(start);
+            expanded.push_str(head);
+            let name = tail[1..]
+                .find('}')
+                .map(|end| &tail[1..=end])
+                .filter(|name| name.starts_with(|first: char| first.is_ascii_lowercase()))
+                .filter(|_| !head.ends_with(['\\', 'x', 'p', 'P']));
+            match name {
+                Some(name) => {
+                    let set = self.sets.get(name);
+                    let set = set.ok_or_else(|| format!("there is no set '{name}'"))?;
+                    expanded.push_str(set);
+                    rest = &tail[name.len() + 2..];
+                }
+                None => {
+                    expanded.push('{');
+                    rest = &tail[1..];
+                }
+            }
+        }
+        expanded.push_str(rest);
+        Ok(expanded)
+    }
+}
+
+/// Returns a regex for phrases. They match as words where they begin or end with a letter.
+fn phrases(phrases: &[String]) -> String {
+    let word = |byte: Option<u8>| match byte {
+        Some(byte) if byte.is_ascii_alphanumeric() => r"\b",
+        _ => "",
+    };
+    let all: Vec<String> = phrases
+        .iter()
+        .map(|phrase| {
+            let (first, last) = (phrase.bytes().next(), phrase.bytes().last());
+            format!("{}{}{}", word(first), regex::escape(phrase), word(last))
+        })
+        .collect();
+    all.join("|")
+}
+
+fn compile(pattern: &str) -> Result<(Regex, Hir), String> {
+    let hir = regex_syntax::ParserBuilder::new()
+        .unicode(false)
+        .utf8(false)
+        .dot_matches_new_line(true)
+        .nest_limit(REGEX_DEPTH_MAX)
+        .build()
+        .parse(pattern)
+        .map_err(|error| format!("the regex is not valid: {}", one_line(&error.to_string())))?;
+    if let Some(letter) = upper_case(&hir) {
+        return Err(format!(
+            "'{letter}' can't match, since rules see texts in lower case; write it in lower case"
+        ));
+    }
+    let regex = RegexBuilder::new(pattern)
+        .unicode(false)
+        .dot_matches_new_line(true)
+        .size_limit(REGEX_BYTES_MAX)
+        .dfa_size_limit(REGEX_BYTES_MAX)
+        .nest_limit(REGEX_DEPTH_MAX)
+        .build()
+        .map_err(|error| format!("the regex can't be used: {}", one_line(&error.to_string())))?;
+    Ok((regex, hir))
+}
+
+/// Errors of regexes draw the pattern over several lines. Only their last says what is wrong.
+fn one_line(error: &str) -> &str {
+    let last = error.lines().rfind(|line| !line.trim().is_empty());
+    last.unwrap_or(error).trim().trim_start_matches("error: ")
+}
+
+/// Returns a letter of a literal that is in upper case.
+fn upper_case(part: &Hir) -> Option<char> {
+    match part.kind() {
+        HirKind::Literal(literal) => {
+            let found = literal.0.iter().find(|byte| byte.is_ascii_uppercase());
+            found.map(|byte| char::from(*byte))
+        }
+        HirKind::Repetition(repetition) => upper_case(&repetition.sub),
+        HirKind::Capture(capture) => upper_case(&capture.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().find_map(upper_case),
+        _ => None,
+    }
+}
+
+fn places(names: &[String]) -> Result<Places, String> {
+    names.iter().try_fold(Places::NONE, |places, name| {
+        let named = Places::named(name).ok_or_else(|| {
+            format!(
+                "there is no field '{name}'; expected any, args, body, names, headers, cookies or \
+                 a single place such as query or user-agent"
+            )
+        })?;
+        Ok(places.and(named))
+    })
+}
+
+/// Returns the number of the line with the byte at `offset`.
+fn line(text: &str, offset: usize) -> usize {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    1 + memchr::memchr_iter(b'\n', before).count()
+}
+
+/// Returns the name of the rule in which an error stands, for a message.
+fn rule_near(text: &str, offset: usize) -> String {
+    let before = text.get(..offset).unwrap_or(text);
+    let start = before.rfind("[[rule]]").unwrap_or(before.len());
+    let end = text[start..].get(8..).and_then(|rest| rest.find("[[rule]]"));
+    let rule = &text[start..end.map_or(text.len(), |end| start + 8 + end)];
+    let id = rule
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("id")?.trim().strip_prefix('='));
+    match id {
+        Some(id) => format!("rule '{}': ", id.trim().trim_matches(['"', '\''])),
+        None => String::new(),
+    }
+}
