@@ -4,7 +4,6 @@ use std::{
     cell::RefCell,
     convert::Infallible,
     fmt::Write as _,
-    future::ready,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -22,7 +21,10 @@ use hyper::{
     body::{Body as _, Incoming},
     header::{HOST, HeaderName, HeaderValue, RETRY_AFTER},
 };
-use replay_proxy::{cache::Variant, fields};
+use replay_proxy::{
+    cache::Variant,
+    fields::{self, Fields as _},
+};
 use tower_service::Service;
 
 use crate::{

@@ -81,19 +81,29 @@ impl AnswerTap for Fill {
     }
 
     fn end(self: Box<Self>, trailers: &[u8]) -> Pin<Box<dyn Future<Output = ()>>> {
-        let key = self.key.bits().to_be_bytes();
+        let Self {
+            cache,
+            counters,
+            unstorable,
+            key,
+            fields,
+            requested_ms,
+            head,
+            body,
+            ..
+        } = *self;
         // Trailers would have to be stored with the body.
-        let body = self.body.filter(|_| trailers.is_empty());
+        let body = body.filter(|_| trailers.is_empty());
         let variant = body.and_then(|body| {
-            let fields: &Pairs = &self.fields;
-            Variant::received(&key, fields, (self.head, body.into()), self.requested_ms)
+            let bits = key.bits().to_be_bytes();
+            Variant::received(&bits, &fields, (head, body.into()), requested_ms)
         });
         match variant {
             Some(variant) => {
-                self.cache.insert(Arc::new(variant));
-                self.counters.cache_stored.add(1);
+                cache.insert(Arc::new(variant));
+                counters.cache_stored.add(1);
             }
-            None => self.unstorable.borrow_mut().note(self.key, self.requested_ms),
+            None => unstorable.borrow_mut().note(key, requested_ms),
         }
         Box::pin(ready(()))
     }

@@ -93,6 +93,19 @@ struct Windows {
     before: Arc<PnCounter>,
 }
 
+impl Limit {
+    /// Checks that it can be kept.
+    ///
+    /// # Errors
+    /// If the window has no length that a counter can have.
+    pub fn check(&self) -> Result<(), LimitError> {
+        match (LENGTH_MS_MIN..=LENGTH_MS_MAX).contains(&self.window_ms) {
+            true => Ok(()),
+            false => Err(LimitError::Window(self.name.clone(), self.window_ms)),
+        }
+    }
+}
+
 impl Limiter {
     /// Decides by a limit. `secret` is what the nodes share; without it a client could choose
     /// whose count it shares.
@@ -100,9 +113,7 @@ impl Limiter {
     /// # Errors
     /// If the window has no length that a counter can have.
     pub fn new(limit: Limit, store: Arc<Store>, secret: &[u8]) -> Result<Self, LimitError> {
-        if !(LENGTH_MS_MIN..=LENGTH_MS_MAX).contains(&limit.window_ms) {
-            return Err(LimitError::Window(limit.name, limit.window_ms));
-        }
+        limit.check()?;
         let key = blake3::derive_key("hopbench edge-node limits 1", secret);
         let (key, _) = key.split_at(16);
         let mut begun = SipHasher13::new_with_key(key.first_chunk().unwrap_or(&[0; 16]));

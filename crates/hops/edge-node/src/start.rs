@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster::{self, Nodes},
     config::Config,
-    crdt::{ActorId, Codec, Exchange, Store},
+    crdt::{ActorId, Exchange, Store, wire::Codec},
     edge::Edge,
     plan::Plan,
     state::Shared,

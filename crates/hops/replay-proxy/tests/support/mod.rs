@@ -7,19 +7,19 @@
 #[allow(unused_imports, reason = "not everyone's")]
 pub(crate) mod processes;
 
+#[path = "../../../../testing/upstreams.rs"]
+mod upstreams;
+
 use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{Read as _, Write as _},
+    net::SocketAddr,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    thread,
 };
 
 use nix::sys::signal::Signal;
-use processes::{Running, WATCHDOG, bin, command};
+use processes::{Running, bin, command};
+#[allow(unused_imports, reason = "not everyone's")]
+pub(crate) use upstreams::{Upstream, answers, ask, field, split, status, upstream};
 
 /// A proxy that runs.
 pub(crate) struct Proxy {
@@ -122,105 +122,4 @@ impl Proxy {
         assert!(status.success(), "{status}: {logged}");
         logged
     }
-}
-
-/// Sends a request and reads all that comes.
-pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    stream.set_read_timeout(Some(WATCHDOG)).expect("set");
-    stream.write_all(request).expect("sent");
-    let mut answer = Vec::new();
-    // A reset shows as an answer that is cut off.
-    stream.read_to_end(&mut answer).ok();
-    answer
-}
-
-/// An upstream, and how many requests it got.
-pub(crate) struct Upstream {
-    pub(crate) address: SocketAddr,
-    requests: Arc<AtomicUsize>,
-}
-
-impl Upstream {
-    pub(crate) fn requests(&self) -> usize {
-        self.requests.load(SeqCst)
-    }
-}
-
-/// Starts an upstream. `answer` writes the answer to a request, of which it gets the number and the
-/// head, and says whether the connection goes on.
-pub(crate) fn upstream(
-    answer: impl Fn(usize, &str, &mut TcpStream) -> bool + Send + Sync + 'static,
-) -> Upstream {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound");
-    let (requests, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(answer));
-    let counted = Arc::clone(&requests);
-    thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let (requests, answer) = (Arc::clone(&counted), Arc::clone(&answer));
-            thread::spawn(move || serve(client, &requests, &*answer));
-        }
-    });
-    Upstream { address, requests }
-}
-
-/// Starts an upstream that gives the same answer to every request.
-pub(crate) fn answers(text: impl Into<Vec<u8>>) -> Upstream {
-    let text = text.into();
-    upstream(move |_, _, client| client.write_all(&text).is_ok())
-}
-
-fn serve(
-    mut client: TcpStream,
-    requests: &AtomicUsize,
-    answer: &dyn Fn(usize, &str, &mut TcpStream) -> bool,
-) {
-    let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        let head = loop {
-            let text = String::from_utf8_lossy(&read).into_owned();
-            if let Some(at) = text.find("\r\n\r\n") {
-                let length = field(&text[..at], "content-length").parse().unwrap_or(0);
-                if read.len() >= at + 4 + length {
-                    read.drain(..at + 4 + length);
-                    break text[..at].to_owned();
-                }
-            }
-            match client.read(&mut buffer) {
-                Ok(length @ 1..) => read.extend_from_slice(&buffer[..length]),
-                _ => return,
-            }
-        };
-        let number = requests.fetch_add(1, SeqCst);
-        if !answer(number, &head, &mut client) {
-            return;
-        }
-    }
-}
-
-/// Returns the value of a field; empty if there is none.
-pub(crate) fn field<'a>(head: &'a str, name: &str) -> &'a str {
-    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
-    lines
-        .find(|(found, _)| found.eq_ignore_ascii_case(name))
-        .map_or("", |(_, it)| it.trim())
-}
-
-/// Splits an answer into its head and its body.
-pub(crate) fn split(answer: &[u8]) -> (String, Vec<u8>) {
-    let at = answer.windows(4).position(|four| four == b"\r\n\r\n");
-    let at = at.unwrap_or_else(|| panic!("no head: {}", String::from_utf8_lossy(answer)));
-    (
-        String::from_utf8_lossy(&answer[..at]).into_owned(),
-        answer[at + 4..].to_vec(),
-    )
-}
-
-/// Returns the status of an answer.
-pub(crate) fn status(answer: &[u8]) -> u16 {
-    let (head, _) = split(answer);
-    head.get(9..12)
-        .and_then(|code| code.parse().ok())
-        .unwrap_or_else(|| panic!("{head}"))
 }
