@@ -1,6 +1,8 @@
 //! Texts and messages as a hostile or careless writer makes them. Whatever they say, nothing
 //! panics.
 
+mod waf;
+
 use std::sync::Arc;
 
 use crate::{
@@ -11,6 +13,8 @@ use crate::{
     path,
     routes::{Path, Route, Table},
 };
+
+pub use self::waf::{attack_request, attack_rules};
 
 /// Most routes that are compiled of one text.
 const ROUTES_MAX: usize = 64;
