@@ -240,8 +240,17 @@ impl Sink {
 
     #[inline]
     fn part(&mut self, bytes: &[u8]) {
-        self.push(bytes);
-        self.push(&[END]);
+        match self.pieces.get_mut(self.used..=self.used + bytes.len()) {
+            Some([free @ .., end]) => {
+                free.copy_from_slice(bytes);
+                *end = END;
+                self.used += bytes.len() + 1;
+            }
+            _ => {
+                self.feed(bytes);
+                self.push(&[END]);
+            }
+        }
     }
 
     #[inline]
