@@ -52,9 +52,16 @@ struct Entry {
 /// A compiled regex.
 pub(super) enum Regex {
     /// The rule: a table of states, and nothing to be borrowed while it is read.
-    Small(Box<dense::DFA<Vec<u32>>>, StateID),
+    Small(Box<Small>),
     /// For those whose table would be large.
     Large(Box<meta::Regex>),
+}
+
+/// A table of states, entered behind the text with which each path begins.
+pub(super) struct Small {
+    table: dense::DFA<Vec<u32>>,
+    prefix: Vec<u8>,
+    state: StateID,
 }
 
 /// A regex that was read, and the texts of which its paths have one.
@@ -120,10 +127,10 @@ impl Regex {
             .syntax(syntax)
             .thompson(nfa)
             .build(text);
-        if let Ok(small) = small
-            && let Ok(start) = small.start_state_forward(&Input::new(""))
+        if let Ok(table) = small
+            && let Some(small) = Small::new(table, literals::prefix(hir))
         {
-            return Ok(Self::Small(Box::new(small), start));
+            return Ok(Self::Small(Box::new(small)));
         }
         let config = meta::Config::new()
             .nfa_size_limit(Some(NFA_BYTES_MAX))
@@ -136,28 +143,53 @@ impl Regex {
     #[inline]
     fn is_match(&self, path: &str) -> bool {
         match self {
-            Self::Small(small, start) => walk(small, *start, path),
+            Self::Small(small) => small.is_match(path.as_bytes()),
             Self::Large(large) => large.is_match(Input::new(path).earliest(true)),
         }
     }
 }
 
-/// Walks the table from the beginning of a path until it matches or can't any more. For texts this
-/// short it takes half as long as the library's search, which is made for long ones.
-fn walk(table: &dense::DFA<Vec<u32>>, start: StateID, path: &str) -> bool {
-    let mut state = start;
-    for byte in path.bytes() {
-        state = table.next_state(state, byte);
-        if table.is_special_state(state) {
-            if table.is_match_state(state) {
-                return true;
-            }
-            if table.is_dead_state(state) {
-                return false;
+impl Small {
+    fn new(table: dense::DFA<Vec<u32>>, prefix: &[u8]) -> Option<Self> {
+        let start = table.start_state_forward(&Input::new("")).ok()?;
+        let end = prefix
+            .iter()
+            .fold(start, |state, byte| table.next_state(state, *byte));
+        // A match is known one byte later than it ends, so none is missed here.
+        let is_whole = !table.is_special_state(end);
+        Some(Self {
+            prefix: if is_whole {
+                prefix.to_vec()
+            } else {
+                Vec::new()
+            },
+            state: if is_whole { end } else { start },
+            table,
+        })
+    }
+
+    /// Walks the table until it matches or can't any more. For texts this short it takes half as
+    /// long as the library's search, which is made for long ones.
+    #[inline]
+    fn is_match(&self, path: &[u8]) -> bool {
+        let Some(rest) = path.strip_prefix(self.prefix.as_slice()) else {
+            return false;
+        };
+        let table = &self.table;
+        let mut state = self.state;
+        for byte in rest {
+            state = table.next_state(state, *byte);
+            if table.is_special_state(state) {
+                if table.is_match_state(state) {
+                    return true;
+                }
+                if table.is_dead_state(state) {
+                    return false;
+                }
             }
         }
+        table.is_match_state(table.next_eoi_state(state))
     }
-    table.is_match_state(table.next_eoi_state(state))
 }
 
 impl fmt::Debug for Regex {
