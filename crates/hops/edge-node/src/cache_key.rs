@@ -16,13 +16,13 @@ use crate::path;
 /// Between parts. No UTF-8 text has this byte.
 const END: u8 = 0xff;
 
-/// What most requests have in all.
+/// Bytes that are hashed at once; the parts of most requests fit.
 const PIECES_BYTES: usize = 128;
 
 /// Parameters that are sorted without an allocation.
 const PARAMETERS_FEW: usize = 32;
 
-/// What counts of a request.
+/// The parts of a request that count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyRules {
     /// How the query counts.
@@ -54,7 +54,7 @@ pub enum Scheme {
     Https,
 }
 
-/// What is asked for.
+/// A request, as far as its key depends on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// The method. An answer to GET may answer HEAD; then give GET.
@@ -240,8 +240,17 @@ impl Sink {
 
     #[inline]
     fn part(&mut self, bytes: &[u8]) {
-        self.push(bytes);
-        self.push(&[END]);
+        match self.pieces.get_mut(self.used..=self.used + bytes.len()) {
+            Some([free @ .., end]) => {
+                free.copy_from_slice(bytes);
+                *end = END;
+                self.used += bytes.len() + 1;
+            }
+            _ => {
+                self.feed(bytes);
+                self.push(&[END]);
+            }
+        }
     }
 
     #[inline]

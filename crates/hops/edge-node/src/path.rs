@@ -1,9 +1,9 @@
 //! The one form of a path, for the routes, the cache key and whoever else judges a path.
 
 /// Returns the path in its normal form: `%41` is `A` (letters, digits and `-._~` need no escape),
-/// other escapes have capital letters, what is not ASCII is escaped, and `.` and `..` are resolved. Empty segments stay: to an
-/// origin, `/a//b` may be another path than `/a/b`. A percent sign that begins no escape is escaped
-/// itself, or `%%32e` would become an escape.
+/// other escapes have capital letters, what is not ASCII is escaped, and `.` and `..` are
+/// resolved. Empty segments stay: to an origin, `/a//b` may be another path than `/a/b`. A percent
+/// sign that begins no escape is escaped itself, or `%%32e` would become an escape.
 ///
 /// A path that is normal is returned itself; others are written to `scratch`.
 pub fn normalise<'a>(path: &'a str, scratch: &'a mut String) -> &'a str {

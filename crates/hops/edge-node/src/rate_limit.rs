@@ -59,7 +59,7 @@ pub enum LimitError {
     Window(String, u32),
 }
 
-/// What is decided on a request.
+/// The verdict on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The request may pass.

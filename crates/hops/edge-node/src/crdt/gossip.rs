@@ -37,7 +37,7 @@ pub struct Exchange {
     peers: Mutex<Peers>,
 }
 
-/// What came of a peer's message.
+/// The effect of a peer's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// The effect on our counters.

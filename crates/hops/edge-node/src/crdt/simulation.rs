@@ -26,9 +26,9 @@ struct Cluster {
     open: Vec<Vec<bool>>,
     on_the_way: Vec<Flight>,
     starts: u8,
-    /// What the actors counted: those that are gone, and those that live.
+    /// How far the actors counted, gone or not.
     truth: BTreeMap<(ActorId, Slot), Totals>,
-    /// What was known of the actors that are gone by others when they went.
+    /// How far the others knew that those that are gone had counted.
     known: BTreeMap<(ActorId, Slot), Totals>,
 }
 

@@ -8,8 +8,11 @@
 //! | 16, 16 | the sender's actor; the actor that `ack` is about, or zeros |
 //! | 8, 8, 8 | `ack`, `since`, `upto`, big-endian |
 //! | | actors: how many, then 16 bytes each |
-//! | | counters: how many, then for each its kind (1 byte), key (16), start and length of its window, how many actors, and for each its index among the actors, ups and downs |
+//! | | counters: how many, then each |
 //! | 16 | tag |
+//!
+//! A counter is its kind (1 byte), its key (16), start and length of its window, how many actors
+//! it has, and for each of them its index in the message, its ups and its downs.
 //!
 //! Numbers without a size are LEB128. The tag is keyed BLAKE3, shortened: with a secret that the
 //! nodes share it keeps strangers out, and without one it finds damage. A message that is sent
@@ -240,7 +243,7 @@ fn write_number(mut number: u64, bytes: &mut Vec<u8>) {
     }
 }
 
-/// What is left to read.
+/// The bytes that are left to read.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {

@@ -1,6 +1,6 @@
 //! Texts of which a path must have one, or a regex is not found in it.
 
-use regex_syntax::hir::{Hir, HirKind};
+use regex_syntax::hir::{Hir, HirKind, Look};
 
 /// Most texts of one regex: `/(a|b)/` has two.
 const TEXTS_MAX: usize = 32;
@@ -12,6 +12,20 @@ const BYTES_MIN: usize = 2;
 pub(super) fn required(hir: &Hir) -> Option<Vec<Vec<u8>>> {
     let texts = texts(hir)?;
     (shortest(&texts) >= BYTES_MIN).then_some(texts)
+}
+
+/// Returns the text with which each path that matches begins; it may be empty.
+pub(super) fn prefix(hir: &Hir) -> &[u8] {
+    let HirKind::Concat(parts) = hir.kind() else {
+        return &[];
+    };
+    match parts.as_slice() {
+        [start, text, ..] if *start.kind() == HirKind::Look(Look::Start) => match text.kind() {
+            HirKind::Literal(literal) => &literal.0,
+            _ => &[],
+        },
+        _ => &[],
+    }
 }
 
 /// The depth is bounded by the parser's limit on nesting.
@@ -63,5 +77,25 @@ mod tests {
         assert_eq!(found(r"(ab)+").as_deref(), Some("ab"));
         assert_eq!(found(r"ab|c*"), None);
         assert_eq!(found(""), None);
+    }
+
+    #[test]
+    fn only_a_bound_text_is_a_prefix() {
+        let found = |regex: &str| {
+            let hir = regex_syntax::parse(regex).expect("valid");
+            String::from_utf8(prefix(&hir).to_vec()).expect("text")
+        };
+        assert_eq!(found(r"^/users/\d+"), "/users/");
+        for regex in [
+            r"/users/\d+",
+            r"(?m)^/users",
+            r"^(/a)?/b",
+            r"^/a*",
+            r"^/a|/b",
+            "",
+        ] {
+            let expected = if regex == r"^/a*" { "/" } else { "" };
+            assert_eq!(found(regex), expected, "{regex}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use regex_automata::{
     dfa::{Automaton, StartKind, dense},
     meta,
     nfa::thompson,
-    util::syntax,
+    util::{primitives::StateID, syntax},
 };
 use regex_syntax::{ParserBuilder, hir::Hir};
 
@@ -52,9 +52,16 @@ struct Entry {
 /// A compiled regex.
 pub(super) enum Regex {
     /// The rule: a table of states, and nothing to be borrowed while it is read.
-    Small(Box<dense::DFA<Vec<u32>>>),
+    Small(Box<Small>),
     /// For those whose table would be large.
     Large(Box<meta::Regex>),
+}
+
+/// A table of states, entered behind the text with which each path begins.
+pub(super) struct Small {
+    table: dense::DFA<Vec<u32>>,
+    prefix: Vec<u8>,
+    state: StateID,
 }
 
 /// A regex that was read, and the texts of which its paths have one.
@@ -113,13 +120,16 @@ impl Regex {
             .configure(
                 dense::Config::new()
                     .start_kind(StartKind::Unanchored)
+                    .accelerate(false)
                     .dfa_size_limit(Some(DFA_BYTES_MAX))
                     .determinize_size_limit(Some(4 * DFA_BYTES_MAX)),
             )
             .syntax(syntax)
             .thompson(nfa)
             .build(text);
-        if let Ok(small) = small {
+        if let Ok(table) = small
+            && let Some(small) = Small::new(table, literals::prefix(hir))
+        {
             return Ok(Self::Small(Box::new(small)));
         }
         let config = meta::Config::new()
@@ -132,19 +142,60 @@ impl Regex {
 
     #[inline]
     fn is_match(&self, path: &str) -> bool {
-        let input = Input::new(path).earliest(true);
         match self {
-            // No quit byte is set, so the search doesn't fail.
-            Self::Small(small) => small.try_search_fwd(&input).is_ok_and(|end| end.is_some()),
-            Self::Large(large) => large.is_match(input),
+            Self::Small(small) => small.is_match(path.as_bytes()),
+            Self::Large(large) => large.is_match(Input::new(path).earliest(true)),
         }
+    }
+}
+
+impl Small {
+    fn new(table: dense::DFA<Vec<u32>>, prefix: &[u8]) -> Option<Self> {
+        let start = table.start_state_forward(&Input::new("")).ok()?;
+        let end = prefix
+            .iter()
+            .fold(start, |state, byte| table.next_state(state, *byte));
+        // A match is known one byte later than it ends, so none is missed here.
+        let is_whole = !table.is_special_state(end);
+        Some(Self {
+            prefix: if is_whole {
+                prefix.to_vec()
+            } else {
+                Vec::new()
+            },
+            state: if is_whole { end } else { start },
+            table,
+        })
+    }
+
+    /// Walks the table until it matches or can't any more. For texts this short it takes half as
+    /// long as the library's search, which is made for long ones.
+    #[inline]
+    fn is_match(&self, path: &[u8]) -> bool {
+        let Some(rest) = path.strip_prefix(self.prefix.as_slice()) else {
+            return false;
+        };
+        let table = &self.table;
+        let mut state = self.state;
+        for byte in rest {
+            state = table.next_state(state, *byte);
+            if table.is_special_state(state) {
+                if table.is_match_state(state) {
+                    return true;
+                }
+                if table.is_dead_state(state) {
+                    return false;
+                }
+            }
+        }
+        table.is_match_state(table.next_eoi_state(state))
     }
 }
 
 impl fmt::Debug for Regex {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Small(_) => "Small",
+            Self::Small(..) => "Small",
             Self::Large(_) => "Large",
         })
     }

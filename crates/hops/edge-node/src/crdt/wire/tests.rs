@@ -41,7 +41,10 @@ proptest! {
     }
 
     #[test]
-    fn damage_is_found(message in message(), at in any::<prop::sample::Index>(), flip in 1..=255u8) {
+    fn damage_is_found(message in message(),
+        at in any::<prop::sample::Index>(),
+        flip in 1..=255u8,
+    ) {
         let codec = Codec::new(b"");
         let (mut bytes, _) = codec.encode(&message);
         let at = at.index(bytes.len());
@@ -52,7 +55,9 @@ proptest! {
     }
 
     #[test]
-    fn content_with_a_good_tag_is_read_or_refused(content in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn content_with_a_good_tag_is_read_or_refused(
+        content in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
         crate::hostile::attack_exchange(&content);
     }
 }
