@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Cluster,
-    crdt::{Exchange, Heard},
+    crdt::{Exchange, Heard, wire::MESSAGE_BYTES_MAX},
     state::{Counters, now_ms},
 };
 
@@ -33,9 +33,6 @@ pub(crate) struct Nodes {
     pub(crate) exchange: Exchange,
     pub(crate) counters: Arc<Counters>,
 }
-
-/// Longest message. Those of this program are shorter.
-const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Time limit of an exchange.
 const EXCHANGE_MAX: Duration = Duration::from_secs(1);
