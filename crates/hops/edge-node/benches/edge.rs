@@ -19,6 +19,7 @@ use edge_node::{
     crdt::{ActorId, PnCounter, State, Store, Totals},
     rate_limit::{Decision, Limit, Limiter, Scope},
     routes::{Path, Route, Table},
+    waf::{Request, Rules, Scratch, Settings, Waf},
 };
 
 /// Four routes, as in the published benchmark: the exact one is first, and the regex second.
@@ -51,6 +52,59 @@ fn look_up(c: &mut Criterion, name: &str, table: &Table<usize>, path: &str, to: 
     };
     assert_eq!(find(path), to, "{name}");
     c.bench_function(name, |b| b.iter(|| find(black_box(path))));
+}
+
+/// The published inputs, and bodies of growing length.
+fn waf(c: &mut Criterion) {
+    let rules = Rules::builtin().expect("the built-in rules");
+    let waf = Waf::new(Settings::default(), rules).expect("they fit");
+    let headers: [(&[u8], &[u8]); 2] = [
+        (b"host", b"example.com"),
+        (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Firefox/128.0"),
+    ];
+    let mut scratch = Scratch::default();
+    let mut judge = |target: &str, more: &[(&[u8], &[u8])], body: &[u8]| {
+        let request = Request {
+            method: if body.is_empty() { b"GET" } else { b"POST" },
+            target: target.as_bytes(),
+            headers: headers.iter().chain(more).copied(),
+            body,
+        };
+        waf.inspect(request, &mut scratch).is_blocked
+    };
+    for (name, target, is_blocked) in [
+        ("waf_clean", "/api/users", false),
+        ("waf_sqli", "/login?username=admin'%20OR%20'1'='1", true),
+        ("waf/query", "/search?q=green+tea&page=2&sort=price", false),
+    ] {
+        assert_eq!(judge(target, &[], b""), is_blocked, "{name}");
+        c.bench_function(name, |b| b.iter(|| judge(black_box(target), &[], b"")));
+    }
+    let form: (&[u8], &[u8]) = (b"content-type", b"application/x-www-form-urlencoded");
+    let json: (&[u8], &[u8]) = (b"content-type", b"application/json");
+    let values = (0..640).map(|n| format!("\"name {n}\":\"value {n} x\""));
+    let values = format!("{{{}}}", values.collect::<Vec<_>>().join(","));
+    let pairs = |bytes: usize| -> String {
+        let pairs = (0..).map(|n| format!("field{n}=some+words+of+text+{n}"));
+        let mut all = String::new();
+        for pair in pairs {
+            if all.len() + pair.len() >= bytes {
+                return all;
+            }
+            all += &format!("{pair}&");
+        }
+        all
+    };
+    for (name, kind, body) in [
+        ("waf/form_1k", form, pairs(1 << 10)),
+        ("waf/form_16k", form, pairs(1 << 14)),
+        ("waf/json_640_values", json, values),
+        ("waf/text_128k", (form.0, b"text/plain".as_slice()), "plain words ".repeat(10_000)),
+    ] {
+        let body = body.as_bytes();
+        assert!(!judge("/", &[kind], body), "{name}");
+        c.bench_function(name, |b| b.iter(|| judge("/", &[kind], black_box(body))));
+    }
 }
 
 fn routes(c: &mut Criterion) {
@@ -268,7 +322,7 @@ fn cache_keys(c: &mut Criterion) {
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    // The WAF's benchmarks, waf_clean and waf_sqli, come first here.
+    waf(&mut criterion);
     routes(&mut criterion);
     counters(&mut criterion);
     limits(&mut criterion);
