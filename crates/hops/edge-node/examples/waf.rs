@@ -5,7 +5,9 @@ use std::io;
 use edge_node::waf::{Rules, Settings, Waf, file};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let paranoia = std::env::args().nth(1).map_or(Ok(1), |level| level.parse())?;
+    let paranoia = std::env::args()
+        .nth(1)
+        .map_or(Ok(1), |level| level.parse())?;
     let settings = Settings {
         paranoia,
         complete: true,

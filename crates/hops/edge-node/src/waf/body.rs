@@ -139,7 +139,9 @@ fn inflate(encoding: &[u8], body: &[u8], limit: usize, into: &mut Vec<u8>) {
         }
     } else if is(b"br") {
         let size = 4096;
-        brotli_decompressor::Decompressor::new(body, size).take(most).read_to_end(into)
+        brotli_decompressor::Decompressor::new(body, size)
+            .take(most)
+            .read_to_end(into)
     } else {
         Ok(0)
     };

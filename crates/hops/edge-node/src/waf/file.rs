@@ -63,11 +63,7 @@ pub enum FileError {
 ///
 /// # Errors
 /// The first line that isn't a request, by its number, or a failure to read or write.
-pub fn judge(
-    waf: &Waf,
-    input: impl BufRead,
-    mut output: impl Write,
-) -> Result<Tally, FileError> {
+pub fn judge(waf: &Waf, input: impl BufRead, mut output: impl Write) -> Result<Tally, FileError> {
     let mut scratch = Scratch::default();
     let mut tally = Tally::default();
     for (index, text) in input.split(b'\n').enumerate() {
@@ -141,8 +137,15 @@ mod tests {
         assert_eq!((tally.requests, tally.blocked), (2, 1));
         let output = String::from_utf8(output).expect("text");
         let lines: Vec<&str> = output.lines().collect();
-        assert_eq!(lines[0], r#"{"id":"a","blocked":false,"score":0,"rules":[]}"#);
-        assert!(lines[1].starts_with(r#"{"id":"b","blocked":true,"#), "{}", lines[1]);
+        assert_eq!(
+            lines[0],
+            r#"{"id":"a","blocked":false,"score":0,"rules":[]}"#
+        );
+        assert!(
+            lines[1].starts_with(r#"{"id":"b","blocked":true,"#),
+            "{}",
+            lines[1]
+        );
     }
 
     #[test]

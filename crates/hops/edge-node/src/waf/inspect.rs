@@ -6,8 +6,7 @@ use super::{
     Waf,
     bytes::{self, DECODE, FOLD, HTML, NOT_BASE64, PLUS, SHELL, SLASH, SQL},
     class::Class,
-    decode,
-    injection,
+    decode, injection,
     matcher::{Found, RuleSet},
     normalise::{self, Variant},
     place::Place,
@@ -198,14 +197,15 @@ impl<'w> Inspection<'w> {
         let mut done = take(&mut self.texts.done);
         let each = (at.0, variant);
         let sets = (&mut seen, &mut done);
-        waf.matcher.each(each, (at.1, text), sets, |rule, position| {
-            let rule = (&rule.id, rule.class, rule.score);
-            match self.found_by(rule, at, (text, position)) {
-                false => Found::Excluded,
-                true if self.is_done() => Found::Enough,
-                true => Found::Counted,
-            }
-        });
+        waf.matcher
+            .each(each, (at.1, text), sets, |rule, position| {
+                let rule = (&rule.id, rule.class, rule.score);
+                match self.found_by(rule, at, (text, position)) {
+                    false => Found::Excluded,
+                    true if self.is_done() => Found::Enough,
+                    true => Found::Counted,
+                }
+            });
         self.texts.seen = seen;
         self.texts.done = done;
     }
@@ -281,12 +281,9 @@ impl<'w> Inspection<'w> {
     /// Inspects JSON that is the value of a field. Returns false if it isn't JSON.
     fn nested_json(&mut self, place: Place, text: &[u8]) -> bool {
         let text = text.to_vec();
-        let names = match place {
-            Place::Query | Place::Form | Place::Json | Place::Multipart => Place::JsonName,
-            place => place,
-        };
+        let places = (Place::JsonName, place);
         let mut is_json = false;
-        self.nested(|inspection| is_json = inspection.json(&text, (names, place)).is_ok());
+        self.nested(|inspection| is_json = inspection.json(&text, places).is_ok());
         is_json
     }
 
@@ -321,7 +318,10 @@ impl<'w> Inspection<'w> {
         (text, position): (&[u8], usize),
     ) -> bool {
         let exclusions = &self.waf.settings.exclusions;
-        if exclusions.iter().any(|it| it.covers(id, class, place, field)) {
+        if exclusions
+            .iter()
+            .any(|it| it.covers(id, class, place, field))
+        {
             return false;
         }
         self.verdict.score += score;

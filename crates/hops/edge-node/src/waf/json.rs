@@ -39,11 +39,7 @@ impl Inspection<'_> {
     ///
     /// # Errors
     /// The text isn't JSON. What came before was inspected.
-    pub(super) fn json(
-        &mut self,
-        text: &[u8],
-        places: (Place, Place),
-    ) -> Result<(), Malformed> {
+    pub(super) fn json(&mut self, text: &[u8], places: (Place, Place)) -> Result<(), Malformed> {
         let mut open: Vec<Open> = Vec::new();
         let mut name = (0, 0);
         let mut next = Next::Value;
@@ -58,7 +54,11 @@ impl Inspection<'_> {
                     }
                     let is_object = bracket == b'{';
                     open.push(Open { is_object, name });
-                    next = if is_object { Next::FirstName } else { Next::FirstValue };
+                    next = if is_object {
+                        Next::FirstName
+                    } else {
+                        Next::FirstValue
+                    };
                     at += 1;
                 }
                 (Next::FirstValue | Next::Rest, b']') | (Next::FirstName | Next::Rest, b'}') => {
@@ -72,7 +72,11 @@ impl Inspection<'_> {
                 }
                 (Next::Rest, b',') => {
                     let inside = open.last().ok_or(Malformed)?;
-                    next = if inside.is_object { Next::Name } else { Next::Value };
+                    next = if inside.is_object {
+                        Next::Name
+                    } else {
+                        Next::Value
+                    };
                     at += 1;
                 }
                 (Next::Name | Next::FirstName, b'"') => {
@@ -150,7 +154,11 @@ fn scalar(text: &[u8], at: usize) -> Result<usize, Malformed> {
     }
     let is_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
     let length = rest.iter().take_while(is_number).count();
-    if length == 0 { Err(Malformed) } else { Ok(at + length) }
+    if length == 0 {
+        Err(Malformed)
+    } else {
+        Ok(at + length)
+    }
 }
 
 /// Resolves the escapes of a string. Those that JSON doesn't have stay.
@@ -162,9 +170,9 @@ fn unescape(string: &[u8], into: &mut Vec<u8>) {
         at += match rest {
             [b'\\', b'u', a, b, c, d, ..] => {
                 let digits = [*a, *b, *c, *d].map(hex);
-                let code = digits.into_iter().try_fold(0, |code, digit| {
-                    Some(code << 4 | u32::from(digit?))
-                });
+                let code = digits
+                    .into_iter()
+                    .try_fold(0, |code, digit| Some(code << 4 | u32::from(digit?)));
                 match code {
                     Some(code) => {
                         // Halves of pairs become marks; no attack needs them.

@@ -81,15 +81,24 @@ fn known(part: &Hir) -> Known {
                     exact: None,
                     required: None,
                 },
-                _ => Known {
+                (min, _) => Known {
                     exact: None,
-                    required: best(inner),
+                    required: match inner.exact.as_deref() {
+                        Some([text]) if !text.is_empty() => Some(vec![repeated(text, min)]),
+                        _ => best(inner),
+                    },
                 },
             }
         }
         HirKind::Concat(parts) => concatenation(parts),
         HirKind::Alternation(parts) => alternation(parts),
     }
+}
+
+/// Returns a text as often as it must occur at least, or as is of use.
+fn repeated(text: &[u8], times: u32) -> Vec<u8> {
+    let times = usize::try_from(times).unwrap_or(LENGTH_MAX);
+    text.repeat(times.min(LENGTH_MAX))
 }
 
 fn members(class: &Class) -> Option<Vec<Vec<u8>>> {
@@ -190,6 +199,7 @@ mod tests {
             (r"<(?:svg|img)[^>]*\bon[a-z]+=", "<img <svg"),
             (r"x?abc", "abc xabc"),
             (r"(?:abc)+", "abc"),
+            (r"\.{2,3}/", ".."),
             (r"a[bc]d", "abd acd"),
             (r"(?:foo)?\s*(?:sleep|wait)\(", "sleep( wait("),
         ] {

@@ -8,12 +8,7 @@ use aho_corasick::{
     dfa::{self, DFA},
 };
 
-use super::{
-    needed,
-    normalise::Variant,
-    place::Place,
-    rules::Rule,
-};
+use super::{needed, normalise::Variant, place::Place, rules::Rule};
 
 /// Matches texts with rules.
 #[derive(Debug)]

@@ -132,8 +132,14 @@ const BUILTIN: [(&str, &str); 9] = [
     ("rules/php.toml", include_str!("../../rules/php.toml")),
     ("rules/script.toml", include_str!("../../rules/script.toml")),
     ("rules/ssrf.toml", include_str!("../../rules/ssrf.toml")),
-    ("rules/directory.toml", include_str!("../../rules/directory.toml")),
-    ("rules/protocol.toml", include_str!("../../rules/protocol.toml")),
+    (
+        "rules/directory.toml",
+        include_str!("../../rules/directory.toml"),
+    ),
+    (
+        "rules/protocol.toml",
+        include_str!("../../rules/protocol.toml"),
+    ),
 ];
 
 impl Rules {
@@ -207,10 +213,15 @@ impl Rules {
 
     fn check(&self, entry: RuleEntry) -> Result<Rule, String> {
         if self.contains(&entry.id) {
-            return Err("this id is taken; ids must differ, those of built-in rules too".to_owned());
+            return Err(
+                "this id is taken; ids must differ, those of built-in rules too".to_owned(),
+            );
         }
         if !(1..=4).contains(&entry.paranoia) {
-            return Err(format!("paranoia '{}' is not one of 1 to 4", entry.paranoia));
+            return Err(format!(
+                "paranoia '{}' is not one of 1 to 4",
+                entry.paranoia
+            ));
         }
         let pattern = match (&entry.regex, entry.phrases.as_slice()) {
             (Some(regex), []) => self.expand(regex)?,
@@ -224,14 +235,20 @@ impl Rules {
         };
         let literals = match entry.literals.is_empty() {
             true => literals::required(&hir).unwrap_or_default(),
-            false => entry.literals.iter().map(|text| text.clone().into_bytes()).collect(),
+            false => entry
+                .literals
+                .iter()
+                .map(|text| text.clone().into_bytes())
+                .collect(),
         };
         if let Some(empty) = entry.literals.iter().position(String::is_empty) {
             return Err(format!("literal {} is empty", empty + 1));
         }
         let fields = entry.fields.unwrap_or_else(|| vec!["any".to_owned()]);
         let variants = entry.variants.map_or(entry.class.variants(), |variants| {
-            variants.iter().fold(0, |bits, variant| bits | *variant as u8)
+            variants
+                .iter()
+                .fold(0, |bits, variant| bits | *variant as u8)
         });
         Ok(Rule {
             id: entry.id.into(),
@@ -240,7 +257,11 @@ impl Rules {
             score: entry.score,
             places: places(&fields)?.without(places(&entry.not_fields)?),
             variants,
-            names: entry.names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            names: entry
+                .names
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
             regex,
             unless,
             literals,
@@ -361,7 +382,9 @@ fn line(text: &str, offset: usize) -> usize {
 fn rule_near(text: &str, offset: usize) -> String {
     let before = text.get(..offset).unwrap_or(text);
     let start = before.rfind("[[rule]]").unwrap_or(before.len());
-    let end = text[start..].get(8..).and_then(|rest| rest.find("[[rule]]"));
+    let end = text[start..]
+        .get(8..)
+        .and_then(|rest| rest.find("[[rule]]"));
     let rule = &text[start..end.map_or(text.len(), |end| start + 8 + end)];
     let id = rule
         .lines()

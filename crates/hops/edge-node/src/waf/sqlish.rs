@@ -7,11 +7,35 @@ use memchr::{memchr, memchr_iter, memmem};
 
 /// Words that prose has rarely, or not in the places where SQL has them. In order.
 const STRONG: [&[u8]; 29] = [
-    b"benchmark", b"binary", b"coercibility", b"collate", b"concurrent", b"current_date",
-    b"current_user", b"declare", b"find_in_set", b"infile", b"information_schema", b"isnull",
-    b"localtime", b"localtimestamp", b"nvarchar", b"outfile", b"regexp", b"rlike", b"rownum",
-    b"select", b"sounds", b"sp_password", b"sqlite_version", b"sysdate", b"union", b"utc_date",
-    b"varchar", b"waitfor", b"xp_cmdshell",
+    b"benchmark",
+    b"binary",
+    b"coercibility",
+    b"collate",
+    b"concurrent",
+    b"current_date",
+    b"current_user",
+    b"declare",
+    b"find_in_set",
+    b"infile",
+    b"information_schema",
+    b"isnull",
+    b"localtime",
+    b"localtimestamp",
+    b"nvarchar",
+    b"outfile",
+    b"regexp",
+    b"rlike",
+    b"rownum",
+    b"select",
+    b"sounds",
+    b"sp_password",
+    b"sqlite_version",
+    b"sysdate",
+    b"union",
+    b"utc_date",
+    b"varchar",
+    b"waitfor",
+    b"xp_cmdshell",
 ];
 
 /// More words than this, none of them SQL, are prose.
@@ -45,8 +69,7 @@ impl Evidence {
         let is_long = tokens.len() > 2 || tokens.contains(&b'X');
         let joins = |token: &u8| matches!(token, b'&' | b'o' | b'c' | b'U' | b'f' | b'(');
         let is_ended = tokens.first() == Some(&b's') && tokens[1..].iter().any(joins);
-        self.ends_in_comment
-            || is_long && (self.has_word || self.has_open_quote && is_ended)
+        self.ends_in_comment || is_long && (self.has_word || self.has_open_quote && is_ended)
     }
 }
 
@@ -55,7 +78,10 @@ fn words(text: &[u8]) -> (usize, usize) {
     let mut strong = 0;
     let mut plain = 0;
     let is_word = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_' || !byte.is_ascii();
-    for word in text.split(|byte| !is_word(byte)).filter(|word| word.len() > 2) {
+    for word in text
+        .split(|byte| !is_word(byte))
+        .filter(|word| word.len() > 2)
+    {
         match word.len() > 4 && STRONG.binary_search(&word).is_ok() {
             true => strong += 1,
             false => plain += 1,
