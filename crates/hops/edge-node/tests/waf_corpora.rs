@@ -9,7 +9,7 @@ use std::{
 
 use edge_node::waf::{Rules, Settings, Waf, file};
 
-/// What is blocked, in hundredths of a percent, of so many requests.
+/// How many of so many requests are blocked.
 #[derive(Clone, Copy, Debug, Default)]
 struct Rate {
     blocked: u32,

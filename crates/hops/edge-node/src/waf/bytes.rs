@@ -1,4 +1,4 @@
-//! What each byte may be part of, so that one pass over a text tells which work it needs.
+//! Sorts bytes by what they may be part of, so that one pass over a text tells which work it needs.
 
 /// May begin something that is decoded: `%`, `&`, a backslash, or bytes of unusual UTF-8.
 pub(super) const DECODE: u8 = 1;

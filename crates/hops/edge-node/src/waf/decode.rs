@@ -61,7 +61,7 @@ pub(super) fn form(encoded: &[u8], plus: bool, text: &mut Vec<u8>) {
     }
 }
 
-/// What was decoded, if it is a character, and how many bytes it took.
+/// The character that was decoded, if there is one, and how many bytes it took.
 type Decoded = Option<(Option<u32>, usize)>;
 
 /// Writes a character. Returns how many bytes it has. `room` always suffices: each form of

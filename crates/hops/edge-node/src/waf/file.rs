@@ -50,7 +50,7 @@ pub enum FileError {
     Line {
         /// The line's number, from 1.
         line: usize,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// Reading or writing failed.
@@ -58,8 +58,8 @@ pub enum FileError {
     Io(#[from] std::io::Error),
 }
 
-/// Judges each request of `input` and writes a line for it: its id, whether it would be refused, its
-/// score and the rules that matched.
+/// Judges each request of `input` and writes a line for it: its id, whether it would be refused,
+/// its score and the rules that matched.
 ///
 /// # Errors
 /// The first line that isn't a request, by its number, or a failure to read or write.

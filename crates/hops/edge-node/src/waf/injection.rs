@@ -66,3 +66,41 @@ impl Fingerprint {
         &self.0[..end]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fingerprints that libinjection's authors publish, or that its C code gives.
+    #[test]
+    fn the_port_agrees_with_the_original() {
+        for (text, tokens) in [
+            ("-1' and 1=1 union/* foo */select load_file('/etc/passwd')--", "s&1UE"),
+            ("1' or '1'='1", "s&sos"),
+            ("1 union select 1,2,3", "1UE1,"),
+        ] {
+            let found = sql(text.as_bytes()).expect("an attack");
+            assert_eq!(found.tokens(), tokens.as_bytes(), "{text}");
+        }
+        for text in ["hello world", "1234", "Ann Lee", "a@example.com"] {
+            assert_eq!(sql(text.as_bytes()), None, "{text}");
+        }
+        for text in ["<script>", "<a href=javascript:x>", "<img src=x onerror=y>", "' onload='x"] {
+            assert!(html(text.as_bytes()), "{text}");
+        }
+        for text in ["a < b", "x = 1", "<p>text</p>", "<?xml version='1.0'?><a/>"] {
+            assert!(!html(text.as_bytes()), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(text: Vec<u8>, seeds in "[-'\"`<>!/=&#;a-z0-9() \\\\.\\[\\]{}@*qnxbue]{0,200}") {
+            // Called without the guard, which would hide a panic.
+            for text in [&text[..], seeds.as_bytes()] {
+                SqliState::new(text, SqliFlags::FLAG_NONE).detect();
+                libinjectionrs::detect_xss(text);
+            }
+        }
+    }
+}

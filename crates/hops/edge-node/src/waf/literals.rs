@@ -11,7 +11,7 @@ const EXACT_MAX: usize = 64;
 /// Longest literal that is of use. The first bytes are as good a filter.
 const LENGTH_MAX: usize = 24;
 
-/// What is known about the texts that a part of a regex matches.
+/// Facts about the texts that a part of a regex matches.
 #[derive(Debug)]
 struct Known {
     /// All of the texts, if they are few.

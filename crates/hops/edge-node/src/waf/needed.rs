@@ -1,7 +1,7 @@
 //! Finds bytes of which a text must contain one if a regex matches it.
 //!
-//! A second filter, after the literals: words such as `or` and `cat` are in much prose, but not beside
-//! the quotes, semicolons and slashes that make them an attack.
+//! A second filter, after the literals: words such as `or` and `cat` are in much prose, but not
+//! beside the quotes, semicolons and slashes that make them an attack.
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 

@@ -23,7 +23,7 @@ pub struct Request<'a, H> {
     pub body: &'a [u8],
 }
 
-/// What headers say about the body.
+/// Statements of headers about the body.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told<'a> {
     pub(super) content_type: &'a [u8],

@@ -30,7 +30,7 @@ pub struct RulesError {
     pub file: String,
     /// The line in which the rule begins.
     pub line: usize,
-    /// What is wrong, with the rule's name.
+    /// The reason, with the rule's name.
     pub problem: String,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Rule {
     /// The fields' names, in lower case, if the rule is for fields of these names.
     pub(super) names: Vec<String>,
     pub(super) regex: Regex,
-    /// What makes a text that matches harmless.
+    /// A regex of texts that are harmless though they match.
     pub(super) unless: Option<Regex>,
     /// A text that contains none of these can't match. None: any may.
     pub(super) literals: Vec<Vec<u8>>,
@@ -392,5 +392,56 @@ fn rule_near(text: &str, offset: usize) -> String {
     match id {
         Some(id) => format!("rule '{}': ", id.trim().trim_matches(['"', '\''])),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        let mut rules = Rules::builtin().expect("built-in rules");
+        rules.add("own.toml", text).expect_err("an error").to_string()
+    }
+
+    fn rule(rest: &str) -> String {
+        format!("\n[[rule]]\nid = \"own\"\nclass = \"sqli\"\ndescription = \"x\"\n{rest}\n")
+    }
+
+    #[test]
+    fn errors_name_file_line_and_rule() {
+        for (text, expected) in [
+            (rule("regex = '('"), "own.toml:2: rule 'own': the regex is not valid: "),
+            (rule("regex = 'Select'"), "own.toml:2: rule 'own': 'S' can't match"),
+            (rule("regex = 'a{900}{900}'"), "own.toml:2: rule 'own': the regex can't be used: "),
+            (rule("regex = 'a'\nparanoia = 5"), "own.toml:2: rule 'own': paranoia '5' is not"),
+            (rule("regex = 'a'\nfields = ['body', 'x']"), "own.toml:2: rule 'own': there is no"),
+            (rule("regex = '{nothing} x'"), "own.toml:2: rule 'own': there is no set 'nothing'"),
+            (rule("regex = 'a'\nphrases = ['b']"), "own.toml:2: rule 'own': expected either"),
+            (rule(""), "own.toml:2: rule 'own': expected either 'regex' or 'phrases'"),
+            (rule("regex = 'a'\ncolour = 1"), "own.toml:7: rule 'own': unknown field `colour`"),
+            (rule("regex = 'a'") + &rule("regex = 'b'"), "own.toml:7: rule 'own': this id is taken"),
+            ("[[rule]".to_owned(), "own.toml:1: "),
+        ] {
+            let error = error(&text);
+            assert!(error.starts_with(expected), "{error}\nexpected {expected}");
+        }
+    }
+
+    #[test]
+    fn sets_stand_for_their_members() {
+        let mut rules = Rules::default();
+        let text = "[sets]\nfruits = ['apple', 'pears?']\n".to_owned() + &rule("regex = '\\b{fruits}\\b'");
+        rules.add("own.toml", &text).expect("rules");
+        let rules = rules.at(1);
+        assert!(rules[0].regex.is_match(b"two pears"));
+        assert!(!rules[0].regex.is_match(b"spears"));
+        assert_eq!(rules[0].literals.len(), 3);
+    }
+
+    #[test]
+    fn a_rule_waits_for_its_paranoia() {
+        let at = |paranoia| Rules::builtin().expect("built-in rules").at(paranoia).len();
+        assert!(at(1) < at(2) && at(2) < at(3) && at(3) < at(4));
     }
 }

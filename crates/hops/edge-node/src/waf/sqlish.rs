@@ -1,7 +1,7 @@
 //! Doubts about fingerprints of SQL that ordinary texts have too.
 //!
-//! libinjection looks at the kinds of the first five tokens. Sums, prose with a dash, and names with
-//! an apostrophe have such fingerprints as well. Its word counts only if the text has more of SQL.
+//! libinjection looks at the kinds of the first five tokens. Sums, prose with a dash, and names
+//! with an apostrophe have such fingerprints as well. Its word counts only if the text has more of SQL.
 
 use memchr::{memchr, memchr_iter, memmem};
 
@@ -41,7 +41,7 @@ const STRONG: [&[u8]; 29] = [
 /// More words than this, none of them SQL, are prose.
 const PROSE_WORDS: usize = 3;
 
-/// What speaks for a text in lower case.
+/// Signs that a text in lower case is SQL.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Evidence {
     has_word: bool,
