@@ -172,7 +172,7 @@ impl Inspection<'_> {
                 self.value(Place::Text, b"", tag, Encoding::None);
                 continue;
             }
-            let inner = tag[1..].strip_suffix(b">").unwrap_or(&tag[1..]);
+            let inner = &tag[1..tag.len() - usize::from(tag.ends_with(b">"))];
             let width = inner.iter().position(u8::is_ascii_whitespace);
             let (tag_name, attributes) = inner.split_at(width.unwrap_or(inner.len()));
             if tag_name.first() != Some(&b'/') {

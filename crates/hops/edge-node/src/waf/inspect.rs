@@ -198,7 +198,8 @@ impl<'w> Inspection<'w> {
         let mut done = take(&mut self.texts.done);
         let each = (at.0, variant);
         let sets = (&mut seen, &mut done);
-        engine.matcher
+        engine
+            .matcher
             .each(each, (at.1, text), sets, |rule, position| {
                 let rule = (&rule.id, rule.class, rule.score);
                 match self.found_by(rule, at, (text, position)) {

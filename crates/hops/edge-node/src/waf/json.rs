@@ -137,7 +137,11 @@ impl Inspection<'_> {
             at = white(text, at);
         }
         let is_whole = walk.open.is_empty() && walk.next == Next::Rest;
-        if is_whole || self.is_done() { Ok(()) } else { Err(Malformed) }
+        if is_whole || self.is_done() {
+            Ok(())
+        } else {
+            Err(Malformed)
+        }
     }
 
     fn json_string(&mut self, place: Place, name: &[u8], string: &[u8]) {

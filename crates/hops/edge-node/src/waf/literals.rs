@@ -195,7 +195,7 @@ mod tests {
     fn the_longest_literal_that_must_occur_is_found() {
         for (regex, expected) in [
             (r"union\s+select", "select"),
-            (r"\b(?:cat|less)\s", "cat less"),
+            (r"\b(?:cat|less)[^a]", "cat less"),
             (r"<(?:svg|img)[^>]*\bon[a-z]+=", "<img <svg"),
             (r"x?abc", "abc xabc"),
             (r"(?:abc)+", "abc"),
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn some_regexes_need_no_literal() {
-        for regex in [r"\d+", r"a*", r"a|\d", r"(?:abc)?", ""] {
+        for regex in [r"[a-z]+", r"a*", r"a|[a-z]", r"(?:abc)?", ""] {
             assert_eq!(literals(regex), None, "{regex}");
         }
     }

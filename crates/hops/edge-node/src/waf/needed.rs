@@ -105,11 +105,7 @@ mod tests {
 
     #[test]
     fn rare_bytes_that_must_occur_are_found() {
-        assert_eq!(
-            sets(r"^[^']*' ?or\b"),
-            [in_text(b"'")],
-            "'or' is lighter by its quote"
-        );
+        assert_eq!(sets(r"^[^']*' ?or\b")[0], in_text(b"'"));
         assert_eq!(sets(r"(?:;|\|\||`) ?(?:cat|ls)")[0], in_text(b";|`"));
         assert_eq!(sets(r"[a-z]*"), []);
         assert_eq!(sets(r"a|[^b]"), []);

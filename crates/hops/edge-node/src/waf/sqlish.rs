@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn quotes_and_words_of_sql_are_attacks() {
         for text in [
-            "1' or '1'='1",
+            "x' or 1 regexp 1",
             "x' and 1=(select 1)--",
             "1 union select null,version()",
             "' regexp '^a",
