@@ -1,7 +1,7 @@
 //! A WAF (web application firewall): finds attacks in requests.
 //!
-//! A request is walked into texts: path, parameters, cookies, headers, and what its body holds. Each
-//! text is decoded and brought into lower case ([`normalise`]). One pass finds the literals in it;
+//! A request is walked into texts: path, parameters, cookies, headers, and what its body holds.
+//! Each text is decoded and brought into lower case ([`normalise`]). One pass finds the literals in it;
 //! only the rules whose literals were seen run their regexes. Regexes here take linear time. Two
 //! tokenisers judge SQL and HTML. Each rule that matches adds to the request's score.
 
@@ -9,6 +9,7 @@ mod body;
 mod bytes;
 mod class;
 mod decode;
+mod engine;
 pub mod file;
 mod injection;
 mod inspect;
@@ -36,14 +37,12 @@ pub use self::{
     verdict::{Counts, Match, Verdict},
 };
 
-use self::{inspect::Inspection, matcher::Matcher, verdict::Counters};
+use self::{engine::Engine, inspect::Inspection, matcher::Matcher};
 
 /// A WAF with its rules and counters. Threads share it.
 #[derive(Debug)]
 pub struct Waf {
-    settings: Settings,
-    matcher: Matcher,
-    counters: Counters,
+    engine: Engine,
 }
 
 /// Settings or rules that a WAF can't use.
@@ -96,9 +95,7 @@ impl Waf {
         }
         let matcher = Matcher::new(rules.at(settings.paranoia))?;
         Ok(Self {
-            settings,
-            matcher,
-            counters: Counters::default(),
+            engine: Engine::new(settings, matcher),
         })
     }
 
@@ -107,20 +104,20 @@ impl Waf {
     where
         H: IntoIterator<Item = (&'a [u8], &'a [u8])>,
     {
-        let mut inspection = Inspection::new(self, &mut scratch.texts);
+        let mut inspection = Inspection::new(&self.engine, &mut scratch.texts);
         inspection.request(request);
         let verdict = inspection.finish();
-        self.counters.count(&verdict);
+        self.engine.counters.count(&verdict);
         verdict
     }
 
     /// Returns the settings.
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.engine.settings
     }
 
     /// Returns what was counted so far.
     pub fn counts(&self) -> Counts {
-        self.counters.counts()
+        self.engine.counters.counts()
     }
 }

@@ -139,7 +139,9 @@ fn inflate(encoding: &[u8], body: &[u8], limit: usize, into: &mut Vec<u8>) {
         }
     } else if is(b"br") {
         let size = 4096;
-        brotli_decompressor::Decompressor::new(body, size).take(most).read_to_end(into)
+        brotli_decompressor::Decompressor::new(body, size)
+            .take(most)
+            .read_to_end(into)
     } else {
         Ok(0)
     };
@@ -170,7 +172,7 @@ impl Inspection<'_> {
                 self.value(Place::Text, b"", tag, Encoding::None);
                 continue;
             }
-            let inner = tag[1..].strip_suffix(b">").unwrap_or(&tag[1..]);
+            let inner = &tag[1..tag.len() - usize::from(tag.ends_with(b">"))];
             let width = inner.iter().position(u8::is_ascii_whitespace);
             let (tag_name, attributes) = inner.split_at(width.unwrap_or(inner.len()));
             if tag_name.first() != Some(&b'/') {

@@ -1,4 +1,4 @@
-//! What each byte may be part of, so that one pass over a text tells which work it needs.
+//! Sorts bytes by what they may be part of, so that one pass over a text tells which work it needs.
 
 /// May begin something that is decoded: `%`, `&`, a backslash, or bytes of unusual UTF-8.
 pub(super) const DECODE: u8 = 1;
@@ -27,13 +27,31 @@ const fn table() -> [u8; 256] {
         #[allow(clippy::cast_possible_truncation)]
         let byte = index as u8;
         let mut bits = 0;
-        if matches!(byte, b'%' | b'&' | b'\\' | 0 | 0xc0 | 0xc1 | 0xe0 | 0xe2 | 0xef | 0xf0) {
+        if matches!(
+            byte,
+            b'%' | b'&' | b'\\' | 0 | 0xc0 | 0xc1 | 0xe0 | 0xe2 | 0xef | 0xf0
+        ) {
             bits |= DECODE;
         }
         if matches!(
             byte,
-            b'\'' | b'"' | b'`' | b';' | b'(' | b'=' | b'<' | b'>' | b'|' | b'&' | b'#' | b'*'
-                | b'!' | b'^' | b'@' | b'\\' | b'{'
+            b'\''
+                | b'"'
+                | b'`'
+                | b';'
+                | b'('
+                | b'='
+                | b'<'
+                | b'>'
+                | b'|'
+                | b'&'
+                | b'#'
+                | b'*'
+                | b'!'
+                | b'^'
+                | b'@'
+                | b'\\'
+                | b'{'
         ) {
             bits |= SQL;
         }
@@ -92,7 +110,10 @@ mod tests {
 
     #[test]
     fn words_and_ordinary_punctuation_need_no_work() {
-        assert_eq!(kinds("a list, of dates: 12.5 or 7-9 über".as_bytes()) & !NOT_BASE64, 0);
+        assert_eq!(
+            kinds("a list, of dates: 12.5 or 7-9 über".as_bytes()) & !NOT_BASE64,
+            0
+        );
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub enum Class {
     Nosql,
     /// Entities of XML.
     Xxe,
-    /// What no other class covers, such as mail commands and server-side includes.
+    /// Attacks of no other class, such as mail commands and server-side includes.
     Other,
 }
 

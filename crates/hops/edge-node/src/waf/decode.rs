@@ -61,7 +61,7 @@ pub(super) fn form(encoded: &[u8], plus: bool, text: &mut Vec<u8>) {
     }
 }
 
-/// What was decoded, if it is a character, and how many bytes it took.
+/// The character that was decoded, if there is one, and how many bytes it took.
 type Decoded = Option<(Option<u32>, usize)>;
 
 /// Writes a character. Returns how many bytes it has. `room` always suffices: each form of
@@ -118,7 +118,10 @@ fn escape(rest: &[u8]) -> Decoded {
     match rest.get(1)? {
         b'x' | b'X' => byte(&rest[2..]).map(|byte| (not_nul(u32::from(byte)), 4)),
         b'u' | b'U' if rest.get(2) == Some(&b'{') => {
-            let digits = rest[3..].iter().take(6).take_while(|digit| hex(**digit).is_some());
+            let digits = rest[3..]
+                .iter()
+                .take(6)
+                .take_while(|digit| hex(**digit).is_some());
             let width = digits.count();
             let is_closed = rest.get(3 + width) == Some(&b'}');
             let code = code(&rest[3..], width).filter(|_| width > 0 && is_closed)?;
@@ -199,7 +202,10 @@ fn entity(rest: &[u8]) -> Decoded {
     let (start, radix) = if is_hex { (3, 16) } else { (2, 10) };
     let mut end = start;
     let mut code: u32 = 0;
-    while let Some(digit) = rest.get(end).and_then(|byte| (*byte as char).to_digit(radix)) {
+    while let Some(digit) = rest
+        .get(end)
+        .and_then(|byte| (*byte as char).to_digit(radix))
+    {
         if end - start == ENTITY_DIGITS_MAX {
             return None;
         }
@@ -234,7 +240,11 @@ fn unusual(rest: &[u8]) -> Decoded {
             (code < 0x80).then_some((not_nul(code), 3))
         }
         // Characters without a width, which hide words.
-        0xe2 if matches!(rest.get(1..3), Some([0x80, 0x8b..=0x8f] | [0x81, 0xa0..=0xa4])) => {
+        0xe2 if matches!(
+            rest.get(1..3),
+            Some([0x80, 0x8b..=0x8f] | [0x81, 0xa0..=0xa4])
+        ) =>
+        {
             Some((None, 3))
         }
         0xef if rest.get(1..3) == Some(&[0xbb, 0xbf]) => Some((None, 3)),
@@ -331,8 +341,19 @@ mod tests {
     #[test]
     fn what_encodes_nothing_stays() {
         for text in [
-            "100%", "50% off", "%u12", "Q&A", "&nothing;", "&#;", "a\\b", "\\u12", "über", "日本",
-            "&#99999999999;", "\\u{}", "\\u{110000}x",
+            "100%",
+            "50% off",
+            "%u12",
+            "Q&A",
+            "&nothing;",
+            "&#;",
+            "a\\b",
+            "\\u12",
+            "über",
+            "日本",
+            "&#99999999999;",
+            "\\u{}",
+            "\\u{110000}x",
         ] {
             let mut bytes = text.as_bytes().to_vec();
             round(&mut bytes);
@@ -359,7 +380,14 @@ mod tests {
         assert_eq!(text, b"${7*7}");
         assert!(base64(b"PHNjcmlwdD4=", &mut text));
         assert_eq!(text, b"<script>");
-        for not in ["username", "session", "0123456789abcdef", "QUJD", "a b c d e f", ""] {
+        for not in [
+            "username",
+            "session",
+            "0123456789abcdef",
+            "QUJD",
+            "a b c d e f",
+            "",
+        ] {
             assert!(!base64(not.as_bytes(), &mut text), "{not}");
         }
     }

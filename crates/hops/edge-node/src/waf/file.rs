@@ -50,7 +50,7 @@ pub enum FileError {
     Line {
         /// The line's number, from 1.
         line: usize,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// Reading or writing failed.
@@ -58,16 +58,12 @@ pub enum FileError {
     Io(#[from] std::io::Error),
 }
 
-/// Judges each request of `input` and writes a line for it: its id, whether it would be refused, its
-/// score and the rules that matched.
+/// Judges each request of `input` and writes a line for it: its id, whether it would be refused,
+/// its score and the rules that matched.
 ///
 /// # Errors
 /// The first line that isn't a request, by its number, or a failure to read or write.
-pub fn judge(
-    waf: &Waf,
-    input: impl BufRead,
-    mut output: impl Write,
-) -> Result<Tally, FileError> {
+pub fn judge(waf: &Waf, input: impl BufRead, mut output: impl Write) -> Result<Tally, FileError> {
     let mut scratch = Scratch::default();
     let mut tally = Tally::default();
     for (index, text) in input.split(b'\n').enumerate() {
@@ -141,8 +137,15 @@ mod tests {
         assert_eq!((tally.requests, tally.blocked), (2, 1));
         let output = String::from_utf8(output).expect("text");
         let lines: Vec<&str> = output.lines().collect();
-        assert_eq!(lines[0], r#"{"id":"a","blocked":false,"score":0,"rules":[]}"#);
-        assert!(lines[1].starts_with(r#"{"id":"b","blocked":true,"#), "{}", lines[1]);
+        assert_eq!(
+            lines[0],
+            r#"{"id":"a","blocked":false,"score":0,"rules":[]}"#
+        );
+        assert!(
+            lines[1].starts_with(r#"{"id":"b","blocked":true,"#),
+            "{}",
+            lines[1]
+        );
     }
 
     #[test]

@@ -29,7 +29,8 @@ fn sql_in(text: &[u8]) -> Option<Fingerprint> {
     // A panic there would be a defect of the library; it must not take the server down.
     catch_unwind(AssertUnwindSafe(|| {
         let mut state = SqliState::new(text, SqliFlags::FLAG_NONE);
-        state.detect().then(|| Fingerprint(state.fingerprint))
+        let is_found = state.detect();
+        is_found.then_some(Fingerprint(state.fingerprint))
     }))
     .ok()
     .flatten()
@@ -64,5 +65,51 @@ impl Fingerprint {
     pub(super) fn tokens(&self) -> &[u8] {
         let end = memchr(0, &self.0).unwrap_or(self.0.len());
         &self.0[..end]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fingerprints that libinjection's authors publish, or that its C code gives.
+    #[test]
+    fn the_port_agrees_with_the_original() {
+        for (text, tokens) in [
+            (
+                "-1' and 1=1 union/* foo */select load_file('/etc/passwd')--",
+                "s&1UE",
+            ),
+            ("1' or '1'='1", "s&sos"),
+            ("1 union select 1,2,3", "1UE1"),
+        ] {
+            let found = sql(text.as_bytes()).expect("an attack");
+            assert_eq!(found.tokens(), tokens.as_bytes(), "{text}");
+        }
+        for text in ["hello world", "1234", "Ann Lee", "a@example.com"] {
+            assert_eq!(sql(text.as_bytes()), None, "{text}");
+        }
+        for text in [
+            "<script>",
+            "<a href=javascript:x>",
+            "<img src=x onerror=y>",
+            "' onload='x",
+        ] {
+            assert!(html(text.as_bytes()), "{text}");
+        }
+        for text in ["a < b", "x = 1", "<p>text</p>", "<?xml version='1.0'?><a/>"] {
+            assert!(!html(text.as_bytes()), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(text: Vec<u8>, seeds in "[-'\"`<>!/=&#;a-z0-9() \\\\.\\[\\]{}@*qnxbue]{0,200}") {
+            // Called without the guard, which would hide a panic.
+            for text in [&text[..], seeds.as_bytes()] {
+                SqliState::new(text, SqliFlags::FLAG_NONE).detect();
+                libinjectionrs::detect_xss(text);
+            }
+        }
     }
 }

@@ -3,10 +3,10 @@
 use std::{mem::take, sync::Arc};
 
 use super::{
-    Waf,
     bytes::{self, DECODE, FOLD, HTML, NOT_BASE64, PLUS, SHELL, SLASH, SQL},
     class::Class,
     decode,
+    engine::Engine,
     injection,
     matcher::{Found, RuleSet},
     normalise::{self, Variant},
@@ -50,7 +50,7 @@ pub(super) enum Encoding {
 /// The inspection of one request.
 #[derive(Debug)]
 pub(super) struct Inspection<'w> {
-    waf: &'w Waf,
+    engine: &'w Engine,
     pub(super) texts: &'w mut Texts,
     verdict: Verdict,
     /// How many encodings enclose the text, such as Base64 in JSON.
@@ -78,10 +78,10 @@ const RUNS_MAX: usize = 8;
 
 impl<'w> Inspection<'w> {
     /// Begins to inspect a request.
-    pub(super) fn new(waf: &'w Waf, texts: &'w mut Texts) -> Self {
+    pub(super) fn new(engine: &'w Engine, texts: &'w mut Texts) -> Self {
         texts.done.clear();
         Self {
-            waf,
+            engine,
             texts,
             verdict: Verdict::default(),
             nesting: 0,
@@ -90,7 +90,7 @@ impl<'w> Inspection<'w> {
 
     /// Returns the verdict.
     pub(super) fn finish(mut self) -> Verdict {
-        let settings = &self.waf.settings;
+        let settings = &self.engine.settings;
         self.verdict.is_attack = self.verdict.score >= settings.threshold;
         self.verdict.is_blocked = self.verdict.is_attack && settings.mode == Mode::Block;
         self.verdict
@@ -98,17 +98,17 @@ impl<'w> Inspection<'w> {
 
     /// Returns whether the verdict is certain and nobody wants to know more.
     pub(super) fn is_done(&self) -> bool {
-        !self.waf.settings.complete && self.verdict.score >= self.waf.settings.threshold
+        !self.engine.settings.complete && self.verdict.score >= self.engine.settings.threshold
     }
 
     /// Returns the limits.
     pub(super) fn limits(&self) -> &'w Limits {
-        &self.waf.settings.limits
+        &self.engine.settings.limits
     }
 
     /// Notes that a limit is exceeded, or that the request breaks HTTP.
     pub(super) fn breach(&mut self, check: Check, place: Place) {
-        self.waf.counters.check(check);
+        self.engine.counters.check(check);
         let (id, score) = check.describe();
         if self.verdict.matches.iter().any(|found| &*found.rule == id) {
             return;
@@ -193,19 +193,21 @@ impl<'w> Inspection<'w> {
         if self.is_done() {
             return;
         }
-        let waf = self.waf;
+        let engine = self.engine;
         let mut seen = take(&mut self.texts.seen);
         let mut done = take(&mut self.texts.done);
         let each = (at.0, variant);
         let sets = (&mut seen, &mut done);
-        waf.matcher.each(each, (at.1, text), sets, |rule, position| {
-            let rule = (&rule.id, rule.class, rule.score);
-            match self.found_by(rule, at, (text, position)) {
-                false => Found::Excluded,
-                true if self.is_done() => Found::Enough,
-                true => Found::Counted,
-            }
-        });
+        engine
+            .matcher
+            .each(each, (at.1, text), sets, |rule, position| {
+                let rule = (&rule.id, rule.class, rule.score);
+                match self.found_by(rule, at, (text, position)) {
+                    false => Found::Excluded,
+                    true if self.is_done() => Found::Enough,
+                    true => Found::Counted,
+                }
+            });
         self.texts.seen = seen;
         self.texts.done = done;
     }
@@ -281,12 +283,9 @@ impl<'w> Inspection<'w> {
     /// Inspects JSON that is the value of a field. Returns false if it isn't JSON.
     fn nested_json(&mut self, place: Place, text: &[u8]) -> bool {
         let text = text.to_vec();
-        let names = match place {
-            Place::Query | Place::Form | Place::Json | Place::Multipart => Place::JsonName,
-            place => place,
-        };
+        let places = (Place::JsonName, place);
         let mut is_json = false;
-        self.nested(|inspection| is_json = inspection.json(&text, (names, place)).is_ok());
+        self.nested(|inspection| is_json = inspection.json(&text, places).is_ok());
         is_json
     }
 
@@ -320,8 +319,11 @@ impl<'w> Inspection<'w> {
         (place, field): (Place, &[u8]),
         (text, position): (&[u8], usize),
     ) -> bool {
-        let exclusions = &self.waf.settings.exclusions;
-        if exclusions.iter().any(|it| it.covers(id, class, place, field)) {
+        let exclusions = &self.engine.settings.exclusions;
+        if exclusions
+            .iter()
+            .any(|it| it.covers(id, class, place, field))
+        {
             return false;
         }
         self.verdict.score += score;

@@ -21,7 +21,7 @@ struct Open {
     name: (usize, usize),
 }
 
-/// What is expected next.
+/// The kind of thing that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Value,
@@ -34,50 +34,79 @@ enum Next {
     Rest,
 }
 
+/// A position in the structure of a text.
+#[derive(Debug)]
+struct Walk {
+    open: Vec<Open>,
+    /// Where the last name stands in the text.
+    name: (usize, usize),
+    next: Next,
+}
+
+impl Walk {
+    fn open(&mut self, is_object: bool) {
+        let name = self.name;
+        self.open.push(Open { is_object, name });
+        self.next = match is_object {
+            true => Next::FirstName,
+            false => Next::FirstValue,
+        };
+    }
+
+    fn close(&mut self, is_object: bool) -> Result<(), Malformed> {
+        let closed = self.open.pop().ok_or(Malformed)?;
+        self.name = closed.name;
+        self.next = Next::Rest;
+        match closed.is_object == is_object {
+            true => Ok(()),
+            false => Err(Malformed),
+        }
+    }
+
+    fn comma(&mut self) -> Result<(), Malformed> {
+        let inside = self.open.last().ok_or(Malformed)?;
+        self.next = match inside.is_object {
+            true => Next::Name,
+            false => Next::Value,
+        };
+        Ok(())
+    }
+}
+
 impl Inspection<'_> {
     /// Inspects the names and strings of a JSON text. `places` are those of a name and a value.
     ///
     /// # Errors
     /// The text isn't JSON. What came before was inspected.
-    pub(super) fn json(
-        &mut self,
-        text: &[u8],
-        places: (Place, Place),
-    ) -> Result<(), Malformed> {
-        let mut open: Vec<Open> = Vec::new();
-        let mut name = (0, 0);
-        let mut next = Next::Value;
+    pub(super) fn json(&mut self, text: &[u8], places: (Place, Place)) -> Result<(), Malformed> {
+        let mut walk = Walk {
+            open: Vec::new(),
+            name: (0, 0),
+            next: Next::Value,
+        };
         let mut count = 0;
         let mut at = white(text, 0);
         while at < text.len() && !self.is_done() {
-            match (next, text[at]) {
+            match (walk.next, text[at]) {
                 (Next::Value | Next::FirstValue, bracket @ (b'{' | b'[')) => {
-                    if open.len() >= self.limits().json_depth {
+                    if walk.open.len() >= self.limits().json_depth {
                         self.breach(Check::JsonDepth, places.1);
                         return Ok(());
                     }
-                    let is_object = bracket == b'{';
-                    open.push(Open { is_object, name });
-                    next = if is_object { Next::FirstName } else { Next::FirstValue };
+                    walk.open(bracket == b'{');
                     at += 1;
                 }
                 (Next::FirstValue | Next::Rest, b']') | (Next::FirstName | Next::Rest, b'}') => {
-                    let closed = open.pop().ok_or(Malformed)?;
-                    if closed.is_object != (text[at] == b'}') {
-                        return Err(Malformed);
-                    }
-                    name = closed.name;
-                    next = Next::Rest;
+                    walk.close(text[at] == b'}')?;
                     at += 1;
                 }
                 (Next::Rest, b',') => {
-                    let inside = open.last().ok_or(Malformed)?;
-                    next = if inside.is_object { Next::Name } else { Next::Value };
+                    walk.comma()?;
                     at += 1;
                 }
                 (Next::Name | Next::FirstName, b'"') => {
                     let end = string(text, at + 1)?;
-                    name = (at + 1, end);
+                    walk.name = (at + 1, end);
                     count += 1;
                     self.json_string(places.0, b"", &text[at + 1..end]);
                     at = white(text, end + 1);
@@ -85,18 +114,19 @@ impl Inspection<'_> {
                         return Err(Malformed);
                     }
                     at += 1;
-                    next = Next::Value;
+                    walk.next = Next::Value;
                 }
                 (Next::Value | Next::FirstValue, b'"') => {
                     let end = string(text, at + 1)?;
                     count += 1;
-                    self.json_string(places.1, &text[name.0..name.1], &text[at + 1..end]);
+                    let name = &text[walk.name.0..walk.name.1];
+                    self.json_string(places.1, name, &text[at + 1..end]);
                     at = end + 1;
-                    next = Next::Rest;
+                    walk.next = Next::Rest;
                 }
                 (Next::Value | Next::FirstValue, _) => {
                     at = scalar(text, at)?;
-                    next = Next::Rest;
+                    walk.next = Next::Rest;
                 }
                 _ => return Err(Malformed),
             }
@@ -106,8 +136,12 @@ impl Inspection<'_> {
             }
             at = white(text, at);
         }
-        let is_whole = self.is_done() || open.is_empty() && next == Next::Rest;
-        if is_whole { Ok(()) } else { Err(Malformed) }
+        let is_whole = walk.open.is_empty() && walk.next == Next::Rest;
+        if is_whole || self.is_done() {
+            Ok(())
+        } else {
+            Err(Malformed)
+        }
     }
 
     fn json_string(&mut self, place: Place, name: &[u8], string: &[u8]) {
@@ -150,7 +184,11 @@ fn scalar(text: &[u8], at: usize) -> Result<usize, Malformed> {
     }
     let is_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
     let length = rest.iter().take_while(is_number).count();
-    if length == 0 { Err(Malformed) } else { Ok(at + length) }
+    if length == 0 {
+        Err(Malformed)
+    } else {
+        Ok(at + length)
+    }
 }
 
 /// Resolves the escapes of a string. Those that JSON doesn't have stay.
@@ -162,9 +200,9 @@ fn unescape(string: &[u8], into: &mut Vec<u8>) {
         at += match rest {
             [b'\\', b'u', a, b, c, d, ..] => {
                 let digits = [*a, *b, *c, *d].map(hex);
-                let code = digits.into_iter().try_fold(0, |code, digit| {
-                    Some(code << 4 | u32::from(digit?))
-                });
+                let code = digits
+                    .into_iter()
+                    .try_fold(0, |code, digit| Some(code << 4 | u32::from(digit?)));
                 match code {
                     Some(code) => {
                         // Halves of pairs become marks; no attack needs them.

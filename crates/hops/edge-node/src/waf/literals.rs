@@ -11,7 +11,7 @@ const EXACT_MAX: usize = 64;
 /// Longest literal that is of use. The first bytes are as good a filter.
 const LENGTH_MAX: usize = 24;
 
-/// What is known about the texts that a part of a regex matches.
+/// Facts about the texts that a part of a regex matches.
 #[derive(Debug)]
 struct Known {
     /// All of the texts, if they are few.
@@ -81,15 +81,24 @@ fn known(part: &Hir) -> Known {
                     exact: None,
                     required: None,
                 },
-                _ => Known {
+                (min, _) => Known {
                     exact: None,
-                    required: best(inner),
+                    required: match inner.exact.as_deref() {
+                        Some([text]) if !text.is_empty() => Some(vec![repeated(text, min)]),
+                        _ => best(inner),
+                    },
                 },
             }
         }
         HirKind::Concat(parts) => concatenation(parts),
         HirKind::Alternation(parts) => alternation(parts),
     }
+}
+
+/// Returns a text as often as it must occur at least, or as is of use.
+fn repeated(text: &[u8], times: u32) -> Vec<u8> {
+    let times = usize::try_from(times).unwrap_or(LENGTH_MAX);
+    text.repeat(times.min(LENGTH_MAX))
 }
 
 fn members(class: &Class) -> Option<Vec<Vec<u8>>> {
@@ -186,10 +195,11 @@ mod tests {
     fn the_longest_literal_that_must_occur_is_found() {
         for (regex, expected) in [
             (r"union\s+select", "select"),
-            (r"\b(?:cat|less)\s", "cat less"),
+            (r"\b(?:cat|less)[^a]", "cat less"),
             (r"<(?:svg|img)[^>]*\bon[a-z]+=", "<img <svg"),
             (r"x?abc", "abc xabc"),
             (r"(?:abc)+", "abc"),
+            (r"\.{2,3}/", ".."),
             (r"a[bc]d", "abd acd"),
             (r"(?:foo)?\s*(?:sleep|wait)\(", "sleep( wait("),
         ] {
@@ -200,7 +210,7 @@ mod tests {
 
     #[test]
     fn some_regexes_need_no_literal() {
-        for regex in [r"\d+", r"a*", r"a|\d", r"(?:abc)?", ""] {
+        for regex in [r"[a-z]+", r"a*", r"a|[a-z]", r"(?:abc)?", ""] {
             assert_eq!(literals(regex), None, "{regex}");
         }
     }

@@ -8,12 +8,7 @@ use aho_corasick::{
     dfa::{self, DFA},
 };
 
-use super::{
-    needed,
-    normalise::Variant,
-    place::Place,
-    rules::Rule,
-};
+use super::{needed, normalise::Variant, place::Place, rules::Rule};
 
 /// Matches texts with rules.
 #[derive(Debug)]
@@ -34,7 +29,7 @@ pub(super) struct Matcher {
 #[derive(Clone, Debug, Default)]
 pub(super) struct RuleSet(Vec<u64>);
 
-/// What becomes of a rule that matched.
+/// The fate of a rule that matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// It may match another text.
@@ -87,8 +82,8 @@ impl Matcher {
         })
     }
 
-    /// Calls `found` with each rule that matches a text and isn't in `done`, and the position of the
-    /// match. `found` says what becomes of the rule.
+    /// Calls `found` with each rule that matches a text and isn't in `done`, and the position of
+    /// the match. `found` says what becomes of the rule.
     pub(super) fn each(
         &self,
         (place, variant): (Place, Variant),

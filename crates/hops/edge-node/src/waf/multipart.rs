@@ -49,7 +49,10 @@ impl Inspection<'_> {
     }
 
     fn part(&mut self, part: &[u8]) {
-        let part = part.strip_prefix(b"\r\n").or(part.strip_prefix(b"\n")).unwrap_or(part);
+        let part = part
+            .strip_prefix(b"\r\n")
+            .or_else(|| part.strip_prefix(b"\n"))
+            .unwrap_or(part);
         let (head, value) = match memmem::find(part, b"\r\n\r\n") {
             Some(end) => (&part[..end], &part[end + 4..]),
             None => match memmem::find(part, b"\n\n") {

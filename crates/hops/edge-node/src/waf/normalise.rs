@@ -1,7 +1,7 @@
 //! Brings a text into the forms that rules are written for.
 //!
-//! [`lower`] comes first. Its result is the variant `decoded`; the others are made from it, and only
-//! where they differ from it.
+//! [`lower`] comes first. Its result is the variant `decoded`; the others are made from it, and
+//! only where they differ from it.
 
 use memchr::{memchr, memmem};
 
@@ -64,7 +64,10 @@ pub(super) fn sql(text: &[u8], into: &mut Vec<u8>) -> bool {
             [b'/', b'*', b'!', digits @ ..] => {
                 // MySQL runs what stands in such a comment.
                 push_space(into);
-                let digits = digits.iter().take(6).take_while(|byte| byte.is_ascii_digit());
+                let digits = digits
+                    .iter()
+                    .take(6)
+                    .take_while(|byte| byte.is_ascii_digit());
                 3 + digits.count()
             }
             [b'/', b'*', comment @ ..] => {

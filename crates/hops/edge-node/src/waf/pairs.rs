@@ -38,7 +38,7 @@ impl Inspection<'_> {
             }
         }
         // A payload that isn't encoded has been cut at its own `&` and `=`.
-        let is_cut = without_value > 0 && memchr(b'=', text).is_some() || count > 1 && without_value > 0;
+        let is_cut = without_value > 0 && (count > 1 || memchr(b'=', text).is_some());
         if is_cut && bytes::kinds(text) & (bytes::SQL | bytes::DECODE) != 0 {
             self.value(value_in, b"", text, Encoding::Form);
         }

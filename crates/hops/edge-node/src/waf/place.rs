@@ -122,14 +122,9 @@ impl Places {
 
     const COOKIES: Self = Self::of(&[Place::Cookie, Place::CookieName]);
 
-    /// What clients choose freely: all but the host, uploaded files and the request as a whole.
-    pub(super) const ANY: Self = Self(
-        Self::ARGS.0
-            | Self::BODY.0
-            | Self::HEADERS.0
-            | Self::COOKIES.0
-            | Place::Path.bit(),
-    );
+    /// Contains what clients choose freely: not the host, uploaded files and known headers.
+    pub(super) const ANY: Self =
+        Self(Self::ARGS.0 | Self::BODY.0 | Self::HEADERS.0 | Self::COOKIES.0 | Place::Path.bit());
 
     const fn of(places: &[Place]) -> Self {
         let mut bits = 0;

@@ -23,7 +23,7 @@ pub struct Request<'a, H> {
     pub body: &'a [u8],
 }
 
-/// What headers say about the body.
+/// Statements of headers about the body.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told<'a> {
     pub(super) content_type: &'a [u8],
@@ -38,7 +38,8 @@ impl Inspection<'_> {
     where
         H: IntoIterator<Item = (&'a [u8], &'a [u8])>,
     {
-        let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+        let is_token =
+            |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
         if !request.method.iter().all(is_token) {
             self.breach(Check::Method, Place::Request);
         }
@@ -145,8 +146,15 @@ impl Inspection<'_> {
 
 /// Returns whether a header has a grammar of its own, in which `+` and `%` are themselves.
 fn is_structured(name: &[u8]) -> bool {
-    const PREFIXES: [&[u8]; 6] = [b"accept", b"sec-", b"if-", b"cache-", b"access-", b"content-"];
-    PREFIXES
-        .iter()
-        .any(|prefix| name.len() >= prefix.len() && name[..prefix.len()].eq_ignore_ascii_case(prefix))
+    const PREFIXES: [&[u8]; 6] = [
+        b"accept",
+        b"sec-",
+        b"if-",
+        b"cache-",
+        b"access-",
+        b"content-",
+    ];
+    PREFIXES.iter().any(|prefix| {
+        name.len() >= prefix.len() && name[..prefix.len()].eq_ignore_ascii_case(prefix)
+    })
 }

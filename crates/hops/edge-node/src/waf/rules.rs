@@ -30,7 +30,7 @@ pub struct RulesError {
     pub file: String,
     /// The line in which the rule begins.
     pub line: usize,
-    /// What is wrong, with the rule's name.
+    /// The reason, with the rule's name.
     pub problem: String,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Rule {
     /// The fields' names, in lower case, if the rule is for fields of these names.
     pub(super) names: Vec<String>,
     pub(super) regex: Regex,
-    /// What makes a text that matches harmless.
+    /// A regex of texts that are harmless though they match.
     pub(super) unless: Option<Regex>,
     /// A text that contains none of these can't match. None: any may.
     pub(super) literals: Vec<Vec<u8>>,
@@ -132,8 +132,14 @@ const BUILTIN: [(&str, &str); 9] = [
     ("rules/php.toml", include_str!("../../rules/php.toml")),
     ("rules/script.toml", include_str!("../../rules/script.toml")),
     ("rules/ssrf.toml", include_str!("../../rules/ssrf.toml")),
-    ("rules/directory.toml", include_str!("../../rules/directory.toml")),
-    ("rules/protocol.toml", include_str!("../../rules/protocol.toml")),
+    (
+        "rules/directory.toml",
+        include_str!("../../rules/directory.toml"),
+    ),
+    (
+        "rules/protocol.toml",
+        include_str!("../../rules/protocol.toml"),
+    ),
 ];
 
 impl Rules {
@@ -207,10 +213,15 @@ impl Rules {
 
     fn check(&self, entry: RuleEntry) -> Result<Rule, String> {
         if self.contains(&entry.id) {
-            return Err("this id is taken; ids must differ, those of built-in rules too".to_owned());
+            return Err(
+                "this id is taken; ids must differ, those of built-in rules too".to_owned(),
+            );
         }
         if !(1..=4).contains(&entry.paranoia) {
-            return Err(format!("paranoia '{}' is not one of 1 to 4", entry.paranoia));
+            return Err(format!(
+                "paranoia '{}' is not one of 1 to 4",
+                entry.paranoia
+            ));
         }
         let pattern = match (&entry.regex, entry.phrases.as_slice()) {
             (Some(regex), []) => self.expand(regex)?,
@@ -224,15 +235,22 @@ impl Rules {
         };
         let literals = match entry.literals.is_empty() {
             true => literals::required(&hir).unwrap_or_default(),
-            false => entry.literals.iter().map(|text| text.clone().into_bytes()).collect(),
+            false => entry
+                .literals
+                .iter()
+                .map(|text| text.clone().into_bytes())
+                .collect(),
         };
         if let Some(empty) = entry.literals.iter().position(String::is_empty) {
             return Err(format!("literal {} is empty", empty + 1));
         }
         let fields = entry.fields.unwrap_or_else(|| vec!["any".to_owned()]);
-        let variants = entry.variants.map_or(entry.class.variants(), |variants| {
-            variants.iter().fold(0, |bits, variant| bits | *variant as u8)
-        });
+        let variants = match &entry.variants {
+            Some(variants) => variants
+                .iter()
+                .fold(0, |bits, variant| bits | *variant as u8),
+            None => entry.class.variants(),
+        };
         Ok(Rule {
             id: entry.id.into(),
             class: entry.class,
@@ -240,7 +258,11 @@ impl Rules {
             score: entry.score,
             places: places(&fields)?.without(places(&entry.not_fields)?),
             variants,
-            names: entry.names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            names: entry
+                .names
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
             regex,
             unless,
             literals,
@@ -361,7 +383,9 @@ fn line(text: &str, offset: usize) -> usize {
 fn rule_near(text: &str, offset: usize) -> String {
     let before = text.get(..offset).unwrap_or(text);
     let start = before.rfind("[[rule]]").unwrap_or(before.len());
-    let end = text[start..].get(8..).and_then(|rest| rest.find("[[rule]]"));
+    let end = text[start..]
+        .get(8..)
+        .and_then(|rest| rest.find("[[rule]]"));
     let rule = &text[start..end.map_or(text.len(), |end| start + 8 + end)];
     let id = rule
         .lines()
@@ -369,5 +393,90 @@ fn rule_near(text: &str, offset: usize) -> String {
     match id {
         Some(id) => format!("rule '{}': ", id.trim().trim_matches(['"', '\''])),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        let mut rules = Rules::builtin().expect("built-in rules");
+        rules
+            .add("own.toml", text)
+            .expect_err("an error")
+            .to_string()
+    }
+
+    fn rule(rest: &str) -> String {
+        format!("\n[[rule]]\nid = \"own\"\nclass = \"sqli\"\ndescription = \"x\"\n{rest}\n")
+    }
+
+    #[test]
+    fn errors_name_file_line_and_rule() {
+        for (text, expected) in [
+            (
+                rule("regex = '('"),
+                "own.toml:2: rule 'own': the regex is not valid: ",
+            ),
+            (
+                rule("regex = 'Select'"),
+                "own.toml:2: rule 'own': 'S' can't match",
+            ),
+            (
+                rule("regex = 'a{900}{900}'"),
+                "own.toml:2: rule 'own': the regex can't be used: ",
+            ),
+            (
+                rule("regex = 'a'\nparanoia = 5"),
+                "own.toml:2: rule 'own': paranoia '5' is not",
+            ),
+            (
+                rule("regex = 'a'\nfields = ['body', 'x']"),
+                "own.toml:2: rule 'own': there is no",
+            ),
+            (
+                rule("regex = '{nothing} x'"),
+                "own.toml:2: rule 'own': there is no set 'nothing'",
+            ),
+            (
+                rule("regex = 'a'\nphrases = ['b']"),
+                "own.toml:2: rule 'own': expected either",
+            ),
+            (
+                rule(""),
+                "own.toml:2: rule 'own': expected either 'regex' or 'phrases'",
+            ),
+            (
+                rule("regex = 'a'\ncolour = 1"),
+                "own.toml:7: rule 'own': unknown field `colour`",
+            ),
+            (
+                rule("regex = 'a'") + &rule("regex = 'b'"),
+                "own.toml:8: rule 'own': this id is taken",
+            ),
+            ("[[rule]".to_owned(), "own.toml:1: "),
+        ] {
+            let error = error(&text);
+            assert!(error.starts_with(expected), "{error}\nexpected {expected}");
+        }
+    }
+
+    #[test]
+    fn sets_stand_for_their_members() {
+        let mut rules = Rules::default();
+        let text =
+            "[sets]\nfruits = ['apple', 'pears?']\n".to_owned() + &rule("regex = '\\b{fruits}\\b'");
+        rules.add("own.toml", &text).expect("rules");
+        let rules = rules.at(1);
+        assert!(rules[0].regex.is_match(b"two pears"));
+        assert!(!rules[0].regex.is_match(b"spears"));
+        assert_eq!(rules[0].literals.len(), 3);
+    }
+
+    #[test]
+    fn a_rule_waits_for_its_paranoia() {
+        let at = |paranoia| Rules::builtin().expect("built-in rules").at(paranoia).len();
+        assert!(at(1) < at(2) && at(2) < at(3) && at(3) < at(4));
     }
 }

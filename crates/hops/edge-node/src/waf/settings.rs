@@ -6,7 +6,7 @@ use super::{class::Class, place::Place};
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// What follows from a score that reaches the threshold.
+    /// The consequence of a score that reaches the threshold.
     pub mode: Mode,
     /// The rules that count: those of this level, 1 to 4, and of the levels below.
     pub paranoia: u8,
@@ -21,7 +21,7 @@ pub struct Settings {
     pub limits: Limits,
 }
 
-/// What follows from a score that reaches the threshold.
+/// The consequence of a score that reaches the threshold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {

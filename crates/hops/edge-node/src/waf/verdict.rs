@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::{class::Class, place::Place};
 
-/// What was found in a request.
+/// The result of inspecting a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// The sum of the scores of the rules that matched.
