@@ -4,11 +4,14 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use support::{bench::Bench, bin, text};
 
-const CATALOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog/paths/replay");
+const CATALOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog");
 const PATHS: [&str; 4] = [
     "replay-record",
     "replay-replay",
@@ -20,7 +23,7 @@ const PATHS: [&str; 4] = [
 fn paths(bench: &Bench, adapt: impl Fn(&str, String) -> String) -> String {
     let mut names = Vec::new();
     for name in PATHS {
-        let file = Path::new(CATALOG).join(format!("{name}.toml"));
+        let file = Path::new(CATALOG).join(format!("paths/replay/{name}.toml"));
         let original = fs::read_to_string(file).expect("in the catalog");
         let text = adapt(name, original.clone());
         assert_ne!(text, original, "{name}: nothing was adapted");
@@ -35,8 +38,8 @@ fn slow(text: &str, delay_us: u32) -> String {
     text.replacen("\"--exit-with-stdin\",", &option, 1)
 }
 
-/// Measures the paths, and returns the gate's exit code and report.
-fn judged(bench: &Bench, paths: &str) -> (Option<i32>, String) {
+/// Measures the paths; returns the run's directory.
+fn measured(bench: &Bench, paths: &str) -> PathBuf {
     let scenario = bench.write(
         "short.toml",
         &format!(
@@ -51,7 +54,12 @@ fn judged(bench: &Bench, paths: &str) -> (Option<i32>, String) {
     );
     let run = bench.run(&["run", &scenario]);
     assert!(run.status.success(), "{}", text(&run.stderr));
-    let gate = bench.run(&["gate", "--policy=replay"]);
+    bench.run_dir()
+}
+
+/// Returns the gate's exit code and report.
+fn judged(bench: &Bench, arguments: &[&str]) -> (Option<i32>, String) {
+    let gate = bench.run(&[&["gate"], arguments].concat());
     let told = format!("{}{}", text(&gate.stdout), text(&gate.stderr));
     (gate.status.code(), told)
 }
@@ -60,8 +68,13 @@ fn judged(bench: &Bench, paths: &str) -> (Option<i32>, String) {
 fn a_cache_that_keeps_nothing_trips_the_gate() {
     assert!(bin("replay-proxy").is_file());
     let good = Bench::new();
-    let names = paths(&good, |_, text| slow(&text, 20_000));
-    let (code, told) = judged(&good, &names);
+    let base = measured(&good, &paths(&good, |_, text| slow(&text, 20_000)));
+    // The policy without what needs another run: that one would be compared with itself.
+    let policy = Path::new(CATALOG).join("gates/replay.toml");
+    let policy = fs::read_to_string(policy).expect("in the catalog");
+    let within = policy.split("\n[[").filter(|part| !part.starts_with("relative]]"));
+    let within = good.write("within.toml", &within.collect::<Vec<_>>().join("\n[["));
+    let (code, told) = judged(&good, &[&format!("--policy={within}")]);
     assert_eq!(code, Some(0), "{told}");
 
     let broken = Bench::new();
@@ -69,7 +82,9 @@ fn a_cache_that_keeps_nothing_trips_the_gate() {
         "replay-cache" => slow(&text, 60_000).replace("--mode=passthrough-cache", "--mode=record"),
         _ => slow(&text, 20_000),
     });
-    let (code, told) = judged(&broken, &names);
+    measured(&broken, &names);
+    let base = format!("--base={}", base.display());
+    let (code, told) = judged(&broken, &["--policy=replay", &base]);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("replay-cache.rps"), "{told}");
     broken.assert_nothing_left();
