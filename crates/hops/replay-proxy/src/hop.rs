@@ -26,6 +26,7 @@ use crate::{
     keep::{Question, Upload, Uploaded},
     key::BodyKey,
     lookup,
+    pieces::Pieces,
     received::received,
     record::record,
     recordings::{Found, Recording},
@@ -39,6 +40,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Hop {
     pub(crate) proxy: Proxy,
+    pub(crate) pieces: Rc<Pieces>,
     pub(crate) shared: Arc<Shared>,
 }
 

@@ -34,6 +34,7 @@ mod json;
 mod keep;
 pub mod key;
 pub mod lookup;
+mod pieces;
 mod plain;
 mod received;
 mod record;

@@ -17,7 +17,7 @@ pub(crate) struct Worker {
 }
 
 /// Size of the buffer of a worker for requests that hyper doesn't read.
-const PLAIN_BUFFER_BYTES: usize = 32 * 1024;
+const PLAIN_BUFFER_BYTES: usize = 128 * 1024;
 
 impl Worker {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
@@ -32,6 +32,7 @@ impl Worker {
         Self {
             hop: Rc::new(Hop {
                 proxy,
+                pieces: Rc::default(),
                 shared: Arc::clone(shared),
             }),
             serving,

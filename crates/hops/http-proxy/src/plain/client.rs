@@ -25,6 +25,12 @@ pub(super) struct ClientSide {
     pub(super) idle: Duration,
 }
 
+/// Longest last piece that is held back as a whole.
+const HOLD_WHOLE_BYTES: usize = 16 * 1024;
+
+/// The bytes that are held back of a longer one: more than what ends the last chunk.
+const HELD_BYTES: usize = 16;
+
 impl ClientSide {
     /// Writes two pieces, and keeps what isn't taken now. An error shows at the next flush.
     pub(super) fn write(&mut self, context: &mut Context<'_>, first: &[u8], second: &[u8]) {
@@ -34,11 +40,20 @@ impl ClientSide {
         self.unsent.extend_from_slice(&second[written - of_first..]);
     }
 
-    /// Keeps pieces, which the next flush writes.
-    pub(super) fn hold(&mut self, pieces: &[&[u8]]) {
-        for piece in pieces {
-            self.unsent.extend_from_slice(piece);
+    /// Writes two pieces but for their end, which the next flush writes. What is short is kept as a
+    /// whole: a further write would cost more than a copy.
+    pub(super) fn hold_end(&mut self, context: &mut Context<'_>, first: &[u8], second: &[u8]) {
+        let now = match second.len() {
+            ..HOLD_WHOLE_BYTES => 0,
+            length => length - HELD_BYTES,
+        };
+        let (second, held) = second.split_at(now);
+        if second.is_empty() {
+            self.unsent.extend_from_slice(first);
+        } else {
+            self.write(context, first, second);
         }
+        self.unsent.extend_from_slice(held);
     }
 
     /// Writes an answer of our own, and keeps what isn't taken now. A body is kept without a copy.

@@ -336,7 +336,7 @@ impl<'a> Exchange<'a> {
             _ => &bytes[..length],
         };
         if has_ended && self.route.tap.is_some() {
-            self.client.hold(&[out, bytes]);
+            self.client.hold_end(context, out, bytes);
         } else {
             self.client.write(context, out, bytes);
         }
@@ -427,7 +427,7 @@ impl<'a> Exchange<'a> {
     /// Writes the last bytes of an answer, or holds them back until the tap has seen the end.
     fn write_last(&mut self, context: &mut Context<'_>, bytes: &[u8]) {
         match self.route.tap {
-            Some(_) => self.client.hold(&[bytes]),
+            Some(_) => self.client.hold_end(context, &[], bytes),
             None => self.client.write(context, bytes, &[]),
         }
     }

@@ -1,6 +1,6 @@
 //! Records the answers to plain requests while they pass.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http_proxy::{AnswerTap, Forwarding, PlainAnswer, PlainRequest, PlainRoute};
@@ -9,6 +9,7 @@ use crate::{
     fields::Fields,
     hop::Hop,
     keep::{KeepError, Question, Uploaded},
+    pieces::Pieces,
     received::{Received, received_head},
     record::{count, store},
     spool::{Spool, Spooled},
@@ -20,6 +21,7 @@ use crate::{
 #[derive(Debug)]
 struct Recorder {
     shared: Arc<Shared>,
+    pieces: Rc<Pieces>,
     requested_ms: i64,
     /// Taken at the end.
     question: Option<(Question, Option<Uploaded>)>,
@@ -55,6 +57,7 @@ pub(super) fn record(hop: &Hop, request: &PlainRequest<'_>) -> Option<PlainAnswe
     shared.counters.upstream_requests_total.add(1);
     let recorder = Recorder {
         shared: Arc::clone(shared),
+        pieces: Rc::clone(&hop.pieces),
         requested_ms: crate::clock::now_ms(),
         question: Some((question, upload)),
         answer: None,
@@ -83,7 +86,7 @@ impl AnswerTap for Recorder {
 
     fn piece(&mut self, bytes: &[u8]) {
         if let Some(Ok((_, spool))) = &mut self.answer {
-            spool.push(&Bytes::copy_from_slice(bytes));
+            spool.push(&self.pieces.copy(bytes));
         }
     }
 

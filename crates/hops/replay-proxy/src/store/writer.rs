@@ -68,6 +68,8 @@ struct Thread {
     database: Connection,
     files: Files,
     uses: HashMap<Digest, u32>,
+    /// The largest number of a row so far.
+    last_id: u64,
     _lock: File,
 }
 
@@ -78,12 +80,13 @@ impl Writer {
     /// If it can't be started.
     pub fn start(store: Store) -> io::Result<Self> {
         let (work, arriving) = mpsc::channel();
-        let files = store.files.clone();
+        let (files, last_id) = (store.files.clone(), store.next_id.saturating_sub(1));
         let (database, uses, lock) = store.into_parts();
         let thread = Thread {
             database,
             files,
             uses,
+            last_id,
             _lock: lock,
         };
         let named = thread::Builder::new().name("store-writer".to_owned());
@@ -218,7 +221,11 @@ impl Thread {
         for work in group {
             match work {
                 Work::Put(row, _, _) => {
-                    forget(&transaction, row.id, &mut orphans)?;
+                    // Most rows are new. Numbers of several threads may come out of order.
+                    if row.id <= self.last_id {
+                        forget(&transaction, row.id, &mut orphans)?;
+                    }
+                    self.last_id = self.last_id.max(row.id);
                     rows::write(&transaction, row)?;
                     uses.extend(files_of(row));
                 }

@@ -138,6 +138,7 @@ impl Overrides {
             scenario.control = false;
         }
         if !self.paths.is_empty() {
+            self.prepare_only_chosen(scenario);
             scenario.paths.clone_from(&self.paths);
         }
         if !self.endpoints.is_empty() {
@@ -166,6 +167,19 @@ impl Overrides {
         scenario.warm_up_ms = self.warm_up_ms.unwrap_or(scenario.warm_up_ms);
         scenario.blocks = self.blocks.unwrap_or(scenario.blocks);
         scenario.check()
+    }
+
+    /// Leaves out the preparation of paths that are not measured.
+    fn prepare_only_chosen(&self, scenario: &mut ScenarioDefinition) {
+        let is_chosen = |name: &String| {
+            let mut selectors = self.paths.iter();
+            selectors.any(|it| it == name || it == "*" || it.starts_with("tag:"))
+        };
+        scenario.prepare.retain_mut(|prepare| {
+            let is_for_all = prepare.paths.is_empty();
+            prepare.paths.retain(is_chosen);
+            is_for_all || !prepare.paths.is_empty()
+        });
     }
 }
 
