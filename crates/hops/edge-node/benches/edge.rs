@@ -60,7 +60,10 @@ fn waf(c: &mut Criterion) {
     let waf = Waf::new(Settings::default(), rules).expect("they fit");
     let headers: [(&[u8], &[u8]); 2] = [
         (b"host", b"example.com"),
-        (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Firefox/128.0"),
+        (
+            b"user-agent",
+            b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Firefox/128.0",
+        ),
     ];
     let mut scratch = Scratch::default();
     let mut judge = |target: &str, more: &[(&[u8], &[u8])], body: &[u8]| {
@@ -99,7 +102,11 @@ fn waf(c: &mut Criterion) {
         ("waf/form_1k", form, pairs(1 << 10)),
         ("waf/form_16k", form, pairs(1 << 14)),
         ("waf/json_640_values", json, values),
-        ("waf/text_128k", (form.0, b"text/plain".as_slice()), "plain words ".repeat(10_000)),
+        (
+            "waf/text_128k",
+            (form.0, b"text/plain".as_slice()),
+            "plain words ".repeat(10_000),
+        ),
     ] {
         let body = body.as_bytes();
         assert!(!judge("/", &[kind], body), "{name}");

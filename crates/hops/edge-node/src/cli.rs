@@ -113,23 +113,44 @@ fn serve(args: &ServeArgs) -> ExitCode {
     // One thread accepts; the workers serve.
     let one = Some(NonZeroUsize::MIN);
     server::run("accept", one, &args.server.process, async |server| {
-        start::serve(server, &args.server, args.threads, &args.config.file, config).await
+        start::serve(
+            server,
+            &args.server,
+            args.threads,
+            &args.config.file,
+            config,
+        )
+        .await
     })
 }
 
 /// Makes a plan of a configuration, and says what it does.
 fn check(args: &ConfigArgs) -> anyhow::Result<String> {
     let config = Config::read(&args.file)?;
-    let (routes, upstreams, limits) =
-        (config.routes.len(), config.upstreams.len(), config.limits.len());
+    let (routes, upstreams, limits) = (
+        config.routes.len(),
+        config.upstreams.len(),
+        config.limits.len(),
+    );
     let waf = match &config.waf {
         None => "no WAF".to_owned(),
         Some((settings, rules)) => {
-            format!("a WAF with {} rules at paranoia {}", rules.len(), settings.paranoia)
+            format!(
+                "a WAF with {} rules at paranoia {}",
+                rules.len(),
+                settings.paranoia
+            )
         }
     };
-    let cache = if config.cache.is_some() { "a cache" } else { "no cache" };
-    let peers = config.cluster.as_ref().map_or(0, |cluster| cluster.peers.len());
+    let cache = if config.cache.is_some() {
+        "a cache"
+    } else {
+        "no cache"
+    };
+    let peers = config
+        .cluster
+        .as_ref()
+        .map_or(0, |cluster| cluster.peers.len());
     let store = Arc::new(Store::new(ActorId::random()?, 1));
     Plan::new(config, None, &store)?;
     Ok(format!(
@@ -158,6 +179,10 @@ fn judge(waf: &Waf, args: &WafArgs) -> anyhow::Result<()> {
     let out = BufWriter::new(std::io::stdout().lock());
     let tally = waf::file::judge(waf, BufReader::new(file), out);
     let tally = tally.with_context(|| format!("'{name}'"))?;
-    tracing::info!("{} of {} requests would be refused", tally.blocked, tally.requests);
+    tracing::info!(
+        "{} of {} requests would be refused",
+        tally.blocked,
+        tally.requests
+    );
     Ok(())
 }

@@ -72,7 +72,11 @@ impl Nodes {
     }
 
     /// Exchanges with all peers until it is told to stop.
-    pub(crate) async fn exchange_forever(self: Arc<Self>, cluster: Cluster, stop: CancellationToken) {
+    pub(crate) async fn exchange_forever(
+        self: Arc<Self>,
+        cluster: Cluster,
+        stop: CancellationToken,
+    ) {
         let mut peers = JoinSet::new();
         for (index, peer) in cluster.peers.into_iter().enumerate() {
             peers.spawn(Arc::clone(&self).exchange_with(index, peer, cluster.interval));
@@ -90,7 +94,8 @@ impl Nodes {
             self.exchange.store().expire(now);
             for _ in 0..IN_A_ROW_MAX {
                 let exchanged = timeout(EXCHANGE_MAX, self.exchange_once(index, &peer)).await;
-                let exchanged = exchanged.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time")));
+                let exchanged =
+                    exchanged.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time")));
                 let has_more = match exchanged {
                     Ok(heard) => {
                         was_reached = true;
@@ -127,7 +132,9 @@ impl Nodes {
         let response = sender.send_request(request).await?;
         let status = response.status();
         anyhow::ensure!(status.is_success(), "it answered {status}");
-        let body = Limited::new(response.into_body(), MESSAGE_BYTES_MAX).collect().await;
+        let body = Limited::new(response.into_body(), MESSAGE_BYTES_MAX)
+            .collect()
+            .await;
         connection.abort();
         let body = body.map_err(anyhow::Error::from_boxed)?.to_bytes();
         Ok(self.exchange.heard(index, &body, clock())?)

@@ -2,14 +2,7 @@
 
 mod wire;
 
-use std::{
-    fs::File,
-    io::Read as _,
-    net::SocketAddr,
-    ops::Range,
-    path::Path,
-    time::Duration,
-};
+use std::{fs::File, io::Read as _, net::SocketAddr, ops::Range, path::Path, time::Duration};
 
 use http_proxy::{Place, UpstreamLimits};
 
@@ -100,7 +93,7 @@ impl Config {
     pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
         let name = file.display().to_string();
         let text = read(file).map_err(|error| anyhow::anyhow!("'{name}': {error}"))?;
-        let beside = file.parent().unwrap_or(Path::new(""));
+        let beside = file.parent().unwrap_or_else(|| Path::new(""));
         Ok(Self::parse(&name, &text, beside)?)
     }
 
@@ -136,7 +129,9 @@ impl Config {
         config.add_upstreams(wire)?;
         for limit in &wire.limit {
             let span = limit.span();
-            config.add_limit(limit.get_ref()).map_err(|problem| (span, problem))?;
+            config
+                .add_limit(limit.get_ref())
+                .map_err(|problem| (span, problem))?;
         }
         for route in &wire.route {
             let (span, name) = (route.span(), &route.get_ref().name);
@@ -201,7 +196,10 @@ impl Config {
             });
         }
         match self.upstreams.len() {
-            0 => Err((0..0, "there is no [[upstream]]: expected one at least".to_owned())),
+            0 => Err((
+                0..0,
+                "there is no [[upstream]]: expected one at least".to_owned(),
+            )),
             1 => Ok(()),
             _ if wire.route.is_empty() => {
                 let problem = "there are several upstreams and no [[route]] to tell which is asked";
@@ -214,7 +212,9 @@ impl Config {
     fn add_limit(&mut self, wire: &WireLimit) -> Result<(), String> {
         let name = &wire.name;
         if self.limits.iter().any(|other| other.name == *name) {
-            return Err(format!("limit '{name}': there are two of this name; rename one"));
+            return Err(format!(
+                "limit '{name}': there are two of this name; rename one"
+            ));
         }
         if wire.requests == 0 {
             return Err(format!("limit '{name}': 'requests': expected 1 or more"));
@@ -280,12 +280,12 @@ impl Config {
 
 fn read(file: &Path) -> Result<String, String> {
     let mut text = String::new();
-    let read = File::open(file)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    let read =
+        File::open(file).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
     match read {
-        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => {
-            Err(format!("it is too large: expected {FILE_BYTES_MAX} bytes at most"))
-        }
+        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Err(format!(
+            "it is too large: expected {FILE_BYTES_MAX} bytes at most"
+        )),
         Ok(_) => Ok(text),
         Err(error) => Err(format!("could not be read: {error}")),
     }
@@ -313,9 +313,10 @@ fn cluster(wire: &WireCluster) -> Result<Cluster, String> {
         let found = &wire.listen;
         format!("cluster: 'listen': expected an address and a port, found '{found}'")
     })?;
-    let peers = wire.peers.iter().map(|peer| {
-        Place::parse(peer).map_err(|why| format!("cluster: peer '{peer}': {why}"))
-    });
+    let peers = wire
+        .peers
+        .iter()
+        .map(|peer| Place::parse(peer).map_err(|why| format!("cluster: peer '{peer}': {why}")));
     if wire.secret.len() < 16 {
         return Err("cluster: 'secret': expected 16 characters or more".to_owned());
     }

@@ -193,7 +193,10 @@ impl Edge {
         let now_ms = now_ms();
         let request = &call.request;
         let target = request.uri().path_and_query();
-        let host = request.uri().authority().map(|authority| authority.as_str());
+        let host = request
+            .uri()
+            .authority()
+            .map(|authority| authority.as_str());
         let named = || request.headers().get(HOST)?.to_str().ok();
         let view = View {
             method: request.method().as_str(),
@@ -245,7 +248,8 @@ impl Edge {
             None => self.proxy.forward(call, upstreams, forwarding),
             Some(body) => {
                 let (head, _) = call.request.into_parts();
-                self.proxy.ask(head, body, &call.client, upstreams, forwarding)
+                self.proxy
+                    .ask(head, body, &call.client, upstreams, forwarding)
             }
         };
         let Ok(response) = answer.await;
@@ -258,7 +262,10 @@ async fn read(incoming: &mut Incoming, most: usize) -> Result<Bytes, (StatusCode
     let mut body = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
         let Ok(frame) = frame else {
-            return Err((StatusCode::BAD_REQUEST, "the request's body could not be read"));
+            return Err((
+                StatusCode::BAD_REQUEST,
+                "the request's body could not be read",
+            ));
         };
         let Some(data) = frame.data_ref() else {
             continue;

@@ -127,5 +127,7 @@ impl AnswerTap for Change {
 /// Copies the fields of a request.
 pub(crate) fn pairs<F: Fields + ?Sized>(fields: &F) -> Pairs {
     let fields = fields.iter();
-    fields.map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
+    fields
+        .map(|(name, value)| (name.to_vec(), value.to_vec()))
+        .collect()
 }

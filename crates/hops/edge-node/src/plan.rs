@@ -71,7 +71,10 @@ impl Plan {
         old: Option<&Self>,
         store: &Arc<Store>,
     ) -> Result<Self, PlanError> {
-        let secret = config.cluster.as_ref().map(|cluster| cluster.secret.as_str());
+        let secret = config
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster.secret.as_str());
         let secret = secret.unwrap_or_default().as_bytes();
         let upstreams: Vec<_> = config
             .upstreams
@@ -97,7 +100,11 @@ impl Plan {
         let destination = |leads: &crate::config::Leads| {
             Arc::new(Destination {
                 upstreams: Arc::clone(&upstreams[leads.upstream].1),
-                limiters: leads.limits.iter().map(|&at| Arc::clone(&limiters[at])).collect(),
+                limiters: leads
+                    .limits
+                    .iter()
+                    .map(|&at| Arc::clone(&limiters[at]))
+                    .collect(),
                 is_inspected: leads.is_inspected,
                 is_cached: leads.is_cached,
             })
@@ -111,9 +118,9 @@ impl Plan {
         });
         let table = match config.routes.is_empty() {
             true => None,
-            false => Some(
-                Table::compile(routes.collect()).map_err(|error| config.at_route(&error))?,
-            ),
+            false => {
+                Some(Table::compile(routes.collect()).map_err(|error| config.at_route(&error))?)
+            }
         };
         let only = table.is_none().then(|| {
             Arc::new(Destination {
@@ -127,7 +134,9 @@ impl Plan {
             None => None,
             Some(cache) => Some(Caching::new(cache, old)?),
         };
-        let waf = config.waf.map(|(settings, rules)| Waf::new(settings, rules));
+        let waf = config
+            .waf
+            .map(|(settings, rules)| Waf::new(settings, rules));
         Ok(Self {
             generation: old.map_or(1, |old| old.generation + 1),
             shows_generation: config.shows_generation,

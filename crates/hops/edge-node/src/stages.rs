@@ -169,7 +169,9 @@ impl<F: Fields + ?Sized> View<'_, F> {
             return Fate::Passed(destination, None);
         }
         let bits = key.bits().to_be_bytes();
-        let selected = caching.cache.select(&bits, self.fields, &directives, now_ms);
+        let selected = caching
+            .cache
+            .select(&bits, self.fields, &directives, now_ms);
         match selected.filter(|selected| selected.is_usable) {
             Some(selected) => {
                 counters.cache_hits.add(1);

@@ -73,7 +73,12 @@ pub(crate) async fn serve(
         let acceptor = Acceptor::new(listener, PEERS_MAX, &service::Registry::default());
         let stop = shared.stop.clone();
         let stopped = async move { stop.cancelled().await };
-        tokio::spawn(http::serve(acceptor, cluster::router(&nodes), stopped, server.drain));
+        tokio::spawn(http::serve(
+            acceptor,
+            cluster::router(&nodes),
+            stopped,
+            server.drain,
+        ));
         tokio::spawn(nodes.exchange_forever(cluster, shared.stop.clone()));
     }
     process::say(&format!("listening on {address}"));
@@ -126,7 +131,10 @@ fn status(shared: &Shared) -> Vec<(&'static str, serde_json::Value)> {
     let counts = shared.store.counts();
     let mut status = vec![
         ("generation", json!(plan.generation)),
-        ("routes", json!(plan.table.as_ref().map_or(0, |table| table.len()))),
+        (
+            "routes",
+            json!(plan.table.as_ref().map_or(0, |table| table.len())),
+        ),
         ("counters_of_clients", json!(counts.keyed)),
         ("clients_crowded", json!(counts.crowded)),
     ];
@@ -136,12 +144,12 @@ fn status(shared: &Shared) -> Vec<(&'static str, serde_json::Value)> {
     }
     if let Some(waf) = &plan.waf {
         let counts = waf.counts();
-        let classes = counts.classes.iter().map(|(class, count)| {
-            (format!("{class:?}").to_lowercase(), json!(count))
-        });
+        let classes = counts
+            .classes
+            .iter()
+            .map(|(class, count)| (format!("{class:?}").to_lowercase(), json!(count)));
         let classes: serde_json::Map<_, _> = classes.collect();
         status.push(("waf_attacks_by_class", classes.into()));
     }
     status
 }
-

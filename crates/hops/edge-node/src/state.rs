@@ -73,18 +73,22 @@ impl Counters {
         if verdict.is_blocked {
             self.waf_blocked.add(1);
         }
-        let second = u64::try_from(now_ms()).unwrap_or_default() / 1_000 << 32;
+        let second = u64::try_from(now_ms()).unwrap_or_default() / 1_000;
         let before = ATTACK_LINES.fetch_update(Relaxed, Relaxed, |before| {
-            Some(match before >> 32 << 32 == second {
+            Some(match before >> 32 == second {
                 true => before + 1,
-                false => second,
+                false => second << 32,
             })
         });
-        let lines = before.unwrap_or_else(|before| before);
-        if lines >> 32 << 32 == second && lines & 0xffff_ffff >= ATTACK_LINES_MAX {
+        let before = before.unwrap_or_else(|before| before);
+        if before >> 32 == second && before & u64::from(u32::MAX) >= ATTACK_LINES_MAX {
             return self.attack_lines_dropped.add(1);
         }
-        let fate = if verdict.is_blocked { "refused" } else { "seen" };
+        let fate = if verdict.is_blocked {
+            "refused"
+        } else {
+            "seen"
+        };
         for found in &verdict.matches {
             let (rule, place, field) = (&found.rule, found.place, &found.field);
             let excerpt = &found.excerpt;
@@ -99,5 +103,7 @@ impl Counters {
 /// Returns the time of now, in milliseconds since 1970.
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
 }

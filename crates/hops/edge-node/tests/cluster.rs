@@ -30,7 +30,10 @@ fn relay(to: SocketAddr, is_cut: &Arc<AtomicBool>) -> SocketAddr {
                 continue;
             };
             for (mut from, mut to) in [
-                (client.try_clone().expect("a socket"), server.try_clone().expect("a socket")),
+                (
+                    client.try_clone().expect("a socket"),
+                    server.try_clone().expect("a socket"),
+                ),
                 (server, client),
             ] {
                 thread::spawn(move || {
@@ -84,13 +87,18 @@ fn three_nodes_agree_after_a_partition() {
     }
     // The third knows nothing of them.
     assert_eq!(status(&nodes[2].get("/", "")), 200);
-    until("the partition has lasted", || cut.elapsed() >= Duration::from_secs(5));
+    until("the partition has lasted", || {
+        cut.elapsed() >= Duration::from_secs(5)
+    });
     is_cut.store(false, SeqCst);
     let healed = Instant::now();
     until("the third refuses what is too much in all", || {
         status(&nodes[2].get("/", "")) == 429
     });
-    eprintln!("agreed {} ms after the partition", healed.elapsed().as_millis());
+    eprintln!(
+        "agreed {} ms after the partition",
+        healed.elapsed().as_millis()
+    );
     for node in &nodes {
         until("all refuse", || status(&node.get("/", "")) == 429);
         assert_eq!(node.status("edge_counts_refused"), 0);

@@ -20,7 +20,10 @@ fn hello() -> support::Upstream {
 fn without_stages_everything_is_forwarded() {
     let origin = upstream(|_, head, client| {
         let told = field(head, "x-forwarded-for").to_owned();
-        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{told}", told.len());
+        let text = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{told}",
+            told.len()
+        );
         client.write_all(text.as_bytes()).is_ok()
     });
     let node = Node::start(&to("app", origin.address));
@@ -58,10 +61,20 @@ fn a_route_takes_host_method_and_path() {
             let answer = node.get(target, fields);
             assert_eq!(split(&answer).1, body.as_bytes(), "{target}");
         }
-        for target in ["/", "/apis", "/users//files/a", "/v1/xy", "/own", "/api/../other"] {
+        for target in [
+            "/",
+            "/apis",
+            "/users//files/a",
+            "/v1/xy",
+            "/own",
+            "/api/../other",
+        ] {
             assert_eq!(status(&node.get(target, fields)), 404, "{target}");
         }
-        assert_eq!(status(&node.ask("POST", "/users/7/files/a", fields, b"x")), 404);
+        assert_eq!(
+            status(&node.ask("POST", "/users/7/files/a", fields, b"x")),
+            404
+        );
     }
     assert_eq!(node.status("edge_requests_unrouted"), 14);
     node.stop();
@@ -84,14 +97,23 @@ fn attacks_are_refused_wherever_they_are() {
     for fields in [PLAIN, SPECIAL] {
         assert_eq!(status(&node.get("/?q=it's", fields)), 200);
         let refused = node.get(&format!("/?{attack}"), fields);
-        assert_eq!((status(&refused), origin.requests()), (403, origin.requests()));
+        assert_eq!(
+            (status(&refused), origin.requests()),
+            (403, origin.requests())
+        );
         let answer = node.ask("POST", "/", &format!("{fields}{form}"), attack.as_bytes());
         assert_eq!(status(&answer), 403);
         assert_eq!(status(&node.get(&format!("/open?{attack}"), fields)), 200);
-        assert_eq!(status(&node.get(&format!("/nowhere/../open?{attack}"), fields)), 200);
+        assert_eq!(
+            status(&node.get(&format!("/nowhere/../open?{attack}"), fields)),
+            200
+        );
     }
     assert_eq!(status(&node.ask("POST", "/", &chunked, b"")), 403);
-    assert_eq!(status(&node.ask("POST", "/", SPECIAL, &vec![b'a'; 200_000])), 413);
+    assert_eq!(
+        status(&node.ask("POST", "/", SPECIAL, &vec![b'a'; 200_000])),
+        413
+    );
     assert_eq!(node.status("edge_waf_blocked"), 5);
     let logged = node.stop();
     assert!(logged.contains("attack refused: 127.0.0.1 GET"), "{logged}");
@@ -103,7 +125,10 @@ fn an_attack_may_be_seen_and_passed() {
     let config = to("app", origin.address) + "[waf]\nmode = 'detect'\n";
     let node = Node::start(&config);
     for fields in [PLAIN, SPECIAL] {
-        assert_eq!(status(&node.get("/?q=1%27%20OR%20%271%27=%271", fields)), 200);
+        assert_eq!(
+            status(&node.get("/?q=1%27%20OR%20%271%27=%271", fields)),
+            200
+        );
     }
     assert_eq!(node.status("edge_waf_attacks"), 2);
     assert_eq!(node.status("edge_waf_blocked"), 0);
@@ -113,8 +138,8 @@ fn an_attack_may_be_seen_and_passed() {
 #[test]
 fn a_client_has_a_limit() {
     let origin = hello();
-    let config = to("app", origin.address)
-        + "[[limit]]\nname = 'few'\nrequests = 5\nwindow-ms = 3600000\n";
+    let config =
+        to("app", origin.address) + "[[limit]]\nname = 'few'\nrequests = 5\nwindow-ms = 3600000\n";
     let node = Node::start(&config);
     for number in 0..8 {
         let answer = node.get("/", if number % 2 == 0 { PLAIN } else { SPECIAL });
@@ -127,7 +152,10 @@ fn a_client_has_a_limit() {
             assert!((1..=7_200).contains(&seconds), "{seconds}");
         }
     }
-    assert_eq!((node.status("edge_requests_limited"), origin.requests()), (3, 5));
+    assert_eq!(
+        (node.status("edge_requests_limited"), origin.requests()),
+        (3, 5)
+    );
     node.stop();
 }
 
@@ -142,8 +170,7 @@ fn answers_that_may_be_kept_are_fetched_once() {
         };
         let body = number.to_string();
         let length = body.len();
-        let text =
-            format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {length}\r\n\r\n{body}");
+        let text = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {length}\r\n\r\n{body}");
         client.write_all(text.as_bytes()).is_ok()
     });
     let node = Node::start(&(to("app", origin.address) + "[cache]\n"));

@@ -67,11 +67,22 @@ fn a_configuration_that_is_wrong_changes_nothing() {
     let origin = answers("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let good = to("app", origin.address);
     let node = Node::start(&good);
-    node.reload(&format!("{good}[[route]]\nname = 'a'\nkind = 'regex'\npath = '('\n"));
+    node.reload(&format!(
+        "{good}[[route]]\nname = 'a'\nkind = 'regex'\npath = '('\n"
+    ));
     assert_eq!(status(&node.get("/any", "")), 200);
-    assert_eq!((node.status("generation"), node.status("edge_reloads_refused")), (1, 1));
+    assert_eq!(
+        (
+            node.status("generation"),
+            node.status("edge_reloads_refused")
+        ),
+        (1, 1)
+    );
     let logged = node.stop();
-    assert!(logged.contains("stays as it was") && logged.contains("edge.toml:4"), "{logged}");
+    assert!(
+        logged.contains("stays as it was") && logged.contains("edge.toml:4"),
+        "{logged}"
+    );
 }
 
 #[test]
@@ -82,12 +93,30 @@ fn mistakes_are_named_with_their_line() {
     std::fs::write(directory.path().join("own.toml"), "[[rule]]\nid = 1\n").expect("writable");
     for (config, said) in [
         ("", "edge.toml:1: there is no [[upstream]]"),
-        ("[[upstream]]\nnam = 'a'\n", "edge.toml:2: unknown field `nam`"),
-        (&format!("{upstream}{upstream}"), "edge.toml:4: upstream 'a': there are two"),
-        ("[[upstream]]\nname = 'a'\ntargets = ['x y']\n", "'x y': expected HOST:PORT"),
-        (&format!("{upstream}\n[waf]\nparanoia = 9\n"), "paranoia '9'"),
-        (&format!("{upstream}\n[waf]\nrules = ['own.toml']\n"), "own.toml"),
-        (&format!("{upstream}\n[waf]\nrules = ['gone.toml']\n"), "edge.toml:5: rules 'gone.toml'"),
+        (
+            "[[upstream]]\nnam = 'a'\n",
+            "edge.toml:2: unknown field `nam`",
+        ),
+        (
+            &format!("{upstream}{upstream}"),
+            "edge.toml:4: upstream 'a': there are two",
+        ),
+        (
+            "[[upstream]]\nname = 'a'\ntargets = ['x y']\n",
+            "'x y': expected HOST:PORT",
+        ),
+        (
+            &format!("{upstream}\n[waf]\nparanoia = 9\n"),
+            "paranoia '9'",
+        ),
+        (
+            &format!("{upstream}\n[waf]\nrules = ['own.toml']\n"),
+            "own.toml",
+        ),
+        (
+            &format!("{upstream}\n[waf]\nrules = ['gone.toml']\n"),
+            "edge.toml:5: rules 'gone.toml'",
+        ),
         (
             &format!("{upstream}[[route]]\nname = 'r'\nkind = 'exact'\npath = 'x'\n"),
             "edge.toml:4: route 'r': path 'x' does not begin with '/'",
@@ -121,5 +150,9 @@ fn the_example_is_valid() {
     std::fs::write(&file, example.stdout).expect("writable");
     let checked = output_of(&["check", &format!("--config={}", file.display())]);
     let told = text(&checked.stdout);
-    assert!(told.contains("routes: 3; limits: 1; a WAF with"), "{told}{}", text(&checked.stderr));
+    assert!(
+        told.contains("routes: 3; limits: 1; a WAF with"),
+        "{told}{}",
+        text(&checked.stderr)
+    );
 }

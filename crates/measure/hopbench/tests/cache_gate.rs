@@ -72,7 +72,9 @@ fn a_cache_that_keeps_nothing_trips_the_gate() {
     // The policy without what needs another run: that one would be compared with itself.
     let policy = Path::new(CATALOG).join("gates/replay.toml");
     let policy = fs::read_to_string(policy).expect("in the catalog");
-    let within = policy.split("\n[[").filter(|part| !part.starts_with("relative]]"));
+    let within = policy
+        .split("\n[[")
+        .filter(|part| !part.starts_with("relative]]"));
     let within = good.write("within.toml", &within.collect::<Vec<_>>().join("\n[["));
     let (code, told) = judged(&good, &[&format!("--policy={within}")]);
     assert_eq!(code, Some(0), "{told}");

@@ -83,7 +83,10 @@ mod tests {
             ("GET /", false),
             ("", false),
             ("GET /?q=1'%20or%20'1'='1", true),
-            ("POST /\ncontent-type: application/json\n\n{\"a\":[[[[", false),
+            (
+                "POST /\ncontent-type: application/json\n\n{\"a\":[[[[",
+                false,
+            ),
             (
                 "POST /\ncontent-type: application/x-www-form-urlencoded\n\na=<script>alert(1)</script>",
                 true,

@@ -63,7 +63,8 @@ impl Directives {
             let mut names = self.hidden.iter();
             names.any(|hidden| hidden.as_bytes().eq_ignore_ascii_case(name))
         };
-        head.filtered(|name, _| !is_hidden(name)).finish(head.status)
+        head.filtered(|name, _| !is_hidden(name))
+            .finish(head.status)
     }
 
     fn set(&mut self, name: &str, argument: Option<&str>) {
