@@ -1,7 +1,7 @@
 //! A WAF (web application firewall): finds attacks in requests.
 //!
 //! A request is walked into texts: path, parameters, cookies, headers, and what its body holds.
-//! Each text is decoded and brought into lower case ([`normalise`]). One pass finds the literals in it;
+//! Each text is decoded and brought into lower case. One pass finds the literals in it;
 //! only the rules whose literals were seen run their regexes. Regexes here take linear time. Two
 //! tokenisers judge SQL and HTML. Each rule that matches adds to the request's score.
 

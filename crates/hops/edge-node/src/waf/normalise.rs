@@ -1,6 +1,6 @@
 //! Brings a text into the forms that rules are written for.
 //!
-//! [`lower`] comes first. Its result is the variant `decoded`; the others are made from it, and
+//! `lower` comes first. Its result is the variant `decoded`; the others are made from it, and
 //! only where they differ from it.
 
 use memchr::{memchr, memmem};

@@ -139,7 +139,7 @@ pub struct Counts {
     pub checks: Vec<(&'static str, u64)>,
 }
 
-/// The counters behind [`Counts`].
+/// The counters behind `Counts`.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     requests: AtomicU64,
