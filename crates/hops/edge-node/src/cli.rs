@@ -62,13 +62,17 @@ struct ConfigArgs {
 #[derive(Debug, clap::Args)]
 struct WafArgs {
     /// The rules that count: those of this level and of the ones below
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4))]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = paranoia())]
     paranoia: u8,
     /// Further files of rules
     #[arg(long, value_name = "FILE")]
     rules: Vec<PathBuf>,
     /// The file of requests
     file: PathBuf,
+}
+
+fn paranoia() -> clap::builder::RangedI64ValueParser<u8> {
+    clap::value_parser!(u8).range(1..=4)
 }
 
 /// Exit code for an invalid configuration, as for invalid arguments.

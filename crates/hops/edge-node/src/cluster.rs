@@ -27,7 +27,7 @@ use crate::{
     state::{Counters, now_ms},
 };
 
-/// What the tasks of the exchange share.
+/// State that the tasks of the exchange share.
 #[derive(Debug)]
 pub(crate) struct Nodes {
     pub(crate) exchange: Exchange,

@@ -1,4 +1,4 @@
-//! What a node does, as its file says.
+//! The configuration of a node: read and checked.
 
 mod wire;
 
@@ -100,7 +100,7 @@ impl Config {
     /// Checks the text of a file. Files of rules are looked for in `beside`.
     ///
     /// # Errors
-    /// What is wrong, and in which line.
+    /// The first mistake, with its line.
     pub(crate) fn parse(file: &str, text: &str, beside: &Path) -> Result<Self, ConfigError> {
         let at = |(span, problem): Problem| ConfigError {
             file: file.to_owned(),

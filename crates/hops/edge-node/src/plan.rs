@@ -26,7 +26,7 @@ pub(crate) struct Plan {
     only: Option<Arc<Destination>>,
     pub(crate) waf: Option<Waf>,
     pub(crate) cache: Option<Caching>,
-    upstreams: Vec<(String, Arc<Upstreams>)>,
+    upstreams: Known,
 }
 
 /// Where a request goes, and what happens on the way.
@@ -71,32 +71,8 @@ impl Plan {
         old: Option<&Self>,
         store: &Arc<Store>,
     ) -> Result<Self, PlanError> {
-        let secret = config
-            .cluster
-            .as_ref()
-            .map(|cluster| cluster.secret.as_str());
-        let secret = secret.unwrap_or_default().as_bytes();
-        let upstreams: Vec<_> = config
-            .upstreams
-            .iter()
-            .map(|upstream| {
-                let same = old.and_then(|old| {
-                    let mut known = old.upstreams.iter();
-                    known.find(|(key, _)| *key == key_of(upstream))
-                });
-                let made = || Upstreams::new(upstream.places.iter().cloned(), upstream.limits);
-                let upstreams = match same {
-                    Some((_, same)) => Arc::clone(same),
-                    None => Arc::new(made()),
-                };
-                (key_of(upstream), upstreams)
-            })
-            .collect();
-        let limiters = config.limits.iter().map(|limit| {
-            let limiter = Limiter::new(limit.clone(), Arc::clone(store), secret);
-            limiter.map(Arc::new)
-        });
-        let limiters: Vec<_> = limiters.collect::<Result<_, _>>()?;
+        let upstreams = upstreams(&config, old);
+        let limiters = limiters(&config, store)?;
         let destination = |leads: &crate::config::Leads| {
             Arc::new(Destination {
                 upstreams: Arc::clone(&upstreams[leads.upstream].1),
@@ -160,6 +136,41 @@ impl Plan {
             Some(table) => table.find(host, method, path).map(|found| found.target),
         }
     }
+}
+
+/// Upstreams, each with what tells it apart.
+type Known = Vec<(String, Arc<Upstreams>)>;
+
+/// Makes the upstreams, but for those that `old` has already.
+fn upstreams(config: &Config, old: Option<&Plan>) -> Known {
+    let made = config.upstreams.iter().map(|upstream| {
+        let key = key_of(upstream);
+        let same = old.and_then(|old| old.upstreams.iter().find(|(known, _)| *known == key));
+        let upstreams = match same {
+            Some((_, same)) => Arc::clone(same),
+            None => {
+                let places = upstream.places.iter().cloned();
+                Arc::new(Upstreams::new(places, upstream.limits))
+            }
+        };
+        (key, upstreams)
+    });
+    made.collect()
+}
+
+fn limiters(
+    config: &Config,
+    store: &Arc<Store>,
+) -> Result<Vec<Arc<Limiter>>, crate::rate_limit::LimitError> {
+    let secret = config
+        .cluster
+        .as_ref()
+        .map(|cluster| cluster.secret.as_bytes());
+    let limiters = config.limits.iter().map(|limit| {
+        let secret = secret.unwrap_or_default();
+        Limiter::new(limit.clone(), Arc::clone(store), secret).map(Arc::new)
+    });
+    limiters.collect()
 }
 
 /// Tells upstreams apart, also across configurations.

@@ -29,7 +29,7 @@ pub(crate) struct View<'a, F: ?Sized> {
     pub(crate) body: &'a [u8],
 }
 
-/// What becomes of a request.
+/// The fate of a request.
 #[derive(Debug)]
 pub(crate) enum Fate<'p> {
     /// It is answered with this.

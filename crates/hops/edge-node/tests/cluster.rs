@@ -60,8 +60,10 @@ fn nodes(origin: SocketAddr, requests: u32, is_cut: &Arc<AtomicBool>) -> Vec<Nod
             .map(|other| format!("'{}'", relay(addresses[other], is_cut)))
             .collect();
         Node::start(&format!(
-            "{}[[limit]]\nname = 'all'\nrequests = {requests}\nwindow-ms = 3600000\nscope = 'all'\n\
-             [cluster]\nlisten = '{}'\npeers = [{}]\nsecret = '0123456789abcdef'\ninterval-ms = 50\n",
+            "{}[[limit]]\nname = 'all'\nrequests = {requests}\nwindow-ms = 3600000\n\
+             scope = 'all'\n\
+             [cluster]\nlisten = '{}'\npeers = [{}]\nsecret = '0123456789abcdef'\n\
+             interval-ms = 50\n",
             to("app", origin),
             addresses[own],
             peers.join(", "),

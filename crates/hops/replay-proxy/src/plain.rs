@@ -1,6 +1,6 @@
 //! Answers plain requests from what is stored, as bytes, and records those that are only passed on.
 //!
-//! What needs more than that is left to the service.
+//! All that needs more is left to the service.
 
 mod record;
 

@@ -245,8 +245,9 @@ fn ask(address: SocketAddr, next: &AtomicUsize, is_recorded: bool) {
             return;
         }
         let exchange = Exchange::new(number);
-        // A request that says what it takes is read by hyper, and so are all that follow it. Once it
-        // has been recorded, an answer has its trailers, whether its first client took them or not.
+        // A request that says what it takes is read by hyper, and so are all that follow it. Once
+        // it has been recorded, an answer has its trailers, whether its first client took them or
+        // not.
         let takes_trailers = is_recorded || number % 500 >= 250;
         let request = exchange.request(number, takes_trailers);
         reader.get_mut().write_all(&request).expect("sent");

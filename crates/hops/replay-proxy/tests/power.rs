@@ -1,6 +1,7 @@
 //! Goal: with `--durability=power`, what a client saw complete is on the disk. Method: strace shows
-//! every call that changes the store; a model of a disk forgets, at a loss of power, all that wasn't
-//! synced: bytes of files, and names in directories. The program then replays from what is left.
+//! every call that changes the store; a model of a disk forgets, at a loss of power, all that
+//! wasn't synced: bytes of files, and names in directories. The program then replays from what is
+//! left.
 
 mod support;
 

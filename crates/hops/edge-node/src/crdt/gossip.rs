@@ -1,4 +1,4 @@
-//! What to say to which peer, and what to do with what a peer says. No IO happens here.
+//! Decides what is said to which peer, and takes what a peer says. No IO happens here.
 //!
 //! Each node tells each peer, again and again, what changed since the last change that the peer
 //! has acknowledged; also what it learnt from others, so that news find a way around a broken

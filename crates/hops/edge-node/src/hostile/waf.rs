@@ -84,7 +84,8 @@ mod tests {
             ("", false),
             ("GET /?q=1'%20or%20'1'='1", true),
             (
-                "POST /\ncontent-type: application/x-www-form-urlencoded\n\na=<script>alert(1)</script>",
+                "POST /\ncontent-type: application/x-www-form-urlencoded\n\n\
+                 a=<script>alert(1)</script>",
                 true,
             ),
         ] {

@@ -104,7 +104,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(text: Vec<u8>, seeds in "[-'\"`<>!/=&#;a-z0-9() \\\\.\\[\\]{}@*qnxbue]{0,200}") {
+        fn nothing_panics(
+            text: Vec<u8>,
+            seeds in "[-'\"`<>!/=&#;a-z0-9() \\\\.\\[\\]{}@*qnxbue]{0,200}",
+        ) {
             // Called without the guard, which would hide a panic.
             for text in [&text[..], seeds.as_bytes()] {
                 SqliState::new(text, SqliFlags::FLAG_NONE).detect();

@@ -1,7 +1,8 @@
 //! Doubts about fingerprints of SQL that ordinary texts have too.
 //!
 //! libinjection looks at the kinds of the first five tokens. Sums, prose with a dash, and names
-//! with an apostrophe have such fingerprints as well. Its word counts only if the text has more of SQL.
+//! with an apostrophe have such fingerprints as well. Its word counts only if the text has more of
+//! SQL.
 
 use memchr::{memchr, memchr_iter, memmem};
 

@@ -298,8 +298,8 @@ pub(crate) fn reading(store: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn prepare(database: &Connection, is_synced: bool) -> rusqlite::Result<()> {
-    // A new database has these pages: a recording of two kilobytes would leave half of a smaller one
-    // empty, and each page is a call of the system to write, and others to move it from the log.
+    // A new database has these pages: a recording of two kilobytes would leave half of a smaller
+    // one empty, and each page takes a call of the system, and others to leave the log.
     database.pragma_update(None, "page_size", 8_192)?;
     database.pragma_update(None, "journal_mode", "WAL")?;
     // What was written to the log is in the kernel's memory, which survives the process.
