@@ -19,7 +19,8 @@ enum State {
     #[default]
     Start,
     Size(u64),
-    /// Behind a size, where an extension may be.
+    /// Behind a size and spaces, where an extension may begin.
+    Space(u64),
     Extension(u64),
     SizeEnd(u64),
     Data(u64),
@@ -123,8 +124,11 @@ impl Chunks {
         let digit = (byte as char).to_digit(16).map(u64::from);
         Ok(match (self.state, byte) {
             (State::Start, _) => State::Size(digit.ok_or(InvalidChunks)?),
-            (State::Size(size) | State::Extension(size), b'\r') => State::SizeEnd(size),
-            (State::Size(size), b';' | b' ' | b'\t') => State::Extension(size),
+            (State::Size(size) | State::Space(size) | State::Extension(size), b'\r') => {
+                State::SizeEnd(size)
+            }
+            (State::Size(size) | State::Space(size), b';') => State::Extension(size),
+            (State::Size(size) | State::Space(size), b' ' | b'\t') => State::Space(size),
             (State::Size(size), _) => {
                 let digit = digit.filter(|_| size <= SIZE_MAX);
                 State::Size(size << 4 | digit.ok_or(InvalidChunks)?)
@@ -165,7 +169,7 @@ mod tests {
             "0\r\n\r\n",
             "3\r\nabc\r\n0\r\n\r\n",
             "0003;a=\"b\"\r\na\r\n\r\n1\r\n0\r\n000\r\n\r\n",
-            "1 \r\na\r\n0\r\nX-Sum: 1\r\nx:\r\n\r\n",
+            "1 \t\r\na\r\n0 ;a\r\nX-Sum: 1\r\nx:\r\n\r\n",
             "fF\r\n",
         ] {
             let is_whole = body != "fF\r\n";
@@ -205,6 +209,8 @@ mod tests {
             "0\r\nA: b\r\r\n",
             "0\r\n\r0",
             "1;\0\r\n",
+            "0 9\r\n\r\n",
+            "1\t1\r\na",
             "0\r\nA\r\n\r\n",
             "0\r\n: b\r\n\r\n",
             "0\r\nA b: c\r\n\r\n",
