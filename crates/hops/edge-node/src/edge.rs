@@ -30,6 +30,7 @@ use tower_service::Service;
 use crate::{
     cache_key::CacheKey,
     fill::{Change, Fill, Unstorable, pairs},
+    path,
     plan::{Destination, Plan},
     stages::{Fate, Memory, Refusal, View},
     state::{Shared, now_ms},
@@ -181,7 +182,7 @@ impl Edge {
 
     async fn answer_by(&self, plan: &Plan, mut call: Call) -> Response<ProxyBody> {
         let body = match (&plan.waf, call.request.body().is_end_stream()) {
-            (Some(waf), false) => {
+            (Some(waf), false) if is_inspected(plan, &call) => {
                 let incoming = call.request.body_mut();
                 match read(incoming, waf.settings().limits.body_bytes).await {
                     Ok(body) => Some(body),
@@ -193,15 +194,10 @@ impl Edge {
         let now_ms = now_ms();
         let request = &call.request;
         let target = request.uri().path_and_query();
-        let host = request
-            .uri()
-            .authority()
-            .map(|authority| authority.as_str());
-        let named = || request.headers().get(HOST)?.to_str().ok();
         let view = View {
             method: request.method().as_str(),
             target: target.map_or("/", |target| target.as_str()),
-            host: host.or_else(named).unwrap_or_default(),
+            host: host(request),
             client: call.client.address.ip(),
             fields: request.headers(),
             body: body.as_deref().unwrap_or_default(),
@@ -255,6 +251,22 @@ impl Edge {
         let Ok(response) = answer.await;
         response
     }
+}
+
+/// Returns the host that a request names.
+fn host<B>(request: &hyper::Request<B>) -> &str {
+    let authority = request.uri().authority();
+    let named = || request.headers().get(HOST)?.to_str().ok();
+    let host = authority.map(|authority| authority.as_str());
+    host.or_else(named).unwrap_or_default()
+}
+
+/// Returns whether the WAF looks at a request. What has no route, it does.
+fn is_inspected(plan: &Plan, call: &Call) -> bool {
+    let (request, mut scratch) = (&call.request, String::new());
+    let path = path::normalise(request.uri().path(), &mut scratch);
+    let destination = plan.destination(host(request), request.method().as_str(), path);
+    destination.is_none_or(|destination| destination.is_inspected)
 }
 
 /// Reads the body of a request that is to be inspected.

@@ -28,13 +28,17 @@ impl Pieces {
         }
         let mut kept = self.0.borrow_mut();
         // It can be used again once nobody has the piece that was in it.
-        let mut memory = kept.pop_front().unwrap_or_default();
-        if !memory.try_reclaim(bytes.len()) {
-            if memory.capacity() > 0 {
-                kept.push_back(memory);
+        let first = kept.pop_front().map(|mut memory| {
+            let is_free = memory.try_reclaim(bytes.len());
+            (memory, is_free)
+        });
+        let mut memory = match first {
+            Some((free, true)) => free,
+            busy => {
+                kept.extend(busy.map(|(memory, _)| memory));
+                BytesMut::with_capacity(PIECE_BYTES)
             }
-            memory = BytesMut::with_capacity(PIECE_BYTES);
-        }
+        };
         memory.extend_from_slice(bytes);
         let piece = memory.split().freeze();
         if kept.len() < PIECES_MAX {

@@ -170,6 +170,10 @@ impl Running {
 
 /// Opens the store and loads the index.
 fn open(settings: Settings) -> anyhow::Result<Arc<Shared>> {
+    // A mistyped directory would be an empty store, and answer nothing.
+    if settings.mode == Mode::Replay && settings.upstream.is_none() {
+        Store::must_be(&settings.store)?;
+    }
     let store = Store::open(&settings.store, settings.durability)?;
     let session = store
         .session(&settings.session)

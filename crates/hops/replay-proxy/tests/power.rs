@@ -263,6 +263,10 @@ fn lost(directory: &TempDir, trace: &str) -> usize {
         if seen % 6 == 0 {
             let copy = directory.path().join(format!("after-{seen}"));
             disk.after_loss(&store, &copy);
+            if !copy.join("answers.sqlite").exists() {
+                lost += seen;
+                continue;
+            }
             let proxy = Proxy::start(&copy, "replay", None, &[]);
             for number in 0..seen {
                 let answer = proxy.get(&format!("/{number}"), "");

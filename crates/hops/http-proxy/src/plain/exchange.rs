@@ -317,12 +317,12 @@ impl<'a> Exchange<'a> {
                 _ => break head,
             }
         };
-        self.is_under_way = true;
         let tap = &mut self.route.tap;
         if let Some(tap) = tap {
             tap.head(&raw[..raw.len() - bytes.len()]);
         }
         let (length, has_ended) = head.rest.follow(bytes, tap)?;
+        self.is_under_way = true;
         head.is_kept &= length == bytes.len();
         if let Some(entry) = &mut self.route.entry {
             entry.answered_with(head.status);

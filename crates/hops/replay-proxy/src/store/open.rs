@@ -92,6 +92,17 @@ const APPLICATION: i64 = 0x7270_6c79;
 const DATABASE: &str = "answers.sqlite";
 
 impl Store {
+    /// Checks that there is a store.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn must_be(path: &Path) -> Result<(), StoreError> {
+        match path.join(DATABASE).exists() {
+            true => Ok(()),
+            false => Err(StoreError::Missing(path.to_owned())),
+        }
+    }
+
     /// Opens a store for writing, and makes one if there is none.
     ///
     /// # Errors
@@ -127,7 +138,12 @@ impl Store {
                     found,
                 });
             }
-            None => create(&database).map_err(damaged)?,
+            None => {
+                // A directory that was there before may be open to all.
+                let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+                fs::set_permissions(path, owner_only).map_err(io_error)?;
+                create(&database).map_err(damaged)?;
+            }
         }
         let mut store = Self {
             secret: secret(&database).map_err(damaged)?,
