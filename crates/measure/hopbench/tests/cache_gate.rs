@@ -77,7 +77,12 @@ fn a_cache_that_keeps_nothing_trips_the_gate() {
         .filter(|part| !part.starts_with("relative]]"));
     let within = good.write("within.toml", &within.collect::<Vec<_>>().join("\n[["));
     let (code, told) = judged(&good, &[&format!("--policy={within}")]);
-    assert_eq!(code, Some(0), "{told}");
+    // On a busy machine, a gate doubts its trials, and says what they would tell.
+    let has_passed = match code {
+        Some(3) => told.contains("(passed)") && !told.contains("(regressed)"),
+        code => code == Some(0),
+    };
+    assert!(has_passed, "{told}");
 
     let broken = Bench::new();
     let names = paths(&broken, |name, text| match name {
@@ -87,7 +92,9 @@ fn a_cache_that_keeps_nothing_trips_the_gate() {
     measured(&broken, &names);
     let base = format!("--base={}", base.display());
     let (code, told) = judged(&broken, &["--policy=replay", &base]);
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("replay-cache.rps"), "{told}");
+    let mut lines = told.lines();
+    let line = lines.find(|line| line.contains("replay-cache.rps"));
+    let is_doubted = line.is_some_and(|line| line.contains("(regressed)"));
+    assert!(line.is_some() && (code == Some(1) || is_doubted), "{told}");
     broken.assert_nothing_left();
 }
