@@ -160,6 +160,14 @@ impl Running {
         seen.any(|line| parts.iter().all(|part| line.contains(part)))
     }
 
+    /// Ends it in good order; returns what it logged.
+    pub(crate) fn stop(self) -> String {
+        self.signal(Signal::SIGTERM);
+        let (status, _, logged) = self.wait();
+        assert!(status.success(), "{status}: {logged}");
+        logged
+    }
+
     /// Waits for the end. Returns the status, and the rest of stdout and stderr.
     pub(crate) fn wait(mut self) -> (ExitStatus, String, String) {
         let deadline = Instant::now() + WATCHDOG;

@@ -15,7 +15,29 @@ use std::{
     thread,
 };
 
-use super::processes::WATCHDOG;
+use super::processes::{self, WATCHDOG};
+
+/// Writes a request after which the connection ends.
+pub(crate) fn request(method: &str, target: &str, fields: &str, body: &[u8]) -> Vec<u8> {
+    let mut request =
+        format!("{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{fields}");
+    if !body.is_empty() {
+        request += &format!("Content-Length: {}\r\n", body.len());
+    }
+    request += "\r\n";
+    [request.as_bytes(), body].concat()
+}
+
+/// Returns a value of what a program says at its admin address.
+pub(crate) fn status_value(admin: &str, name: &str) -> u64 {
+    let text = processes::get(admin, "/_admin/status").expect("it answers");
+    let (_, body) = text.split_once("\r\n\r\n").expect("a body");
+    let status: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let value = status[name]
+        .as_u64()
+        .or_else(|| status["counters"][name].as_u64());
+    value.unwrap_or_else(|| panic!("no '{name}' in {status}"))
+}
 
 /// Sends a request and reads all that comes.
 pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> Vec<u8> {
