@@ -8,8 +8,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
+use service::Mistake;
 
-use crate::config::{mistake::Mistake, place, wire::WireAllow};
+use crate::config::{place, wire::WireAllow};
 
 /// A checked allow-list.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,31 +1,27 @@
 //! Which ports are forwarded to where, and how.
 
-pub(crate) mod mistake;
 pub(crate) mod place;
 pub(crate) mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::Read as _,
     net::SocketAddr,
     path::Path,
     time::Duration,
 };
 
-use anyhow::Context;
 use http_proxy::{
     Forwarding, Place, UpstreamLimits,
     access_log::{Detail, Format, WhenFull},
 };
-use service::proxy_protocol::ProxyVersion;
+use service::{
+    mistake::{self, Mistake, ensure, within},
+    proxy_protocol::ProxyVersion,
+};
 
-use self::{
-    mistake::{Mistake, ensure, within},
-    wire::{
-        LISTEN_PORT, LogLevel, Mode, RETRIES, TOTAL_SECONDS, WireConfig, WireFormat, WireForwarded,
-        WireProxyVersion, WireRoute, WireWhenFull, timeout_seconds,
-    },
+use self::wire::{
+    LISTEN_PORT, LogLevel, Mode, RETRIES, TOTAL_SECONDS, WireConfig, WireFormat, WireForwarded,
+    WireProxyVersion, WireRoute, WireWhenFull, timeout_seconds,
 };
 use crate::{
     allow::Allow,
@@ -108,15 +104,7 @@ impl Config {
         let Some(file) = file else {
             return Ok(Self::parse("", overrides)?);
         };
-        let name = file.display();
-        let mut text = String::new();
-        let read = File::open(file)
-            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
-        let bytes = read.with_context(|| format!("could not read '{name}'"))?;
-        anyhow::ensure!(
-            bytes as u64 <= FILE_BYTES_MAX,
-            "'{name}' is too large: expected {FILE_BYTES_MAX} bytes at most"
-        );
+        let (name, text) = (file.display(), mistake::read(file, FILE_BYTES_MAX)?);
         // A file that is just being written looks like this. It must not become a route to port 80.
         let is_empty = text
             .parse::<toml::Table>()
@@ -154,7 +142,7 @@ impl Config {
         }
         for (index, route) in enabled {
             let checked = Route::new(route, wire);
-            let checked = checked.map_err(|mistake| mistake.in_route(&route.name, index))?;
+            let checked = checked.map_err(|mistake| in_route(mistake, &route.name, index))?;
             routes.push((Some(index), checked));
         }
         are_compatible(&routes)?;
@@ -318,6 +306,11 @@ fn targets(wire: &WireRoute, config: &WireConfig, may_lack: bool) -> Result<Vec<
     Ok(vec![place::target(host, port)?])
 }
 
+/// Says in which route a mistake is.
+fn in_route(mistake: Mistake, name: &str, index: usize) -> Mistake {
+    mistake.in_entry("routes", index, &format!("route '{name}'"))
+}
+
 /// Checks that every route can be told from the others. With each is its number in the file; the
 /// first may be the main route.
 fn are_compatible(routes: &[(Option<usize>, Route)]) -> Result<(), Mistake> {
@@ -333,7 +326,7 @@ fn are_compatible(routes: &[(Option<usize>, Route)]) -> Result<(), Mistake> {
             others.push(route);
         }
         checked.map_err(|mistake| match index {
-            Some(index) => mistake.in_route(&route.name, *index),
+            Some(index) => in_route(mistake, &route.name, *index),
             None => mistake,
         })?;
     }

@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http_proxy::Place;
-
-use super::mistake::Mistake;
+use service::Mistake;
 
 /// Checks a target's host and port.
 ///

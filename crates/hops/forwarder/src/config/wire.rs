@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use serde::Deserialize;
+use service::mistake::{Mistake, ensure};
 
-use super::mistake::{Mistake, ensure};
 use crate::relay::Carry;
 
 /// A configuration file.

@@ -1,15 +1,13 @@
-//! A mistake in a configuration, and where it is written.
+//! Configuration files: reading them, and mistakes in them with their places.
 
-use std::{
-    fmt,
-    path::{Display, Path},
-};
+use std::{fmt, fs::File, io::Read as _, path::Path};
 
+use anyhow::Context as _;
 use toml::de::{DeTable, DeValue};
 
 /// A mistake that makes a configuration invalid. It is one line of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mistake {
+pub struct Mistake {
     text: String,
     /// The keys and places in lists that lead to it, if it is about one.
     path: Vec<Step>,
@@ -32,7 +30,7 @@ struct Position {
 
 impl Mistake {
     /// Describes a mistake in the value of a key.
-    pub(crate) fn at(key: &'static str, text: impl Into<String>) -> Self {
+    pub fn at(key: &'static str, text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
             path: vec![Step::Key(key)],
@@ -41,34 +39,34 @@ impl Mistake {
     }
 
     /// Says that it is in one item of the list that it is about.
-    pub(crate) fn in_item(mut self, index: usize) -> Self {
+    pub fn in_item(mut self, index: usize) -> Self {
         self.path.push(Step::Item(index));
         self
     }
 
     /// Says that it is in the table of a key.
-    pub(crate) fn in_table(mut self, key: &'static str) -> Self {
+    pub fn in_table(mut self, key: &'static str) -> Self {
         self.path.insert(0, Step::Key(key));
         self.text = format!("'{key}': {}", self.text);
         self
     }
 
-    /// Says in which route it is, and the how manyth of the file that is.
-    pub(crate) fn in_route(mut self, name: &str, index: usize) -> Self {
-        self.path
-            .splice(0..0, [Step::Key("routes"), Step::Item(index)]);
-        self.text = format!("route '{name}': {}", self.text);
+    /// Says in which entry of a list of tables it is, by its number in the file. `what` names the
+    /// entry.
+    pub fn in_entry(mut self, list: &'static str, index: usize, what: &str) -> Self {
+        self.path.splice(0..0, [Step::Key(list), Step::Item(index)]);
+        self.text = format!("{what}: {}", self.text);
         self
     }
 
     /// Says that it is not in the file, but on the command line.
-    pub(crate) fn outside(mut self) -> Self {
+    pub fn outside(mut self) -> Self {
         self.path.clear();
         self
     }
 
     /// Finds the mistake in the text of the file.
-    pub(crate) fn found_in(mut self, text: &str) -> Self {
+    pub fn found_in(mut self, text: &str) -> Self {
         let offset = DeTable::parse(text)
             .ok()
             .and_then(|file| offset(file.get_ref(), &self.path));
@@ -77,7 +75,7 @@ impl Mistake {
     }
 
     /// Takes over a mistake that the parser has found in the text of the file.
-    pub(crate) fn parsed(error: &toml::de::Error, file: &str) -> Self {
+    pub fn parsed(error: &toml::de::Error, file: &str) -> Self {
         // Without the file's text, it prints its message and the keys.
         let mut bare = error.clone();
         bare.set_input(None);
@@ -96,10 +94,14 @@ impl Mistake {
     }
 
     /// Describes it with the name of its file.
-    pub(crate) fn of_file(self, file: &Path) -> anyhow::Error {
+    pub fn of_file(self, file: &Path) -> anyhow::Error {
+        anyhow::anyhow!(self.in_file(file.display()))
+    }
+
+    /// Returns the text with the name of its file.
+    pub fn in_file(&self, file: impl fmt::Display) -> String {
         let separator = if self.position.is_some() { "" } else { " " };
-        let file: Display<'_> = file.display();
-        anyhow::anyhow!("{file}:{separator}{self}")
+        format!("{file}:{separator}{self}")
     }
 }
 
@@ -132,20 +134,37 @@ impl Position {
     }
 }
 
+/// Reads the text of a configuration file.
+///
+/// # Errors
+/// If it can't be read, or has more than `bytes_max` bytes.
+pub fn read(file: &Path, bytes_max: u64) -> anyhow::Result<String> {
+    let name = file.display();
+    let mut text = String::new();
+    let read = File::open(file).and_then(|file| file.take(bytes_max + 1).read_to_string(&mut text));
+    let bytes = read.with_context(|| format!("could not read '{name}'"))?;
+    anyhow::ensure!(
+        bytes as u64 <= bytes_max,
+        "'{name}' is too large: expected {bytes_max} bytes at most"
+    );
+    Ok(text)
+}
+
 /// Makes a mistake of a number out of range.
-pub(crate) fn within(
-    name: &'static str,
-    value: usize,
-    min: usize,
-    max: usize,
-) -> Result<(), Mistake> {
+///
+/// # Errors
+/// If it is.
+pub fn within(name: &'static str, value: usize, min: usize, max: usize) -> Result<(), Mistake> {
     ensure((min..=max).contains(&value), name, || {
         format!("'{name}': expected {min} to {max}, found {value}")
     })
 }
 
 /// Makes a mistake in the value of a key, unless something holds.
-pub(crate) fn ensure(
+///
+/// # Errors
+/// If it doesn't.
+pub fn ensure(
     holds: bool,
     key: &'static str,
     text: impl FnOnce() -> String,
@@ -196,19 +215,32 @@ mod tests {
             (at("target_port", "t"), "2:15: t"),
             (at("buffer", "t").in_item(1), "3:14: t"),
             (at("max_connections", "t"), "t"),
-            (at("name", "t").in_route("a", 0), "5:8: route 'a': t"),
-            (at("name", "t").in_route("b", 1), "8:8: route 'b': t"),
-            (at("host", "t").in_route("b", 1), "7:1: route 'b': t"),
             (
-                at("target_port", "t").in_route("b", 1),
+                at("name", "t").in_entry("routes", 0, "route 'a'"),
+                "5:8: route 'a': t",
+            ),
+            (
+                at("name", "t").in_entry("routes", 1, "route 'b'"),
+                "8:8: route 'b': t",
+            ),
+            (
+                at("host", "t").in_entry("routes", 1, "route 'b'"),
+                "7:1: route 'b': t",
+            ),
+            (
+                at("target_port", "t").in_entry("routes", 1, "route 'b'"),
                 "2:15: route 'b': t",
             ),
             (
-                at("targets", "t").in_item(1).in_route("b", 1),
+                at("targets", "t")
+                    .in_item(1)
+                    .in_entry("routes", 1, "route 'b'"),
                 "11:3: route 'b': t",
             ),
             (
-                at("ports", "t").in_table("allow").in_route("b", 1),
+                at("ports", "t")
+                    .in_table("allow")
+                    .in_entry("routes", 1, "route 'b'"),
                 "15:9: route 'b': 'allow': t",
             ),
             (at("target_port", "t").outside(), "t"),
