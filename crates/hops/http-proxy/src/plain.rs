@@ -328,11 +328,13 @@ impl<S: PlainRoutes> Connection<'_, S> {
         mut bytes: &[u8],
         output: &mut Vec<u8>,
     ) -> Poll<Next> {
-        // Empty lines before a request mean nothing (RFC 9112, section 2.2).
+        // Empty lines before a request mean nothing (RFC 9112, section 2.2). But they begin the time
+        // for its head, or a client could send them without end.
         while let [b'\r', b'\n', rest @ ..] = bytes {
             bytes = rest;
         }
         if bytes.is_empty() {
+            self.expect_head();
             return Poll::Pending;
         }
         let head_bytes_max = self.serving.limits.head_bytes_max;
@@ -366,11 +368,18 @@ impl<S: PlainRoutes> Connection<'_, S> {
         if used < bytes.len() {
             self.early.extend_from_slice(&bytes[used..]);
         }
-        if next.is_pending() && !self.waits_for_head {
+        if next.is_pending() {
+            self.expect_head();
+        }
+        next
+    }
+
+    /// Gives the client time for the rest of a head, from its first bytes on.
+    fn expect_head(&mut self) {
+        if !self.waits_for_head {
             self.waits_for_head = true;
             self.client.deadline.set(self.serving.limits.head);
         }
-        next
     }
 
     /// Waits until the client has taken an answer of our own.

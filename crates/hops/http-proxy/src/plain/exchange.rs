@@ -335,10 +335,9 @@ impl<'a> Exchange<'a> {
             }
             _ => &bytes[..length],
         };
-        if has_ended && self.route.tap.is_some() {
-            self.client.hold_end(context, out, bytes);
-        } else {
-            self.client.write(context, out, bytes);
+        match has_ended {
+            true => self.write_last(context, out, bytes),
+            false => self.client.write(context, out, bytes),
         }
         Ok(Part::Head(head, has_ended))
     }
@@ -403,7 +402,7 @@ impl<'a> Exchange<'a> {
                 let Rest::UntilClosed = head.rest else {
                     return Poll::Ready(Err(broken(io::ErrorKind::UnexpectedEof.into())));
                 };
-                self.write_last(context, b"0\r\n\r\n");
+                self.write_last(context, b"0\r\n\r\n", &[]);
                 return Poll::Ready(Ok(()));
             }
             let (length, has_ended) = head.rest.follow(bytes, &mut self.route.tap)?;
@@ -416,7 +415,7 @@ impl<'a> Exchange<'a> {
                 write_chunk(&mut buffers.output, bytes);
                 self.client.write(context, &buffers.output, &[]);
             } else if has_ended {
-                self.write_last(context, &bytes[..length]);
+                self.write_last(context, &[], &bytes[..length]);
                 return Poll::Ready(Ok(()));
             } else {
                 self.client.write(context, &bytes[..length], &[]);
@@ -425,10 +424,10 @@ impl<'a> Exchange<'a> {
     }
 
     /// Writes the last bytes of an answer, or holds them back until the tap has seen the end.
-    fn write_last(&mut self, context: &mut Context<'_>, bytes: &[u8]) {
+    fn write_last(&mut self, context: &mut Context<'_>, first: &[u8], second: &[u8]) {
         match self.route.tap {
-            Some(_) => self.client.hold_end(context, &[], bytes),
-            None => self.client.write(context, bytes, &[]),
+            Some(_) => self.client.hold_end(context, first, second),
+            None => self.client.write(context, first, second),
         }
     }
 
