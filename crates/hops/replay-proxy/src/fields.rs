@@ -37,6 +37,14 @@ pub trait Fields {
         Some(joined)
     }
 
+    /// Copies all fields.
+    fn to_pairs(&self) -> Pairs {
+        let fields = self.iter();
+        fields
+            .map(|(name, value)| (name.to_vec(), value.to_vec()))
+            .collect()
+    }
+
     /// Returns the elements of a field that is a list of tokens.
     fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.all(name)

@@ -11,6 +11,7 @@ mod wire {
     use serde::{Deserialize, Serialize};
 
     #[derive(Debug, Deserialize)]
+    #[serde(expecting = "an object with 'log'")]
     pub(super) struct File {
         pub(super) log: Log,
     }

@@ -21,7 +21,7 @@ use tower_service::Service;
 
 use crate::{
     cached, fetch,
-    fields::{Asked, Fields, Pairs},
+    fields::{Asked, Fields as _},
     flight::Joined,
     keep::{Question, Upload, Uploaded},
     key::BodyKey,
@@ -318,20 +318,12 @@ pub(crate) fn target(uri: &hyper::Uri) -> &str {
     uri.path_and_query().map_or("/", |target| target.as_str())
 }
 
-/// Copies fields.
-pub(crate) fn pairs(fields: &hyper::HeaderMap) -> Pairs {
-    let fields = Fields::iter(fields);
-    fields
-        .map(|(name, value)| (name.to_vec(), value.to_vec()))
-        .collect()
-}
-
 /// Copies what is kept of a request.
 pub(crate) fn question(method: &Method, uri: &hyper::Uri, fields: &hyper::HeaderMap) -> Question {
     Question {
         method: method.to_string(),
         target: target(uri).to_owned(),
-        fields: pairs(fields),
+        fields: fields.to_pairs(),
     }
 }
 

@@ -4,8 +4,6 @@
 
 mod record;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http_proxy::{PlainAnswer, PlainRequest, PlainRoutes};
 
@@ -15,7 +13,7 @@ use crate::{
     hop::{Hop, Router},
     lookup,
     recordings::Found,
-    respond,
+    respond::{self, Ready},
     state::{Freshness, Mode},
     stored::Stored,
 };
@@ -29,7 +27,8 @@ impl Fields for PlainRequest<'_> {
 impl PlainRoutes for Router {
     fn route(&self, request: &PlainRequest<'_>, head: &mut Vec<u8>) -> Option<PlainAnswer> {
         let hop = &self.0;
-        if hop.shared.mode.get() == Mode::Record {
+        let mode = hop.shared.mode.get();
+        if mode == Mode::Record {
             return record::record(hop, request);
         }
         if !matches!(request.method, "GET" | "HEAD") || !request.body().is_empty() {
@@ -40,10 +39,9 @@ impl PlainRoutes for Router {
             target: request.target,
             fields: request,
         };
-        let body = match (hop.shared.mode.get(), hop.shared.freshness) {
-            (Mode::Record, _) => None,
+        let body = match (mode, hop.shared.freshness) {
             (Mode::PassthroughCache, Freshness::Rfc9111) => cached(hop, &asked, head),
-            (Mode::Replay | Mode::PassthroughCache, _) => recorded(hop, &asked, head),
+            _ => recorded(hop, &asked, head),
         }?;
         hop.shared.counters.cache_hits_total.add(1);
         Some(PlainAnswer::Own(body, None))
@@ -58,7 +56,7 @@ fn recorded(hop: &Hop, asked: &Asked<'_, PlainRequest<'_>>, head: &mut Vec<u8>) 
         return None;
     }
     match lookup::find(&shared.keeper.keys, &shared.recordings, asked, None) {
-        Found::Hot(stored) => write(&stored, asked, &[], head),
+        Found::Hot(stored) => write(&stored, respond::ready(&stored, asked)?, head),
         Found::Cold(_) | Found::Nothing => None,
     }
 }
@@ -77,41 +75,15 @@ fn cached(hop: &Hop, asked: &Asked<'_, PlainRequest<'_>>, head: &mut Vec<u8>) ->
         .cache
         .select(&key, asked.fields, &directives, now_ms);
     let Selected { variant, .. } = selected.filter(|selected| selected.is_usable)?;
-    let age_seconds = variant.policy.age_ms(now_ms) / 1_000;
-    let status = variant.hit_status(cache::NAME, now_ms);
-    let extra = [("age", age_seconds.to_string()), ("cache-status", status)];
-    write(&variant.stored, asked, &extra, head)
+    let ready = variant.ready(asked, cache::NAME, now_ms)?;
+    write(&variant.stored, ready, head)
 }
 
-/// Writes the head of a stored answer, with `extra` in place of fields of the same name. Returns
-/// the body. `None` if the request doesn't ask for all of it.
-fn write(
-    stored: &Arc<Stored>,
-    asked: &Asked<'_, PlainRequest<'_>>,
-    extra: &[(&str, String)],
-    head: &mut Vec<u8>,
-) -> Option<Bytes> {
-    // hyper would add the date.
+/// Writes the head of an answer; returns the body. `None` if it has no date, which hyper would add.
+fn write(stored: &Stored, ready: Ready, head: &mut Vec<u8>) -> Option<Bytes> {
     if !stored.head.has("date") {
         return None;
     }
-    let ready = respond::ready(stored, asked)?;
-    let lines = ready.head.strip_suffix(b"\r\n")?;
-    if extra.is_empty() {
-        head.extend_from_slice(lines);
-        return Some(ready.body);
-    }
-    for line in lines.split_inclusive(|&byte| byte == b'\n') {
-        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
-        let mut replaced = extra.iter();
-        if !replaced.any(|(other, _)| name.eq_ignore_ascii_case(other.as_bytes())) {
-            head.extend_from_slice(line);
-        }
-    }
-    for (name, value) in extra {
-        for part in [name, ": ", value, "\r\n"] {
-            head.extend_from_slice(part.as_bytes());
-        }
-    }
+    head.extend_from_slice(ready.head.strip_suffix(b"\r\n")?);
     Some(ready.body)
 }

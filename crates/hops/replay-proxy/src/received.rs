@@ -85,8 +85,7 @@ fn end_to_end(head: &Head, framing: Framing) -> Builder {
 
 /// Writes trailers as lines.
 pub(crate) fn trailer_lines(trailers: &hyper::HeaderMap) -> Bytes {
-    let pairs = Fields::iter(trailers).map(|(name, value)| (name.to_vec(), value.to_vec()));
-    crate::store::rows::lines(&pairs.collect::<Vec<_>>()).into()
+    crate::store::rows::lines(&trailers.to_pairs()).into()
 }
 
 #[cfg(test)]

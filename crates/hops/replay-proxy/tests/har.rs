@@ -116,7 +116,7 @@ fn what_is_broken_is_named_and_nothing_of_it_is_imported() {
         ),
         (
             entry(request, "{\"status\":2000}"),
-            "entry 0: 'response.status': '2000'",
+            "log.entries[0]: 'response.status': '2000'",
         ),
         (
             entry("{\"method\":\"G T\",\"url\":\"/\"}", "{\"status\":200}"),

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HarError {
     /// An entry can't be used.
-    #[error("entry {index}: '{field}': {what}")]
+    #[error("log.entries[{index}]: '{field}': {what}")]
     Entry {
         /// Number of the entry, from 0 on.
         index: usize,
@@ -27,10 +27,10 @@ pub(crate) enum HarError {
         what: String,
     },
     /// A body can't be written.
-    #[error("entry {0}: its body could not be written: {1}")]
+    #[error("log.entries[{0}]: its body could not be written: {1}")]
     Io(usize, std::io::Error),
     /// It isn't JSON, or not of this form. The message has line and column.
-    #[error("{0}")]
+    #[error(transparent)]
     Json(#[from] serde_json::Error),
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_proxy::{AnswerTap, Forwarding, PlainAnswer, PlainRequest, PlainRoute};
 
 use crate::{
-    fields::Fields,
+    fields::Fields as _,
     hop::Hop,
     keep::{KeepError, Question, Uploaded},
     pieces::Pieces,
@@ -46,13 +46,10 @@ pub(super) fn record(hop: &Hop, request: &PlainRequest<'_>) -> Option<PlainAnswe
             })
         }
     };
-    let fields = Fields::iter(request);
     let question = Question {
         method: request.method.to_owned(),
         target: request.target.to_owned(),
-        fields: fields
-            .map(|(name, value)| (name.to_vec(), value.to_vec()))
-            .collect(),
+        fields: request.to_pairs(),
     };
     shared.counters.upstream_requests_total.add(1);
     let recorder = Recorder {

@@ -18,14 +18,14 @@ pub fn verify(store: &Store) -> Verified {
     let refused = store.each(None, |row| {
         let request = reader::body(&row.request_body, &row.request_digest, &store.files);
         let answer = reader::body(&row.body, &row.digest, &store.files);
-        match request.and(answer) {
-            Ok(_) => verified.good += 1,
-            Err(error) => {
-                bad.push(format!(
-                    "row {}, {} {}: {error}",
-                    row.id, row.method, row.target
-                ));
-            }
+        let faults = [("request", request.err()), ("answer", answer.err())];
+        let faults = faults.map(|(whose, error)| Some((whose, error?)));
+        if faults.iter().all(Option::is_none) {
+            verified.good += 1;
+        }
+        for (whose, error) in faults.into_iter().flatten() {
+            let (id, method, target) = (row.id, &row.method, &row.target);
+            bad.push(format!("row {id}, {method} {target}, the {whose}: {error}"));
         }
     });
     verified.bad = refused;

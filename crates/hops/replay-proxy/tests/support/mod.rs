@@ -16,10 +16,11 @@ use std::{
     path::Path,
 };
 
-use nix::sys::signal::Signal;
 use processes::{Running, bin, command};
 #[allow(unused_imports, reason = "not everyone's")]
-pub(crate) use upstreams::{Upstream, answers, ask, field, split, status, upstream};
+pub(crate) use upstreams::{
+    Upstream, answers, ask, field, request, split, status, status_value, upstream,
+};
 
 /// A proxy that runs.
 pub(crate) struct Proxy {
@@ -82,24 +83,12 @@ impl Proxy {
     }
 
     pub(crate) fn ask(&self, method: &str, target: &str, fields: &str, body: &[u8]) -> Vec<u8> {
-        let mut request =
-            format!("{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{fields}");
-        if !body.is_empty() {
-            request += &format!("Content-Length: {}\r\n", body.len());
-        }
-        request += "\r\n";
-        ask(self.address, &[request.as_bytes(), body].concat())
+        ask(self.address, &request(method, target, fields, body))
     }
 
     /// Returns a value of the status.
     pub(crate) fn status(&self, name: &str) -> u64 {
-        let text = processes::get(&self.admin, "/_admin/status").expect("it answers");
-        let (_, body) = text.split_once("\r\n\r\n").expect("a body");
-        let status: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        let value = status[name]
-            .as_u64()
-            .or_else(|| status["counters"][name].as_u64());
-        value.unwrap_or_else(|| panic!("no '{name}' in {status}"))
+        status_value(&self.admin, name)
     }
 
     /// Sends a POST to the admin endpoint; returns the answer.
@@ -117,9 +106,6 @@ impl Proxy {
 
     /// Ends it in good order.
     pub(crate) fn stop(self) -> String {
-        self.running.signal(Signal::SIGTERM);
-        let (status, _, logged) = self.running.wait();
-        assert!(status.success(), "{status}: {logged}");
-        logged
+        self.running.stop()
     }
 }
