@@ -6,7 +6,6 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
     process::ExitCode,
-    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -15,8 +14,7 @@ use service::{ServerArgs, args, process, server};
 
 use crate::{
     config::{Config, EXAMPLE},
-    crdt::{ActorId, Store},
-    plan::Plan,
+    routes::Table,
     start,
     waf::{self, Rules, Settings, Waf},
 };
@@ -109,8 +107,7 @@ fn invalid(error: anyhow::Error) -> ExitCode {
 
 fn serve(args: &ServeArgs) -> ExitCode {
     // It is read before anything else, so that mistakes in it have an exit code of their own.
-    let config = check(&args.config).and_then(|_| Config::read(&args.config.file));
-    let config = match config {
+    let config = match Config::read(&args.config.file) {
         Ok(config) => config,
         Err(error) => return invalid(error),
     };
@@ -128,35 +125,20 @@ fn serve(args: &ServeArgs) -> ExitCode {
     })
 }
 
-/// Makes a plan of a configuration, and says what it does.
+/// Reads a configuration, and says what it does.
 fn check(args: &ConfigArgs) -> anyhow::Result<String> {
     let config = Config::read(&args.file)?;
-    let (routes, upstreams, limits) = (
-        config.routes.len(),
-        config.upstreams.len(),
-        config.limits.len(),
-    );
+    let (upstreams, limits) = (config.upstreams.len(), config.limits.len());
+    let routes = config.table.as_ref().map_or(0, Table::len);
     let waf = match &config.waf {
         None => "no WAF".to_owned(),
-        Some((settings, rules)) => {
-            format!(
-                "a WAF with {} rules at paranoia {}",
-                rules.len(),
-                settings.paranoia
-            )
-        }
+        Some(waf) => format!("a WAF at paranoia {}", waf.settings().paranoia),
     };
-    let cache = if config.cache.is_some() {
-        "a cache"
-    } else {
-        "no cache"
+    let cache = match config.cache {
+        Some(_) => "a cache",
+        None => "no cache",
     };
-    let peers = config
-        .cluster
-        .as_ref()
-        .map_or(0, |cluster| cluster.peers.len());
-    let store = Arc::new(Store::new(ActorId::random()?, 1));
-    Plan::new(config, None, &store)?;
+    let peers = config.cluster.map_or(0, |cluster| cluster.peers.len());
     Ok(format!(
         "upstreams: {upstreams}; routes: {routes}; limits: {limits}; {waf}; {cache}; peers: {peers}"
     ))

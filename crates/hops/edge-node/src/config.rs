@@ -2,32 +2,33 @@
 
 mod wire;
 
-use std::{fs::File, io::Read as _, net::SocketAddr, ops::Range, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use http_proxy::{Place, UpstreamLimits};
+use service::mistake::{self, Mistake, ensure};
 
-use self::wire::{Kind, WireCluster, WireConfig, WireLimit, WireRoute, WireScope, WireWaf};
+use self::wire::{
+    Kind, WireCluster, WireConfig, WireLimit, WireRoute, WireScope, WireUpstream, WireWaf,
+};
 use crate::{
     cache_key::KeyRules,
     rate_limit::{Limit, Scope},
-    routes,
-    waf::{Rules, Settings},
+    routes::{self, Table},
+    waf::{Rules, Settings, Waf, WafError},
 };
 
 /// A checked configuration.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) upstreams: Vec<Upstream>,
-    /// Empty if the stage is left out.
-    pub(crate) routes: Vec<routes::Route<Leads>>,
+    /// Leads to the indices of `routes`. `None` if that stage is left out.
+    pub(crate) table: Option<Table<usize>>,
+    pub(crate) routes: Vec<Leads>,
     pub(crate) limits: Vec<Limit>,
-    pub(crate) waf: Option<(Settings, Rules)>,
+    pub(crate) waf: Option<Waf>,
     pub(crate) cache: Option<CacheConfig>,
     pub(crate) cluster: Option<Cluster>,
     pub(crate) shows_generation: bool,
-    /// Where each route is in the file, for messages.
-    lines: Vec<usize>,
-    file: String,
 }
 
 /// Servers that answer the same requests.
@@ -41,7 +42,6 @@ pub(crate) struct Upstream {
 /// Where a route leads, and what happens on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leads {
-    pub(crate) name: String,
     /// Index of the upstream.
     pub(crate) upstream: usize,
     /// Indices of the limits.
@@ -67,20 +67,11 @@ pub(crate) struct Cluster {
     pub(crate) interval: Duration,
 }
 
-/// A configuration that can't be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}:{line}: {problem}")]
-pub(crate) struct ConfigError {
-    file: String,
-    line: usize,
-    problem: String,
-}
-
-/// A problem and where in the text it is.
-type Problem = (Range<usize>, String);
-
 /// Largest file. Ten thousand routes have a megabyte.
 const FILE_BYTES_MAX: u64 = 32 << 20;
+
+/// Shortest secret of a cluster. A shorter one could be guessed.
+const SECRET_BYTES_MIN: usize = 16;
 
 /// A file to begin with.
 pub(crate) const EXAMPLE: &str = include_str!("../examples/edge.toml");
@@ -89,64 +80,48 @@ impl Config {
     /// Reads a file.
     ///
     /// # Errors
-    /// If it can't be read, or is invalid: with the line.
+    /// If it can't be read, or is invalid: with the place.
     pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
-        let name = file.display().to_string();
-        let text = read(file).map_err(|error| anyhow::anyhow!("'{name}': {error}"))?;
+        let text = mistake::read(file, FILE_BYTES_MAX)?;
         let beside = file.parent().unwrap_or_else(|| Path::new(""));
-        Ok(Self::parse(&name, &text, beside)?)
+        Self::parse(&text, beside).map_err(|mistake| mistake.of_file(file))
     }
 
     /// Checks the text of a file. Files of rules are looked for in `beside`.
     ///
     /// # Errors
-    /// The first mistake, with its line.
-    pub(crate) fn parse(file: &str, text: &str, beside: &Path) -> Result<Self, ConfigError> {
-        let at = |(span, problem): Problem| ConfigError {
-            file: file.to_owned(),
-            line: line(text, span.start),
-            problem,
-        };
-        let wire: WireConfig = toml::from_str(text).map_err(|error| {
-            let span = error.span().unwrap_or(0..0);
-            at((span, error.message().replace('\n', "; ")))
-        })?;
-        Self::new(file, text, &wire, beside).map_err(at)
+    /// The first mistake.
+    fn parse(text: &str, beside: &Path) -> Result<Self, Mistake> {
+        let wire = toml::from_str(text).map_err(|error| Mistake::parsed(&error, text))?;
+        Self::new(&wire, beside).map_err(|mistake| mistake.found_in(text))
     }
 
-    fn new(file: &str, text: &str, wire: &WireConfig, beside: &Path) -> Result<Self, Problem> {
-        let mut config = Self {
-            upstreams: Vec::new(),
-            routes: Vec::new(),
-            limits: Vec::new(),
-            waf: None,
-            cache: None,
-            cluster: None,
-            shows_generation: wire.generation_header,
-            lines: Vec::new(),
-            file: file.to_owned(),
+    fn new(wire: &WireConfig, beside: &Path) -> Result<Self, Mistake> {
+        let upstreams = upstreams(wire)?;
+        let limits = limits(wire)?;
+        let mut routes = Vec::new();
+        let mut written = Vec::new();
+        for (index, route) in wire.route.iter().enumerate() {
+            let leads = leads(route, &upstreams, &limits);
+            routes.push(leads.map_err(|mistake| in_route(mistake, route, index))?);
+            written.push(as_written(route, index));
+        }
+        let table = match written.is_empty() {
+            true => None,
+            false => Some(Table::compile(written).map_err(|error| {
+                let mistake = Mistake::at("path", error.problem.to_string());
+                in_route(mistake, &wire.route[error.index], error.index)
+            })?),
         };
-        config.add_upstreams(wire)?;
-        for limit in &wire.limit {
-            let span = limit.span();
-            config
-                .add_limit(limit.get_ref())
-                .map_err(|problem| (span, problem))?;
-        }
-        for route in &wire.route {
-            let (span, name) = (route.span(), &route.get_ref().name);
-            config.lines.push(line(text, span.start));
-            let route = config.route(route.get_ref());
-            let route = route.map_err(|problem| (span, format!("route '{name}': {problem}")))?;
-            config.routes.push(route);
-        }
-        if let Some(waf) = &wire.waf {
-            let read = rules(waf.get_ref(), beside).map_err(|problem| (waf.span(), problem))?;
-            config.waf = Some(read);
-        }
-        config.cache = wire.cache.as_ref().map(|cache| {
-            let cache = cache.get_ref();
-            CacheConfig {
+        let waf = wire.waf.as_ref().map(|waf| self::waf(waf, beside));
+        let cluster = wire.cluster.as_ref().map(cluster);
+        Ok(Self {
+            upstreams,
+            table,
+            routes,
+            limits,
+            waf: waf.transpose().map_err(|mistake| mistake.in_table("waf"))?,
+            cache: wire.cache.as_ref().map(|cache| CacheConfig {
                 bytes_max: cache.mib.saturating_mul(1 << 20),
                 answer_bytes_max: cache.answer_kib_max.saturating_mul(1 << 10),
                 key: KeyRules {
@@ -154,144 +129,157 @@ impl Config {
                     query_ignore: cache.query_ignore.clone(),
                     headers: cache.headers.clone(),
                 },
-            }
-        });
-        if let Some(cluster) = &wire.cluster {
-            let read = self::cluster(cluster.get_ref());
-            config.cluster = Some(read.map_err(|problem| (cluster.span(), problem))?);
-        }
-        Ok(config)
-    }
-
-    fn add_upstreams(&mut self, wire: &WireConfig) -> Result<(), Problem> {
-        for upstream in &wire.upstream {
-            let (span, upstream) = (upstream.span(), upstream.get_ref());
-            let name = &upstream.name;
-            let fail = |problem: String| (span.clone(), format!("upstream '{name}': {problem}"));
-            if self.upstreams.iter().any(|other| other.name == *name) {
-                return Err(fail("there are two of this name; rename one".to_owned()));
-            }
-            let places = upstream.targets.iter().map(|target| {
-                Place::parse(target).map_err(|why| fail(format!("'{target}': {why}")))
-            });
-            let places: Vec<_> = places.collect::<Result<_, _>>()?;
-            if places.is_empty() {
-                return Err(fail("'targets' is empty: expected one at least".to_owned()));
-            }
-            if !(1..=86_400).contains(&upstream.timeout_seconds) {
-                return Err(fail("'timeout-seconds': expected 1 to 86400".to_owned()));
-            }
-            let timeout = Duration::from_secs(upstream.timeout_seconds);
-            let limits = UpstreamLimits {
-                connect: timeout.min(Duration::from_secs(5)),
-                head: timeout,
-                idle: timeout,
-                total: Duration::from_secs(3_600).max(timeout),
-                retries_max: upstream.retries_max.min(10),
-            };
-            self.upstreams.push(Upstream {
-                name: name.clone(),
-                places,
-                limits,
-            });
-        }
-        match self.upstreams.len() {
-            0 => Err((
-                0..0,
-                "there is no [[upstream]]: expected one at least".to_owned(),
-            )),
-            1 => Ok(()),
-            _ if wire.route.is_empty() => {
-                let problem = "there are several upstreams and no [[route]] to tell which is asked";
-                Err((0..0, problem.to_owned()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn add_limit(&mut self, wire: &WireLimit) -> Result<(), String> {
-        let name = &wire.name;
-        if self.limits.iter().any(|other| other.name == *name) {
-            return Err(format!(
-                "limit '{name}': there are two of this name; rename one"
-            ));
-        }
-        if wire.requests == 0 {
-            return Err(format!("limit '{name}': 'requests': expected 1 or more"));
-        }
-        let limit = Limit {
-            name: name.clone(),
-            requests: wire.requests,
-            window_ms: wire.window_ms,
-            scope: match wire.scope {
-                WireScope::Client => Scope::Client,
-                WireScope::All => Scope::All,
-            },
-        };
-        limit.check().map_err(|error| error.to_string())?;
-        self.limits.push(limit);
-        Ok(())
-    }
-
-    fn route(&self, wire: &WireRoute) -> Result<routes::Route<Leads>, String> {
-        let upstream = match &wire.upstream {
-            Some(name) => {
-                let found = self.upstreams.iter().position(|it| it.name == *name);
-                found.ok_or_else(|| format!("no [[upstream]] has the name '{name}'"))?
-            }
-            None if self.upstreams.len() == 1 => 0,
-            None => return Err("expected 'upstream', since there are several".to_owned()),
-        };
-        let limits = wire.limits.iter().map(|name| {
-            let found = self.limits.iter().position(|limit| limit.name == *name);
-            found.ok_or_else(|| format!("no [[limit]] has the name '{name}'"))
-        });
-        let path = wire.path.clone();
-        Ok(routes::Route {
-            host: wire.host.clone(),
-            methods: wire.methods.clone(),
-            path: match wire.kind {
-                Kind::Exact => routes::Path::Exact(path),
-                Kind::Prefix => routes::Path::Prefix(path),
-                Kind::Wildcard => routes::Path::Wildcard(path),
-                Kind::Regex => routes::Path::Regex(path),
-            },
-            priority: wire.priority,
-            target: Leads {
-                name: wire.name.clone(),
-                upstream,
-                limits: limits.collect::<Result<_, _>>()?,
-                is_inspected: wire.waf,
-                is_cached: wire.cache,
-            },
+            }),
+            cluster: cluster
+                .transpose()
+                .map_err(|mistake| mistake.in_table("cluster"))?,
+            shows_generation: wire.generation_header,
         })
     }
+}
 
-    /// Says where in the file a route is that can't be used.
-    pub(crate) fn at_route(&self, error: &routes::RouteError) -> ConfigError {
-        let name = &self.routes[error.index].target.name;
-        ConfigError {
-            file: self.file.clone(),
-            line: self.lines.get(error.index).copied().unwrap_or(1),
-            problem: format!("route '{name}': {}", error.problem),
+fn upstreams(wire: &WireConfig) -> Result<Vec<Upstream>, Mistake> {
+    let mut upstreams: Vec<Upstream> = Vec::new();
+    for (index, written) in wire.upstream.iter().enumerate() {
+        let name = &written.name;
+        let is_new = upstreams.iter().all(|other| other.name != *name);
+        let upstream = is_unique(is_new).and_then(|()| upstream(written));
+        upstreams.push(upstream.map_err(|mistake| {
+            mistake.in_entry("upstream", index, &format!("upstream '{name}'"))
+        })?);
+    }
+    ensure(!upstreams.is_empty(), "upstream", || {
+        "there is no [[upstream]]: expected one at least".to_owned()
+    })?;
+    ensure(
+        upstreams.len() == 1 || !wire.route.is_empty(),
+        "upstream",
+        || "there are several upstreams and no [[route]] to tell which is asked".to_owned(),
+    )?;
+    Ok(upstreams)
+}
+
+fn is_unique(is_new: bool) -> Result<(), Mistake> {
+    ensure(is_new, "name", || {
+        "there are two of this name; rename one".to_owned()
+    })
+}
+
+fn upstream(wire: &WireUpstream) -> Result<Upstream, Mistake> {
+    ensure(!wire.targets.is_empty(), "targets", || {
+        "'targets': expected one at least".to_owned()
+    })?;
+    let seconds = wire.timeout_seconds;
+    ensure((1..=86_400).contains(&seconds), "timeout-seconds", || {
+        format!("'timeout-seconds': expected 1 to 86400, found {seconds}")
+    })?;
+    let retries_max = wire.retries_max;
+    ensure(retries_max <= 10, "retries-max", || {
+        format!("'retries-max': expected 0 to 10, found {retries_max}")
+    })?;
+    let timeout = Duration::from_secs(seconds);
+    Ok(Upstream {
+        name: wire.name.clone(),
+        places: places("targets", &wire.targets)?,
+        limits: UpstreamLimits {
+            connect: timeout.min(Duration::from_secs(5)),
+            head: timeout,
+            idle: timeout,
+            total: Duration::from_secs(3_600).max(timeout),
+            retries_max,
+        },
+    })
+}
+
+fn places(key: &'static str, written: &[String]) -> Result<Vec<Place>, Mistake> {
+    let places = written.iter().enumerate().map(|(index, text)| {
+        Place::parse(text)
+            .map_err(|why| Mistake::at(key, format!("'{text}': {why}")).in_item(index))
+    });
+    places.collect()
+}
+
+fn limits(wire: &WireConfig) -> Result<Vec<Limit>, Mistake> {
+    let mut limits: Vec<Limit> = Vec::new();
+    for (index, written) in wire.limit.iter().enumerate() {
+        let is_new = limits.iter().all(|other| other.name != written.name);
+        let limit = is_unique(is_new).and_then(|()| limit(written));
+        limits.push(limit.map_err(|mistake| {
+            mistake.in_entry("limit", index, &format!("limit '{}'", written.name))
+        })?);
+    }
+    Ok(limits)
+}
+
+fn limit(wire: &WireLimit) -> Result<Limit, Mistake> {
+    ensure(wire.requests > 0, "requests", || {
+        "'requests': expected 1 or more".to_owned()
+    })?;
+    let limit = Limit {
+        name: wire.name.clone(),
+        requests: wire.requests,
+        window_ms: wire.window_ms,
+        scope: match wire.scope {
+            WireScope::Client => Scope::Client,
+            WireScope::All => Scope::All,
+        },
+    };
+    match limit.check() {
+        Ok(()) => Ok(limit),
+        Err(error) => Err(Mistake::at("window-ms", error.to_string())),
+    }
+}
+
+fn in_route(mistake: Mistake, route: &WireRoute, index: usize) -> Mistake {
+    mistake.in_entry("route", index, &format!("route '{}'", route.name))
+}
+
+fn leads(wire: &WireRoute, upstreams: &[Upstream], limits: &[Limit]) -> Result<Leads, Mistake> {
+    let upstream = match &wire.upstream {
+        Some(name) => upstreams
+            .iter()
+            .position(|it| it.name == *name)
+            .ok_or_else(|| {
+                Mistake::at("upstream", format!("no [[upstream]] has the name '{name}'"))
+            })?,
+        None if upstreams.len() == 1 => 0,
+        None => {
+            let text = "expected 'upstream', since there are several";
+            return Err(Mistake::at("upstream", text));
         }
+    };
+    let limits = wire.limits.iter().enumerate().map(|(index, name)| {
+        let found = limits.iter().position(|limit| limit.name == *name);
+        found.ok_or_else(|| {
+            let text = format!("no [[limit]] has the name '{name}'");
+            Mistake::at("limits", text).in_item(index)
+        })
+    });
+    Ok(Leads {
+        upstream,
+        limits: limits.collect::<Result<_, _>>()?,
+        is_inspected: wire.waf,
+        is_cached: wire.cache,
+    })
+}
+
+fn as_written(wire: &WireRoute, index: usize) -> routes::Route<usize> {
+    let path = wire.path.clone();
+    routes::Route {
+        host: wire.host.clone(),
+        methods: wire.methods.clone(),
+        path: match wire.kind {
+            Kind::Exact => routes::Path::Exact(path),
+            Kind::Prefix => routes::Path::Prefix(path),
+            Kind::Wildcard => routes::Path::Wildcard(path),
+            Kind::Regex => routes::Path::Regex(path),
+        },
+        priority: wire.priority,
+        target: index,
     }
 }
 
-fn read(file: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let read =
-        File::open(file).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
-    match read {
-        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Err(format!(
-            "it is too large: expected {FILE_BYTES_MAX} bytes at most"
-        )),
-        Ok(_) => Ok(text),
-        Err(error) => Err(format!("could not be read: {error}")),
-    }
-}
-
-fn rules(wire: &WireWaf, beside: &Path) -> Result<(Settings, Rules), String> {
+fn waf(wire: &WireWaf, beside: &Path) -> Result<Waf, Mistake> {
     let settings = Settings {
         mode: wire.mode,
         paranoia: wire.paranoia,
@@ -300,39 +288,44 @@ fn rules(wire: &WireWaf, beside: &Path) -> Result<(Settings, Rules), String> {
         exclusions: wire.exclude.clone(),
         limits: wire.limits.clone(),
     };
-    let mut rules = Rules::builtin().map_err(|error| error.to_string())?;
-    for name in &wire.rules {
-        let text = read(&beside.join(name)).map_err(|why| format!("rules '{name}': {why}"))?;
-        rules.add(name, &text).map_err(|error| error.to_string())?;
+    let of_rules = |error: &dyn std::fmt::Display| Mistake::at("rules", error.to_string());
+    let mut rules = Rules::builtin().map_err(|error| of_rules(&error))?;
+    for (index, name) in wire.rules.iter().enumerate() {
+        let read = mistake::read(&beside.join(name), FILE_BYTES_MAX);
+        let read = read.map_err(|error| of_rules(&format!("{error:#}")).in_item(index));
+        let added = rules.add(name, &read?);
+        added.map_err(|error| of_rules(&error).in_item(index))?;
     }
-    Ok((settings, rules))
-}
-
-fn cluster(wire: &WireCluster) -> Result<Cluster, String> {
-    let listen = wire.listen.parse().map_err(|_| {
-        let found = &wire.listen;
-        format!("cluster: 'listen': expected an address and a port, found '{found}'")
-    })?;
-    let peers = wire
-        .peers
-        .iter()
-        .map(|peer| Place::parse(peer).map_err(|why| format!("cluster: peer '{peer}': {why}")));
-    if wire.secret.len() < 16 {
-        return Err("cluster: 'secret': expected 16 characters or more".to_owned());
-    }
-    if !(10..=60_000).contains(&wire.interval_ms) {
-        return Err("cluster: 'interval-ms': expected 10 to 60000".to_owned());
-    }
-    Ok(Cluster {
-        listen,
-        peers: peers.collect::<Result<_, _>>()?,
-        secret: wire.secret.clone(),
-        interval: Duration::from_millis(wire.interval_ms),
+    Waf::new(settings, rules).map_err(|error| {
+        let text = error.to_string();
+        match error {
+            WafError::Paranoia(_) => Mistake::at("paranoia", text),
+            WafError::Threshold => Mistake::at("threshold", text),
+            WafError::Exclusion(number) | WafError::UnknownRule(number, _) => {
+                Mistake::at("exclude", text).in_item(number - 1)
+            }
+            WafError::Rules(_) | WafError::Literals(_) => Mistake::at("rules", text),
+        }
     })
 }
 
-/// Returns the line of a place in a text; the first is 1.
-fn line(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().get(..offset).unwrap_or_default();
-    before.iter().filter(|&&byte| byte == b'\n').count() + 1
+fn cluster(wire: &WireCluster) -> Result<Cluster, Mistake> {
+    let listen = wire.listen.parse().map_err(|_| {
+        let found = &wire.listen;
+        let text = format!("'listen': expected an address and a port, found '{found}'");
+        Mistake::at("listen", text)
+    })?;
+    ensure(wire.secret.len() >= SECRET_BYTES_MIN, "secret", || {
+        format!("'secret': expected {SECRET_BYTES_MIN} bytes or more")
+    })?;
+    let interval_ms = wire.interval_ms;
+    ensure((10..=60_000).contains(&interval_ms), "interval-ms", || {
+        format!("'interval-ms': expected 10 to 60000, found {interval_ms}")
+    })?;
+    Ok(Cluster {
+        listen,
+        peers: places("peers", &wire.peers)?,
+        secret: wire.secret.clone(),
+        interval: Duration::from_millis(interval_ms),
+    })
 }

@@ -29,11 +29,11 @@ use tower_service::Service;
 
 use crate::{
     cache_key::CacheKey,
-    fill::{Change, Fill, Unstorable, pairs},
-    path,
+    fill::{Change, Fill, Unstorable},
     plan::{Destination, Plan},
-    stages::{Fate, Memory, Refusal, View},
+    stages::{Fate, Refusal, View},
     state::{Shared, now_ms},
+    waf::Scratch,
 };
 
 /// The work of one thread.
@@ -48,6 +48,14 @@ pub(crate) struct Edge {
     memory: RefCell<Memory>,
     unstorable: Rc<RefCell<Unstorable>>,
     date: RefCell<(i64, String)>,
+}
+
+/// Memory that is used again for each request.
+#[derive(Debug, Default)]
+struct Memory {
+    waf: Scratch,
+    /// The one form of a path.
+    path: String,
 }
 
 /// A plan, counted by one thread alone.
@@ -158,7 +166,7 @@ impl Edge {
                 counters: Arc::clone(&self.shared.counters),
                 unstorable: Rc::clone(&self.unstorable),
                 key,
-                fields: pairs(request),
+                fields: request.to_pairs(),
                 requested_ms: now_ms,
                 body_bytes_max: caching.answer_bytes_max,
                 head: Bytes::new(),
@@ -181,10 +189,20 @@ impl Edge {
     }
 
     async fn answer_by(&self, plan: &Plan, mut call: Call) -> Response<ProxyBody> {
-        let body = match (&plan.waf, call.request.body().is_end_stream()) {
-            (Some(waf), false) if is_inspected(plan, &call) => {
-                let incoming = call.request.body_mut();
-                match read(incoming, waf.settings().limits.body_bytes).await {
+        let request = &call.request;
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        let destination = plan.destination(
+            host(request),
+            method,
+            path,
+            &mut self.memory.borrow_mut().path,
+        );
+        let waf = plan.waf.as_ref();
+        let waf = waf.filter(|_| destination.is_none_or(|destination| destination.is_inspected));
+        let body = match waf {
+            Some(waf) if !request.body().is_end_stream() => {
+                let body_bytes_max = waf.settings().limits.body_bytes;
+                match read(call.request.body_mut(), body_bytes_max).await {
                     Ok(body) => Some(body),
                     Err((status, text)) => return answer(status, text),
                 }
@@ -202,8 +220,13 @@ impl Edge {
             fields: request.headers(),
             body: body.as_deref().unwrap_or_default(),
         };
-        let counters = &self.shared.counters;
-        let fate = view.pass(plan, &mut self.memory.borrow_mut(), counters, now_ms);
+        let fate = view.pass(
+            plan,
+            destination,
+            &mut self.memory.borrow_mut().waf,
+            &self.shared,
+            now_ms,
+        );
         match fate {
             Fate::Refused(refusal) => refused(refusal),
             Fate::Hit(variant, destination) => {
@@ -259,14 +282,6 @@ fn host<B>(request: &hyper::Request<B>) -> &str {
     let named = || request.headers().get(HOST)?.to_str().ok();
     let host = authority.map(|authority| authority.as_str());
     host.or_else(named).unwrap_or_default()
-}
-
-/// Returns whether the WAF looks at a request. What has no route, it does.
-fn is_inspected(plan: &Plan, call: &Call) -> bool {
-    let (request, mut scratch) = (&call.request, String::new());
-    let path = path::normalise(request.uri().path(), &mut scratch);
-    let destination = plan.destination(host(request), request.method().as_str(), path);
-    destination.is_none_or(|destination| destination.is_inspected)
 }
 
 /// Reads the body of a request that is to be inspected.
@@ -349,8 +364,13 @@ impl PlainRoutes for Router {
             fields: request,
             body: request.body(),
         };
-        let counters = &edge.shared.counters;
-        let fate = view.pass(plan, &mut edge.memory.borrow_mut(), counters, now_ms);
+        let (path, _) = view.target.split_once('?').unwrap_or((view.target, ""));
+        let Memory {
+            waf: scratch,
+            path: form,
+        } = &mut *edge.memory.borrow_mut();
+        let destination = plan.destination(view.host, view.method, path, form);
+        let fate = view.pass(plan, destination, scratch, &edge.shared, now_ms);
         match fate {
             Fate::Refused(refusal) => {
                 let body = edge.refuse(refusal, request.method == "HEAD", now_ms, head);

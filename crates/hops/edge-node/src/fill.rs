@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_proxy::AnswerTap;
 use replay_proxy::{
     cache::{Cache, Variant},
-    fields::{Fields, Pairs},
+    fields::Pairs,
 };
 
 use crate::{cache_key::CacheKey, state::Counters};
@@ -122,12 +122,4 @@ impl AnswerTap for Change {
     fn end(self: Box<Self>, _: &[u8]) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(ready(()))
     }
-}
-
-/// Copies the fields of a request.
-pub(crate) fn pairs<F: Fields + ?Sized>(fields: &F) -> Pairs {
-    let fields = fields.iter();
-    fields
-        .map(|(name, value)| (name.to_vec(), value.to_vec()))
-        .collect()
 }

@@ -10,10 +10,12 @@
 //! | [`rate_limit`] | limits, counted together with other nodes |
 //! | [`crdt`] | the counters, and how nodes exchange them |
 //! | [`cache_key`] | the key under which an answer is cached |
+//! | `attack_log` | why requests were refused |
 //! | `edge`, `fill` | answers requests, and fills the cache with what passes |
 //! | `cluster` | the exchange with other nodes over HTTP |
 #![forbid(unsafe_code)]
 
+mod attack_log;
 pub mod cache_key;
 mod cli;
 mod cluster;
@@ -23,6 +25,7 @@ mod edge;
 mod fill;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
+mod literals;
 pub mod path;
 mod plan;
 pub mod rate_limit;

@@ -1,16 +1,17 @@
 //! A configuration as requests use it. It takes the place of another as a whole.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use http_proxy::Upstreams;
 use replay_proxy::cache::Cache;
 
 use crate::{
     cache_key::CacheKeys,
-    config::{CacheConfig, Config, ConfigError},
+    config::{CacheConfig, Config, Leads, Upstream},
     crdt::Store,
-    rate_limit::Limiter,
-    routes::{Route, Table},
+    path,
+    rate_limit::{LimitError, Limiter},
+    routes::Table,
     waf::Waf,
 };
 
@@ -20,10 +21,10 @@ pub(crate) struct Plan {
     /// How many plans there have been, with this one.
     pub(crate) generation: u64,
     pub(crate) shows_generation: bool,
-    /// `None` if that stage is left out: everything has one destination.
-    pub(crate) table: Option<Table<Arc<Destination>>>,
-    /// The destination without a table.
-    only: Option<Arc<Destination>>,
+    /// Leads to the indices of `destinations`. `None` if that stage is left out: everything has the
+    /// first one.
+    pub(crate) table: Option<Table<usize>>,
+    destinations: Vec<Destination>,
     pub(crate) waf: Option<Waf>,
     pub(crate) cache: Option<Caching>,
     upstreams: Known,
@@ -47,17 +48,16 @@ pub(crate) struct Caching {
     pub(crate) answer_bytes_max: usize,
 }
 
-/// A configuration that can't be carried out.
+/// Upstreams, each with what tells it apart.
+type Known = Vec<(String, Arc<Upstreams>)>;
+
+/// A plan that can't be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlanError {
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Waf(#[from] crate::waf::WafError),
-    #[error(transparent)]
-    Limit(#[from] crate::rate_limit::LimitError),
+    Limit(#[from] LimitError),
     #[error("the system has no random numbers: {0}")]
-    Random(#[from] std::io::Error),
+    Random(#[from] io::Error),
 }
 
 impl Plan {
@@ -65,7 +65,7 @@ impl Plan {
     /// health of targets, and what is cached.
     ///
     /// # Errors
-    /// If routes, rules or limits can't be used.
+    /// If the system has no random numbers.
     pub(crate) fn new(
         config: Config,
         old: Option<&Self>,
@@ -73,73 +73,57 @@ impl Plan {
     ) -> Result<Self, PlanError> {
         let upstreams = upstreams(&config, old);
         let limiters = limiters(&config, store)?;
-        let destination = |leads: &crate::config::Leads| {
-            Arc::new(Destination {
-                upstreams: Arc::clone(&upstreams[leads.upstream].1),
-                limiters: leads
-                    .limits
-                    .iter()
-                    .map(|&at| Arc::clone(&limiters[at]))
-                    .collect(),
-                is_inspected: leads.is_inspected,
-                is_cached: leads.is_cached,
-            })
+        let destination = |leads: &Leads| Destination {
+            upstreams: Arc::clone(&upstreams[leads.upstream].1),
+            limiters: leads
+                .limits
+                .iter()
+                .map(|&at| Arc::clone(&limiters[at]))
+                .collect(),
+            is_inspected: leads.is_inspected,
+            is_cached: leads.is_cached,
         };
-        let routes = config.routes.iter().map(|route| Route {
-            host: route.host.clone(),
-            methods: route.methods.clone(),
-            path: route.path.clone(),
-            priority: route.priority,
-            target: destination(&route.target),
-        });
-        let table = match config.routes.is_empty() {
-            true => None,
-            false => {
-                Some(Table::compile(routes.collect()).map_err(|error| config.at_route(&error))?)
-            }
+        let only = Leads {
+            upstream: 0,
+            limits: (0..limiters.len()).collect(),
+            is_inspected: true,
+            is_cached: true,
         };
-        let only = table.is_none().then(|| {
-            Arc::new(Destination {
-                upstreams: Arc::clone(&upstreams[0].1),
-                limiters,
-                is_inspected: true,
-                is_cached: true,
-            })
-        });
-        let cache = match config.cache {
-            None => None,
-            Some(cache) => Some(Caching::new(cache, old)?),
+        let destinations = match &config.table {
+            None => vec![destination(&only)],
+            Some(_) => config.routes.iter().map(destination).collect(),
         };
-        let waf = config
-            .waf
-            .map(|(settings, rules)| Waf::new(settings, rules));
+        let cache = config.cache.map(|cache| Caching::new(cache, old));
         Ok(Self {
             generation: old.map_or(1, |old| old.generation + 1),
             shows_generation: config.shows_generation,
-            table,
-            only,
-            waf: waf.transpose()?,
-            cache,
+            table: config.table,
+            destinations,
+            waf: config.waf,
+            cache: cache.transpose()?,
             upstreams,
         })
     }
 
-    /// Finds the destination of a request.
+    /// Finds the destination of a request by its path in any form. `scratch` is memory for the one
+    /// form that routes are written in.
     pub(crate) fn destination(
         &self,
         host: &str,
         method: &str,
         path: &str,
-    ) -> Option<&Arc<Destination>> {
-        match &self.table {
-            None => self.only.as_ref(),
-            Some(table) => table.find(host, method, path).map(|found| found.target),
-        }
+        scratch: &mut String,
+    ) -> Option<&Destination> {
+        let index = match &self.table {
+            None => 0,
+            Some(table) => {
+                let path = path::normalise(path, scratch);
+                *table.find(host, method, path)?.target
+            }
+        };
+        self.destinations.get(index)
     }
 }
-
-/// Upstreams, each with what tells it apart.
-type Known = Vec<(String, Arc<Upstreams>)>;
 
 /// Makes the upstreams, but for those that `old` has already.
 fn upstreams(config: &Config, old: Option<&Plan>) -> Known {
@@ -158,43 +142,38 @@ fn upstreams(config: &Config, old: Option<&Plan>) -> Known {
     made.collect()
 }
 
-fn limiters(
-    config: &Config,
-    store: &Arc<Store>,
-) -> Result<Vec<Arc<Limiter>>, crate::rate_limit::LimitError> {
-    let secret = config
-        .cluster
-        .as_ref()
-        .map(|cluster| cluster.secret.as_bytes());
-    let limiters = config.limits.iter().map(|limit| {
-        let secret = secret.unwrap_or_default();
-        Limiter::new(limit.clone(), Arc::clone(store), secret).map(Arc::new)
-    });
+fn limiters(config: &Config, store: &Arc<Store>) -> Result<Vec<Arc<Limiter>>, LimitError> {
+    // A node alone needs no secret that others know.
+    let own = store.actor().to_bytes();
+    let cluster = config.cluster.as_ref();
+    let secret = cluster.map_or(&own[..], |cluster| cluster.secret.as_bytes());
+    let limiters = config
+        .limits
+        .iter()
+        .map(|limit| Limiter::new(limit.clone(), Arc::clone(store), secret).map(Arc::new));
     limiters.collect()
 }
 
 /// Tells upstreams apart, also across configurations.
-fn key_of(upstream: &crate::config::Upstream) -> String {
+fn key_of(upstream: &Upstream) -> String {
     format!("{upstream:?}")
 }
 
 impl Caching {
-    fn new(config: CacheConfig, old: Option<&Plan>) -> Result<Self, std::io::Error> {
+    fn new(config: CacheConfig, old: Option<&Plan>) -> io::Result<Self> {
         let old = old.and_then(|old| old.cache.as_ref());
-        let answer_bytes_max = config.answer_bytes_max;
-        Ok(match old.filter(|old| old.config == config) {
-            Some(old) => Self {
-                keys: Arc::clone(&old.keys),
-                cache: Arc::clone(&old.cache),
-                answer_bytes_max,
-                config,
-            },
-            None => Self {
-                keys: Arc::new(CacheKeys::new(config.key.clone())?),
-                cache: Arc::new(Cache::new(config.bytes_max)),
-                answer_bytes_max,
-                config,
-            },
+        let (keys, cache) = match old.filter(|old| old.config == config) {
+            Some(old) => (Arc::clone(&old.keys), Arc::clone(&old.cache)),
+            None => (
+                Arc::new(CacheKeys::new(config.key.clone())?),
+                Arc::new(Cache::new(config.bytes_max)),
+            ),
+        };
+        Ok(Self {
+            keys,
+            cache,
+            answer_bytes_max: config.answer_bytes_max,
+            config,
         })
     }
 }

@@ -16,12 +16,7 @@
 //! # Paths
 //! Look up the path after [`crate::path::normalise`], or `/public/../admin` passes for public.
 
-use std::{fmt, sync::Arc};
-
-use arc_swap::{ArcSwap, Guard};
-
 mod host;
-mod literals;
 mod pattern;
 mod regexes;
 mod slots;
@@ -33,64 +28,3 @@ mod tests;
 
 pub use pattern::{Path, Problem, Route, RouteError};
 pub use table::{Match, Table};
-
-/// The table in use, which another may replace while requests are served.
-#[derive(Debug)]
-pub struct Routes<T> {
-    current: ArcSwap<Generation<T>>,
-}
-
-/// A table and how many stood before it.
-pub struct Generation<T> {
-    number: u64,
-    table: Arc<Table<T>>,
-}
-
-impl<T> Routes<T> {
-    /// Begins with this table as generation 1.
-    pub fn new(table: Table<T>) -> Self {
-        Self {
-            current: ArcSwap::from_pointee(Generation {
-                number: 1,
-                table: Arc::new(table),
-            }),
-        }
-    }
-
-    /// Returns the table in use. A request loads it once and is served by it to its end.
-    pub fn load(&self) -> Guard<Arc<Generation<T>>> {
-        self.current.load()
-    }
-
-    /// Puts another table in the place of the one in use, and returns its generation.
-    pub fn replace(&self, table: Table<T>) -> u64 {
-        let table = Arc::new(table);
-        let before = self.current.rcu(|current| Generation {
-            number: current.number + 1,
-            table: Arc::clone(&table),
-        });
-        before.number + 1
-    }
-}
-
-impl<T> Generation<T> {
-    /// Returns how many tables stood before this one, and 1.
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Returns the table.
-    pub fn table(&self) -> &Table<T> {
-        &self.table
-    }
-}
-
-impl<T> fmt::Debug for Generation<T> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Generation")
-            .field("number", &self.number)
-            .field("routes", &self.table.len())
-            .finish()
-    }
-}

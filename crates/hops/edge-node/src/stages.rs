@@ -10,10 +10,9 @@ use replay_proxy::{
 
 use crate::{
     cache_key::{Asked, CacheKey, Scheme},
-    path,
     plan::{Destination, Plan},
     rate_limit::Decision,
-    state::Counters,
+    state::{Counters, Shared},
     waf::{self, Scratch, Verdict},
 };
 
@@ -49,35 +48,25 @@ pub(crate) struct Refusal {
     pub(crate) retry_after_seconds: Option<u64>,
 }
 
-/// Memory that a thread uses again for each request.
-#[derive(Debug, Default)]
-pub(crate) struct Memory {
-    waf: Scratch,
-    path: String,
-}
-
 impl<F: Fields + ?Sized> View<'_, F> {
-    /// Passes the request through the stages.
+    /// Passes the request, which has this destination, through the stages. `scratch` is the WAF's.
     pub(crate) fn pass<'p>(
         &self,
         plan: &'p Plan,
-        memory: &mut Memory,
-        counters: &Counters,
+        destination: Option<&'p Destination>,
+        scratch: &mut Scratch,
+        shared: &Shared,
         now_ms: i64,
     ) -> Fate<'p> {
-        let (path, query) = match self.target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (self.target, None),
-        };
-        let path = path::normalise(path, &mut memory.path);
-        let destination = plan.destination(self.host, self.method, path);
+        let counters = &shared.counters;
         // A route may leave the WAF out; what has no route doesn't.
         if let Some(waf) = &plan.waf
             && destination.is_none_or(|destination| destination.is_inspected)
         {
-            let verdict = self.inspect(waf, &mut memory.waf);
+            let verdict = self.inspect(waf, scratch);
             if verdict.is_attack {
-                counters.note(&verdict, self.client, self.method, path);
+                let request = (self.client, self.method, self.target);
+                shared.attacks.note(&verdict, request, counters, now_ms);
             }
             if verdict.is_blocked {
                 return Fate::refused(403, "the request was refused");
@@ -95,7 +84,7 @@ impl<F: Fields + ?Sized> View<'_, F> {
                 retry_after_seconds: Some(retry_after_ms.div_ceil(1_000)),
             });
         }
-        self.look_up(plan, destination, (path, query), counters, now_ms)
+        self.look_up(plan, destination, counters, now_ms)
     }
 
     fn inspect(&self, waf: &waf::Waf, scratch: &mut Scratch) -> Verdict {
@@ -143,13 +132,16 @@ impl<F: Fields + ?Sized> View<'_, F> {
         &self,
         plan: &'p Plan,
         destination: &'p Destination,
-        (path, query): (&str, Option<&str>),
         counters: &Counters,
         now_ms: i64,
     ) -> Fate<'p> {
         let caching = plan.cache.as_ref().filter(|_| destination.is_cached);
         let Some(caching) = caching else {
             return Fate::Passed(destination, None);
+        };
+        let (path, query) = match self.target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (self.target, None),
         };
         let asked = Asked {
             method: "GET",

@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    attack_log::AttackLog,
     cluster::{self, Nodes},
     config::Config,
     crdt::{ActorId, Exchange, Store, wire::Codec},
@@ -37,13 +38,13 @@ pub(crate) async fn serve(
     config: Config,
 ) -> anyhow::Result<()> {
     let hangups = signal(SignalKind::hangup())?;
-    let actor = ActorId::random().context("the system has no random numbers")?;
-    let store = Arc::new(Store::new(actor, KEYS_MAX));
+    let store = Arc::new(Store::new(ActorId::random()?, KEYS_MAX));
     let cluster = config.cluster.clone();
     let plan = Plan::new(config, None, &store)?;
     let shared = Arc::new(Shared {
         plan: ArcSwap::from_pointee(plan),
         store: Arc::clone(&store),
+        attacks: AttackLog::default(),
         counters: Arc::default(),
         http_counters: Arc::default(),
         stop: CancellationToken::new(),

@@ -14,7 +14,6 @@ pub mod file;
 mod injection;
 mod inspect;
 mod json;
-mod literals;
 mod matcher;
 mod multipart;
 mod needed;

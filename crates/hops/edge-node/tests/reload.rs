@@ -80,7 +80,7 @@ fn a_configuration_that_is_wrong_changes_nothing() {
     );
     let logged = node.stop();
     assert!(
-        logged.contains("stays as it was") && logged.contains("edge.toml:4"),
+        logged.contains("stays as it was") && logged.contains("edge.toml:7:8"),
         "{logged}"
     );
 }
@@ -92,42 +92,50 @@ fn mistakes_are_named_with_their_line() {
     let upstream = "[[upstream]]\nname = 'a'\ntargets = ['127.0.0.1:1']\n";
     std::fs::write(directory.path().join("own.toml"), "[[rule]]\nid = 1\n").expect("writable");
     for (config, said) in [
-        ("", "edge.toml:1: there is no [[upstream]]"),
+        ("", "edge.toml: there is no [[upstream]]"),
         (
             "[[upstream]]\nnam = 'a'\n",
-            "edge.toml:2: unknown field `nam`",
+            "edge.toml:2:1: 'upstream': unknown field `nam`",
         ),
         (
             &format!("{upstream}{upstream}"),
-            "edge.toml:4: upstream 'a': there are two",
+            "edge.toml:5:8: upstream 'a': there are two",
         ),
         (
             "[[upstream]]\nname = 'a'\ntargets = ['x y']\n",
-            "'x y': expected HOST:PORT",
+            "edge.toml:3:12: upstream 'a': 'x y': expected HOST:PORT",
         ),
         (
             &format!("{upstream}\n[waf]\nparanoia = 9\n"),
-            "paranoia '9'",
+            "edge.toml:6:12: 'waf': paranoia '9'",
         ),
         (
             &format!("{upstream}\n[waf]\nrules = ['own.toml']\n"),
-            "own.toml",
+            "edge.toml:6:10: 'waf': own.toml:2:",
         ),
         (
             &format!("{upstream}\n[waf]\nrules = ['gone.toml']\n"),
-            "edge.toml:5: rules 'gone.toml'",
+            "edge.toml:6:10: 'waf': could not read '",
+        ),
+        (
+            &format!("{upstream}\n[[waf.exclude]]\nrule = 'nope'\n"),
+            "edge.toml:5:1: 'waf': exclusion 1 names the rule 'nope'",
         ),
         (
             &format!("{upstream}[[route]]\nname = 'r'\nkind = 'exact'\npath = 'x'\n"),
-            "edge.toml:4: route 'r': path 'x' does not begin with '/'",
+            "edge.toml:7:8: route 'r': path 'x' does not begin with '/'",
+        ),
+        (
+            &format!("{upstream}[[limit]]\nname = 'l'\nrequests = -5\n"),
+            "edge.toml:6:12: 'limit.requests': ",
         ),
         (
             &format!("{upstream}[[limit]]\nname = 'l'\nrequests = 1\nwindow-ms = 1\n"),
-            "edge.toml:4: limit 'l' has a window of 1 ms",
+            "edge.toml:7:13: limit 'l': ",
         ),
         (
             &format!("{upstream}[cluster]\nlisten = '127.0.0.1:1'\nsecret = 'short'\n"),
-            "edge.toml:4: cluster: 'secret'",
+            "edge.toml:6:10: 'cluster': 'secret': expected 16 bytes or more",
         ),
     ] {
         std::fs::write(&file, config).expect("writable");
@@ -151,7 +159,7 @@ fn the_example_is_valid() {
     let checked = output_of(&["check", &format!("--config={}", file.display())]);
     let told = text(&checked.stdout);
     assert!(
-        told.contains("routes: 3; limits: 1; a WAF with"),
+        told.contains("routes: 3; limits: 1; a WAF at"),
         "{told}{}",
         text(&checked.stderr)
     );

@@ -1,7 +1,6 @@
 //! A configuration as it is written.
 
 use serde::Deserialize;
-use toml::Spanned;
 
 use crate::{
     cache_key::QueryRule,
@@ -12,12 +11,12 @@ use crate::{
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct WireConfig {
-    pub(super) upstream: Vec<Spanned<WireUpstream>>,
-    pub(super) route: Vec<Spanned<WireRoute>>,
-    pub(super) limit: Vec<Spanned<WireLimit>>,
-    pub(super) waf: Option<Spanned<WireWaf>>,
-    pub(super) cache: Option<Spanned<WireCache>>,
-    pub(super) cluster: Option<Spanned<WireCluster>>,
+    pub(super) upstream: Vec<WireUpstream>,
+    pub(super) route: Vec<WireRoute>,
+    pub(super) limit: Vec<WireLimit>,
+    pub(super) waf: Option<WireWaf>,
+    pub(super) cache: Option<WireCache>,
+    pub(super) cluster: Option<WireCluster>,
     pub(super) generation_header: bool,
 }
 

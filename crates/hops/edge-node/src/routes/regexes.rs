@@ -11,13 +11,16 @@ use regex_automata::{
     nfa::thompson,
     util::{primitives::StateID, syntax},
 };
-use regex_syntax::{ParserBuilder, hir::Hir};
+use regex_syntax::hir::Hir;
 
 use super::{
-    literals,
     pattern::{Problem, shown},
     slots::{NO_RANK, Slot},
 };
+use crate::literals;
+
+/// Shortest text that is worth a search. `/` alone is in every path.
+const TEXT_BYTES_MIN: usize = 2;
 
 /// Regexes of one group of hosts that have no text to search for, and are tried for every path.
 const OPEN_MAX: usize = 256;
@@ -28,9 +31,6 @@ const FEW: usize = 6;
 /// Largest automaton of one regex, and the largest that replaces it if it is simple.
 const NFA_BYTES_MAX: usize = 256 * 1024;
 const DFA_BYTES_MAX: usize = 32 * 1024;
-
-/// Deepest nesting of a regex.
-const NESTING_MAX: u32 = 64;
 
 /// The regexes of a group of hosts.
 #[derive(Debug)]
@@ -77,13 +77,7 @@ impl Parsed {
             regex: shown(text),
             why: why.split_whitespace().collect::<Vec<_>>().join(" "),
         };
-        let hir = ParserBuilder::new()
-            .unicode(false)
-            .utf8(false)
-            .nest_limit(NESTING_MAX)
-            .build()
-            .parse(text)
-            .map_err(|error| bad(reason(&error)))?;
+        let hir = literals::parse(text).map_err(|error| bad(reason(&error)))?;
         let regex = Regex::new(text, &hir).map_err(|error| {
             bad(match error.size_limit() {
                 Some(limit) => format!("it takes more than {limit} bytes; repeat less in it"),
@@ -92,7 +86,8 @@ impl Parsed {
         })?;
         Ok(Self {
             regex,
-            texts: literals::required(&hir),
+            texts: literals::required(&hir)
+                .filter(|texts| texts.iter().all(|text| text.len() >= TEXT_BYTES_MIN)),
         })
     }
 }
@@ -111,7 +106,8 @@ impl Regex {
         let syntax = syntax::Config::new()
             .unicode(false)
             .utf8(false)
-            .nest_limit(NESTING_MAX);
+            .dot_matches_new_line(true)
+            .nest_limit(literals::NESTING_MAX);
         let nfa = thompson::Config::new()
             .utf8(false)
             .nfa_size_limit(Some(NFA_BYTES_MAX));

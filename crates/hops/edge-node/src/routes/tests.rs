@@ -216,17 +216,6 @@ fn what_can_not_be_used_is_named() {
     ));
 }
 
-#[test]
-fn a_request_keeps_the_table_it_began_with() {
-    let table = |path| Table::compile(vec![route("exact", path)]).expect("valid");
-    let routes = Routes::new(table("/a"));
-    let before = routes.load();
-    assert_eq!(routes.replace(table("/b")), 2);
-    assert_eq!((before.number(), routes.load().number()), (1, 2));
-    assert!(before.table().find("", "GET", "/a").is_some());
-    assert!(routes.load().table().find("", "GET", "/a").is_none());
-}
-
 /// A path that repeats the texts of all regexes costs each of them once.
 #[test]
 fn many_regexes_find_the_first_that_matches() {

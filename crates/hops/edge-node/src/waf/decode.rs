@@ -4,7 +4,7 @@
 
 use super::bytes::hex;
 
-/// Decodes once, in place: percent encoding, `%uXXXX`, entities of HTML, escapes of JavaScript and
+/// Decodes once, in place: percent encoding, `%u0041`, entities of HTML, escapes of JavaScript and
 /// JSON, overlong UTF-8 and full-width letters. Drops NUL. Returns whether anything changed.
 pub(super) fn round(text: &mut Vec<u8>) -> bool {
     let mut from = 0;

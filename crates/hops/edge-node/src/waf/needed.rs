@@ -92,15 +92,10 @@ fn weight(set: Bytes) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::literals;
 
     fn sets(regex: &str) -> Vec<Bytes> {
-        let hir = regex_syntax::ParserBuilder::new()
-            .unicode(false)
-            .utf8(false)
-            .build()
-            .parse(regex)
-            .expect("a regex");
-        by_regex(&hir)
+        by_regex(&literals::parse(regex).expect("a regex"))
     }
 
     #[test]

@@ -5,15 +5,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::hir::{Hir, HirKind};
 use serde::Deserialize;
-use toml::Spanned;
+use service::{
+    Mistake,
+    mistake::{ensure, within},
+};
 
 use super::{
     class::Class,
-    literals,
     needed::{self, Bytes},
     normalise::Variant,
     place::Places,
 };
+use crate::literals;
 
 /// Rules, from the built-in set and from files.
 #[derive(Clone, Debug, Default)]
@@ -22,17 +25,10 @@ pub struct Rules {
     sets: BTreeMap<String, String>,
 }
 
-/// Rules that can't be used.
+/// Rules that can't be used: the file, the place in it, the rule, and the reason.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}:{line}: {problem}")]
-pub struct RulesError {
-    /// The file's name.
-    pub file: String,
-    /// The line in which the rule begins.
-    pub line: usize,
-    /// The reason, with the rule's name.
-    pub problem: String,
-}
+#[error("{0}")]
+pub struct RulesError(String);
 
 /// A rule that can be matched.
 #[derive(Clone, Debug)]
@@ -79,7 +75,7 @@ struct RulesFile {
     #[serde(default)]
     sets: BTreeMap<String, Vec<String>>,
     #[serde(default, rename = "rule")]
-    rules: Vec<Spanned<RuleEntry>>,
+    rules: Vec<RuleEntry>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,9 +116,6 @@ const fn usual_score() -> u32 {
 /// Most memory of one compiled regex, and of the cache of its states.
 const REGEX_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Deepest nesting of a regex.
-const REGEX_DEPTH_MAX: u32 = 64;
-
 /// The built-in rules, a file for each class.
 const BUILTIN: [(&str, &str); 9] = [
     ("rules/sqli.toml", include_str!("../../rules/sqli.toml")),
@@ -161,29 +154,24 @@ impl Rules {
     /// The file's line and rule, if it isn't valid TOML, has unknown keys, uses an id twice, or has
     /// a regex that doesn't compile or is too large.
     pub fn add(&mut self, file: &str, text: &str) -> Result<(), RulesError> {
-        let fail = |offset: usize, problem: String| RulesError {
-            file: file.to_owned(),
-            line: line(text, offset),
-            problem,
-        };
-        let wire: RulesFile = toml::from_str(text).map_err(|error| {
-            let offset = error.span().map_or(0, |span| span.start);
-            let near = rule_near(text, offset);
-            fail(offset, format!("{near}{}", error.message()))
-        })?;
+        let added = toml::from_str(text)
+            .map_err(|error| Mistake::parsed(&error, text))
+            .and_then(|wire| self.take(wire).map_err(|mistake| mistake.found_in(text)));
+        added.map_err(|mistake| RulesError(mistake.in_file(file)))
+    }
+
+    fn take(&mut self, wire: RulesFile) -> Result<(), Mistake> {
         for (name, members) in wire.sets {
             let joined = format!("(?:{})", members.join("|"));
-            if self.sets.insert(name.clone(), joined).is_some() {
-                return Err(fail(0, format!("the set '{name}' is defined twice")));
-            }
+            let known = self.sets.insert(name.clone(), joined);
+            ensure(known.is_none(), "sets", || {
+                format!("the set '{name}' is defined twice")
+            })?;
         }
-        for entry in wire.rules {
-            let start = entry.span().start;
-            let entry = entry.into_inner();
-            let id = entry.id.clone();
-            let rule = self
-                .check(entry)
-                .map_err(|problem| fail(start, format!("rule '{id}': {problem}")))?;
+        for (index, entry) in wire.rules.into_iter().enumerate() {
+            let what = format!("rule '{}'", entry.id);
+            let rule = self.check(entry);
+            let rule = rule.map_err(|mistake| mistake.in_entry("rule", index, &what))?;
             self.rules.push(rule);
         }
         Ok(())
@@ -211,28 +199,26 @@ impl Rules {
         rules
     }
 
-    fn check(&self, entry: RuleEntry) -> Result<Rule, String> {
-        if self.contains(&entry.id) {
-            return Err(
-                "this id is taken; ids must differ, those of built-in rules too".to_owned(),
-            );
-        }
-        if !(1..=4).contains(&entry.paranoia) {
-            return Err(format!(
-                "paranoia '{}' is not one of 1 to 4",
-                entry.paranoia
-            ));
-        }
+    fn check(&self, entry: RuleEntry) -> Result<Rule, Mistake> {
+        ensure(!self.contains(&entry.id), "id", || {
+            "this id is taken; ids must differ, those of built-in rules too".to_owned()
+        })?;
+        within("paranoia", usize::from(entry.paranoia), 1, 4)?;
+        let of = |key| move |problem: String| Mistake::at(key, problem);
         let pattern = match (&entry.regex, entry.phrases.as_slice()) {
-            (Some(regex), []) => self.expand(regex)?,
+            (Some(regex), []) => self.expand(regex).map_err(of("regex"))?,
             (None, [_, ..]) => phrases(&entry.phrases),
-            _ => return Err("expected either 'regex' or 'phrases'".to_owned()),
+            _ => return Err(of("regex")("expected either 'regex' or 'phrases'".into())),
         };
-        let (regex, hir) = compile(&pattern)?;
-        let unless = match &entry.unless {
-            Some(pattern) => Some(compile(&self.expand(pattern)?)?.0),
-            None => None,
-        };
+        let (regex, hir) = compile(&pattern).map_err(of("regex"))?;
+        let unless = entry.unless.as_ref().map(|pattern| {
+            let compiled = self.expand(pattern).and_then(|it| compile(&it));
+            compiled.map(|(regex, _)| regex).map_err(of("unless"))
+        });
+        let empty = entry.literals.iter().position(String::is_empty);
+        if let Some(index) = empty {
+            return Err(of("literals")("a literal is empty".into()).in_item(index));
+        }
         let literals = match entry.literals.is_empty() {
             true => literals::required(&hir).unwrap_or_default(),
             false => entry
@@ -241,10 +227,8 @@ impl Rules {
                 .map(|text| text.clone().into_bytes())
                 .collect(),
         };
-        if let Some(empty) = entry.literals.iter().position(String::is_empty) {
-            return Err(format!("literal {} is empty", empty + 1));
-        }
         let fields = entry.fields.unwrap_or_else(|| vec!["any".to_owned()]);
+        let all = places("fields", &fields)?;
         let variants = match &entry.variants {
             Some(variants) => variants
                 .iter()
@@ -256,7 +240,7 @@ impl Rules {
             class: entry.class,
             paranoia: entry.paranoia,
             score: entry.score,
-            places: places(&fields)?.without(places(&entry.not_fields)?),
+            places: all.without(places("not-fields", &entry.not_fields)?),
             variants,
             names: entry
                 .names
@@ -264,7 +248,7 @@ impl Rules {
                 .map(|name| name.to_ascii_lowercase())
                 .collect(),
             regex,
-            unless,
+            unless: unless.transpose()?,
             literals,
             needed: needed::by_regex(&hir),
         })
@@ -317,13 +301,7 @@ fn phrases(phrases: &[String]) -> String {
 }
 
 fn compile(pattern: &str) -> Result<(Regex, Hir), String> {
-    let hir = regex_syntax::ParserBuilder::new()
-        .unicode(false)
-        .utf8(false)
-        .dot_matches_new_line(true)
-        .nest_limit(REGEX_DEPTH_MAX)
-        .build()
-        .parse(pattern)
+    let hir = literals::parse(pattern)
         .map_err(|error| format!("the regex is not valid: {}", one_line(&error.to_string())))?;
     if let Some(letter) = upper_case(&hir) {
         return Err(format!(
@@ -335,7 +313,7 @@ fn compile(pattern: &str) -> Result<(Regex, Hir), String> {
         .dot_matches_new_line(true)
         .size_limit(REGEX_BYTES_MAX)
         .dfa_size_limit(REGEX_BYTES_MAX)
-        .nest_limit(REGEX_DEPTH_MAX)
+        .nest_limit(literals::NESTING_MAX)
         .build()
         .map_err(|error| format!("the regex can't be used: {}", one_line(&error.to_string())))?;
     Ok((regex, hir))
@@ -361,39 +339,19 @@ fn upper_case(part: &Hir) -> Option<char> {
     }
 }
 
-fn places(names: &[String]) -> Result<Places, String> {
-    names.iter().try_fold(Places::NONE, |places, name| {
+fn places(key: &'static str, names: &[String]) -> Result<Places, Mistake> {
+    let mut places = Places::NONE;
+    for (index, name) in names.iter().enumerate() {
         let named = Places::named(name).ok_or_else(|| {
-            format!(
+            let text = format!(
                 "there is no field '{name}'; expected any, args, body, names, headers, cookies or \
                  a single place such as query or user-agent"
-            )
+            );
+            Mistake::at(key, text).in_item(index)
         })?;
-        Ok(places.and(named))
-    })
-}
-
-/// Returns the number of the line with the byte at `offset`.
-fn line(text: &str, offset: usize) -> usize {
-    let before = &text.as_bytes()[..offset.min(text.len())];
-    1 + memchr::memchr_iter(b'\n', before).count()
-}
-
-/// Returns the name of the rule in which an error stands, for a message.
-fn rule_near(text: &str, offset: usize) -> String {
-    let before = text.get(..offset).unwrap_or(text);
-    let start = before.rfind("[[rule]]").unwrap_or(before.len());
-    let end = text[start..]
-        .get(8..)
-        .and_then(|rest| rest.find("[[rule]]"));
-    let rule = &text[start..end.map_or(text.len(), |end| start + 8 + end)];
-    let id = rule
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("id")?.trim().strip_prefix('='));
-    match id {
-        Some(id) => format!("rule '{}': ", id.trim().trim_matches(['"', '\''])),
-        None => String::new(),
+        places = places.and(named);
     }
+    Ok(places)
 }
 
 #[cfg(test)]
@@ -417,45 +375,45 @@ mod tests {
         for (text, expected) in [
             (
                 rule("regex = '('"),
-                "own.toml:2: rule 'own': the regex is not valid: ",
+                "own.toml:6:9: rule 'own': the regex is not valid: ",
             ),
             (
                 rule("regex = 'Select'"),
-                "own.toml:2: rule 'own': 'S' can't match",
+                "own.toml:6:9: rule 'own': 'S' can't match",
             ),
             (
                 rule("regex = 'a{900}{900}'"),
-                "own.toml:2: rule 'own': the regex can't be used: ",
+                "own.toml:6:9: rule 'own': the regex can't be used: ",
             ),
             (
                 rule("regex = 'a'\nparanoia = 5"),
-                "own.toml:2: rule 'own': paranoia '5' is not",
+                "own.toml:7:12: rule 'own': 'paranoia': expected 1 to 4, found 5",
             ),
             (
                 rule("regex = 'a'\nfields = ['body', 'x']"),
-                "own.toml:2: rule 'own': there is no",
+                "own.toml:7:19: rule 'own': there is no field 'x'",
             ),
             (
                 rule("regex = '{nothing} x'"),
-                "own.toml:2: rule 'own': there is no set 'nothing'",
+                "own.toml:6:9: rule 'own': there is no set 'nothing'",
             ),
             (
                 rule("regex = 'a'\nphrases = ['b']"),
-                "own.toml:2: rule 'own': expected either",
+                "own.toml:6:9: rule 'own': expected either",
             ),
             (
                 rule(""),
-                "own.toml:2: rule 'own': expected either 'regex' or 'phrases'",
+                "own.toml:2:1: rule 'own': expected either 'regex' or 'phrases'",
             ),
             (
                 rule("regex = 'a'\ncolour = 1"),
-                "own.toml:7: rule 'own': unknown field `colour`",
+                "own.toml:7:1: 'rule': unknown field `colour`",
             ),
             (
                 rule("regex = 'a'") + &rule("regex = 'b'"),
-                "own.toml:8: rule 'own': this id is taken",
+                "own.toml:9:6: rule 'own': this id is taken",
             ),
-            ("[[rule]".to_owned(), "own.toml:1: "),
+            ("[[rule]".to_owned(), "own.toml:1:"),
         ] {
             let error = error(&text);
             assert!(error.starts_with(expected), "{error}\nexpected {expected}");

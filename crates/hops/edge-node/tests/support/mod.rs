@@ -16,12 +16,15 @@ use nix::sys::signal::Signal;
 use processes::{Running, bin, command, until};
 use tempfile::TempDir;
 #[allow(unused_imports, reason = "not everyone's")]
-pub(crate) use upstreams::{Upstream, answers, ask, field, split, status, upstream};
+pub(crate) use upstreams::{
+    Upstream, answers, ask, field, request, split, status, status_value, upstream,
+};
 
 /// A node that runs.
 pub(crate) struct Node {
     pub(crate) running: Running,
     pub(crate) address: SocketAddr,
+    admin: String,
     directory: TempDir,
 }
 
@@ -34,13 +37,14 @@ impl Node {
         let mut start = command(bin("edge-node"));
         start.args(["serve", "--exit-with-stdin", "--listen=127.0.0.1:0"]);
         start.arg(format!("--config={}", file.display()));
-        let admin = directory.path().join("admin");
-        start.arg(format!("--admin=unix:{}", admin.display()));
+        let admin = format!("unix:{}", directory.path().join("admin").display());
+        start.arg(format!("--admin={admin}"));
         let running = Running::start(&mut start);
         let address = running.line("listening on ").parse().expect("an address");
         Self {
             running,
             address,
+            admin,
             directory,
         }
     }
@@ -55,26 +59,12 @@ impl Node {
     }
 
     pub(crate) fn ask(&self, method: &str, target: &str, fields: &str, body: &[u8]) -> Vec<u8> {
-        let mut request =
-            format!("{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{fields}");
-        if !body.is_empty() {
-            request += &format!("Content-Length: {}\r\n", body.len());
-        }
-        request += "\r\n";
-        ask(self.address, &[request.as_bytes(), body].concat())
+        ask(self.address, &request(method, target, fields, body))
     }
 
     /// Returns a value of the status.
     pub(crate) fn status(&self, name: &str) -> u64 {
-        let admin = self.directory.path().join("admin");
-        let admin = format!("unix:{}", admin.display());
-        let text = processes::get(&admin, "/_admin/status").expect("it answers");
-        let (_, body) = text.split_once("\r\n\r\n").expect("a body");
-        let status: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        let value = status[name]
-            .as_u64()
-            .or_else(|| status["counters"][name].as_u64());
-        value.unwrap_or_else(|| panic!("no '{name}' in {status}"))
+        status_value(&self.admin, name)
     }
 
     /// Replaces the configuration, and waits until the node has taken or refused it.
@@ -88,10 +78,7 @@ impl Node {
 
     /// Ends it in good order.
     pub(crate) fn stop(self) -> String {
-        self.running.signal(Signal::SIGTERM);
-        let (status, _, logged) = self.running.wait();
-        assert!(status.success(), "{status}: {logged}");
-        logged
+        self.running.stop()
     }
 }
 

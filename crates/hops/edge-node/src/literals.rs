@@ -1,6 +1,10 @@
-//! Finds literals of which a text must contain one if a regex matches it.
+//! Finds literals of which a text must contain one if a regex matches it, so that a search for all
+//! literals at once shows which regexes are worth a try.
 
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::{
+    ParserBuilder,
+    hir::{Class, Hir, HirKind, Look},
+};
 
 /// Most literals of one regex.
 const LITERALS_MAX: usize = 512;
@@ -20,9 +24,26 @@ struct Known {
     required: Option<Vec<Vec<u8>>>,
 }
 
+/// Deepest nesting of a regex.
+pub(crate) const NESTING_MAX: u32 = 64;
+
+/// Reads a regex as it is matched here: on bytes, of which a dot is any.
+///
+/// # Errors
+/// If it is no regex, or is nested too deeply.
+pub(crate) fn parse(regex: &str) -> Result<Hir, Box<regex_syntax::Error>> {
+    let mut builder = ParserBuilder::new();
+    builder
+        .unicode(false)
+        .utf8(false)
+        .dot_matches_new_line(true)
+        .nest_limit(NESTING_MAX);
+    builder.build().parse(regex).map_err(Box::new)
+}
+
 /// Returns literals of which each text that the regex matches contains one. `None` if there are no
 /// such literals.
-pub(super) fn required(regex: &Hir) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn required(regex: &Hir) -> Option<Vec<Vec<u8>>> {
     let mut literals = best(known(regex))?;
     for literal in &mut literals {
         literal.truncate(LENGTH_MAX);
@@ -30,6 +51,20 @@ pub(super) fn required(regex: &Hir) -> Option<Vec<Vec<u8>>> {
     literals.sort();
     literals.dedup();
     Some(literals)
+}
+
+/// Returns the text with which each text that the regex matches begins; it may be empty.
+pub(crate) fn prefix(hir: &Hir) -> &[u8] {
+    let HirKind::Concat(parts) = hir.kind() else {
+        return &[];
+    };
+    match parts.as_slice() {
+        [start, text, ..] if *start.kind() == HirKind::Look(Look::Start) => match text.kind() {
+            HirKind::Literal(literal) => &literal.0,
+            _ => &[],
+        },
+        _ => &[],
+    }
 }
 
 fn best(known: Known) -> Option<Vec<Vec<u8>>> {
@@ -177,13 +212,7 @@ mod tests {
     use super::*;
 
     fn literals(regex: &str) -> Option<Vec<String>> {
-        let hir = regex_syntax::ParserBuilder::new()
-            .unicode(false)
-            .utf8(false)
-            .build()
-            .parse(regex)
-            .expect("a regex");
-        required(&hir).map(|literals| {
+        required(&parse(regex).expect("a regex")).map(|literals| {
             literals
                 .into_iter()
                 .map(|literal| String::from_utf8(literal).expect("text"))
@@ -212,6 +241,26 @@ mod tests {
     fn some_regexes_need_no_literal() {
         for regex in [r"[a-z]+", r"a*", r"a|[a-z]", r"(?:abc)?", ""] {
             assert_eq!(literals(regex), None, "{regex}");
+        }
+    }
+
+    #[test]
+    fn only_a_bound_text_is_a_prefix() {
+        let found = |regex: &str| {
+            let hir = parse(regex).expect("a regex");
+            String::from_utf8(prefix(&hir).to_vec()).expect("text")
+        };
+        assert_eq!(found(r"^/users/\d+"), "/users/");
+        for regex in [
+            r"/users/\d+",
+            r"(?m)^/users",
+            r"^(/a)?/b",
+            r"^/a*",
+            r"^/a|/b",
+            "",
+        ] {
+            let expected = if regex == r"^/a*" { "/" } else { "" };
+            assert_eq!(found(regex), expected, "{regex}");
         }
     }
 }
