@@ -34,6 +34,7 @@ use include_dir::{Dir, File, include_dir};
 
 pub(crate) use self::{
     case::{Case, Expectation},
+    check::may_select,
     counters::{Conservation, Counters, Take},
     duration::parse_duration,
     limits::{CONCURRENCY_MAX, DURATION_MS_MAX, RATE_RPS_MAX, rate_min},

@@ -207,12 +207,8 @@ impl ScenarioDefinition {
                     prepare.concurrency
                 )));
             }
-            // Whom a tag selects shows only later.
-            let is_selected = |name: &str| {
-                let mut selectors = self.paths.iter();
-                selectors.any(|it| it == name || it == "*" || it.starts_with("tag:"))
-            };
-            if let Some(name) = prepare.paths.iter().find(|name| !is_selected(name)) {
+            let mut names = prepare.paths.iter();
+            if let Some(name) = names.find(|name| !may_select(&self.paths, name)) {
                 return Err(of(format!(
                     "'paths': expected names of the scenario's paths, found '{name}'"
                 )));
@@ -231,6 +227,12 @@ impl ScenarioDefinition {
         }
         Ok(())
     }
+}
+
+/// Returns whether some of the selectors may select a path. Whom a tag selects shows only later.
+pub(crate) fn may_select(selectors: &[String], name: &str) -> bool {
+    let mut selectors = selectors.iter();
+    selectors.any(|it| it == name || it == "*" || it.starts_with("tag:"))
 }
 
 fn within(name: &str, value: u64, min: u64, max: u64) -> Result<(), String> {

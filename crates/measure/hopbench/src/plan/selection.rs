@@ -9,7 +9,7 @@ use hopbench_analysis::record::{Request, Stage};
 use crate::{
     catalog::{
         self, Asks, Catalog, CatalogError, Change, PathDefinition, RATE_RPS_MAX, Rates,
-        ScenarioDefinition, Target, nearest, rate_min,
+        ScenarioDefinition, Target, may_select, nearest, rate_min,
     },
     mistake::Mistake,
     plan::{
@@ -171,13 +171,9 @@ impl Overrides {
 
     /// Leaves out the preparation of paths that are not measured.
     fn prepare_only_chosen(&self, scenario: &mut ScenarioDefinition) {
-        let is_chosen = |name: &String| {
-            let mut selectors = self.paths.iter();
-            selectors.any(|it| it == name || it == "*" || it.starts_with("tag:"))
-        };
         scenario.prepare.retain_mut(|prepare| {
             let is_for_all = prepare.paths.is_empty();
-            prepare.paths.retain(is_chosen);
+            prepare.paths.retain(|name| may_select(&self.paths, name));
             is_for_all || !prepare.paths.is_empty()
         });
     }
