@@ -1,6 +1,6 @@
 //! Goal: every path answers every endpoint as the origin does, keeps to itself and leaves nothing
 //! behind.
-//! Method: `hopbench verify` of all of them. Programs that are not installed are skipped, unless
+//! Method: `hopbench verify` of all of them, and loads on ours. Programs that are not installed are skipped, unless
 //! the environment says that those of the system must be there.
 
 mod support;
@@ -8,16 +8,44 @@ mod support;
 use serde_json::Value;
 use support::{bench::Bench, text};
 
-/// Lists the names of the paths that have a tag.
-fn with_tag(bench: &Bench, tag: &str) -> Vec<Value> {
+/// Lists the names of our paths and those of the peers, which lead through programs of others.
+fn ours_and_peers(bench: &Bench) -> (Vec<String>, Vec<String>) {
     let listed = bench.run(&["list", "--format=json"]);
     let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
-    let paths = listed["paths"].as_array().expect("a list").iter();
-    let has = |path: &&Value| {
+    let (mut ours, mut peers) = (Vec::new(), Vec::new());
+    for path in listed["paths"].as_array().expect("a list") {
         let mut tags = path["tags"].as_array().expect("a list").iter();
-        tags.any(|it| it == tag)
-    };
-    paths.filter(has).map(|path| path["name"].clone()).collect()
+        let is_peer = tags.any(|tag| tag == "peer");
+        let to = if is_peer { &mut peers } else { &mut ours };
+        to.push(path["name"].as_str().expect("a name").to_owned());
+    }
+    (ours, peers)
+}
+
+/// What the programs of others do under load is a result, and not for a test to judge.
+#[test]
+fn every_path_of_ours_answers_under_load() {
+    let bench = Bench::new();
+    let (ours, _) = ours_and_peers(&bench);
+    let paths = format!("--path={}", ours.join(","));
+    let endpoints = ["--endpoint=/small", "--endpoint=/echo:1024"];
+    let result = bench.run(
+        &[
+            &["run", "smoke", &paths, "--duration-ms=50"],
+            &endpoints[..],
+        ]
+        .concat(),
+    );
+    let (out, errors) = (text(&result.stdout), text(&result.stderr));
+    assert!(result.status.success(), "{out}\n{errors}");
+    let trials = bench.trials();
+    for trial in &trials {
+        assert_eq!(trial["outcome"], "ok", "{trial}");
+    }
+    // At least 20 paths, with 2 endpoints each.
+    assert!(trials.len() >= 40, "{} trials: {errors}", trials.len());
+    assert!(!errors.contains("\nskipped"), "{errors}");
+    bench.assert_nothing_left();
 }
 
 #[test]
@@ -32,13 +60,13 @@ fn every_path_answers_every_endpoint_and_leaves_nothing_behind() {
         text(&verified.stderr)
     );
     let results: Vec<Value> = serde_json::from_str(&told).expect("JSON");
-    let peers = with_tag(&bench, "peer");
+    let (_, peers) = ours_and_peers(&bench);
     let is_required = std::env::var_os("HOPBENCH_TEST_PEERS").is_some();
     let mut answered = 0;
     for result in &results {
         let skipped = &result["skipped"];
         if skipped.is_string() {
-            let may_lack = !is_required || peers.contains(&result["path"]);
+            let may_lack = !is_required || peers.iter().any(|peer| result["path"] == *peer);
             assert!(may_lack, "{result}");
             eprintln!("SKIPPED: {}: {skipped}", result["path"]);
         } else {

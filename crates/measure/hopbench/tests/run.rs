@@ -17,26 +17,6 @@ use support::{
 };
 
 #[test]
-fn every_path_answers_under_load() {
-    let bench = Bench::new();
-    // The tests in `everywhere` ask for the other endpoints.
-    let endpoints = ["--endpoint=/small", "--endpoint=/echo:1024"];
-    let result = bench.run(&[&["run", "smoke", "--duration-ms=50"], &endpoints[..]].concat());
-    let (out, errors) = (text(&result.stdout), text(&result.stderr));
-    assert!(result.status.success(), "{out}\n{errors}");
-    let trials = bench.trials();
-    for trial in &trials {
-        assert_eq!(trial["outcome"], "ok", "{trial}");
-    }
-    // At least 20 paths of ours, with 2 endpoints each.
-    assert!(trials.len() >= 40, "{} trials: {errors}", trials.len());
-    for line in errors.lines().filter(|line| line.starts_with("skipped")) {
-        eprintln!("SKIPPED: {line}");
-    }
-    bench.assert_nothing_left();
-}
-
-#[test]
 fn a_run_writes_records_and_reports() {
     let bench = Bench::new();
     let mut arguments = vec![
