@@ -105,7 +105,8 @@ pub(crate) fn list(path: &Path) -> anyhow::Result<()> {
     let store = open(path)?;
     let sessions = store.sessions()?;
     for (name, _, count) in &sessions {
-        say(&format!("session '{name}': {count} recordings"));
+        let s = if *count == 1 { "" } else { "s" };
+        say(&format!("session '{name}': {count} recording{s}"));
     }
     let refused = store.each(None, |row| {
         let session = sessions.iter().find(|(_, id, _)| *id == row.session);

@@ -140,6 +140,10 @@ fn what_is_broken_is_named_and_nothing_of_it_is_imported() {
             ),
             "'response.headers': 'a b'",
         ),
+        (
+            entry(request, "{\"status\":200},\"startedDateTime\":\"noon\""),
+            "'startedDateTime': 'noon'",
+        ),
     ] {
         let (ok, printed) = import(directory.path(), &har);
         assert!(!ok && printed.contains(said), "{har}: {printed}");

@@ -111,8 +111,13 @@ fn exchange(index: usize, entry: Entry, keeper: &Keeper) -> Result<Exchange, Har
     let answer = body(&response.content).map_err(|what| bad("response.content.text", what))?;
     let (head, framing) =
         head(&response, answer.len()).map_err(|(field, what)| bad(field, what))?;
-    let started: Result<jiff::Timestamp, _> = entry.started_date_time.parse();
-    let requested_ms = started.map_or_else(|_| crate::clock::now_ms(), |at| at.as_millisecond());
+    let requested_ms = match entry.started_date_time.as_str() {
+        "" => crate::clock::now_ms(),
+        started => started
+            .parse()
+            .map(jiff::Timestamp::as_millisecond)
+            .map_err(|_| bad("startedDateTime", format!("'{started}': expected a time")))?,
+    };
     #[expect(
         clippy::cast_possible_truncation,
         reason = "milliseconds, limited before"
