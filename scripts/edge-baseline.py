@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""Writes the baseline in docs/EDGE.md: scripts/edge-baseline.py STAGES_RUN LOAD_RUN
+"""Writes the baseline in docs/EDGE.md: scripts/edge-baseline.py STAGES_RUN PROFILE_RUN LOAD_RUN...
 
-STAGES_RUN is a run directory of 'edge-stages', LOAD_RUN one of 'edge-stress'. Benchmarks are read
-from target/criterion ('cargo bench -p edge-node'). Prints nothing that a run did not measure.
+STAGES_RUN is a run directory of 'edge-stages', PROFILE_RUN one of 'hopbench profile edge-full', and
+each LOAD_RUN one of 'edge-quick', 'edge-load', 'edge-stress' or 'edge-soak'. Benchmarks are read from
+target/criterion ('cargo bench -p edge-node --bench edge'). Prints nothing that a run did not measure.
+
+Without arguments, it prints the benchmarks, and fails if one takes more than a tenth of its target.
 """
+import collections
 import csv
 import json
 import pathlib
@@ -100,31 +104,89 @@ def stages(run):
     return lines
 
 
-def load(run):
+# Components by what the names of their functions begin with; the first that fits is taken.
+COMPONENTS = [
+    ("WAF", ("edge_node::waf", "libinjectionrs", "aho_corasick", "regex_automata")),
+    ("routes", ("edge_node::routes", "edge_node::path")),
+    ("limits", ("edge_node::rate_limit", "edge_node::crdt", "edge_node::cluster")),
+    ("cache", ("edge_node::cache_key", "edge_node::fill", "replay_proxy")),
+    ("HTTP", ("http_proxy", "edge_node", "hyper", "httparse", "http::")),
+    ("runtime", ("tokio", "mio", "std::", "core::", "alloc::")),
+]
+
+
+def component(stack):
+    """The component that a stack's innermost known function belongs to."""
+    frames = stack.split(";")[1:]
+    if frames and frames[-1].endswith("_[k]"):
+        calls = [frame for frame in frames if frame.startswith(("__x64_sys", "do_syscall"))]
+        return "kernel" if calls else "kernel, interrupts"
+    for frame in reversed(frames):
+        for name, beginnings in COMPONENTS:
+            if frame.lstrip("<&").startswith(beginnings):
+                return name
+    return "other"
+
+
+def profile(run):
+    profiles = json.loads((run / "profiles.json").read_text())
+    lines = ["### Where the CPU time goes", "", "Samples of the hop's processes, in percent.", ""]
+    shares = []
+    for entry in profiles:
+        stacks = entry["roles"]["hop"]["stacks"]
+        counts = collections.Counter()
+        for stack, samples in stacks.items():
+            counts[component(stack)] += samples
+        shares.append((entry["cell"], counts))
+    heads = [f"{cell['path']} {cell['endpoint']} c={cell['concurrency']}" for cell, _ in shares]
+    lines += ["| component | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(shares)]
+    names = collections.Counter()
+    for _, counts in shares:
+        names.update(counts)
+    for name, _ in names.most_common():
+        values = (f"{100 * counts[name] / counts.total():.1f}" for _, counts in shares)
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    return lines
+
+
+# The founding baseline's targets for a load.
+FAILED_PERCENT_MAX = 5
+
+
+def load(runs):
     lines = [
         "### Load",
         "",
-        "| path | stage | due | right answers | failed | p50 | p95 | p99 |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| scenario | path | stage | due | right answers | failed | p50 | p95 | p99 | |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
-    for line in (run / "trials.jsonl").open():
-        trial = json.loads(line)
-        for planned, stage in zip(trial["stages"], trial["load"]["stages"]):
-            due = stage["requests"] + stage["dropped"]
-            failed = 100 * (1 - stage["good"] / due) if due else 0
-            latency = [stage["latency"].get(f"p{percent}_us") for percent in (50, 95, 99)]
-            shown_latency = [f"{value / 1000:.2f} ms" if value else "" for value in latency]
-            lines.append(
-                f"| {trial['path']} | {planned['name']} | {due} | {stage['good']} | {failed:.2f} % | "
-                + " | ".join(shown_latency)
-                + " |"
-            )
+    for run in runs:
+        for line in (run / "trials.jsonl").open():
+            trial = json.loads(line)
+            for planned, stage in zip(trial["stages"], trial["load"]["stages"]):
+                due = stage["requests"] + stage["dropped"]
+                failed = 100 * (1 - stage["good"] / due) if due else 0
+                latency = [stage["latency"].get(f"p{percent}_us") for percent in (50, 95, 99)]
+                shown_latency = [f"{value / 1000:.2f} ms" if value else "" for value in latency]
+                lines.append(
+                    f"| {trial['scenario']} | {trial['path']} | {planned['name']} | {due} "
+                    f"| {stage['good']} | {failed:.2f} % | "
+                    + " | ".join(shown_latency)
+                    + f" | {verdict(failed < FAILED_PERCENT_MAX)} |"
+                )
     return lines
 
 
 def main():
-    stages_run, load_run = (pathlib.Path(argument) for argument in sys.argv[1:3])
-    text = environment(stages_run) + [""] + load(load_run) + [""] + stages(stages_run) + benchmarks()
+    if len(sys.argv) == 1:
+        lines = benchmarks()
+        print("\n".join(lines))
+        sys.exit(any(line.endswith(" FAIL |") for line in lines))
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    stages_run, profile_run, *load_runs = (pathlib.Path(argument) for argument in sys.argv[1:])
+    text = environment(stages_run) + [""] + load(load_runs) + [""] + stages(stages_run)
+    text += profile(profile_run) + [""] + benchmarks()
     file = ROOT / "docs/EDGE.md"
     begin, end = "<!-- baseline: begin -->\n", "<!-- baseline: end -->"
     before, rest = file.read_text().split(begin)

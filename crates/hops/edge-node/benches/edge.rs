@@ -4,6 +4,8 @@
 //! `cargo bench -p edge-node`. The names without a slash have the inputs of the published figures;
 //! those with one are harder.
 
+mod inputs;
+
 use std::{
     hint::black_box,
     sync::{
@@ -15,73 +17,30 @@ use std::{
 
 use criterion::Criterion;
 use edge_node::{
-    cache_key::{Asked, CacheKeys, KeyRules, QueryRule, Scheme},
-    crdt::{ActorId, PnCounter, State, Store, Totals},
+    cache_key::{CacheKeys, KeyRules, QueryRule},
+    crdt::{PnCounter, Store},
     rate_limit::{Decision, Limit, Limiter, Scope},
-    routes::{Path, Route, Table},
-    waf::{Request, Rules, Scratch, Settings, Waf},
+    routes::{Path, Table},
 };
-
-/// Four routes, as in the published benchmark: the exact one is first, and the regex second.
-fn published() -> Vec<Path> {
-    let path = |kind: fn(String) -> Path, text: &str| kind(text.to_owned());
-    vec![
-        path(Path::Exact, "/api/users"),
-        path(Path::Regex, r"^/api/users/\d+$"),
-        path(Path::Prefix, "/static"),
-        path(Path::Wildcard, "/other/*"),
-    ]
-}
-
-fn table(paths: Vec<Path>) -> Table<usize> {
-    let route = |(target, path)| Route {
-        host: None,
-        methods: Vec::new(),
-        path,
-        priority: 0,
-        target,
-    };
-    Table::compile(paths.into_iter().enumerate().map(route).collect()).expect("valid routes")
-}
+use inputs::{CLEAN, Judge, OURS, QUERY, SQLI, state};
 
 fn look_up(c: &mut Criterion, name: &str, table: &Table<usize>, path: &str, to: Option<usize>) {
-    let find = |path: &str| {
-        table
-            .find("example.com", "GET", path)
-            .map(|found| found.index)
-    };
-    assert_eq!(find(path), to, "{name}");
-    c.bench_function(name, |b| b.iter(|| find(black_box(path))));
+    assert_eq!(inputs::find(table, path), to, "{name}");
+    c.bench_function(name, |b| b.iter(|| inputs::find(table, black_box(path))));
 }
 
 /// The published inputs, and bodies of growing length.
 fn waf(c: &mut Criterion) {
-    let rules = Rules::builtin().expect("the built-in rules");
-    let waf = Waf::new(Settings::default(), rules).expect("they fit");
-    let headers: [(&[u8], &[u8]); 2] = [
-        (b"host", b"example.com"),
-        (
-            b"user-agent",
-            b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Firefox/128.0",
-        ),
-    ];
-    let mut scratch = Scratch::default();
-    let mut judge = |target: &str, more: &[(&[u8], &[u8])], body: &[u8]| {
-        let request = Request {
-            method: if body.is_empty() { b"GET" } else { b"POST" },
-            target: target.as_bytes(),
-            headers: headers.iter().chain(more).copied(),
-            body,
-        };
-        waf.inspect(request, &mut scratch).is_blocked
-    };
+    let mut judge = Judge::new();
     for (name, target, is_blocked) in [
-        ("waf_clean", "/api/users", false),
-        ("waf_sqli", "/login?username=admin'%20OR%20'1'='1", true),
+        ("waf_clean", CLEAN, false),
+        ("waf_sqli", SQLI, true),
         ("waf/query", "/search?q=green+tea&page=2&sort=price", false),
     ] {
-        assert_eq!(judge(target, &[], b""), is_blocked, "{name}");
-        c.bench_function(name, |b| b.iter(|| judge(black_box(target), &[], b"")));
+        assert_eq!(judge.judge(target, &[], b""), is_blocked, "{name}");
+        c.bench_function(name, |b| {
+            b.iter(|| judge.judge(black_box(target), &[], b""))
+        });
     }
     let form: (&[u8], &[u8]) = (b"content-type", b"application/x-www-form-urlencoded");
     let json: (&[u8], &[u8]) = (b"content-type", b"application/json");
@@ -109,13 +68,15 @@ fn waf(c: &mut Criterion) {
         ),
     ] {
         let body = body.as_bytes();
-        assert!(!judge("/", &[kind], body), "{name}");
-        c.bench_function(name, |b| b.iter(|| judge("/", &[kind], black_box(body))));
+        assert!(!judge.judge("/", &[kind], body), "{name}");
+        c.bench_function(name, |b| {
+            b.iter(|| judge.judge("/", &[kind], black_box(body)))
+        });
     }
 }
 
 fn routes(c: &mut Criterion) {
-    let four = table(published());
+    let four = inputs::four_routes();
     look_up(c, "route_exact", &four, "/api/users", Some(0));
     look_up(c, "route_regex", &four, "/api/users/123", Some(1));
     look_up(c, "route_four/prefix", &four, "/static/app.js", Some(2));
@@ -143,7 +104,7 @@ fn many(c: &mut Criterion, count: usize) {
         ),
     ];
     for (kind, make, rest) in kinds {
-        let table = table((0..count).map(make).collect());
+        let table = inputs::table((0..count).map(make).collect());
         let between = match kind {
             "wildcard" => "/a",
             "regex" => "/v2",
@@ -155,14 +116,6 @@ fn many(c: &mut Criterion, count: usize) {
             look_up(c, &name, &table, &path, (number < count).then_some(number));
         }
     }
-}
-
-const OURS: ActorId = ActorId::from_bytes([1; 16]);
-
-/// Returns the state of so many actors, each at `ups`.
-fn state(actors: u8, ups: u64) -> State {
-    let actor = |byte: u8| (ActorId::from_bytes([byte; 16]), Totals { ups, downs: 0 });
-    (2..=actors + 1).map(actor).collect()
 }
 
 fn counters(c: &mut Criterion) {
@@ -279,7 +232,7 @@ fn cache_keys(c: &mut Criterion) {
         ("accept", "text/html"),
         ("accept-language", "de-DE,de;q=0.9,en;q=0.8"),
     ];
-    let short = "page=2&sort=name";
+    let short = QUERY;
     let turned = "sort=name&page=2&utm_source=x";
     let long: String = (0..40)
         .map(|n| format!("parameter{}=value{n}&", n * 7 % 40))
@@ -297,20 +250,7 @@ fn cache_keys(c: &mut Criterion) {
         ("cache_key/long_query_sorted", &sorted, "/api/users", &long),
     ] {
         let keys = CacheKeys::new(rules.clone()).expect("random numbers");
-        let key = |host: &str, path: &str| {
-            let asked = Asked {
-                method: "GET",
-                scheme: Scheme::Http,
-                host,
-                path,
-                query: Some(query),
-            };
-            keys.key(&asked, |name, each| {
-                for (_, value) in headers.iter().filter(|(found, _)| *found == name) {
-                    each(value.as_bytes());
-                }
-            })
-        };
+        let key = |host, path| inputs::key(&keys, &headers, host, path, query);
         assert_eq!(
             key("Example.com:80", "/api/%75sers"),
             key("example.com", path),

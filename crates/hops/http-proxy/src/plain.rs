@@ -328,8 +328,8 @@ impl<S: PlainRoutes> Connection<'_, S> {
         mut bytes: &[u8],
         output: &mut Vec<u8>,
     ) -> Poll<Next> {
-        // Empty lines before a request mean nothing (RFC 9112, section 2.2). But they begin the time
-        // for its head, or a client could send them without end.
+        // Empty lines before a request mean nothing (RFC 9112, section 2.2). But they begin the
+        // time for its head, or a client could send them without end.
         while let [b'\r', b'\n', rest @ ..] = bytes {
             bytes = rest;
         }

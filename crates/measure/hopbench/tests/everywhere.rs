@@ -1,7 +1,7 @@
 //! Goal: every path answers every endpoint as the origin does, keeps to itself and leaves nothing
 //! behind.
-//! Method: `hopbench verify` of all of them, and loads on ours. Programs that are not installed are skipped, unless
-//! the environment says that those of the system must be there.
+//! Method: `hopbench verify` of all of them, and loads on ours. Programs that are not installed are
+//! skipped, unless the environment says that those of the system must be there.
 
 mod support;
 
@@ -22,7 +22,7 @@ fn ours_and_peers(bench: &Bench) -> (Vec<String>, Vec<String>) {
     (ours, peers)
 }
 
-/// What the programs of others do under load is a result, and not for a test to judge.
+// What the programs of others do under load is a result, and not for a test to judge.
 #[test]
 fn every_path_of_ours_answers_under_load() {
     let bench = Bench::new();
