@@ -83,23 +83,18 @@ def stages(run):
         key=lambda cell: (cell[0] != "/small", cell[1]),
     )
     lines = ["### What each stage costs", ""]
-    head = " | ".join(f"{endpoint} c={n}" for endpoint, n in cells)
+    paths = list(dict.fromkeys(row["path"] for row in rows))
+    by_cell = {(row["path"], row["endpoint"], int(row["concurrency"])): row for row in rows}
     for title, column, show in (
         ("RPS vs direct", "rps_ratio", lambda value: f"{100 * float(value):.0f} %"),
-        ("hop CPU per request, µs", "cpu_us_per_request_hop", lambda value: f"{float(value):.1f}"),
+        ("hop CPU, µs", "cpu_us_per_request_hop", lambda value: f"{float(value):.1f}"),
     ):
-        lines += [f"| {title} | {head} |", "|---|" + "---:|" * len(cells)]
-        for path in dict.fromkeys(row["path"] for row in rows):
-            values = []
-            for endpoint, n in cells:
-                row = next(
-                    row
-                    for row in rows
-                    if (row["path"], row["endpoint"], row["concurrency"]) == (path, endpoint, str(n))
-                )
-                values.append(show(row[column]) if row[column] else "")
-            if any(values):
-                lines.append(f"| {path} | " + " | ".join(values) + " |")
+        shown_paths = [path for path in paths if by_cell[(path, *cells[0])][column]]
+        lines += [f"| {title} | " + " | ".join(shown_paths) + " |"]
+        lines += ["|---|" + "---:|" * len(shown_paths)]
+        for endpoint, n in cells:
+            values = (show(by_cell[(path, endpoint, n)][column]) for path in shown_paths)
+            lines.append(f"| {endpoint} c={n} | " + " | ".join(values) + " |")
         lines.append("")
     return lines
 
@@ -132,7 +127,7 @@ def profile(run):
     profiles = json.loads((run / "profiles.json").read_text())
     lines = ["### Where the CPU time goes", "", "Samples of the hop's processes, in percent.", ""]
     shares = []
-    for entry in profiles:
+    for entry in (entry for entry in profiles if "hop" in entry["roles"]):
         stacks = entry["roles"]["hop"]["stacks"]
         counts = collections.Counter()
         for stack, samples in stacks.items():
@@ -157,17 +152,19 @@ def load(runs):
     lines = [
         "### Load",
         "",
-        "| scenario | path | stage | due | right answers | failed | p50 | p95 | p99 | |",
+        "| scenario | path | stage | due | right | failed | p50, ms | p95 | p99 | |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for run in runs:
         for line in (run / "trials.jsonl").open():
             trial = json.loads(line)
+            if trial["twin"]:
+                continue
             for planned, stage in zip(trial["stages"], trial["load"]["stages"]):
                 due = stage["requests"] + stage["dropped"]
                 failed = 100 * (1 - stage["good"] / due) if due else 0
                 latency = [stage["latency"].get(f"p{percent}_us") for percent in (50, 95, 99)]
-                shown_latency = [f"{value / 1000:.2f} ms" if value else "" for value in latency]
+                shown_latency = [f"{value / 1000:.2f}" if value else "" for value in latency]
                 lines.append(
                     f"| {trial['scenario']} | {trial['path']} | {planned['name']} | {due} "
                     f"| {stage['good']} | {failed:.2f} % | "

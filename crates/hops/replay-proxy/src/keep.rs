@@ -14,6 +14,7 @@ use http_proxy::UploadTap;
 use tokio::sync::oneshot;
 
 use crate::{
+    Mode,
     fields::{Asked, Pairs},
     head::Head,
     key::{BodyKey, BodyReader, Keys},
@@ -147,7 +148,11 @@ impl Upload {
 pub(crate) async fn record(shared: &Arc<Shared>, exchange: Exchange) -> Result<(), KeepError> {
     let (key, pairs) = key(&shared.keeper.keys, &exchange);
     let (row, files) = row(&shared.keeper, exchange, Kind::Recorded, key)?;
-    let answer = in_memory(&row);
+    // Nothing is answered from memory while all is recorded.
+    let answer = match shared.mode.get() {
+        Mode::Record => None,
+        Mode::PassthroughCache | Mode::Replay => in_memory(&row),
+    };
     let (committed_in, committed) = oneshot::channel();
     let (index, key, id) = (Arc::clone(shared), row.key.clone(), row.id);
     let done = Box::new(move |stored: Result<(), Arc<str>>| {
@@ -157,7 +162,11 @@ pub(crate) async fn record(shared: &Arc<Shared>, exchange: Exchange) -> Result<(
         // Whoever waited may be gone.
         committed_in.send(stored).ok();
     });
-    shared.writer.put(row, files, done);
+    if shared.writer.is_synced() {
+        shared.writer.put(row, files, done);
+    } else {
+        shared.writer.put_here(row, files, done);
+    }
     match committed.await {
         Ok(Ok(())) => {
             shared.counters.answers_stored.add(1);
@@ -243,9 +252,9 @@ pub(crate) fn row(
         session: keeper.session,
         kind,
         key,
-        target: redact::target(&rules.redact, &question.target).into_owned(),
+        request_fields: redact::lines(&rules.redact, &question.fields),
+        target: redact::target(&rules.redact, question.target),
         method: question.method,
-        request_fields: rows::lines(&redact::fields(&rules.redact, &question.fields)),
         request_body: upload.placed(&mut files),
         request_digest,
         request_bytes,

@@ -11,6 +11,7 @@ use crate::{
     head::Head,
     json,
     rules::{Redaction, Rules},
+    store::rows,
 };
 
 /// The key of the store's hashes.
@@ -56,26 +57,32 @@ fn is_named(names: &[String], name: &str) -> bool {
 }
 
 /// Redacts a target's query.
-pub(crate) fn target<'a>(rules: &Redaction, target: &'a str) -> Cow<'a, str> {
+pub(crate) fn target(rules: &Redaction, target: String) -> String {
     match target.split_once('?') {
         Some((path, query)) if !rules.query.is_empty() => {
             let query = parameters(query, &rules.query, |_| rules.placeholder().to_owned());
-            Cow::Owned(format!("{path}?{query}"))
+            format!("{path}?{query}")
         }
-        _ => Cow::Borrowed(target),
+        _ => target,
     }
 }
 
-/// Redacts fields of a request.
-pub(crate) fn fields(rules: &Redaction, fields: &impl Fields) -> Pairs {
-    let redacted = fields.iter().map(|(name, value)| {
+/// Redacts fields of a request and writes them as lines.
+pub(crate) fn lines(rules: &Redaction, fields: &Pairs) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(
+        fields
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 4)
+            .sum(),
+    );
+    for (name, value) in fields {
         let value = match rules.hides_header(name) {
             true => rules.placeholder().as_bytes(),
             false => value,
         };
-        (name.to_vec(), value.to_vec())
-    });
-    redacted.collect()
+        rows::line(name, value, &mut lines);
+    }
+    lines
 }
 
 /// Redacts the head of an answer. `length` is the length of a body that was changed.
@@ -157,7 +164,7 @@ mod tests {
         let text = "[redact]\nheaders = ['Authorization']\nquery = ['to ken']\njson = ['/a/*/s']";
         let rules = Rules::parse(text).expect("valid");
         assert_eq!(
-            target(&rules.redact, "/p?to%20ken=x&b=1"),
+            target(&rules.redact, "/p?to%20ken=x&b=1".to_owned()),
             "/p?to%20ken=REDACTED&b=1"
         );
         let head =

@@ -15,8 +15,10 @@ use crate::{
 pub(crate) struct Spool {
     files: Files,
     pieces: Vec<Bytes>,
+    /// Reads the pieces of a long body while they are in the processor's caches.
+    hasher: Option<Box<blake3::Hasher>>,
     /// Takes the place of `pieces` once they are too many.
-    file: Option<(Unfinished, Box<blake3::Hasher>)>,
+    file: Option<Unfinished>,
     length: u64,
     begin: Instant,
     timing: Option<Vec<Piece>>,
@@ -56,6 +58,7 @@ impl Spool {
         Self {
             files: files.clone(),
             pieces: Vec::new(),
+            hasher: None,
             file: None,
             length: 0,
             begin: Instant::now(),
@@ -77,7 +80,7 @@ impl Spool {
 
     /// Returns the file that the body is in by now, for reading it; `None` while it is in memory.
     pub(crate) fn file(&self) -> Option<io::Result<std::fs::File>> {
-        self.file.as_ref().map(|(file, _)| file.reader())
+        self.file.as_ref().map(Unfinished::reader)
     }
 
     /// Adds a piece. Failures show at the end: the client gets its answer all the same.
@@ -93,6 +96,17 @@ impl Spool {
         if self.failed.is_some() {
             return;
         }
+        if self.length > ROW_BYTES_MAX {
+            let earlier = &self.pieces;
+            let hasher = self.hasher.get_or_insert_with(|| {
+                let mut hasher = Box::<blake3::Hasher>::default();
+                for piece in earlier {
+                    hasher.update(piece);
+                }
+                hasher
+            });
+            hasher.update(piece);
+        }
         if self.file.is_none() && self.length <= MEMORY_BYTES_MAX {
             return self.pieces.push(piece.clone());
         }
@@ -104,16 +118,13 @@ impl Spool {
     }
 
     fn write(&mut self, piece: &Bytes) -> io::Result<()> {
-        if self.file.is_none() {
-            self.file = Some((self.files.begin()?, Box::default()));
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(self.files.begin()?),
+        };
+        for piece in self.pieces.drain(..).as_slice().iter().chain([piece]) {
+            file.write(piece)?;
         }
-        if let Some((file, hasher)) = &mut self.file {
-            for piece in self.pieces.drain(..).as_slice().iter().chain([piece]) {
-                hasher.update(piece);
-                file.write(piece)?;
-            }
-        }
-        self.pieces.clear();
         Ok(())
     }
 
@@ -128,26 +139,21 @@ impl Spool {
         let timing = self.timing.filter(|pieces| {
             pieces.len() > 1 && pieces.iter().map(|piece| piece.bytes).sum::<u64>() == self.length
         });
-        let (digest, content) = match self.file {
-            Some((file, hasher)) => (
-                *hasher.finalize().as_bytes(),
-                Content::Long(NewFile::Written(file)),
-            ),
-            None if self.length <= ROW_BYTES_MAX => {
-                let bytes = joined(self.pieces);
-                (*blake3::hash(&bytes).as_bytes(), Content::Memory(bytes))
+        let (digest, content) = match self.hasher {
+            Some(hasher) => {
+                let file = match self.file {
+                    Some(file) => NewFile::Written(file),
+                    None => NewFile::Memory(self.pieces),
+                };
+                (hasher.finalize(), Content::Long(file))
             }
             None => {
-                let mut hasher = blake3::Hasher::new();
-                for piece in &self.pieces {
-                    hasher.update(piece);
-                }
-                let content = Content::Long(NewFile::Memory(self.pieces));
-                (*hasher.finalize().as_bytes(), content)
+                let bytes = joined(self.pieces);
+                (blake3::hash(&bytes), Content::Memory(bytes))
             }
         };
         Ok(Spooled {
-            digest,
+            digest: *digest.as_bytes(),
             length: self.length,
             timing: timing.map(Timing),
             content,

@@ -30,6 +30,8 @@ pub struct Store {
     /// Rows that can't be used, and why.
     pub refused: Vec<String>,
     pub(crate) database: Connection,
+    /// Whether a commit waits for the disk.
+    pub(crate) is_synced: bool,
     pub(crate) path: PathBuf,
     /// How many rows have each file.
     pub(crate) uses: HashMap<Digest, u32>,
@@ -152,6 +154,7 @@ impl Store {
             next_id: 1,
             refused: Vec::new(),
             database,
+            is_synced,
             path: path.to_owned(),
             uses: HashMap::new(),
             lock,

@@ -224,12 +224,16 @@ pub(crate) fn write(database: &Connection, row: &Row) -> rusqlite::Result<()> {
 pub fn lines(fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     let mut lines = Vec::new();
     for (name, value) in fields {
-        lines.extend_from_slice(name);
-        lines.extend_from_slice(b": ");
-        lines.extend_from_slice(value);
-        lines.extend_from_slice(b"\r\n");
+        line(name, value, &mut lines);
     }
     lines
+}
+
+/// Writes a field as a line.
+pub(crate) fn line(name: &[u8], value: &[u8], lines: &mut Vec<u8>) {
+    for part in [name, b": ", value, b"\r\n"] {
+        lines.extend_from_slice(part);
+    }
 }
 
 /// Reads fields that were written as lines.

@@ -1,14 +1,16 @@
-//! The one thread that writes. It commits in groups: while it commits, the next group gathers.
+//! Writes in groups. A thread does most of it: while it commits, the next group gathers. Where
+//! nothing has to wait for a disk, those who record commit what has gathered themselves, which
+//! saves waking two threads for each answer.
 
 use std::{
     collections::HashMap,
     fs::File,
-    io,
+    io, mem,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, Receiver, Sender},
     },
-    thread,
+    thread::{self, ThreadId},
 };
 
 use bytes::Bytes;
@@ -22,10 +24,29 @@ use super::{
     rows::{self, Digest, Row},
 };
 
-/// Sends work to the writing thread.
+/// Writes, or sends work to the writing thread.
 #[derive(Clone, Debug)]
 pub struct Writer {
     work: Sender<Work>,
+    shared: Arc<Gathering>,
+    is_synced: bool,
+}
+
+/// A store that the thread shares with those who commit themselves.
+#[derive(Debug)]
+struct Gathering {
+    /// `None` once it is closed.
+    store: tokio::sync::Mutex<Option<Open>>,
+    /// By the thread that commits it: to wake others costs more than it saves.
+    groups: Mutex<HashMap<ThreadId, Group>>,
+}
+
+/// Work that a thread has gathered.
+#[derive(Debug, Default)]
+struct Group {
+    work: Vec<Work>,
+    /// Whether a task is about to commit it.
+    is_awaited: bool,
 }
 
 /// A long body that has yet to get its name.
@@ -64,7 +85,8 @@ impl std::fmt::Debug for Work {
 /// Most work in one commit. A larger group would save little, and delay those who wait.
 const GROUP_MAX: usize = 256;
 
-struct Thread {
+#[derive(Debug)]
+struct Open {
     database: Connection,
     files: Files,
     uses: HashMap<Digest, u32>,
@@ -81,17 +103,49 @@ impl Writer {
     pub fn start(store: Store) -> io::Result<Self> {
         let (work, arriving) = mpsc::channel();
         let (files, last_id) = (store.files.clone(), store.next_id.saturating_sub(1));
+        let is_synced = store.is_synced;
         let (database, uses, lock) = store.into_parts();
-        let thread = Thread {
+        let open = Open {
             database,
             files,
             uses,
             last_id,
             _lock: lock,
         };
+        let shared = Arc::new(Gathering {
+            store: tokio::sync::Mutex::new(Some(open)),
+            groups: Mutex::default(),
+        });
+        let gathering = Arc::clone(&shared);
         let named = thread::Builder::new().name("store-writer".to_owned());
-        named.spawn(move || thread.run(&arriving))?;
-        Ok(Self { work })
+        named.spawn(move || gathering.run(&arriving))?;
+        Ok(Self {
+            work,
+            shared,
+            is_synced,
+        })
+    }
+
+    /// Returns whether a commit waits for the disk. Then it is for the writing thread.
+    pub fn is_synced(&self) -> bool {
+        self.is_synced
+    }
+
+    /// Stores a row and the long bodies that it needs, on this thread, soon: together with what
+    /// else comes until the store is free. Needs a tokio runtime, which has a task for it.
+    pub fn put_here(&self, row: Box<Row>, files: Vec<(Digest, NewFile)>, done: Done) {
+        let thread = thread::current().id();
+        let mut groups = locked(&self.shared.groups);
+        let group = groups.entry(thread).or_default();
+        group.work.push(Work::Put(row, files, done));
+        if !mem::replace(&mut group.is_awaited, true) {
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move {
+                let mut store = shared.store.lock().await;
+                let group = locked(&shared.groups).remove(&thread);
+                commit(&mut store, &mut group.unwrap_or_default().work);
+            });
+        }
     }
 
     /// Stores a row and the long bodies that it needs.
@@ -122,7 +176,7 @@ impl Writer {
     fn send(&self, work: Work) {
         if let Err(failed) = self.work.send(work) {
             // The thread panicked.
-            failed.0.done()(Err("the store's thread has ended".into()));
+            failed.0.done()(Err(ENDED.into()));
         }
     }
 }
@@ -139,8 +193,8 @@ impl Work {
     }
 }
 
-impl Thread {
-    fn run(mut self, arriving: &Receiver<Work>) {
+impl Gathering {
+    fn run(&self, arriving: &Receiver<Work>) {
         let mut group = Vec::new();
         let mut closed = None;
         while closed.is_none()
@@ -151,16 +205,43 @@ impl Thread {
             if let Some(at) = group.iter().position(|work| matches!(work, Work::Close(_))) {
                 closed = Some(group.swap_remove(at));
             }
-            self.commit(&mut group);
+            commit(&mut self.store.blocking_lock(), &mut group);
         }
+        let mut store = self.store.blocking_lock();
+        let gathered = mem::take(&mut *locked(&self.groups));
+        for mut group in gathered.into_values() {
+            commit(&mut store, &mut group.work);
+        }
+        if let Some(open) = store.take() {
+            open.close();
+        }
+        drop(store);
+        if let Some(work) = closed {
+            work.done()(Ok(()));
+        }
+    }
+}
+
+fn commit(store: &mut Option<Open>, group: &mut Vec<Work>) {
+    match store {
+        Some(open) => open.commit(group),
+        None => group.drain(..).for_each(|work| fail(work, ENDED)),
+    }
+}
+
+/// Locks, whether or not another thread panicked.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const ENDED: &str = "the store's thread has ended";
+
+impl Open {
+    fn close(self) {
         // What is in the log belongs in the database, so that it is one file for whoever copies it.
         let empty = "PRAGMA wal_checkpoint(TRUNCATE)";
         if let Err(error) = self.database.query_row(empty, [], |_| Ok(())) {
             tracing::warn!("the store's log could not be emptied: {error}");
-        }
-        drop(self);
-        if let Some(work) = closed {
-            work.done()(Ok(()));
         }
     }
 
@@ -217,21 +298,54 @@ impl Thread {
     fn transact(&mut self, group: &[Work]) -> rusqlite::Result<()> {
         let mut orphans = Vec::new();
         let mut uses = Vec::new();
-        let transaction = self.database.transaction()?;
+        if !self.database.is_autocommit() {
+            // A thread panicked in the middle.
+            self.database.execute_batch("ROLLBACK")?;
+        }
+        // A statement that is prepared once costs less than rusqlite's transactions.
+        self.database
+            .prepare_cached("BEGIN IMMEDIATE")?
+            .execute([])?;
+        let done = self.write_rows(group, &mut uses, &mut orphans);
+        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let ended = self.database.prepare_cached(end)?.execute([]);
+        done?;
+        if let Err(error) = ended {
+            // A transaction that can't be committed is still open.
+            self.database.execute_batch("ROLLBACK").ok();
+            return Err(error);
+        }
+        for digest in uses {
+            *self.uses.entry(digest).or_insert(0) += 1;
+        }
+        for digest in orphans {
+            self.release(digest);
+        }
+        Ok(())
+    }
+
+    /// Writes work in a transaction. Notes the files that rows have now, and had before.
+    fn write_rows(
+        &mut self,
+        group: &[Work],
+        uses: &mut Vec<Digest>,
+        orphans: &mut Vec<Digest>,
+    ) -> rusqlite::Result<()> {
+        let transaction = &self.database;
         for work in group {
             match work {
                 Work::Put(row, _, _) => {
                     // Most rows are new. Numbers of several threads may come out of order.
                     if row.id <= self.last_id {
-                        forget(&transaction, row.id, &mut orphans)?;
+                        forget(transaction, row.id, orphans)?;
                     }
                     self.last_id = self.last_id.max(row.id);
-                    rows::write(&transaction, row)?;
+                    rows::write(transaction, row)?;
                     uses.extend(files_of(row));
                 }
                 Work::Delete(ids, _) => {
                     for &id in ids {
-                        forget(&transaction, id, &mut orphans)?;
+                        forget(transaction, id, orphans)?;
                         let id = i64::try_from(id).unwrap_or(i64::MAX);
                         transaction
                             .prepare_cached("DELETE FROM answers WHERE id = ?1")?
@@ -247,13 +361,6 @@ impl Thread {
                 }
                 Work::Close(_) | Work::Flush(_) => {}
             }
-        }
-        transaction.commit()?;
-        for digest in uses {
-            *self.uses.entry(digest).or_insert(0) += 1;
-        }
-        for digest in orphans {
-            self.release(digest);
         }
         Ok(())
     }
