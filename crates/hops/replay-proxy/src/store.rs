@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`rows`] | what is written: an answer and its request, as one row |
 //! | [`open`] | opens a directory, checks its version, drops what is half-written |
-//! | [`writer`] | the one thread that writes, commits in groups, and says when |
+//! | [`writer`] | writes, commits in groups, and says when |
 //! | [`reader`] | a thread that reads what isn't in memory |
 //! | [`files`] | long bodies: complete before they have their name |
 //! | [`verify`] | checks digests |
