@@ -54,7 +54,7 @@ pub fn attack_routes(text: &[u8]) -> bool {
     };
     let mut scratch = String::new();
     for (host, method, asked) in asked {
-        let path = path::normalise(asked, &mut scratch);
+        let path = path::routed(asked, &mut scratch);
         let found = table.find(host, method, path);
         assert!(found.is_none_or(|found| found.index == *found.target));
     }

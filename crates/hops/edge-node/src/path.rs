@@ -31,6 +31,23 @@ pub fn normalise<'a>(path: &'a str, scratch: &'a mut String) -> &'a str {
     scratch
 }
 
+/// Returns the path as routes see it: in its normal form and without empty segments, because many
+/// origins take `//a` for `/a`, and a limit for `/a` would be none.
+pub fn routed<'a>(path: &'a str, scratch: &'a mut String) -> &'a str {
+    if memchr::memmem::find(path.as_bytes(), b"//").is_none() {
+        return normalise(path, scratch);
+    }
+    let mut normal = String::new();
+    let normal = normalise(path, &mut normal);
+    scratch.clear();
+    for character in normal.chars() {
+        if character != '/' || !scratch.ends_with('/') {
+            scratch.push(character);
+        }
+    }
+    scratch
+}
+
 /// Returns whether nothing has to be done, and in some cases not although it is so.
 #[inline]
 fn is_normal(path: &str) -> bool {
@@ -123,6 +140,19 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(normalise(path, &mut String::new()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn routes_see_no_empty_segments() {
+        for (path, expected) in [
+            ("/a/b", "/a/b"),
+            ("//a///b//", "/a/b/"),
+            ("//", "/"),
+            ("//a/..//%62", "/b"),
+            ("/a%2f/b", "/a%2F/b"),
+        ] {
+            assert_eq!(routed(path, &mut String::new()), expected, "{path}");
         }
     }
 

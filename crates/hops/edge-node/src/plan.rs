@@ -117,7 +117,7 @@ impl Plan {
         let index = match &self.table {
             None => 0,
             Some(table) => {
-                let path = path::normalise(path, scratch);
+                let path = path::routed(path, scratch);
                 *table.find(host, method, path)?.target
             }
         };

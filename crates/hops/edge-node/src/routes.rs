@@ -14,7 +14,7 @@
 //! 6. the order in which they are written.
 //!
 //! # Paths
-//! Look up the path after [`crate::path::normalise`], or `/public/../admin` passes for public.
+//! Look up the path after [`crate::path::routed`], or `/public/../admin` passes for public.
 
 mod host;
 mod pattern;

@@ -118,7 +118,7 @@ struct ServeArgs {
     /// In replay: what becomes of a request that has no recording
     #[arg(long, value_enum, default_value_t)]
     miss: Miss,
-    /// When the pieces of a recorded body are sent
+    /// When the pieces of a recorded body that came in chunks are sent
     #[arg(long, value_enum, default_value_t)]
     timing: ReplayTiming,
     /// The events that stored answers must survive

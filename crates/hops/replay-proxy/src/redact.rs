@@ -19,7 +19,7 @@ pub type HashKey = [u8; 32];
 
 /// Why a body can't be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the body is JSON that is encoded or damaged, so its secrets can't be found")]
+#[error("the body is encoded or damaged, or multipart, so its secrets can't be found")]
 pub struct Unreadable;
 
 /// Hashes a secret.
@@ -105,21 +105,55 @@ pub(crate) fn head(rules: &Redaction, head: Head, length: Option<usize>) -> Head
     redacted.finish(head.status)
 }
 
+/// A body's kind, as far as it may have secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Form,
+    Json,
+    Multipart,
+    /// Text, or anything.
+    Unknown,
+}
+
+impl Kind {
+    /// Returns the kind of a body with these fields; `None` if it is of a type without secrets.
+    fn of(fields: &impl Fields) -> Option<Self> {
+        let Some(kind) = fields.get("content-type") else {
+            return Some(Self::Unknown);
+        };
+        let kind = kind.to_ascii_lowercase();
+        let has = |part: &[u8]| memchr::memmem::find(&kind, part).is_some();
+        if has(b"json") {
+            Some(Self::Json)
+        } else if has(b"x-www-form-urlencoded") {
+            Some(Self::Form)
+        } else if has(b"multipart/form-data") {
+            Some(Self::Multipart)
+        } else if kind.trim_ascii().is_empty() || has(b"text/plain") {
+            Some(Self::Unknown)
+        } else {
+            None
+        }
+    }
+}
+
 /// Returns whether bodies with these fields may have secrets.
 pub(crate) fn concerns(rules: &Rules, fields: &impl Fields) -> bool {
-    let Some(kind) = fields.get("content-type") else {
-        return false;
-    };
-    let kind = kind.to_ascii_lowercase();
-    let has = |part: &[u8]| memchr::memmem::find(&kind, part).is_some();
-    !rules.redact.json.is_empty() && has(b"json")
-        || !rules.redact.form.is_empty() && has(b"x-www-form-urlencoded")
+    let (json, form) = (!rules.redact.json.is_empty(), !rules.redact.form.is_empty());
+    // Most have no rules.
+    (json || form)
+        && match Kind::of(fields) {
+            Some(Kind::Json) => json,
+            Some(Kind::Multipart) => form,
+            Some(Kind::Form | Kind::Unknown) => true,
+            None => false,
+        }
 }
 
 /// Redacts a body whose fields [`concerns`] finds.
 ///
 /// # Errors
-/// If the body can't be read: it is encoded, or no JSON.
+/// If the body can't be read: it is encoded, not what its type says, or multipart.
 pub(crate) fn body(
     rules: &Redaction,
     fields: &impl Fields,
@@ -132,16 +166,27 @@ pub(crate) fn body(
     if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
         return Err(Unreadable);
     }
-    let kind = fields
-        .get("content-type")
-        .unwrap_or_default()
-        .to_ascii_lowercase();
-    if memchr::memmem::find(&kind, b"json").is_none() {
-        let form = str::from_utf8(body).map_err(|_| Unreadable)?;
-        let form = parameters(form, &rules.form, |_| rules.placeholder().to_owned());
-        return Ok(form.into_owned().into());
+    let kind = Kind::of(fields);
+    if kind == Some(Kind::Multipart) {
+        return Err(Unreadable);
     }
-    let mut value: Value = serde_json::from_slice(body).map_err(|_| Unreadable)?;
+    // Whatever the type says: programs that send JSON as a form or as text are many.
+    match serde_json::from_slice(body) {
+        Ok(value) => Ok(json_body(rules, value).unwrap_or_else(|| body.clone())),
+        Err(_) if kind == Some(Kind::Json) => Err(Unreadable),
+        Err(_) => match str::from_utf8(body) {
+            Ok(form) => {
+                let form = parameters(form, &rules.form, |_| rules.placeholder().to_owned());
+                Ok(form.into_owned().into())
+            }
+            Err(_) if kind == Some(Kind::Form) => Err(Unreadable),
+            Err(_) => Ok(body.clone()),
+        },
+    }
+}
+
+/// Redacts JSON. Returns `None` if there is nothing to redact.
+fn json_body(rules: &Redaction, mut value: Value) -> Option<Bytes> {
     let mut has_changed = false;
     for pointer in &rules.json {
         json::each(&mut value, pointer, &mut |value| {
@@ -149,10 +194,7 @@ pub(crate) fn body(
             *value = Value::from(rules.placeholder());
         });
     }
-    Ok(match has_changed {
-        true => value.to_string().into(),
-        false => body.clone(),
-    })
+    has_changed.then(|| value.to_string().into())
 }
 
 #[cfg(test)]
@@ -177,5 +219,36 @@ mod tests {
         let body = body(&rules.redact, &json, &r#"{"a":[{"s":"x"}]}"#.into());
         assert_eq!(body.expect("JSON"), r#"{"a":[{"s":"REDACTED"}]}"#);
         assert!(super::body(&rules.redact, &json, &"{".into()).is_err());
+    }
+
+    #[test]
+    fn bodies_are_redacted_by_what_they_are() {
+        let rules = Rules::parse("[redact]\njson = ['/s']\nform = ['s']").expect("valid");
+        let (json, form) = (r#"{"s":"x"}"#, "a=1&s=x");
+        let (json_after, form_after) = (r#"{"s":"REDACTED"}"#, "a=1&s=REDACTED");
+        for (kind, sent, expected) in [
+            ("application/x-www-form-urlencoded", json, Some(json_after)),
+            ("application/x-www-form-urlencoded", form, Some(form_after)),
+            ("text/plain; charset=utf-8", json, Some(json_after)),
+            ("text/plain", form, Some(form_after)),
+            ("text/plain", "words & more", Some("words & more")),
+            ("", json, Some(json_after)),
+            ("application/json", form, None),
+            ("multipart/form-data; boundary=b", "--b", None),
+        ] {
+            let fields = vec![(b"content-type".to_vec(), kind.as_bytes().to_vec())];
+            assert!(concerns(&rules, &fields), "{kind}");
+            let got = body(&rules.redact, &fields, &sent.into()).ok();
+            assert_eq!(
+                got.as_deref(),
+                expected.map(str::as_bytes),
+                "{kind}: {sent}"
+            );
+        }
+        assert!(concerns(&rules, &Pairs::new()));
+        for kind in ["image/png", "text/html"] {
+            let fields = vec![(b"content-type".to_vec(), kind.as_bytes().to_vec())];
+            assert!(!concerns(&rules, &fields), "{kind}");
+        }
     }
 }

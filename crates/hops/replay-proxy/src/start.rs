@@ -107,6 +107,9 @@ pub async fn start(
             settings.mode.name()
         );
     }
+    if settings.upstream.is_none() && settings.miss != Miss::Error {
+        bail!("--miss: what is forwarded needs --upstream=HOST:PORT");
+    }
     let threads = settings
         .threads
         .or_else(|| thread::available_parallelism().ok());

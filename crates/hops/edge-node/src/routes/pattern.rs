@@ -189,7 +189,7 @@ impl Path {
         }
         // As the paths of requests are, when they are looked up.
         let mut scratch = String::new();
-        let normal = path::normalise(text, &mut scratch);
+        let normal = path::routed(text, &mut scratch);
         let (segments, end) = match self {
             Self::Prefix(_) => prefix(normal),
             Self::Wildcard(_) => wildcard(normal)?,

@@ -311,7 +311,7 @@ fn any_route() -> impl Strategy<Value = Route<usize>> {
     let host = prop::option::of(prop::sample::select(vec!["a.b", "*.a.b", "*.b", "c.a.b"]));
     let methods = prop::sample::select(vec![vec![], vec!["GET"], vec!["PUT", "PURGE"]]);
     let path = prop_oneof![
-        "(/[ab]?){1,4}".prop_map(Path::Exact),
+        "(/[ab]){1,4}/?|/".prop_map(Path::Exact),
         "(/[ab]){0,3}/?".prop_filter_map("empty", |p| (!p.is_empty()).then_some(Path::Prefix(p))),
         "(/[ab]|/[*]){0,3}(/[*]|/[*][*])".prop_map(Path::Wildcard),
         "\\^?/[ab.]{1,2}(/a|b|a\\+|/ab|\\[ab\\]){0,3}\\$?".prop_map(Path::Regex),
