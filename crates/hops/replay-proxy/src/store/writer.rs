@@ -141,6 +141,8 @@ impl Writer {
         if !mem::replace(&mut group.is_awaited, true) {
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
+                // Answers that are just arriving join the group.
+                tokio::task::yield_now().await;
                 let mut store = shared.store.lock().await;
                 let group = locked(&shared.groups).remove(&thread);
                 commit(&mut store, &mut group.unwrap_or_default().work);
