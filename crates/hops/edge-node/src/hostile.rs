@@ -135,6 +135,7 @@ mod tests {
             ("wildcard - - /a**", false),
             ("exact example.com:80 - /", false),
             ("exact - G\u{1}T /", false),
+            (&format!("regex - - \u{12}{}", "a".repeat(5_000)), false),
         ] {
             assert_eq!(attack_routes(text.as_bytes()), is_valid, "{text}");
         }

@@ -174,7 +174,7 @@ impl Path {
             return Err(Problem::EmptyPath);
         }
         if text.len() > PATTERN_BYTES_MAX {
-            return Err(Problem::TooLong(text.chars().take(40).collect()));
+            return Err(Problem::TooLong(beginning(text)));
         }
         if let Self::Regex(regex) = self {
             return Ok(Shape::Regex(regex.clone()));
@@ -196,7 +196,7 @@ impl Path {
             _ => return Ok(Shape::Exact(normal.to_owned())),
         };
         if segments.len() > SEGMENTS_MAX {
-            return Err(Problem::TooLong(text.chars().take(40).collect()));
+            return Err(Problem::TooLong(beginning(text)));
         }
         Ok(Shape::Tree { segments, end })
     }
@@ -261,6 +261,11 @@ fn wildcard(text: &str) -> Result<(Vec<Segment>, End), Problem> {
         true => Ok((segments, end)),
         false => Err(Problem::BadWildcard(shown(text))),
     }
+}
+
+/// Returns the beginning of a long text, fit for an error on one line.
+fn beginning(text: &str) -> String {
+    shown(text).chars().take(40).collect()
 }
 
 /// Makes a text fit for an error on one line.
