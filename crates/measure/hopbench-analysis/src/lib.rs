@@ -21,6 +21,7 @@ pub mod metrics;
 mod numbers;
 pub mod pathology;
 pub mod permute;
+pub mod probe;
 pub mod record;
 pub mod report;
 mod schema;

@@ -12,6 +12,7 @@ mod duration;
 mod kind;
 mod limits;
 mod path;
+mod probe;
 mod read;
 mod request;
 mod scenario;
@@ -39,6 +40,7 @@ pub(crate) use self::{
     duration::parse_duration,
     limits::{CONCURRENCY_MAX, DURATION_MS_MAX, RATE_RPS_MAX, rate_min},
     path::{PathDefinition, ProcessDefinition},
+    probe::{CYCLES_MAX, ProbeCommand, ProbeDefinition, ProbeHop, ProbeKind, Reload},
     request::{Body, ExpectedAnswer, RequestDefinition},
     scenario::{Asks, Rates, ScenarioDefinition},
     schema::FileKind,
@@ -115,6 +117,7 @@ pub(crate) struct Catalog {
     pub(crate) gates: Vec<Policy>,
     /// Cases of the self-test.
     pub(crate) cases: Vec<Case>,
+    pub(crate) probes: Vec<ProbeDefinition>,
 }
 
 impl Catalog {
@@ -136,6 +139,7 @@ impl Catalog {
             scenarios,
             gates: built_in("gates", policy)?,
             cases: built_in("cases", Case::parse)?,
+            probes: built_in("probes", ProbeDefinition::parse)?,
         })
     }
 
@@ -176,6 +180,12 @@ impl Catalog {
         self.find(kind, name, known, name_of, ScenarioDefinition::parse)
     }
 
+    /// Returns the scenario with every endpoint, for what is about a path alone.
+    pub(crate) fn scenario_of_everything(&self) -> Option<&ScenarioDefinition> {
+        let mut scenarios = self.scenarios.iter();
+        scenarios.find(|scenario| scenario.asks == Asks::AllEndpoints)
+    }
+
     /// Returns the case with this name, or in this file.
     pub(crate) fn case(&self, name: &str) -> Result<Case, CatalogError> {
         let name_of = |case: &Case| case.name.clone();
@@ -186,6 +196,13 @@ impl Catalog {
             name_of,
             Case::parse,
         )
+    }
+
+    /// Returns the probe with this name, or in this file.
+    pub(crate) fn probe(&self, name: &str) -> Result<ProbeDefinition, CatalogError> {
+        let name_of = |probe: &ProbeDefinition| probe.name.clone();
+        let (kind, known) = (DefinitionKind::Probe, &self.probes);
+        self.find(kind, name, known, name_of, ProbeDefinition::parse)
     }
 
     /// Returns the policy with this name, or in this file.
@@ -247,6 +264,10 @@ impl Catalog {
                 DefinitionKind::Case,
                 self.cases.iter().any(|it| it.name == name),
             ),
+            (
+                DefinitionKind::Probe,
+                self.probes.iter().any(|it| it.name == name),
+            ),
         ];
         let found = kinds.into_iter().find(|(_, has)| *has);
         found.map(|(kind, _)| kind)
@@ -260,10 +281,11 @@ fn policy(name: &str, text: &str) -> Result<Policy, String> {
 /// Parses the text of a definition of any kind; returns whether it is valid.
 #[cfg(fuzzing)]
 pub(crate) fn read_definition(kind: u8, text: &str) -> bool {
-    match kind % 4 {
+    match kind % 5 {
         0 => PathDefinition::parse("fuzzed", text).is_ok(),
         1 => ScenarioDefinition::parse("fuzzed", text).is_ok(),
         2 => Case::parse("fuzzed", text).is_ok(),
+        3 => ProbeDefinition::parse("fuzzed", text).is_ok(),
         _ => policy("fuzzed", text).is_ok(),
     }
 }
@@ -373,7 +395,7 @@ fn check_files() -> Result<(), CatalogError> {
 }
 
 /// Folders of the built-in definitions.
-const KINDS: [&str; 5] = ["cases", "counters", "gates", "paths", "scenarios"];
+const KINDS: [&str; 6] = ["cases", "counters", "gates", "paths", "probes", "scenarios"];
 
 fn built_in<T>(
     directory: &str,

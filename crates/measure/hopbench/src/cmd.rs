@@ -15,6 +15,7 @@ mod new;
 mod number;
 mod permute;
 mod plan;
+mod probe;
 mod profile;
 mod repeat;
 mod report;
@@ -33,7 +34,7 @@ use std::{
 use hopbench_analysis::report::terminal::columns;
 
 use crate::{
-    catalog::{Asks, Catalog},
+    catalog::Catalog,
     cmd::cli::{Choice, Cli, Command, Format, Maintenance},
     mistake::Mistake,
     plan::{selection::Selection, toolbox::Toolbox},
@@ -63,6 +64,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Man => completions::man(),
         Command::New(options) => new::run(&context, options),
         Command::Plan(options) => plan::run(&context, options),
+        Command::Probe(options) => probe::run(&context, options),
         Command::Profile(options) => profile::run(&context, options),
         Command::Report(options) => report::run(&context, options),
         Command::Run(options) => run::run(&context, options),
@@ -86,8 +88,7 @@ impl Context {
 
     /// Returns the built-in scenario with every endpoint, for commands about a single path.
     fn scenario_of_everything(&self) -> Option<String> {
-        let mut scenarios = self.catalog.scenarios.iter();
-        let found = scenarios.find(|scenario| scenario.asks == Asks::AllEndpoints);
+        let found = self.catalog.scenario_of_everything();
         found.map(|scenario| scenario.name.clone())
     }
 

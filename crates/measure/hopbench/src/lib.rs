@@ -5,12 +5,13 @@
 //! | `catalog` | paths, scenarios, gates and cases: TOML files into checked definitions |
 //! | `plan` | what a command works on, and its trials in a seeded random order |
 //! | `run` | one run, from its plan to its records: builds, trials, profiles |
+//! | `probe` | what isn't a load of requests: commands, starts, changes, logs, connections |
 //! | `observe` | usage of processes and the machine, and answers of servers |
 //! | `process` | child processes: how they are started, watched and ended |
 //! | `cmd` | the command line; one file per subcommand |
 //! | `console`, `mistake` | messages to the user, and the user's mistakes |
 //!
-//! A module imports only modules after it in this order: `cmd`, `run`, `plan`, `observe`,
+//! A module imports only modules after it in this order: `cmd`, `probe`, `run`, `plan`, `observe`,
 //! `catalog`, `process`, and last `console` and `mistake`. A test enforces this.
 //!
 //! This crate doesn't depend on anything it measures. It uses arguments, HTTP, signals and exit
@@ -23,6 +24,7 @@ mod console;
 mod mistake;
 mod observe;
 mod plan;
+mod probe;
 mod process;
 mod run;
 
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
     let helped = match arguments.next() {
         Some(first) if first == process::GUARDED => Some(Err(process::exec_guarded(arguments))),
+        Some(first) if first == process::DELAYED => Some(Err(process::exec_delayed(arguments))),
         Some(first) if first == process::WATCH => Some(process::watch(arguments)),
         _ => None,
     };

@@ -12,6 +12,7 @@ mod interrupt;
 mod log;
 mod strays;
 pub(crate) mod table;
+mod timed;
 mod watch;
 
 use std::{
@@ -35,7 +36,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 use rustix::{
@@ -47,6 +48,7 @@ use self::log::Log;
 pub(crate) use self::{
     interrupt::{EXIT_INTERRUPTED, Interrupt},
     strays::Strays,
+    timed::{DELAYED, exec_delayed, timed},
     watch::{WATCH, Watchman, watch},
 };
 use crate::console::say;
@@ -108,6 +110,8 @@ pub(crate) enum Output {
     Keep,
     /// Both are logged, and copied to this file.
     Log(PathBuf),
+    /// stdout goes to this descriptor; stderr is logged, and copied to this file.
+    Into(OwnedFd, PathBuf),
 }
 
 /// Subcommand with which hopbench runs a program that doesn't watch its stdin.
@@ -140,19 +144,24 @@ impl Child {
     pub(crate) fn start(name: &str, command: &Command, output: Output) -> anyhow::Result<Self> {
         let file = match &output {
             Output::Keep => None,
-            Output::Log(file) => Some(file.as_path()),
+            Output::Log(file) | Output::Into(_, file) => Some(file.as_path()),
         };
         // Before the start, because it may fail: a started child must have an owner.
         let log = Arc::new(Mutex::new(Log::new(file)?));
         let beginning = match output {
             Output::Keep => Some(io::pipe()?),
-            Output::Log(_) => None,
+            Output::Log(_) | Output::Into(..) => None,
+        };
+        let (keeps, stdout) = match output {
+            Output::Into(stdout, _) => (false, Stdio::from(stdout)),
+            Output::Keep => (true, Stdio::piped()),
+            Output::Log(_) => (false, Stdio::piped()),
         };
         let mut process = command
             .to_std()
             .process_group(0)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("could not start '{name}': {command}"))?;
@@ -168,9 +177,9 @@ impl Child {
         strays::own(process.id());
         let stdin = process.stdin.take();
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-        let (kept, logged) = match output {
-            Output::Keep => (stdout, None),
-            Output::Log(_) => (None, stdout),
+        let (kept, logged) = match keeps {
+            true => (stdout, None),
+            false => (None, stdout),
         };
         let (reading, log_read) = mpsc::channel();
         if let Some(stderr) = stderr {
@@ -286,6 +295,11 @@ impl Child {
         }
     }
 
+    /// Kills the child with SIGKILL, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.end(Instant::now());
+    }
+
     fn reap(&mut self) -> io::Result<ExitStatus> {
         let status = self.process.wait()?;
         strays::disown(self.pid());
@@ -293,7 +307,7 @@ impl Child {
         Ok(status)
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         // The process ID may be another's by now.
         if self.exit.is_some() {
             return;
@@ -301,6 +315,14 @@ impl Child {
         if let Ok(pid) = i32::try_from(self.pid()) {
             // Fails only if the group is gone.
             let _ = killpg(Pid::from_raw(pid), signal);
+        }
+    }
+
+    /// Signals the child, and nothing that it has started.
+    pub(crate) fn signal_alone(&self, signal: Signal) {
+        if let (None, Ok(pid)) = (self.exit, i32::try_from(self.pid())) {
+            // Fails only if it is gone.
+            let _ = kill(Pid::from_raw(pid), signal);
         }
     }
 

@@ -6,11 +6,13 @@ pub(super) enum DefinitionKind {
     Case,
     Gate,
     Path,
+    Probe,
     Scenario,
 }
 
 /// Tables and fields that a file of one kind has, and none of another.
-const FIELDS: [(DefinitionKind, &[&str]); 4] = [
+const FIELDS: [(DefinitionKind, &[&str]); 5] = [
+    (DefinitionKind::Probe, &["cycles", "quick-cycles"]),
     (DefinitionKind::Path, &["process", "front"]),
     (DefinitionKind::Case, &["policy", "right-percent-min"]),
     (DefinitionKind::Gate, &["relative", "absolute", "invariant"]),
@@ -34,6 +36,7 @@ impl DefinitionKind {
             Self::Case => "case",
             Self::Gate => "gate",
             Self::Path => "path",
+            Self::Probe => "probe",
             Self::Scenario => "scenario",
         }
     }
@@ -43,6 +46,7 @@ impl DefinitionKind {
         match (self, expected) {
             (Self::Path, Self::Scenario) => "use '--path'",
             (Self::Gate, Self::Scenario) => "use '--policy'",
+            (Self::Probe, _) => "use 'hopbench probe'",
             (Self::Case, _) => "use 'hopbench self-test --case'",
             _ => "see 'hopbench list'",
         }

@@ -146,6 +146,12 @@ pub(crate) enum Command {
         "hopbench status",
     ))]
     Status(Status),
+    /// Observe what is no load of requests: commands, starts, changes, secrets, logs, connections
+    #[command(after_help = examples!(
+        "hopbench probe cold-start",
+        "hopbench probe convergence --size 100 --only forwarder --inject dropped-request",
+    ))]
+    Probe(super::probe::Options),
     /// Measure a path once, and find where its processes spend their time (perf, strace)
     #[command(after_help = examples!(
         "hopbench profile ring",

@@ -11,8 +11,8 @@ use serde_json::json;
 use super::{Context, columns};
 use crate::{
     catalog::{
-        CatalogError, Conservation, Counters, PathDefinition, ProcessDefinition, Take, Target,
-        Template,
+        CatalogError, Conservation, Counters, PathDefinition, ProbeDefinition, ProcessDefinition,
+        Take, Target, Template,
     },
     cmd::cli,
     plan::{
@@ -34,6 +34,10 @@ pub(super) fn run(context: &Context, options: &cli::Describe) -> anyhow::Result<
     }
     // A file is taken for whichever kind it can be parsed as. A name belongs to one kind only.
     let catalog = &context.catalog;
+    if let Ok(definition) = catalog.probe(name) {
+        probe(context, &definition)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match (
         catalog.paths(name),
         catalog.scenario(name),
@@ -62,6 +66,36 @@ pub(super) fn run(context: &Context, options: &cli::Describe) -> anyhow::Result<
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn probe(context: &Context, definition: &ProbeDefinition) -> anyhow::Result<()> {
+    let rules = definition.rules.iter().map(|rule| {
+        let over = rule.over.as_ref();
+        let over = over.map_or_else(String::new, |over| format!(" more than '{over}'"));
+        vec![
+            format!("  {}", rule.subject),
+            format!("{} of {}", rule.statistic.name(), rule.measure),
+            format!("at most {}{over}", rule.max),
+            rule.why.clone(),
+        ]
+    });
+    let rules: Vec<Vec<String>> = rules.collect();
+    let text = format!(
+        "{}: {}\n\n{}\n\ncycles: {}, with --quick {}\n\nrules\n{}",
+        definition.name,
+        definition.question,
+        definition.analysis.trim(),
+        definition.cycles,
+        definition.quick_cycles,
+        columns(&rules)
+    );
+    context.print(&text, || {
+        json!({
+            "probe": definition.name, "question": definition.question,
+            "analysis": definition.analysis.trim(), "cycles": definition.cycles,
+            "rules": definition.rules,
+        })
+    })
 }
 
 /// Returns the error for an unknown name, with a hint from all kinds of definitions.

@@ -40,11 +40,16 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
     let gates: Vec<Vec<String>> = gates
         .map(|gate| vec![format!("  {}", gate.name), gate.question.clone()])
         .collect();
+    let probes = context.catalog.probes.iter();
+    let probes: Vec<Vec<String>> = probes
+        .map(|probe| vec![format!("  {}", probe.name), probe.question.clone()])
+        .collect();
     let text = format!(
-        "paths\n{}\nscenarios\n{}\ngates\n{}",
+        "paths\n{}\nscenarios\n{}\ngates\n{}\nprobes\n{}",
         columns(&paths),
         columns(&scenarios),
-        columns(&gates)
+        columns(&gates),
+        columns(&probes)
     );
     context.print(&text, || {
         let paths = context.catalog.paths.iter().map(|path| {
@@ -58,12 +63,15 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
             .scenarios
             .iter()
             .map(|scenario| json!({"name": scenario.name, "question": scenario.question}));
+        let probes = context.catalog.probes.iter();
+        let probes = probes.map(|probe| json!({"name": probe.name, "question": probe.question}));
         let gates = context.catalog.gates.iter();
         let gates = gates.map(|gate| json!({"name": gate.name, "question": gate.question}));
         json!({
             "paths": paths.collect::<Vec<_>>(),
             "scenarios": scenarios.collect::<Vec<_>>(),
             "gates": gates.collect::<Vec<_>>(),
+            "probes": probes.collect::<Vec<_>>(),
         })
     })?;
     Ok(ExitCode::SUCCESS)

@@ -452,7 +452,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Returns the command line as typed, without the directory of hopbench.
-fn command_line() -> Vec<String> {
+pub(crate) fn command_line() -> Vec<String> {
     let mut words: Vec<String> = env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();

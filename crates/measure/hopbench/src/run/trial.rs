@@ -4,6 +4,7 @@
 //! [`Executor`] is the seam: [`Live`] starts processes, and tests put a script in its place, so
 //! that everything around trials can be tested without a socket or a clock.
 
+mod cold_start;
 mod fill;
 mod judge;
 mod load;
@@ -24,6 +25,7 @@ use hopbench_analysis::record::{
     Timing, Trial,
 };
 
+pub(crate) use self::{cold_start::ColdStart, fill::TrialFill};
 use self::{
     judge::{check_conservation, judge, judge_preparation, judge_trial, repeated},
     load::{Bodies, Order},

@@ -13,14 +13,14 @@ use crate::{catalog::Fill, plan::toolbox::Toolbox};
 
 /// Fills in places for one trial. A name stands for the same port throughout.
 #[derive(Debug)]
-pub(super) struct TrialFill<'a> {
+pub(crate) struct TrialFill<'a> {
     toolbox: &'a Toolbox,
     directory: PathBuf,
     ports: BTreeMap<String, u16>,
 }
 
 impl<'a> TrialFill<'a> {
-    pub(super) fn new(toolbox: &'a Toolbox, directory: &Path) -> Self {
+    pub(crate) fn new(toolbox: &'a Toolbox, directory: &Path) -> Self {
         Self {
             toolbox,
             directory: directory.to_owned(),

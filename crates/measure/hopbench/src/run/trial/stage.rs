@@ -1,6 +1,10 @@
 //! A running path: its processes, its directory, and its addresses for requests and counters.
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, UsageSecond, Warning};
 use serde::Deserialize;
@@ -38,6 +42,8 @@ struct Running {
     definition: ProcessDefinition,
     child: Child,
     admin: Option<Endpoint>,
+    command: Command,
+    log: PathBuf,
 }
 
 /// The outcome of stopping a path.
@@ -57,6 +63,9 @@ pub(super) type Counters = BTreeMap<String, BTreeMap<String, u64>>;
 struct Status {
     counters: BTreeMap<String, u64>,
 }
+
+/// Role of a process that is no hop.
+const ORIGIN: &str = "origin";
 
 /// Where a process serves its counters, as JSON.
 const STATUS_TARGET: &str = "/_admin/status";
@@ -78,8 +87,8 @@ impl Stage {
         build: Option<&Built>,
         label: &str,
     ) -> Result<Self, TrialError> {
-        let mut stage =
-            Self::start_processes(live, definition, build, label).map_err(harness_failure)?;
+        let mut stage = Self::start_processes(live, definition, build, (label, None))
+            .map_err(harness_failure)?;
         stage.wait_until_ready(live, &definition.ready)?;
         if !definition.counters.is_empty() {
             let counters = stage.counters(live)?;
@@ -96,11 +105,12 @@ impl Stage {
         Ok(stage)
     }
 
-    fn start_processes(
+    /// Starts the path's processes, the last of them late if it says so. Waits for nothing.
+    pub(super) fn start_processes(
         live: &Live<'_>,
         definition: &PathDefinition,
         build: Option<&Built>,
-        label: &str,
+        (label, delay_ms): (&str, Option<u64>),
     ) -> anyhow::Result<Self> {
         // Directly below the temporary directory: a socket's path may only have 107 bytes.
         let directory = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
@@ -127,12 +137,17 @@ impl Stage {
             query,
             directory,
         };
-        for process in &definition.processes {
+        for (index, process) in definition.processes.iter().enumerate() {
             let mut command = command(process, &mut fill, stage.directory.path())?;
             if let Some(build) = build
                 && process.takes_faults
             {
                 command.arguments.extend(build.injected.iter().cloned());
+            }
+            if let Some(delay_ms) = delay_ms
+                && index + 1 == definition.processes.len()
+            {
+                command = command.delayed(delay_ms)?;
             }
             let admin = process
                 .admin
@@ -143,15 +158,30 @@ impl Stage {
                 .map(|admin| admin.parse().map_err(anyhow::Error::msg))
                 .transpose()?;
             let log = live.logs.join(format!("{label}.{}.log", process.name));
-            let child = Child::start(&process.name, &command, Output::Log(log))?;
+            let child = Child::start(&process.name, &command, Output::Log(log.clone()))?;
             stage.watchman.watch(&child);
             stage.processes.push(Running {
                 definition: process.clone(),
                 child,
                 admin,
+                command,
+                log,
             });
         }
         Ok(stage)
+    }
+
+    /// Kills the process that is neither the origin nor behind another hop, and starts it again.
+    pub(super) fn restart_hop(&mut self) -> Result<(), TrialError> {
+        let is_hop = |running: &Running| running.definition.role != ORIGIN;
+        let index = self.processes.iter().position(is_hop).unwrap_or_default();
+        let running = &mut self.processes[index];
+        running.child.kill();
+        let output = Output::Log(running.log.with_extension("again.log"));
+        let child = Child::start(&running.definition.name, &running.command, output);
+        running.child = child.map_err(harness_failure)?;
+        self.watchman.watch(&self.processes[index].child);
+        Ok(())
     }
 
     /// Waits until the front answers, and every process serves its counters where the path says.
@@ -396,7 +426,7 @@ impl Stage {
     }
 
     /// Returns what is wrong: a process that has ended, or a request to stop.
-    fn trouble(&mut self, interrupt: &Interrupt) -> Option<TrialError> {
+    pub(super) fn trouble(&mut self, interrupt: &Interrupt) -> Option<TrialError> {
         if interrupt.is_requested() {
             return Some(TrialError::Interrupted);
         }

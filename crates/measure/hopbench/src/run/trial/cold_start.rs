@@ -1,0 +1,154 @@
+//! The start of a path, timed: from nothing to a listener, to the first right answer, and from the
+//! death of its hop to the next right answer.
+
+use std::{
+    net::TcpStream,
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
+use hopbench_analysis::record::{Failure, FailureKind, Source};
+
+use super::{Live, READY_TIMEOUT, Stage, TrialError, harness_failure};
+use crate::{observe::http::Endpoint, plan::work::Work, process::Interrupted};
+
+/// A path that is to be started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ColdStart<'a> {
+    pub(crate) path: &'a str,
+    /// Scenario and endpoint of the request that must be answered.
+    pub(crate) asked: &'a (String, String),
+    /// How late its last process starts, to test rules.
+    pub(crate) delay_ms: Option<u64>,
+}
+
+/// The times of a start. What did not happen has none.
+#[derive(Debug, Default)]
+pub(crate) struct ColdStarted {
+    listening: Option<Duration>,
+    answered: Option<Duration>,
+    recovered: Option<Duration>,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Pause between two attempts, far below the shortest start.
+const PAUSE: Duration = Duration::from_micros(100);
+
+impl ColdStarted {
+    /// Returns the times, by measure.
+    pub(crate) fn times(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let times = [
+            ("listening_us", self.listening),
+            ("first_answer_us", self.answered),
+            ("recovered_us", self.recovered),
+        ];
+        times
+            .into_iter()
+            .filter_map(|(name, time)| Some((name, time?)))
+    }
+}
+
+impl Live<'_> {
+    /// Starts a path, kills its hop with SIGKILL, starts the hop again, and stops all.
+    pub(crate) fn cold_start(&mut self, order: &ColdStart<'_>) -> Result<ColdStarted, Interrupted> {
+        let mut started = ColdStarted::default();
+        match self.attempt_cold_start(order, &mut started) {
+            Ok(()) => Ok(started),
+            Err(TrialError::Interrupted) => Err(Interrupted),
+            Err(TrialError::Failed(failure)) => Ok(ColdStarted {
+                failure: Some(failure),
+                ..started
+            }),
+        }
+    }
+
+    fn attempt_cold_start(
+        &self,
+        order: &ColdStart<'_>,
+        started: &mut ColdStarted,
+    ) -> Result<(), TrialError> {
+        let definition = &self.paths[order.path];
+        let work = self.work[order.asked].on(definition);
+        let begin = Instant::now();
+        let begun = Stage::start_processes(self, definition, None, (order.path, order.delay_ms));
+        let mut stage = begun.map_err(harness_failure)?;
+        stage.until(self, "listen", |stage| Ok(stage.listens()))?;
+        started.listening = Some(begin.elapsed());
+        stage.until(self, "answer", |stage| stage.answers(self, &work))?;
+        started.answered = Some(begin.elapsed());
+        let begin = Instant::now();
+        stage.restart_hop()?;
+        stage.until(self, "answer again", |stage| stage.answers(self, &work))?;
+        started.recovered = Some(begin.elapsed());
+        stage.stop();
+        Ok(())
+    }
+}
+
+impl Stage {
+    /// Returns whether the front accepts a connection.
+    fn listens(&self) -> bool {
+        match self.front() {
+            Endpoint::Tcp(address) => TcpStream::connect_timeout(address, READY_TIMEOUT).is_ok(),
+            Endpoint::Unix(path) => UnixStream::connect(path).is_ok(),
+        }
+    }
+
+    /// Returns whether the path gives the right answer. An answer that is wrong is a failure: a
+    /// server that can't answer yet must not answer.
+    fn answers(&mut self, live: &Live<'_>, work: &Work) -> Result<bool, TrialError> {
+        match self.verify(live, work) {
+            Ok(()) => Ok(true),
+            Err(TrialError::Failed(Failure {
+                kind: FailureKind::Hang,
+                ..
+            })) => Ok(false),
+            // Before its own upstream is there, a proxy says so.
+            Err(TrialError::Failed(Failure {
+                kind: FailureKind::WrongAnswer,
+                cause,
+                ..
+            })) if [" 502 ", " 503 ", " 504 "]
+                .iter()
+                .any(|status| cause.contains(status)) =>
+            {
+                Ok(false)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Tries again and again, until something is so or the time is up.
+    fn until(
+        &mut self,
+        live: &Live<'_>,
+        what: &str,
+        mut is_so: impl FnMut(&mut Self) -> Result<bool, TrialError>,
+    ) -> Result<(), TrialError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while !is_so(self)? {
+            if let Some(trouble) = self.trouble(live.interrupt) {
+                return Err(trouble);
+            }
+            if Instant::now() >= deadline {
+                let within = READY_TIMEOUT.as_secs();
+                return Err(TrialError::Failed(Failure {
+                    source: Source::Subject,
+                    kind: FailureKind::Start,
+                    cause: format!("it did not {what} within {within} s"),
+                    log: self.last_lines(),
+                }));
+            }
+            pause();
+        }
+        Ok(())
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a server that isn't there can't be waited for"
+)]
+fn pause() {
+    std::thread::sleep(PAUSE);
+}
