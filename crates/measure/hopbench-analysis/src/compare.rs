@@ -189,8 +189,7 @@ pub(crate) fn conditions(manifest: &Manifest) -> [(&'static str, String); 11] {
     let limits: Vec<String> = cgroup
         .map(|(name, limit)| format!("{name} {limit}"))
         .collect();
-    // Rounded, since the kernel reserves a slightly different amount at every boot.
-    let memory_mib = machine.memory_kib.saturating_add(128 << 10) / (256 << 10) * 256;
+    let memory_mib = memory_mib(machine.memory_kib);
     [
         ("processor", machine.cpu_model.clone()),
         ("cores", machine.cores.to_string()),
@@ -204,6 +203,12 @@ pub(crate) fn conditions(manifest: &Manifest) -> [(&'static str, String); 11] {
         ("toolchain", manifest.toolchain.clone()),
         ("profile", manifest.profile.clone()),
     ]
+}
+
+/// Returns a machine's memory in MiB, rounded to 256: the kernel reserves a slightly different amount
+/// at every boot.
+pub fn memory_mib(memory_kib: u64) -> u64 {
+    memory_kib.saturating_add(128 << 10) / (256 << 10) * 256
 }
 
 /// Returns the versions of a path's programs from outside this workspace, by process. Programs of

@@ -39,6 +39,9 @@ use crate::{
     plan::{selection::Selection, toolbox::Toolbox},
 };
 
+/// Directory of the runs whose figures the documents show.
+const REFERENCE: &str = "bench_results/reference";
+
 /// The environment of every subcommand.
 struct Context {
     catalog: Catalog,
@@ -57,7 +60,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Compare(options) => compare::run(&context, options),
         Command::Completions(options) => completions::run(options),
         Command::Describe(options) => describe::run(&context, options),
-        Command::Doctor => doctor::run(&context),
+        Command::Doctor(options) => doctor::run(&context, options),
         Command::Gate(options) => gate::run(&context, options),
         Command::List => list::run(&context),
         Command::Man => completions::man(),

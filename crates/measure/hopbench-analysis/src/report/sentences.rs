@@ -280,7 +280,7 @@ pub(super) fn environment(manifest: &Manifest) -> Vec<(&'static str, String)> {
         ),
         ("virtualization", machine.virtualization.clone()),
         ("limits", limits.join(", ")),
-        ("storage", machine.storage.clone()),
+        ("storage", known(&[&machine.storage, &machine.storage_kind])),
         ("network", machine.network.join(", ")),
     ];
     for (_, value) in &mut rows {

@@ -91,8 +91,9 @@ pub(crate) enum Command {
     /// Check that this machine can measure, and say what is missing
     #[command(after_help = examples!(
         "hopbench doctor",
+        "hopbench doctor --save-profile hardware.json",
     ))]
-    Doctor,
+    Doctor(Doctor),
     /// Check that paths return correct answers; measure nothing
     #[command(after_help = examples!(
         "hopbench verify my-proxy.toml",
@@ -236,6 +237,17 @@ pub(crate) enum Kind {
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Compare this machine's hardware with a profile from '--save-profile', or with the directory
+    /// of a run [default: the latest run in 'bench_results/reference', if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
+    /// Write this machine's hardware profile, and compare nothing
+    #[arg(long, value_name = "FILE", conflicts_with = "profile")]
+    pub(crate) save_profile: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
