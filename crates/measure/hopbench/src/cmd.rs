@@ -16,6 +16,7 @@ mod number;
 mod permute;
 mod plan;
 mod profile;
+mod release_summary;
 mod repeat;
 mod report;
 mod run;
@@ -72,6 +73,9 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Maintenance(Maintenance::Calibrate(options)) => calibrate::run(&context, options),
         Command::Maintenance(Maintenance::SelfTest(options)) => self_test::run(&context, options),
         Command::Maintenance(Maintenance::History(options)) => history::run(&context, options),
+        Command::Maintenance(Maintenance::ReleaseSummary(options)) => {
+            release_summary::run(&context, options)
+        }
         Command::Status(options) => status::run(&context, options),
         Command::Verify(options) => verify::run(&context, options),
     }
