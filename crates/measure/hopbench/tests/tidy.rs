@@ -544,12 +544,14 @@ fn lines_of_the_documentation_are_short() {
     let mut found = Vec::new();
     for (path, text) in all_files("md") {
         let (mut is_code, mut is_generated) = (false, false);
+        let has_wide_tables = text.contains("\n<!-- made by 'hopbench release-summary'");
         for (index, line) in text.lines().enumerate() {
             is_code ^= line.starts_with("```");
             if line.starts_with("<!-- reference:") {
                 is_generated = line.contains("begin");
             }
-            let is_free = is_code || is_generated || is_one_link(line);
+            let is_row = has_wide_tables && line.starts_with("| ");
+            let is_free = is_code || is_generated || is_row || is_one_link(line);
             if !is_free && line.chars().count() > 100 {
                 found.push(format!("{path}:{}: over 100 columns", index + 1));
             }

@@ -77,12 +77,12 @@ fn runs(head: &[Measured<'_>]) -> Section {
     body += "\n";
     body += &paragraph(
         "How to read the tables: RPS (correct answers per second), latencies and CPU time are \
-         medians over the blocks of the run, each block a trial of its own. At a fixed rate, a \
+         medians over the blocks of the run. At a fixed rate, a \
          latency counts from the moment a request is due. CPU is the time of all server processes \
          per correct answer, and max RSS the largest peak of their resident memory together in \
          any trial. Failed: requests without a correct answer, and trials that failed, by kind. \
          Dropped: requests at a fixed rate that were never sent, because the path kept every \
-         connection waiting. `-`: not measured, or fewer than twenty answers exceed the \
+         connection waiting; late: those that the load generator missed. `-`: not measured, or fewer than twenty answers exceed the \
          percentile. ≥: the percentile is a lower bound.",
     );
     Section {

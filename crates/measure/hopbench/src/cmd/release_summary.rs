@@ -23,7 +23,7 @@ pub(super) fn run(context: &Context, options: &cli::ReleaseSummary) -> anyhow::R
         check_place(file)?;
     }
     let places = match options.runs.is_empty() {
-        true => RunDir::all(Path::new(REFERENCE))?,
+        true => reference_runs()?,
         false => options.runs.clone(),
     };
     let [head, base] = [read_all(&places)?, read_all(&options.base)?];
@@ -49,6 +49,18 @@ pub(super) fn run(context: &Context, options: &cli::ReleaseSummary) -> anyhow::R
         })
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the directories of the reference runs.
+fn reference_runs() -> anyhow::Result<Vec<PathBuf>> {
+    let reference = Path::new(REFERENCE);
+    match reference.is_dir() {
+        true => RunDir::all(reference),
+        false => Err(Mistake(format!(
+            "there are no runs below '{REFERENCE}'; name the runs of the release"
+        ))
+        .into()),
+    }
 }
 
 /// The records of a run.

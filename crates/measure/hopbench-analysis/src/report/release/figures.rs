@@ -3,7 +3,7 @@
 use super::{Measured, Section, paragraph};
 use crate::{
     report::{
-        sentences::errors,
+        sentences::{self, errors},
         sheet::{Entry, Medium, Table},
         text::{connection, escape, tenths, thousands},
     },
@@ -45,22 +45,27 @@ pub(super) fn section(run: &Measured<'_>, scenario: &ScenarioSummary<'_>) -> Sec
 
 /// Sums up the requests and the trials of a scenario.
 fn totals(run: &Measured<'_>, scenario: &ScenarioSummary<'_>) -> String {
-    let sum =
-        |of: fn(&CellSummary<'_>) -> u64| thousands(scenario.rows().map(of).sum::<u64>() as f64);
-    let [trials, failed] = [
-        scenario.rows().map(|row| row.trials).sum::<usize>(),
-        scenario.rows().map(|row| row.failures.len()).sum(),
-    ];
-    let revision = crate::report::sentences::revision(run.summary.manifest);
+    let sum = |of: fn(&CellSummary<'_>) -> u64| -> String {
+        let sum: u64 = scenario.rows().map(of).sum();
+        thousands(sum as f64)
+    };
+    let trials: usize = scenario.rows().map(|row| row.trials).sum();
+    let failed: usize = scenario.rows().map(|row| row.failures.len()).sum();
+    let dropped = match scenario.rows().any(|row| row.cell.rate_rps.is_some()) {
+        true => format!(
+            "; {} more were dropped",
+            sum(|row| row.totals.dropped_by_path)
+        ),
+        false => String::new(),
+    };
     format!(
         "Revision {}, {} block(s), reference path {}. {} requests, {} of them without a correct \
-         answer; {} more were dropped. {trials} trials, {failed} failed.",
-        escape(&revision),
+         answer{dropped}. {trials} trials, {failed} failed.",
+        escape(&sentences::revision(run.summary.manifest)),
         scenario.blocks,
         escape(&scenario.info.reference),
         sum(|row| row.totals.requests),
         sum(|row| row.failed_requests()),
-        sum(|row| row.totals.dropped_by_path),
     )
 }
 
@@ -162,9 +167,14 @@ fn latency(percentiles: Option<Percentiles>) -> String {
     }))
 }
 
-/// Returns the requests that were never sent; none of a closed loop.
+/// Returns the requests that were never sent, and how many more the generator was too late for;
+/// none of a closed loop.
 fn dropped(row: &CellSummary<'_>) -> String {
     let totals = &row.totals;
+    let [by_path, late] = [totals.dropped_by_path, totals.dropped_late].map(|it| it as f64);
     let is_counted = row.cell.rate_rps.is_some() && totals.trials > 0;
-    known(is_counted.then(|| thousands(totals.dropped_by_path as f64)))
+    known(is_counted.then(|| match totals.dropped_late {
+        0 => thousands(by_path),
+        _ => format!("{}, {} late", thousands(by_path), thousands(late)),
+    }))
 }
