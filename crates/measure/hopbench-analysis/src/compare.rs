@@ -205,8 +205,8 @@ pub(crate) fn conditions(manifest: &Manifest) -> [(&'static str, String); 11] {
     ]
 }
 
-/// Returns a machine's memory in MiB, rounded to 256: the kernel reserves a slightly different amount
-/// at every boot.
+/// Returns a machine's memory in MiB, rounded to 256, since the kernel reserves a slightly
+/// different amount at every boot.
 pub fn memory_mib(memory_kib: u64) -> u64 {
     memory_kib.saturating_add(128 << 10) / (256 << 10) * 256
 }

@@ -1,5 +1,5 @@
-//! Goal: the page of the release is what its runs' records say, and nothing is summarised that can't
-//! be. Method: make it again from the committed runs; change copies of them.
+//! Goal: the page of the release is what its runs' records say, and runs that can't be summarised
+//! are named. Method: make the page again from the committed runs; change copies of them.
 //!
 //! `UPDATE_PERFORMANCE=1 cargo test -p hopbench --test release` writes the page again.
 

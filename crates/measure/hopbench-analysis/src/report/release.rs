@@ -77,13 +77,13 @@ fn runs(head: &[Measured<'_>]) -> Section {
     body += "\n";
     body += &paragraph(
         "How to read the tables: RPS (correct answers per second), latencies and CPU time are \
-         medians over the blocks of the run. At a fixed rate, a \
-         latency counts from the moment a request is due. CPU is the time of all server processes \
-         per correct answer, and max RSS the largest peak of their resident memory together in \
-         any trial. Failed: requests without a correct answer, and trials that failed, by kind. \
-         Dropped: requests at a fixed rate that were never sent, because the path kept every \
-         connection waiting; late: those that the load generator missed. `-`: not measured, or fewer than twenty answers exceed the \
-         percentile. ≥: the percentile is a lower bound.",
+         medians over the blocks of the run. At a fixed rate, a latency counts from the moment a \
+         request is due. CPU is the time of all server processes per correct answer, and max RSS \
+         the largest peak of their resident memory together in any trial. Failed: requests \
+         without a correct answer, and trials that failed, by kind. Dropped: requests at a fixed \
+         rate that were never sent, because the path kept every connection waiting; late: those \
+         that the load generator missed. `-`: not measured, or fewer than twenty answers exceed \
+         the percentile. ≥: the percentile is a lower bound.",
     );
     Section {
         heading: "Runs".to_owned(),
