@@ -72,10 +72,11 @@ fn a_release_is_written_and_compared_with_the_last_one() {
     let (_, change) = page
         .split_once("## Change since")
         .expect("the last section");
-    let cells = change
-        .lines()
-        .filter(|line| line.ends_with("| no difference shown |"));
-    assert_eq!(cells.count(), 96, "{change}");
+    let rows = change.lines().filter(|line| line.starts_with("| "));
+    let (same, others): (Vec<&str>, Vec<&str>) =
+        rows.partition(|line| line.ends_with("| no difference shown |"));
+    assert!(same.len() > 10, "{change}");
+    assert_eq!(others.len(), 1, "only the heading: {others:?}");
     assert!(change.contains("\n0 of "), "{change}");
 
     let json = [&SUMMARY[..], &["--format=json", "last"]].concat();
@@ -85,7 +86,9 @@ fn a_release_is_written_and_compared_with_the_last_one() {
         (&"1.0.0".into(), &"last".into())
     );
     let page = json["markdown"].as_str().expect("text");
-    assert!(page.contains("with uncommitted\n  changes") || page.contains("uncommitted changes"));
+    let words: Vec<&str> = page.split_whitespace().collect();
+    let words = words.join(" ");
+    assert!(words.contains("with uncommitted changes"), "{page}");
     assert!(
         page.contains("This is the first release with a summary"),
         "{page}"
