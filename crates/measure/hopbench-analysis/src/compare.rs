@@ -189,8 +189,7 @@ pub(crate) fn conditions(manifest: &Manifest) -> [(&'static str, String); 11] {
     let limits: Vec<String> = cgroup
         .map(|(name, limit)| format!("{name} {limit}"))
         .collect();
-    // Rounded, since the kernel reserves a slightly different amount at every boot.
-    let memory_mib = machine.memory_kib.saturating_add(128 << 10) / (256 << 10) * 256;
+    let memory_mib = memory_mib(machine.memory_kib);
     [
         ("processor", machine.cpu_model.clone()),
         ("cores", machine.cores.to_string()),
@@ -204,6 +203,12 @@ pub(crate) fn conditions(manifest: &Manifest) -> [(&'static str, String); 11] {
         ("toolchain", manifest.toolchain.clone()),
         ("profile", manifest.profile.clone()),
     ]
+}
+
+/// Returns a machine's memory in MiB, rounded to 256, since the kernel reserves a slightly
+/// different amount at every boot.
+pub fn memory_mib(memory_kib: u64) -> u64 {
+    memory_kib.saturating_add(128 << 10) / (256 << 10) * 256
 }
 
 /// Returns the versions of a path's programs from outside this workspace, by process. Programs of
@@ -222,33 +227,36 @@ pub(crate) fn outside_versions<'m>(
 
 /// Finds outside programs whose versions differ, on paths that both runs measured.
 fn versions(base: &Manifest, head: &Manifest) -> Vec<Difference> {
+    let paths = head.paths.iter();
+    let changed = paths.flat_map(|path| changed_versions(base, head, &path.name));
+    changed.collect()
+}
+
+/// Finds outside programs of a path whose versions differ, if both runs measured it.
+pub fn changed_versions(base: &Manifest, head: &Manifest, path: &str) -> Vec<Difference> {
+    let of = |manifest: &'_ Manifest| {
+        let mut paths = manifest.paths.iter();
+        let found = paths.find(|it| it.name == path && it.skipped.is_none());
+        found.cloned()
+    };
+    let (Some(of_base), Some(of_head)) = (of(base), of(head)) else {
+        return Vec::new();
+    };
+    let [ours, theirs] = [
+        outside_versions(head, &of_head),
+        outside_versions(base, &of_base),
+    ];
     let mut found = Vec::new();
-    for path in &head.paths {
-        let mut of_base = base.paths.iter();
-        let Some(of_base) = of_base.find(|other| other.name == path.name) else {
-            continue;
-        };
-        if of_base.skipped.is_some() || path.skipped.is_some() {
-            continue;
-        }
-        let [ours, theirs] = [
-            outside_versions(head, path),
-            outside_versions(base, of_base),
-        ];
-        for process in path.receipts.keys() {
-            let process = process.as_str();
-            let is_outside = ours.contains_key(process) || theirs.contains_key(process);
-            let Some(before) = of_base.receipts.get(process).filter(|_| is_outside) else {
-                continue;
-            };
-            let now = &path.receipts[process];
-            if before != now {
-                found.push(Difference {
-                    key: format!("version of '{process}' on path '{}'", path.name),
-                    base: before.clone(),
-                    head: now.clone(),
-                });
-            }
+    for (process, now) in &of_head.receipts {
+        let name = process.as_str();
+        let is_outside = ours.contains_key(name) || theirs.contains_key(name);
+        let before = of_base.receipts.get(process).filter(|_| is_outside);
+        if let Some(before) = before.filter(|before| *before != now) {
+            found.push(Difference {
+                key: format!("version of '{process}' on path '{path}'"),
+                base: before.clone(),
+                head: now.clone(),
+            });
         }
     }
     found

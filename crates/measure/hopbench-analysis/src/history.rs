@@ -7,7 +7,7 @@
 
 mod recent;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -135,7 +135,7 @@ pub struct Trend<'a> {
     pub is_ratio: bool,
     /// Values in the order of the rows.
     pub points: Vec<Point<'a>>,
-    /// Whether the last row has the metric. It has none if the path fails now.
+    /// Whether the last row of the scenario has the metric. It has none if the path fails now.
     pub is_in_last: bool,
     /// Changes in the order of time; empty with fewer than [`ROWS_MIN`] points.
     pub changes: Vec<Change>,
@@ -143,7 +143,7 @@ pub struct Trend<'a> {
     pub recent: Option<Recent>,
 }
 
-/// Failures of a cell, in the last row and in those before.
+/// Failures of a cell, in the last row of its scenario and in those before.
 #[derive(Clone, Debug)]
 pub struct Failing<'a> {
     /// The cell.
@@ -384,37 +384,39 @@ pub fn trends(rows: &[Row]) -> Vec<Trend<'_>> {
         .collect()
 }
 
-/// Returns the cells in which something failed, or that the last row lacks, over the rows made
-/// under the last row's conditions.
+/// Returns the rows that measured a scenario. A run of other scenarios says nothing about it.
+fn of_scenario<'a>(rows: &[&'a Row], scenario: &str) -> Vec<&'a Row> {
+    let mut found = rows.to_vec();
+    found.retain(|row| row.cells.iter().any(|it| it.cell.scenario == scenario));
+    found
+}
+
+/// Returns the number of rows of the scenario that has the fewest, made under the conditions of the
+/// last row.
+pub fn fewest(rows: &[Row]) -> usize {
+    let alike = alike(rows);
+    let cells = alike.iter().flat_map(|row| &row.cells);
+    let scenarios: BTreeSet<&str> = cells.map(|it| it.cell.scenario.as_str()).collect();
+    let counts = scenarios.iter().map(|name| of_scenario(&alike, name).len());
+    counts.min().unwrap_or(0)
+}
+
+/// Returns the cells in which something failed, or that the last row of their scenario lacks, over
+/// the rows made under the last row's conditions.
 pub fn failing(rows: &[Row]) -> Vec<Failing<'_>> {
     let alike = alike(rows);
-    let Some((last, before)) = alike.split_last() else {
-        return Vec::new();
-    };
-    let of_cell = |of: &'_ RowCell| {
-        let known = before.iter().filter_map(|row| row.cell(&of.cell));
-        let answers = known
-            .filter(|it| it.is_like(of))
-            .filter_map(|it| it.answers);
-        answers.fold((0, Answers::default()), |(rows, sum), it| {
-            let sum = Answers {
-                trials: sum.trials + it.trials,
-                failed_trials: sum.failed_trials + it.failed_trials,
-                due: sum.due.saturating_add(it.due),
-                unanswered: sum.unanswered.saturating_add(it.unanswered),
-            };
-            (rows + 1, sum)
-        })
-    };
-    let cells = cells(&alike).into_iter();
-    let failing = cells.map(|of| {
-        let (rows_before, before) = of_cell(of);
-        Failing {
+    let failing = cells(&alike).into_iter().filter_map(|of| {
+        let rows = of_scenario(&alike, &of.cell.scenario);
+        let (last, before) = rows.split_last()?;
+        let before = before.iter().filter_map(|row| row.cell(&of.cell));
+        let before = before.filter(|it| it.is_like(of));
+        let before: Vec<Answers> = before.filter_map(|it| it.answers).collect();
+        Some(Failing {
             cell: &of.cell,
             last: last.cell(&of.cell).and_then(|it| it.answers),
-            before,
-            rows_before,
-        }
+            before: Answers::sum(&before),
+            rows_before: before.len(),
+        })
     });
     failing.filter(Failing::is_worth_a_line).collect()
 }
@@ -433,6 +435,15 @@ impl Answers {
             }
         }
         Ok(())
+    }
+
+    fn sum(all: &[Self]) -> Self {
+        all.iter().fold(Self::default(), |sum, it| Self {
+            trials: sum.trials + it.trials,
+            failed_trials: sum.failed_trials + it.failed_trials,
+            due: sum.due.saturating_add(it.due),
+            unanswered: sum.unanswered.saturating_add(it.unanswered),
+        })
     }
 
     fn has_failures(&self) -> bool {
@@ -470,7 +481,7 @@ impl<'a> Trend<'a> {
             Some(Point { row, value })
         };
         let points: Vec<Point<'_>> = rows.iter().filter_map(|row| value(row)).collect();
-        let last = rows.last()?;
+        let last = *of_scenario(rows, &of.cell.scenario).last()?;
         if points.is_empty() {
             return None;
         }

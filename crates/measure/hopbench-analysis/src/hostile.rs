@@ -10,7 +10,11 @@ use crate::{
     gate::{self, Run},
     history::Row,
     record::{Manifest, Plan, Trial},
-    report::{self, csv, html, markdown, perf, terminal},
+    report::{
+        self, csv, html, markdown, perf,
+        release::{self, Measured},
+        terminal,
+    },
     summary::Summary,
 };
 
@@ -101,6 +105,14 @@ fn report_on(manifest: &Manifest, trials: &[Trial], plan: &Plan) -> bool {
     if let Ok(comparison) = Comparison::new(side(), side()) {
         drop(report::compare::terminal(&comparison));
         drop(html::comparison(["a", "b"], [manifest; 2], &comparison));
+    }
+    let measured = [Measured {
+        name: "run",
+        summary: &summary,
+        trials,
+    }];
+    for base in [&measured[..0], &measured] {
+        drop(release::page("1", &release::sections(&measured, base)));
     }
     let run = || Run {
         manifest,

@@ -128,6 +128,9 @@ pub struct Machine {
     pub cgroup: BTreeMap<String, String>,
     /// File system of the run directory.
     pub storage: String,
+    /// Kind of its device, such as `rotating disk`, `virtual disk` or `memory`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub storage_kind: String,
     /// Network interfaces and their speed; the load itself stays on loopback.
     pub network: Vec<String>,
     /// Hard limit on open files of a process.

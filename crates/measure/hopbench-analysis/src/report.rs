@@ -15,6 +15,7 @@ pub mod perf;
 mod plot;
 pub mod profile;
 pub mod rates;
+pub mod release;
 pub mod sentences;
 mod sheet;
 mod tables;

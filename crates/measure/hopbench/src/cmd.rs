@@ -17,6 +17,7 @@ mod permute;
 mod plan;
 mod probe;
 mod profile;
+mod release_summary;
 mod repeat;
 mod report;
 mod run;
@@ -40,6 +41,9 @@ use crate::{
     plan::{selection::Selection, toolbox::Toolbox},
 };
 
+/// Directory of the runs whose figures the documents show.
+const REFERENCE: &str = "bench_results/reference";
+
 /// The environment of every subcommand.
 struct Context {
     catalog: Catalog,
@@ -58,7 +62,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Compare(options) => compare::run(&context, options),
         Command::Completions(options) => completions::run(options),
         Command::Describe(options) => describe::run(&context, options),
-        Command::Doctor => doctor::run(&context),
+        Command::Doctor(options) => doctor::run(&context, options),
         Command::Gate(options) => gate::run(&context, options),
         Command::List => list::run(&context),
         Command::Man => completions::man(),
@@ -71,6 +75,9 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Maintenance(Maintenance::Calibrate(options)) => calibrate::run(&context, options),
         Command::Maintenance(Maintenance::SelfTest(options)) => self_test::run(&context, options),
         Command::Maintenance(Maintenance::History(options)) => history::run(&context, options),
+        Command::Maintenance(Maintenance::ReleaseSummary(options)) => {
+            release_summary::run(&context, options)
+        }
         Command::Status(options) => status::run(&context, options),
         Command::Verify(options) => verify::run(&context, options),
     }

@@ -1,5 +1,8 @@
 //! Observations of a run: from the kernel and from the servers.
 
+pub(crate) mod hardware;
 pub(crate) mod http;
 pub(crate) mod machine;
+pub(crate) mod neighbours;
+mod storage;
 pub(crate) mod usage;

@@ -3,7 +3,10 @@
 
 mod support;
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use support::{
     shell::{Shell, reference_run},
@@ -427,6 +430,48 @@ fn a_history_has_runs_of_commits_and_rows_that_can_be_read() {
     let newer = row.replace("\"schema\":2", "\"schema\":3,\"more\":true");
     shell.write("history.jsonl", &format!("{row}{newer}"));
     shell.mistake(&["history", file], 4, &["line 2", "the row has schema 3"]);
+}
+
+/// The reference runs have different scenarios; here they are made on one machine.
+#[test]
+fn a_history_takes_runs_of_different_scenarios() {
+    let shell = Shell::new();
+    let first = reference_run();
+    let read = |run: &Path| -> serde_json::Value {
+        let manifest = fs::read_to_string(run.join("manifest.json")).expect("readable");
+        serde_json::from_str(&manifest).expect("JSON")
+    };
+    let machine = read(&first)["machine"].clone();
+    let runs = fs::read_dir(first.parent().expect("below another")).expect("listed");
+    let mut runs: Vec<PathBuf> = runs.map(|run| run.expect("listed").path()).collect();
+    runs.sort_unstable();
+    assert!(runs.len() >= 2, "{runs:?}");
+    let mut out = String::new();
+    for (index, run) in runs.iter().enumerate() {
+        let name = format!("run-{index}");
+        let copy = shell.directory.path().join(&name);
+        fs::create_dir(&copy).expect("created");
+        for name in ["plan.json", "trials.jsonl"] {
+            fs::copy(run.join(name), copy.join(name)).expect("copied");
+        }
+        let mut manifest = read(run);
+        manifest["machine"] = machine.clone();
+        shell.write(&format!("{name}/manifest.json"), &manifest.to_string());
+        let added = shell.hopbench(&["history", "--file=history.jsonl", "--add", &name]);
+        assert!(added.status.success(), "{}", text(&added.stderr));
+        out = text(&added.stdout);
+    }
+    let count = runs.len();
+    let expected = format!("{count} row(s), {count} made under");
+    assert!(out.starts_with(&expected), "{out}");
+    for scenario in ["http-tunnel direct", "http-proxies direct"] {
+        assert!(out.contains(&format!("| {scenario} ")), "{out}");
+    }
+    // Nothing is missing only because the last run has another scenario.
+    assert!(
+        !out.contains("not measured") && !out.contains(" none |"),
+        "{out}"
+    );
 }
 
 #[test]

@@ -91,10 +91,19 @@ fn sources() -> Vec<Source> {
 
 /// Returns every line that has one of `words`, in files that `applies` accepts.
 fn offences(words: &[&str], applies: impl Fn(&str) -> bool) -> Vec<String> {
+    offences_by(|line, word| line.contains(word), words, applies)
+}
+
+/// Returns every line that has one of `words` by the rule `has`, in files that `applies` accepts.
+fn offences_by(
+    has: impl Fn(&str, &str) -> bool,
+    words: &[&str],
+    applies: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources().into_iter().filter(|source| applies(&source.path)) {
         for (number, line) in &source.lines {
-            for word in words.iter().filter(|word| line.contains(**word)) {
+            for word in words.iter().filter(|word| has(line, word)) {
                 found.push(format!("{}:{number}: '{word}'", source.path));
             }
         }
@@ -145,7 +154,13 @@ fn unsafe_code_and_memory_orderings_have_an_address() {
         "crates/base/shm-ring/",
         "crates/hops/tunnel/src/framed/rapace/shm.rs",
     ];
-    let found = offences(&["Acquire", "Release", "AcqRel", "SeqCst"], |path| {
+    // Only as whole names: a release of the programs is something else.
+    let has = |line: &str, word: &str| {
+        let mut names = line.split(|letter: char| !(letter.is_alphanumeric() || letter == '_'));
+        names.any(|name| name == word)
+    };
+    let orderings = ["Acquire", "Release", "AcqRel", "SeqCst"];
+    let found = offences_by(has, &orderings, |path| {
         !allowed.iter().any(|allowed| path.starts_with(allowed))
     });
     assert_none(&found, "orderings on shared memory are in shm-ring");
@@ -544,12 +559,14 @@ fn lines_of_the_documentation_are_short() {
     let mut found = Vec::new();
     for (path, text) in all_files("md") {
         let (mut is_code, mut is_generated) = (false, false);
+        let has_wide_tables = text.contains("\n<!-- made by 'hopbench release-summary'");
         for (index, line) in text.lines().enumerate() {
             is_code ^= line.starts_with("```");
             if line.starts_with("<!-- reference:") {
                 is_generated = line.contains("begin");
             }
-            let is_free = is_code || is_generated || is_one_link(line);
+            let is_row = has_wide_tables && line.starts_with("| ");
+            let is_free = is_code || is_generated || is_row || is_one_link(line);
             if !is_free && line.chars().count() > 100 {
                 found.push(format!("{path}:{}: over 100 columns", index + 1));
             }

@@ -133,11 +133,38 @@ fn a_path_that_fails_now_has_no_last_metric() {
     let last = failing[0].last.expect("in the last row");
     assert_eq!((last.failed_trials, failing[0].rows_before), (6, 4));
     assert!(failing[0].p().expect("both") < 0.001);
-    // The last row doesn't have the cell at all.
-    rows[4].cells.clear();
-    assert!(!trends(&rows)[0].is_in_last);
-    assert_eq!(super::failing(&rows)[0].last, None);
+    // The last row doesn't have the cell at all, although it has others of the scenario.
+    "other".clone_into(&mut rows[4].cells[0].cell.path);
+    assert!(trends(&rows).iter().all(|trend| !trend.is_in_last));
+    let failing = super::failing(&rows);
+    let gone = failing.iter().find(|it| it.cell.path == "fast");
+    assert_eq!(gone.expect("not measured").last, None);
     assert!(super::failing(&rows[..4]).is_empty());
+}
+
+/// Runs of two scenarios take turns.
+#[test]
+fn a_run_of_another_scenario_says_nothing_about_a_cell() {
+    let mut rows = rows(6);
+    for row in rows.iter_mut().step_by(2) {
+        "other".clone_into(&mut row.cells[0].cell.scenario);
+    }
+    let both = trends(&rows);
+    assert_eq!(both.len(), 2);
+    let fits = |trend: &Trend<'_>| trend.is_in_last && trend.points.len() == 3;
+    assert!(both.iter().all(fits), "{both:?}");
+    assert!(failing(&rows).is_empty(), "{:?}", failing(&rows));
+    assert_eq!((fewest(&rows), fewest(&rows[..4]), fewest(&[])), (3, 2, 0));
+    // A failure in the last run of a scenario is still the last one after a run of another.
+    rows[4].cells[0]
+        .answers
+        .as_mut()
+        .expect("recent")
+        .failed_trials = 6;
+    let failing = failing(&rows);
+    let last = failing[0].last.expect("measured");
+    assert_eq!((failing.len(), last.failed_trials), (1, 6));
+    assert_eq!(failing[0].rows_before, 2);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     history::{
         Answers, Change, Failing, NEWEST, ROWS_MIN, Recent, Row, Trend, WINDOW_MIN, alike, failing,
-        left_out, trends,
+        fewest, left_out, trends,
     },
     metrics::Metric,
 };
@@ -32,12 +32,14 @@ fn render(rows: &[Row], medium: Medium) -> String {
     for (why, count) in left_out(rows) {
         out += &format!("left out: {count} row(s), {why}\n");
     }
-    let least = NEWEST + WINDOW_MIN;
-    if alike < least {
-        out += &format!("testing the newest {NEWEST} rows takes at least {least} rows\n");
+    let (least, fewest) = (NEWEST + WINDOW_MIN, fewest(rows));
+    if fewest < least {
+        out += &format!(
+            "testing the newest {NEWEST} rows of a scenario takes at least {least} rows\n"
+        );
     }
-    if alike < ROWS_MIN {
-        out += &format!("finding changes takes at least {ROWS_MIN} rows\n");
+    if fewest < ROWS_MIN {
+        out += &format!("finding changes takes at least {ROWS_MIN} rows of a scenario\n");
     }
     let failing = failing(rows);
     if !failing.is_empty() {

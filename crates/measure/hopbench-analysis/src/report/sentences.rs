@@ -243,15 +243,6 @@ pub(super) fn shortfall(row: &CellSummary<'_>) -> Option<String> {
 /// Returns the machine and the programs that measured, as names and values; unknown ones say so.
 pub(super) fn environment(manifest: &Manifest) -> Vec<(&'static str, String)> {
     let machine = &manifest.machine;
-    let dirty = if manifest.git.dirty {
-        ", with uncommitted changes"
-    } else {
-        ""
-    };
-    let revision = match manifest.git.revision.as_str() {
-        "" => "none",
-        revision => revision.get(..12).unwrap_or(revision),
-    };
     let limits: Vec<String> = machine
         .cgroup
         .iter()
@@ -260,7 +251,7 @@ pub(super) fn environment(manifest: &Manifest) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("started", started(manifest)),
         ("command", command(manifest)),
-        ("revision", format!("{revision}{dirty}")),
+        ("revision", revision(manifest)),
         (
             "hopbench",
             format!("{} ({} profile)", manifest.hopbench, manifest.profile),
@@ -280,7 +271,7 @@ pub(super) fn environment(manifest: &Manifest) -> Vec<(&'static str, String)> {
         ),
         ("virtualization", machine.virtualization.clone()),
         ("limits", limits.join(", ")),
-        ("storage", machine.storage.clone()),
+        ("storage", known(&[&machine.storage, &machine.storage_kind])),
         ("network", machine.network.join(", ")),
     ];
     for (_, value) in &mut rows {
@@ -289,6 +280,19 @@ pub(super) fn environment(manifest: &Manifest) -> Vec<(&'static str, String)> {
         }
     }
     rows
+}
+
+/// Names the revision that was measured, and says whether there were uncommitted changes.
+pub(super) fn revision(manifest: &Manifest) -> String {
+    let dirty = match manifest.git.dirty {
+        true => ", with uncommitted changes",
+        false => "",
+    };
+    let revision = match manifest.git.revision.as_str() {
+        "" => "none",
+        revision => revision.get(..12).unwrap_or(revision),
+    };
+    format!("{revision}{dirty}")
 }
 
 /// Says how many cores of which model the machine has.

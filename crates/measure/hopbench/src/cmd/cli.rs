@@ -1,14 +1,15 @@
 //! The command line.
 
+mod choice;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
-use hopbench_analysis::estimate::BLOCKS_MAX;
 
+pub(crate) use self::choice::{Choice, Until};
 use crate::{
-    catalog::{CONCURRENCY_MAX, DURATION_MS_MAX, FileKind, RATE_RPS_MAX, Target, parse_duration},
+    catalog::{CONCURRENCY_MAX, FileKind, RATE_RPS_MAX, Target, parse_duration},
     cmd::number::within,
-    plan::{goal::Goal, selection::Overrides},
 };
 
 /// Commands as they are typed, below a command's help.
@@ -91,8 +92,9 @@ pub(crate) enum Command {
     /// Check that this machine can measure, and say what is missing
     #[command(after_help = examples!(
         "hopbench doctor",
+        "hopbench doctor --save-profile hardware.json",
     ))]
-    Doctor,
+    Doctor(Doctor),
     /// Check that paths return correct answers; measure nothing
     #[command(after_help = examples!(
         "hopbench verify my-proxy.toml",
@@ -191,6 +193,12 @@ pub(crate) enum Maintenance {
         "hopbench history --add bench_results/RUN",
     ))]
     History(History),
+    /// Write the page of a release: its runs, environment and figures, and what changed
+    #[command(after_help = examples!(
+        "hopbench release-summary --release 1.2.3 --out docs/PERFORMANCE.md",
+        "hopbench release-summary --release 1.2.3 bench_results/RUN --base bench_results/BEFORE",
+    ))]
+    ReleaseSummary(ReleaseSummary),
 }
 
 /// Returns the command line, with the subcommands for maintainers under a heading of their own.
@@ -210,7 +218,7 @@ pub(crate) fn command_line() -> clap::Command {
             .iter()
             .filter(|(name, _)| is_maintenance(name) == is_for_maintainers);
         group
-            .map(|(name, about)| format!("  {name:<12} {about}\n"))
+            .map(|(name, about)| format!("  {name:<15} {about}\n"))
             .collect()
     };
     let template = format!(
@@ -242,6 +250,17 @@ pub(crate) enum Kind {
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Compare this machine's hardware with a profile from '--save-profile', or with the directory
+    /// of a run [default: the latest run in 'bench_results/reference', if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
+    /// Write this machine's hardware profile, and compare nothing
+    #[arg(long, value_name = "FILE", conflicts_with = "profile")]
+    pub(crate) save_profile: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -402,6 +421,31 @@ pub(crate) struct History {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ReleaseSummary {
+    /// Directories of the release's runs, at most one for each scenario [default: those in
+    /// 'bench_results/reference']
+    #[arg(value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Version of the release, such as '1.2.3'
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    pub(crate) release: String,
+    /// Directories of the last release's runs, to compare with
+    #[arg(long, value_name = "RUN", num_args = 1..)]
+    pub(crate) base: Vec<PathBuf>,
+    /// Write the page to this file instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+fn version(text: &str) -> Result<String, String> {
+    let is_fine = |it: char| it.is_ascii_alphanumeric() || ".-+_".contains(it);
+    match !text.is_empty() && text.chars().all(is_fine) {
+        true => Ok(text.to_owned()),
+        false => Err("expected a version, such as '1.2.3'".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct SelfTest {
     /// Run only these cases, by name or file [default: all]
     #[arg(long = "case", value_name = "CASE", value_delimiter = ',')]
@@ -465,110 +509,4 @@ pub(crate) struct Status {
     /// Directory in which to look for runs
     #[arg(long, value_name = "DIR", default_value = "bench_results")]
     pub(crate) out: PathBuf,
-}
-
-/// When a run has enough blocks.
-#[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct Until {
-    /// Add blocks until every RPS ratio's interval has a half-width of at most this, such as '3%'
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
-    pub(crate) until: Option<f64>,
-    /// Add no block that would end later than this after the start, such as '90s' or '2h'
-    #[arg(long, value_name = "TIME", default_value = "1h", requires = "until",
-        value_parser = parse_duration)]
-    pub(crate) max_time: Duration,
-}
-
-impl Until {
-    pub(crate) fn goal(&self) -> Option<Goal> {
-        Some(Goal {
-            half_width_percent: self.until?,
-            time_max: self.max_time,
-        })
-    }
-}
-
-fn percent(text: &str) -> Result<f64, String> {
-    let number = text
-        .strip_suffix('%')
-        .unwrap_or(text)
-        .trim_end()
-        .parse::<f64>();
-    match number {
-        Ok(percent) if (0.1..=100.0).contains(&percent) => Ok(percent),
-        _ => Err("expected a percentage from 0.1% to 100%, such as '3%'".to_owned()),
-    }
-}
-
-/// Scenarios, and the changes to make to them.
-#[derive(Debug, Args)]
-pub(crate) struct Choice {
-    /// Names or files of scenarios ('verify' takes paths, too)
-    #[arg(required = true, value_name = "SCENARIO")]
-    pub(crate) scenarios: Vec<String>,
-    /// Measure these paths instead: a name, 'tag:NAME', a TOML file, or '*' for all.
-    /// The reference is always measured, too
-    #[arg(
-        long = "path",
-        visible_alias = "paths",
-        value_name = "PATH",
-        value_delimiter = ','
-    )]
-    paths: Vec<String>,
-    /// Request these endpoints instead; '/echo:2' sends a request body of 2 bytes
-    #[arg(
-        long = "endpoint",
-        visible_alias = "endpoints",
-        value_name = "TARGET",
-        value_delimiter = ','
-    )]
-    endpoints: Vec<Target>,
-    /// Use these numbers of connections instead
-    #[arg(
-        long,
-        value_name = "N",
-        value_delimiter = ',',
-        allow_negative_numbers = true,
-        value_parser = within::<u32>(1, CONCURRENCY_MAX)
-    )]
-    concurrency: Vec<u32>,
-    /// Request at these fixed rates instead, in requests per second
-    #[arg(
-        long = "rate",
-        value_name = "RPS",
-        value_delimiter = ',',
-        allow_negative_numbers = true,
-        value_parser = within::<u32>(1, RATE_RPS_MAX)
-    )]
-    rates: Vec<u32>,
-    /// Load each cell for this many milliseconds instead
-    #[arg(long, value_name = "MS", allow_negative_numbers = true,
-        value_parser = within::<u64>(1, DURATION_MS_MAX))]
-    duration_ms: Option<u64>,
-    /// Warm each path up for this many milliseconds instead
-    #[arg(long, value_name = "MS", allow_negative_numbers = true,
-        value_parser = within::<u64>(0, DURATION_MS_MAX))]
-    warm_up_ms: Option<u64>,
-    /// Measure each cell in this many blocks instead
-    #[arg(long, value_name = "N", allow_negative_numbers = true,
-        value_parser = within::<u32>(1, BLOCKS_MAX as u64))]
-    blocks: Option<u32>,
-    /// Measure each cell once and briefly: good for a first look, but not for comparing
-    #[arg(long)]
-    quick: bool,
-}
-
-impl Choice {
-    pub(crate) fn overrides(&self) -> Overrides {
-        Overrides {
-            paths: self.paths.clone(),
-            endpoints: self.endpoints.clone(),
-            concurrency: self.concurrency.clone(),
-            rates: self.rates.clone(),
-            duration_ms: self.duration_ms,
-            warm_up_ms: self.warm_up_ms,
-            blocks: self.blocks,
-            quick: self.quick,
-        }
-    }
 }

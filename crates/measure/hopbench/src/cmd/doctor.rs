@@ -1,11 +1,17 @@
 //! `hopbench doctor`
 
+mod profile;
+
 use std::{env, fs, path::Path, process::ExitCode};
 
 use serde_json::json;
 
 use super::{Context, columns};
-use crate::{catalog::CONCURRENCY_MAX, cmd::exit, observe::machine};
+use crate::{
+    catalog::CONCURRENCY_MAX,
+    cmd::{cli, exit},
+    observe::{machine, neighbours},
+};
 
 /// The result of one check.
 struct Finding {
@@ -25,10 +31,13 @@ enum State {
     Warning,
 }
 
-pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, options: &cli::Doctor) -> anyhow::Result<ExitCode> {
+    let hardware = profile::findings(options)?;
     let mut findings = programs(context);
     findings.extend(paths(context));
     findings.extend(conditions());
+    findings.extend(neighbours());
+    findings.extend(hardware);
     let broken = findings
         .iter()
         .any(|finding| finding.state == State::Broken);
@@ -107,7 +116,9 @@ fn conditions() -> Vec<Finding> {
         } else {
             State::Fine
         };
-        add(what, state, warning.unwrap_or_default());
+        let load = machine::load_average_per_core().filter(|_| what == machine::LOAD_AVERAGE);
+        let fine = load.map_or_else(String::new, |load| format!("{load:.1} per core"));
+        add(what, state, warning.unwrap_or(fine));
     }
     let limit = machine::open_files_max();
     let needed = machine::open_files_needed(CONCURRENCY_MAX);
@@ -133,6 +144,18 @@ fn conditions() -> Vec<Finding> {
     };
     add("temporary directory", state, note);
     findings
+}
+
+/// Looks for others that use this machine.
+fn neighbours() -> impl Iterator<Item = Finding> {
+    neighbours::signs().into_iter().map(|sign| Finding {
+        what: sign.what.to_owned(),
+        state: match sign.is_noisy {
+            true => State::Warning,
+            false => State::Fine,
+        },
+        note: sign.note,
+    })
 }
 
 fn shared_memory() -> Result<(), String> {

@@ -9,11 +9,11 @@ use std::{
 use anyhow::Context as _;
 use hopbench_analysis::{history::Row, report::history, summary::Summary};
 
-use super::{Context, check_place, report::read};
+use super::{Context, check_place, report::read_whole};
 use crate::{
     cmd::cli,
     mistake::Mistake,
-    run::run_dir::{RunDir, append_line, is_absent},
+    run::run_dir::{append_line, is_absent},
 };
 
 pub(super) fn run(context: &Context, options: &cli::History) -> anyhow::Result<ExitCode> {
@@ -29,22 +29,9 @@ pub(super) fn run(context: &Context, options: &cli::History) -> anyhow::Result<E
 
 /// Returns the row that a run adds to a history.
 fn row(run: &Path) -> anyhow::Result<Row> {
-    let run_dir = RunDir::open(run)?;
-    let (manifest, trials) = read(&run_dir)?;
-    if !manifest.builds.is_empty() {
-        let message = "is of two builds: expected a run of one build; make one with 'hopbench run'";
-        return Err(mistake(run, message));
-    }
-    if trials.len() < run_dir.plan()?.trials.len() {
-        let message = "is not complete: expected a run with all of its planned trials";
-        return Err(mistake(run, message));
-    }
+    let (manifest, trials) = read_whole(run)?;
     let row = Row::of(&Summary::new(&manifest, &trials)?, &trials);
-    row.map_err(|unfit| mistake(run, &unfit.to_string()))
-}
-
-fn mistake(run: &Path, message: &str) -> anyhow::Error {
-    Mistake(format!("'{}' {message}", run.display())).into()
+    row.map_err(|unfit| Mistake(format!("'{}' {unfit}", run.display())).into())
 }
 
 /// Appends a row as a whole line. Fails if the file has a row of that run already.

@@ -1,6 +1,6 @@
 //! `hopbench report`
 
-use std::{collections::BTreeSet, process::ExitCode};
+use std::{collections::BTreeSet, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use hopbench_analysis::{
@@ -14,6 +14,7 @@ use super::{Context, print};
 use crate::{
     cmd::cli::{self, Format},
     console::say,
+    mistake::Mistake,
     run::run_dir::{Records, RunDir},
 };
 
@@ -63,6 +64,20 @@ pub(super) fn read(run_dir: &RunDir) -> anyhow::Result<(Manifest, Vec<Trial>)> {
     }
     check_against_plan(&plan, &trials)?;
     Ok((manifest, trials))
+}
+
+/// Reads the records of a run of one build that has all of its trials.
+pub(super) fn read_whole(run: &Path) -> anyhow::Result<(Manifest, Vec<Trial>)> {
+    let run_dir = RunDir::open(run)?;
+    let (manifest, trials) = read(&run_dir)?;
+    let trouble = if !manifest.builds.is_empty() {
+        "is of two builds: expected a run of one build; make one with 'hopbench run'"
+    } else if trials.len() < run_dir.plan()?.trials.len() {
+        "is not complete: expected a run with all of its planned trials"
+    } else {
+        return Ok((manifest, trials));
+    };
+    Err(Mistake(format!("'{}' {trouble}", run.display())).into())
 }
 
 /// Checks that each record belongs to a planned trial, and that no trial has two.

@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, fs, path::Path, sync::OnceLock, thread};
 
 use hopbench_analysis::record::{Git, Machine};
 
+use super::storage::Storage;
 use crate::process::{Command, capture};
 
 pub(crate) fn describe(directory: &Path) -> Machine {
     let system = rustix::system::uname();
+    let storage = Storage::of(directory);
     Machine {
         cpu_model: field("/proc/cpuinfo", "model name"),
         cores: thread::available_parallelism().map_or(0, usize::from),
@@ -21,7 +23,8 @@ pub(crate) fn describe(directory: &Path) -> Machine {
         governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         cgroup: cgroup_limits(),
-        storage: storage(directory),
+        storage: storage.mount,
+        storage_kind: storage.kind,
         network: network(),
         open_files_max: open_files_max(),
         irq_time_accounted: irq_time_accounted(),
@@ -185,6 +188,12 @@ fn cgroup_limits() -> BTreeMap<String, String> {
 /// Clock sources that can't be read without a system call.
 const SLOW_CLOCKS: [&str; 3] = ["acpi_pm", "hpet", "jiffies"];
 
+/// Name of the condition that [`load_average_per_core`] is checked for.
+pub(crate) const LOAD_AVERAGE: &str = "load average";
+
+/// Largest load average per core on a machine that nothing else uses.
+const LOAD_PER_CORE_MAX: f64 = 0.5;
+
 /// Returns the conditions that may make metrics doubtful: what was checked, and what is wrong with
 /// it.
 pub(crate) fn doubts() -> [(&'static str, Option<String>); 5] {
@@ -206,8 +215,8 @@ pub(crate) fn doubts() -> [(&'static str, Option<String>); 5] {
             (cores < 2).then(|| "the load generator and the servers share one core".to_owned()),
         ),
         (
-            "load average",
-            (load > 0.5).then(|| {
+            LOAD_AVERAGE,
+            (load > LOAD_PER_CORE_MAX).then(|| {
                 format!("{load:.1} per core: something else is running; wait until it is done")
             }),
         ),
@@ -234,23 +243,6 @@ pub(crate) fn doubts() -> [(&'static str, Option<String>); 5] {
 /// connection.
 pub(crate) fn open_files_needed(concurrency: u32) -> u64 {
     u64::from(concurrency) * 3 + 128
-}
-
-/// Returns the mount that holds `directory`: device and file system.
-fn storage(directory: &Path) -> String {
-    let directory = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let holding = mounts
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ');
-            Some((fields.next()?, fields.next()?, fields.next()?))
-        })
-        .filter(|(_, mounted_at, _)| directory.starts_with(mounted_at))
-        .max_by_key(|(_, mounted_at, _)| mounted_at.len());
-    holding.map_or_else(String::new, |(device, _, kind)| {
-        format!("{kind} on {device}")
-    })
 }
 
 fn network() -> Vec<String> {

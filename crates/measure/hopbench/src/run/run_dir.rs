@@ -108,14 +108,17 @@ impl RunDir {
 
     /// Opens the run that was started last below `root`.
     pub(crate) fn latest(root: &Path) -> anyhow::Result<Self> {
-        let none = || {
-            Mistake(format!(
-                "there are no runs below '{}' yet; make one with 'hopbench run'",
-                root.display()
-            ))
-        };
+        let mut runs = Self::all(root)?;
+        match runs.pop() {
+            Some(path) => Ok(Self { path }),
+            None => Err(no_runs(root)),
+        }
+    }
+
+    /// Returns the directories of the runs below `root`, in the order of their start; at least one.
+    pub(crate) fn all(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(root) {
-            Err(error) if is_absent(&error) => return Err(none().into()),
+            Err(error) if is_absent(&error) => return Err(no_runs(root)),
             other => other.with_context(|| format!("could not read '{}'", root.display()))?,
         };
         let runs = entries.filter_map(|entry| {
@@ -123,9 +126,11 @@ impl RunDir {
             path.join(MANIFEST).is_file().then_some(path)
         });
         // Names begin with the start time.
-        match runs.max() {
-            Some(path) => Ok(Self { path }),
-            None => Err(none().into()),
+        let mut runs: Vec<PathBuf> = runs.collect();
+        runs.sort_unstable();
+        match runs.is_empty() {
+            true => Err(no_runs(root)),
+            false => Ok(runs),
         }
     }
 
@@ -296,6 +301,14 @@ impl RunDir {
             .with_context(|| format!("could not read '{}'", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("could not read '{}'", path.display()))
     }
+}
+
+fn no_runs(root: &Path) -> anyhow::Error {
+    let message = format!(
+        "there are no runs below '{}' yet; make one with 'hopbench run'",
+        root.display()
+    );
+    Mistake(message).into()
 }
 
 impl TrialWriter {

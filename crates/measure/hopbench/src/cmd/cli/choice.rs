@@ -1,0 +1,118 @@
+//! Options that choose what to measure, and how long.
+
+use std::time::Duration;
+
+use clap::Args;
+use hopbench_analysis::estimate::BLOCKS_MAX;
+
+use crate::{
+    catalog::{CONCURRENCY_MAX, DURATION_MS_MAX, RATE_RPS_MAX, Target, parse_duration},
+    cmd::number::within,
+    plan::{goal::Goal, selection::Overrides},
+};
+
+/// When a run has enough blocks.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Until {
+    /// Add blocks until every RPS ratio's interval has a half-width of at most this, such as '3%'
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) until: Option<f64>,
+    /// Add no block that would end later than this after the start, such as '90s' or '2h'
+    #[arg(long, value_name = "TIME", default_value = "1h", requires = "until",
+        value_parser = parse_duration)]
+    pub(crate) max_time: Duration,
+}
+
+impl Until {
+    pub(crate) fn goal(&self) -> Option<Goal> {
+        Some(Goal {
+            half_width_percent: self.until?,
+            time_max: self.max_time,
+        })
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text
+        .strip_suffix('%')
+        .unwrap_or(text)
+        .trim_end()
+        .parse::<f64>();
+    match number {
+        Ok(percent) if (0.1..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("expected a percentage from 0.1% to 100%, such as '3%'".to_owned()),
+    }
+}
+
+/// Scenarios, and the changes to make to them.
+#[derive(Debug, Args)]
+pub(crate) struct Choice {
+    /// Names or files of scenarios ('verify' takes paths, too)
+    #[arg(required = true, value_name = "SCENARIO")]
+    pub(crate) scenarios: Vec<String>,
+    /// Measure these paths instead: a name, 'tag:NAME', a TOML file, or '*' for all.
+    /// The reference is always measured, too
+    #[arg(
+        long = "path",
+        visible_alias = "paths",
+        value_name = "PATH",
+        value_delimiter = ','
+    )]
+    paths: Vec<String>,
+    /// Request these endpoints instead; '/echo:2' sends a request body of 2 bytes
+    #[arg(
+        long = "endpoint",
+        visible_alias = "endpoints",
+        value_name = "TARGET",
+        value_delimiter = ','
+    )]
+    endpoints: Vec<Target>,
+    /// Use these numbers of connections instead
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        value_parser = within::<u32>(1, CONCURRENCY_MAX)
+    )]
+    concurrency: Vec<u32>,
+    /// Request at these fixed rates instead, in requests per second
+    #[arg(
+        long = "rate",
+        value_name = "RPS",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        value_parser = within::<u32>(1, RATE_RPS_MAX)
+    )]
+    rates: Vec<u32>,
+    /// Load each cell for this many milliseconds instead
+    #[arg(long, value_name = "MS", allow_negative_numbers = true,
+        value_parser = within::<u64>(1, DURATION_MS_MAX))]
+    duration_ms: Option<u64>,
+    /// Warm each path up for this many milliseconds instead
+    #[arg(long, value_name = "MS", allow_negative_numbers = true,
+        value_parser = within::<u64>(0, DURATION_MS_MAX))]
+    warm_up_ms: Option<u64>,
+    /// Measure each cell in this many blocks instead
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = within::<u32>(1, BLOCKS_MAX as u64))]
+    blocks: Option<u32>,
+    /// Measure each cell once and briefly: good for a first look, but not for comparing
+    #[arg(long)]
+    quick: bool,
+}
+
+impl Choice {
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides {
+            paths: self.paths.clone(),
+            endpoints: self.endpoints.clone(),
+            concurrency: self.concurrency.clone(),
+            rates: self.rates.clone(),
+            duration_ms: self.duration_ms,
+            warm_up_ms: self.warm_up_ms,
+            blocks: self.blocks,
+            quick: self.quick,
+        }
+    }
+}

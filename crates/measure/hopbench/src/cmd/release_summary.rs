@@ -1,0 +1,123 @@
+//! `hopbench release-summary`
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use hopbench_analysis::{
+    record::{Manifest, Trial},
+    report::release::{self, Measured},
+    summary::Summary,
+};
+use serde_json::json;
+
+use super::{Context, REFERENCE, check_place, print, report::read_whole};
+use crate::{cmd::cli, mistake::Mistake, run::run_dir::RunDir};
+
+pub(super) fn run(context: &Context, options: &cli::ReleaseSummary) -> anyhow::Result<ExitCode> {
+    if let Some(file) = &options.out {
+        check_place(file)?;
+    }
+    let places = match options.runs.is_empty() {
+        true => reference_runs()?,
+        false => options.runs.clone(),
+    };
+    let [head, base] = [read_all(&places)?, read_all(&options.base)?];
+    let summaries = [summaries(&head)?, summaries(&base)?];
+    let [of_head, of_base] = [
+        measured(&head, &summaries[0]),
+        measured(&base, &summaries[1]),
+    ];
+    let sections = release::sections(&of_head, &of_base);
+    let page = release::page(&options.release, &sections);
+    if let Some(file) = &options.out {
+        let name = file.display();
+        fs::write(file, page).with_context(|| format!("could not write '{name}'"))?;
+        print(&format!("wrote '{name}'\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    context.print(&page, || {
+        json!({
+            "release": options.release,
+            "runs": places,
+            "base": options.base,
+            "markdown": page,
+        })
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the directories of the reference runs.
+fn reference_runs() -> anyhow::Result<Vec<PathBuf>> {
+    let reference = Path::new(REFERENCE);
+    match reference.is_dir() {
+        true => RunDir::all(reference),
+        false => Err(Mistake(format!(
+            "there are no runs below '{REFERENCE}'; name the runs of the release"
+        ))
+        .into()),
+    }
+}
+
+/// The records of a run.
+struct Records {
+    /// Name of the run's directory.
+    name: String,
+    manifest: Manifest,
+    trials: Vec<Trial>,
+}
+
+/// Reads whole runs, at most one for each scenario.
+fn read_all(places: &[PathBuf]) -> anyhow::Result<Vec<Records>> {
+    let mut known: BTreeMap<String, &Path> = BTreeMap::new();
+    let mut found = Vec::new();
+    for place in places {
+        let (manifest, trials) = read_whole(place)?;
+        for scenario in &manifest.scenarios {
+            if let Some(other) = known.insert(scenario.name.clone(), place) {
+                return Err(Mistake(format!(
+                    "scenario '{}' is in '{}' and in '{}': expected one run for each scenario; \
+                     name the runs of the release",
+                    scenario.name,
+                    other.display(),
+                    place.display()
+                ))
+                .into());
+            }
+        }
+        found.push(Records {
+            name: name_of(place),
+            manifest,
+            trials,
+        });
+    }
+    Ok(found)
+}
+
+/// Returns the name of a directory, however it was written.
+fn name_of(place: &Path) -> String {
+    let whole = fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
+    let name = whole.file_name().unwrap_or(whole.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+fn summaries(records: &[Records]) -> anyhow::Result<Vec<Summary<'_>>> {
+    let summaries = records.iter().map(|run| {
+        Summary::new(&run.manifest, &run.trials).with_context(|| format!("'{}'", run.name))
+    });
+    summaries.collect()
+}
+
+fn measured<'a>(records: &'a [Records], summaries: &'a [Summary<'a>]) -> Vec<Measured<'a>> {
+    let both = records.iter().zip(summaries);
+    let measured = both.map(|(run, summary)| Measured {
+        name: &run.name,
+        summary,
+        trials: &run.trials,
+    });
+    measured.collect()
+}

@@ -1,0 +1,231 @@
+//! Signs of noisy neighbours: others that use the cores which a run is going to need.
+
+use std::{fs, path::Path, time::Duration};
+
+use hopbench_analysis::record::Disturbance;
+use rustix::{
+    event::{Timespec, poll},
+    io::Errno,
+};
+
+use super::usage::MachineSnapshot;
+
+/// How one sign looked.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Sign {
+    pub(crate) what: &'static str,
+    /// Value and meaning; or that the kernel doesn't tell.
+    pub(crate) note: String,
+    pub(crate) is_noisy: bool,
+}
+
+/// How long stolen time is watched. The kernel counts it in ticks of 10 ms, so that less would be
+/// too coarse, and more would make whoever waits impatient.
+const WATCHED: Duration = Duration::from_millis(200);
+
+/// Largest share of the cores' time that others may steal, as in a trial.
+const STEAL_SHARE_MAX: f64 = 0.05;
+
+/// Largest share of the last ten seconds in which some task may have waited for a core. An idle
+/// machine is below 2 %.
+const PRESSURE_PERCENT_MAX: f64 = 10.0;
+
+/// Looks for signs. Waits for [`WATCHED`].
+pub(crate) fn signs() -> [Sign; 3] {
+    let before = MachineSnapshot::take();
+    wait();
+    let seen = MachineSnapshot::take().since(&before);
+    let pressure = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let usage = cgroup_usage(&groups, Path::new("/sys/fs/cgroup"));
+    [
+        steal(&seen),
+        cpu_pressure(&pressure),
+        cgroup_throttling(&usage.unwrap_or_default()),
+    ]
+}
+
+fn wait() {
+    let Ok(timeout) = Timespec::try_from(WATCHED) else {
+        return;
+    };
+    // No descriptor can become ready. After a signal, the time watched is just shorter.
+    let _: Result<usize, Errno> = poll(&mut [], Some(&timeout));
+}
+
+fn steal(seen: &Disturbance) -> Sign {
+    let share = seen.machine_us().map(|us| seen.steal_us as f64 / us);
+    let is_noisy = share.is_some_and(|share| share > STEAL_SHARE_MAX);
+    let watched_ms = WATCHED.as_millis();
+    let note = match share {
+        None => "not known: '/proc/stat' can't be read".to_owned(),
+        Some(share) => format!(
+            "{:.1} % in {watched_ms} ms{}",
+            share * 100.0,
+            match is_noisy {
+                true => ": other guests use this machine's cores; measure when they don't",
+                false => "",
+            }
+        ),
+    };
+    Sign {
+        what: "stolen time",
+        note,
+        is_noisy,
+    }
+}
+
+fn cpu_pressure(pressure: &str) -> Sign {
+    let percent = pressure_percent(pressure);
+    let is_noisy = percent.is_some_and(|percent| percent > PRESSURE_PERCENT_MAX);
+    let note = match percent {
+        None => "not known: this kernel has no '/proc/pressure/cpu'".to_owned(),
+        Some(percent) => format!(
+            "some task waited for a core in {percent:.1} % of the last 10 s{}",
+            match is_noisy {
+                true => ": something else is running; wait until it is done",
+                false => "",
+            }
+        ),
+    };
+    Sign {
+        what: "CPU pressure",
+        note,
+        is_noisy,
+    }
+}
+
+/// Returns `avg10` of the line `some`.
+fn pressure_percent(pressure: &str) -> Option<f64> {
+    let some = pressure
+        .lines()
+        .find_map(|line| line.strip_prefix("some "))?;
+    let average = some
+        .split(' ')
+        .find_map(|field| field.strip_prefix("avg10="))?;
+    average.parse().ok()
+}
+
+/// Returns `cpu.stat` of this process's control group, under either hierarchy. `None` if the group
+/// has none that counts periods.
+fn cgroup_usage(groups: &str, root: &Path) -> Option<String> {
+    groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, group) = (parts.next()?, parts.next()?.trim_start_matches('/'));
+        let is_cpu = controllers.is_empty() || controllers.split(',').any(|it| it == "cpu");
+        let file = root.join(controllers).join(group).join("cpu.stat");
+        let usage = fs::read_to_string(file).ok().filter(|_| is_cpu)?;
+        count(&usage, "nr_throttled").map(|_| usage)
+    })
+}
+
+fn count(usage: &str, name: &str) -> Option<u64> {
+    let mut fields = usage.lines().filter_map(|line| line.split_once(' '));
+    let (_, count) = fields.find(|(field, _)| *field == name)?;
+    count.trim().parse().ok()
+}
+
+fn cgroup_throttling(usage: &str) -> Sign {
+    let counts = count(usage, "nr_throttled").zip(count(usage, "nr_periods"));
+    let is_noisy = counts.is_some_and(|(throttled, _)| throttled > 0);
+    let note = match counts {
+        None => "not known: this control group has no 'cpu.stat' that counts it".to_owned(),
+        Some((_, 0)) => "no quota so far".to_owned(),
+        Some((throttled, periods)) => format!(
+            "in {throttled} of {periods} periods since the group began{}",
+            match is_noisy {
+                true => ": its quota holds up what runs here; raise 'cpu.max'",
+                false => "",
+            }
+        ),
+    };
+    Sign {
+        what: "throttling",
+        note,
+        is_noisy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_does_not_tell_is_not_known() {
+        let signs = [
+            steal(&Disturbance::default()),
+            cpu_pressure(""),
+            cgroup_throttling("usage_usec 5\n"),
+        ];
+        for sign in signs {
+            assert!(sign.note.starts_with("not known: "), "{sign:?}");
+            assert!(!sign.is_noisy, "{sign:?}");
+        }
+    }
+
+    #[test]
+    fn neighbours_are_noticed() {
+        let seen = |steal_us| Disturbance {
+            elapsed_us: Some(200_000),
+            cores: Some(2),
+            steal_us,
+            ..Disturbance::default()
+        };
+        let [quiet, noisy] = [10_000, 40_000].map(|us| steal(&seen(us)));
+        assert_eq!(quiet.note, "2.5 % in 200 ms");
+        assert!(!quiet.is_noisy && noisy.is_noisy, "{noisy:?}");
+        assert!(
+            noisy.note.starts_with("10.0 % in 200 ms: other"),
+            "{noisy:?}"
+        );
+
+        let pressure = |percent| {
+            cpu_pressure(&format!(
+                "some avg10={percent} avg60=90.00 avg300=90.00 total=7\nfull avg10=0.00\n"
+            ))
+        };
+        let [quiet, noisy] = ["1.25", "33.00"].map(pressure);
+        assert!(
+            !quiet.is_noisy && quiet.note.contains(" 1.2 % of the"),
+            "{quiet:?}"
+        );
+        assert!(
+            noisy.is_noisy && noisy.note.contains(" 33.0 % of the"),
+            "{noisy:?}"
+        );
+
+        let usage = |throttled| format!("nr_periods 40\nnr_throttled {throttled}\n");
+        let [quiet, noisy] = [0, 3].map(|throttled| cgroup_throttling(&usage(throttled)));
+        assert!(!quiet.is_noisy && noisy.is_noisy);
+        assert!(noisy.note.starts_with("in 3 of 40 periods"), "{noisy:?}");
+        assert_eq!(
+            cgroup_throttling("nr_periods 0\nnr_throttled 0\n").note,
+            "no quota so far"
+        );
+    }
+
+    #[test]
+    fn both_hierarchies_count_throttling() {
+        let root = tempfile::tempdir().expect("a directory");
+        let usage = |groups: &str| cgroup_usage(groups, root.path());
+        for (group, text) in [
+            ("cpu,cpuacct/box", "nr_throttled 1\n"),
+            ("own", "user_usec 2\n"),
+        ] {
+            let group = root.path().join(group);
+            fs::create_dir_all(&group).expect("made");
+            fs::write(group.join("cpu.stat"), text).expect("written");
+        }
+        let old = "4:memory:/box\n1:cpu,cpuacct:/box\n0::/\n";
+        assert_eq!(usage(old).as_deref(), Some("nr_throttled 1\n"));
+        // The second hierarchy counts only in groups that have the controller.
+        assert_eq!(usage("0::/own\n"), None);
+        assert_eq!(usage(""), None);
+    }
+
+    #[test]
+    fn this_machine_is_looked_at() {
+        let names = signs().map(|sign| sign.what);
+        assert_eq!(names, ["stolen time", "CPU pressure", "throttling"]);
+    }
+}
