@@ -7,7 +7,7 @@ import time
 from base64 import b64decode
 
 import locust
-from locust import FastHttpUser, LoadTestShape, constant, constant_throughput, events, task
+from locust import FastHttpUser, LoadTestShape, events, task
 from locust.runners import WorkerRunner
 
 LOAD = {{LOAD}}
@@ -165,24 +165,27 @@ class Requests(FastHttpUser):
 
     host = os.environ.get("TARGET", LOAD["target"])
     network_timeout = connection_timeout = LOAD["timeout_s"]
-    if LOAD["per_user_rps"] is None:
-        wait_time = constant(LOAD["think_time_s"])
-    else:
-        wait_time = constant_throughput(LOAD["per_user_rps"])
     started = 0
     asked = 0
 
     def on_start(self):
         number = Requests.started
         Requests.started += 1
+        rate = LOAD["per_user_rps"]
+        if rate is not None:
+            # Users that are started together must not ask together, on any worker.
+            worker = getattr(self.environment.runner, "worker_index", 0)
+            phase = (number * 0.6180339887 + worker * 0.4142135624) % 1
+            time.sleep((phase - time.time() * rate) % 1 / rate)
+        self.due = time.perf_counter()
+
+    def wait_time(self):
+        """As 'constant_throughput', but a user that was late catches up, by a second at most."""
         if LOAD["per_user_rps"] is None:
-            return
-        # Users that are started together must not ask together, on any worker.
-        worker = getattr(self.environment.runner, "worker_index", 0)
-        phase = (number * 0.6180339887 + worker * 0.4142135624) % 1
-        time.sleep((phase - time.time() * LOAD["per_user_rps"]) % 1 / LOAD["per_user_rps"])
-        # Without a first call, the second request would follow at once upon the first answer.
-        self.wait_time()
+            return LOAD["think_time_s"]
+        now = time.perf_counter()
+        self.due = max(self.due + 1 / LOAD["per_user_rps"], now - 1)
+        return max(self.due - now, 0)
 
     @task
     def ask(self):
