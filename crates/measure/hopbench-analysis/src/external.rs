@@ -49,7 +49,7 @@ pub struct External {
     pub max_us: Option<f64>,
 }
 
-/// What is wrong with a file of external figures.
+/// The reason why a file has no external figures.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{}{message}", line.map_or_else(String::new, |line| format!("line {line}: ")))]
 pub struct ExternalError {

@@ -60,13 +60,22 @@ fn figures_of_every_form_are_read() {
     assert_eq!((handled.failures, handled.duration_s), (None, Some(9.5)));
 }
 
+/// Replaces a part of a text that is there.
+fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from}");
+    text.replacen(from, to, 1)
+}
+
+fn assert_named<const N: usize>(cases: [(String, &str); N]) {
+    for (text, expected) in cases {
+        let error = read(&text).expect_err(expected);
+        assert!(error.contains(expected), "'{expected}' is not in '{error}'");
+    }
+}
+
 #[test]
-fn what_is_wrong_is_named_with_its_line_and_field() {
-    let replaced = |text: &str, from: &str, to: &str| {
-        assert!(text.contains(from), "{from}");
-        text.replacen(from, to, 1)
-    };
-    let cases = [
+fn what_is_wrong_with_a_project_s_figures_is_named_with_its_line_and_field() {
+    assert_named([
         (String::new(), "line 1: expected 'hopbench-external.json'"),
         (
             "a,b\n".to_owned(),
@@ -110,6 +119,12 @@ fn what_is_wrong_is_named_with_its_line_and_field() {
             replaced(PROJECT, "\"s\"", &format!("\"{}\"", "s".repeat(501))),
             "is too long",
         ),
+    ]);
+}
+
+#[test]
+fn what_is_wrong_with_an_engine_s_own_figures_is_named_with_its_line_and_field() {
+    assert_named([
         (
             replaced(CSV, "20,1,", "x,1,"),
             "line 4: 'Request Count': expected a number",
@@ -135,11 +150,7 @@ fn what_is_wrong_is_named_with_its_line_and_field() {
             replaced(K6_HANDLED, "3,", "1e300,"),
             "line 3: 'metrics.http_req_duration.values.p(99)'",
         ),
-    ];
-    for (text, expected) in cases {
-        let error = read(&text).expect_err(expected);
-        assert!(error.contains(expected), "'{expected}' is not in '{error}'");
-    }
+    ]);
 }
 
 #[test]
@@ -159,7 +170,11 @@ fn kept_figures_are_checked_again() {
 proptest! {
     /// Whatever a file says, there are figures or an error.
     #[test]
-    fn no_file_is_too_odd(start in 0_usize..4, cut in 0_usize..400, piece in "[,\"\\n{}:a0é-]{0,20}") {
+    fn no_file_is_too_odd(
+        start in 0_usize..4,
+        cut in 0_usize..400,
+        piece in "[,\"\\n{}:a0é-]{0,20}",
+    ) {
         let text = [PROJECT, CSV, K6_SUMMARY, K6_HANDLED][start];
         let cut = cut.min(text.len());
         let odd = format!("{}{piece}{}", &text[..cut], &text[cut..]);

@@ -222,8 +222,8 @@ fn kubernetes_name(scenario: &str) -> String {
 fn open_or_closed(load: &Load) -> String {
     match load.rate_rps {
         Some(_) => format!(
-            "The rate doesn't depend on the answers. A request that is due while all {} connections\n  \
-             wait is dropped, and counted.",
+            "The rate doesn't depend on the answers. A request that is due while all {}\n  \
+             connections wait is dropped, and counted.",
             load.users
         ),
         None => "The loop is closed: a connection asks again once it has its answer.".to_owned(),
