@@ -49,9 +49,9 @@ pub(crate) struct Export {
 /// An engine that makes load on several machines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Engine {
-    /// Locust: Python, with a master and workers
+    /// Python, with a master and workers
     Locust,
-    /// k6: JavaScript, with k6-operator on several machines
+    /// JavaScript, with k6-operator on several machines
     K6,
 }
 
