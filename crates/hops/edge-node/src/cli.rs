@@ -134,13 +134,18 @@ fn check(args: &ConfigArgs) -> anyhow::Result<String> {
         None => "no WAF".to_owned(),
         Some(waf) => format!("a WAF at paranoia {}", waf.settings().paranoia),
     };
+    let tokens = match &config.tokens {
+        None => String::new(),
+        Some(tokens) => format!("; tokens: {}", tokens.count()),
+    };
     let cache = match config.cache {
         Some(_) => "a cache",
         None => "no cache",
     };
     let peers = config.cluster.map_or(0, |cluster| cluster.peers.len());
     Ok(format!(
-        "upstreams: {upstreams}; routes: {routes}; limits: {limits}; {waf}; {cache}; peers: {peers}"
+        "upstreams: {upstreams}; routes: {routes}; limits: {limits}{tokens}; {waf}; {cache}; \
+         peers: {peers}"
     ))
 }
 

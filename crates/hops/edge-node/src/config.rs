@@ -14,6 +14,7 @@ use crate::{
     cache_key::KeyRules,
     rate_limit::{Limit, Scope},
     routes::{self, Table},
+    tokens::{Tokens, TokensError},
     waf::{Rules, Settings, Waf, WafError},
 };
 
@@ -25,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) table: Option<Table<usize>>,
     pub(crate) routes: Vec<Leads>,
     pub(crate) limits: Vec<Limit>,
+    pub(crate) tokens: Option<Tokens>,
     pub(crate) waf: Option<Waf>,
     pub(crate) cache: Option<CacheConfig>,
     pub(crate) cluster: Option<Cluster>,
@@ -46,6 +48,7 @@ pub(crate) struct Leads {
     pub(crate) upstream: usize,
     /// Indices of the limits.
     pub(crate) limits: Vec<usize>,
+    pub(crate) needs_token: bool,
     pub(crate) is_inspected: bool,
     pub(crate) is_cached: bool,
 }
@@ -115,11 +118,17 @@ impl Config {
         };
         let waf = wire.waf.as_ref().map(|waf| self::waf(waf, beside));
         let cluster = wire.cluster.as_ref().map(cluster);
+        let tokens = wire.tokens.as_ref().map(|tokens| {
+            let read = Tokens::read(&beside.join(&tokens.directory));
+            let named = |error: TokensError| Mistake::at("directory", error.to_string());
+            read.map_err(|error| named(error).in_table("tokens"))
+        });
         Ok(Self {
             upstreams,
             table,
             routes,
             limits,
+            tokens: tokens.transpose()?,
             waf: waf.transpose().map_err(|mistake| mistake.in_table("waf"))?,
             cache: wire.cache.as_ref().map(|cache| CacheConfig {
                 bytes_max: cache.mib.saturating_mul(1 << 20),
@@ -258,6 +267,7 @@ fn leads(wire: &WireRoute, upstreams: &[Upstream], limits: &[Limit]) -> Result<L
     Ok(Leads {
         upstream,
         limits: limits.collect::<Result<_, _>>()?,
+        needs_token: wire.tokens,
         is_inspected: wire.waf,
         is_cached: wire.cache,
     })

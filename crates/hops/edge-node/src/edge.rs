@@ -19,7 +19,7 @@ use http_proxy::{
 use hyper::{
     Response, StatusCode,
     body::{Body as _, Incoming},
-    header::{HOST, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{HOST, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use replay_proxy::{
     cache::Variant,
@@ -31,7 +31,7 @@ use crate::{
     cache_key::CacheKey,
     fill::{Change, Fill, Unstorable},
     plan::{Destination, Plan},
-    stages::{Fate, Refusal, View},
+    stages::{Fate, Refusal, UNAUTHORISED, View},
     state::{Shared, now_ms},
     waf::Scratch,
 };
@@ -124,6 +124,9 @@ impl Edge {
         );
         if let Some(seconds) = refusal.retry_after_seconds {
             write!(text, "retry-after: {seconds}\r\n").ok();
+        }
+        if refusal.status == UNAUTHORISED {
+            text += "www-authenticate: Bearer\r\n";
         }
         head.extend_from_slice(text.as_bytes());
         self.write_date(now_ms, head);
@@ -311,6 +314,10 @@ fn refused(refusal: Refusal) -> Response<ProxyBody> {
     let mut response = answer(status, refusal.text);
     if let Some(seconds) = refusal.retry_after_seconds {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    if refusal.status == UNAUTHORISED {
+        let challenge = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
     response
 }

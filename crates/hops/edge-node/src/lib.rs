@@ -10,6 +10,7 @@
 //! | [`rate_limit`] | limits, counted together with other nodes |
 //! | [`crdt`] | the counters, and how nodes exchange them |
 //! | [`cache_key`] | the key under which an answer is cached |
+//! | `tokens` | who may ask at all |
 //! | `attack_log` | why requests were refused |
 //! | `edge`, `fill` | answers requests, and fills the cache with what passes |
 //! | `cluster` | the exchange with other nodes over HTTP |
@@ -33,6 +34,7 @@ pub mod routes;
 mod stages;
 mod start;
 mod state;
+mod tokens;
 pub mod waf;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use crate::{
     path,
     rate_limit::{LimitError, Limiter},
     routes::Table,
+    tokens::Tokens,
     waf::Waf,
 };
 
@@ -25,6 +26,7 @@ pub(crate) struct Plan {
     /// first one.
     pub(crate) table: Option<Table<usize>>,
     destinations: Vec<Destination>,
+    pub(crate) tokens: Option<Tokens>,
     pub(crate) waf: Option<Waf>,
     pub(crate) cache: Option<Caching>,
     upstreams: Known,
@@ -35,6 +37,7 @@ pub(crate) struct Plan {
 pub(crate) struct Destination {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) limiters: Vec<Arc<Limiter>>,
+    pub(crate) needs_token: bool,
     pub(crate) is_inspected: bool,
     pub(crate) is_cached: bool,
 }
@@ -80,12 +83,14 @@ impl Plan {
                 .iter()
                 .map(|&at| Arc::clone(&limiters[at]))
                 .collect(),
+            needs_token: leads.needs_token,
             is_inspected: leads.is_inspected,
             is_cached: leads.is_cached,
         };
         let only = Leads {
             upstream: 0,
             limits: (0..limiters.len()).collect(),
+            needs_token: true,
             is_inspected: true,
             is_cached: true,
         };
@@ -99,6 +104,7 @@ impl Plan {
             shows_generation: config.shows_generation,
             table: config.table,
             destinations,
+            tokens: config.tokens,
             waf: config.waf,
             cache: cache.transpose()?,
             upstreams,

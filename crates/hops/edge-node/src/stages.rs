@@ -1,4 +1,4 @@
-//! The stages that a request passes: the WAF, its route, its limits, the cache. One after another,
+//! The stages that a request passes: the WAF, its route, its token, its limits, the cache. One after another,
 //! on the bytes of the request, for requests that hyper reads and for those that it doesn't.
 
 use std::{net::IpAddr, sync::Arc};
@@ -15,6 +15,9 @@ use crate::{
     state::{Counters, Shared},
     waf::{self, Scratch, Verdict},
 };
+
+/// Status of an answer that asks for a token (RFC 6750, section 3).
+pub(crate) const UNAUTHORISED: u16 = 401;
 
 /// A request as the stages see it.
 #[derive(Debug)]
@@ -76,6 +79,13 @@ impl<F: Fields + ?Sized> View<'_, F> {
             counters.requests_unrouted.add(1);
             return Fate::refused(404, "no route has this host, method and path");
         };
+        if let Some(tokens) = &plan.tokens
+            && destination.needs_token
+            && !tokens.admit(self.fields)
+        {
+            counters.requests_unauthorised.add(1);
+            return Fate::refused(UNAUTHORISED, "a token is needed");
+        }
         if let Some(retry_after_ms) = self.limited(destination, now_ms) {
             counters.requests_limited.add(1);
             return Fate::Refused(Refusal {

@@ -20,6 +20,8 @@ service::counters! {
         waf_attacks: Counter, "requests";
         /// requests that no route took
         requests_unrouted: Counter, "requests";
+        /// requests without a token
+        requests_unauthorised: Counter, "requests";
         /// requests beyond a limit
         requests_limited: Counter, "requests";
         /// requests answered from the cache

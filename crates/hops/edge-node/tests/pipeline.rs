@@ -196,3 +196,46 @@ fn answers_that_may_be_kept_are_fetched_once() {
     }
     node.stop();
 }
+
+#[test]
+fn only_who_has_a_token_is_served_and_old_tokens_end_with_a_reload() {
+    let origin = hello();
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let write = |token: &str| {
+        std::fs::write(directory.path().join("client"), token).expect("writable");
+    };
+    write("first-token-of-client");
+    let config = format!(
+        "{}[tokens]\ndirectory = '{}'\n\
+         [[route]]\nname = 'open'\nkind = 'exact'\npath = '/open'\ntokens = false\n\
+         [[route]]\nname = 'all'\nkind = 'prefix'\npath = '/'\n",
+        to("app", origin.address),
+        directory.path().display()
+    );
+    let node = Node::start(&config);
+    let statuses = || {
+        let with = |token: &str| format!("Authorization: Bearer {token}\r\n");
+        let all = ["first-token-of-client", "other-token-of-client"].map(with);
+        [PLAIN, SPECIAL].map(|kind| {
+            [
+                status(&node.get("/", kind)),
+                status(&node.get("/open", kind)),
+                status(&node.get("/", &(all[0].clone() + kind))),
+                status(&node.get("/", &(all[1].clone() + kind))),
+            ]
+        })
+    };
+    assert_eq!(statuses(), [[401, 200, 200, 401]; 2]);
+    let (head, _) = split(&node.get("/", SPECIAL));
+    assert_eq!(field(&head, "www-authenticate"), "Bearer");
+    assert_eq!(node.status("edge_requests_unauthorised"), 5);
+    write("other-token-of-client");
+    node.reload(&config);
+    assert_eq!(statuses(), [[401, 200, 401, 200]; 2]);
+    // A file that is wrong changes nothing.
+    write("short");
+    node.reload(&config);
+    assert_eq!(statuses(), [[401, 200, 401, 200]; 2]);
+    assert_eq!(node.status("edge_reloads_refused"), 1);
+    node.stop();
+}

@@ -126,6 +126,10 @@ fn mistakes_are_named_with_their_line() {
             "edge.toml:7:8: route 'r': path 'x' does not begin with '/'",
         ),
         (
+            &format!("{upstream}\n[tokens]\ndirectory = 'gone'\n"),
+            "edge.toml:6:13: 'tokens': could not read '",
+        ),
+        (
             &format!("{upstream}[[limit]]\nname = 'l'\nrequests = -5\n"),
             "edge.toml:6:12: 'limit.requests': ",
         ),

@@ -89,7 +89,7 @@ fn report_on(manifest: &Manifest, trials: &[Trial], plan: &Plan) -> bool {
         return false;
     };
     let text = markdown::report(&summary, trials, plan.trials.len());
-    let page = html::report(&summary, trials, plan.trials.len(), &[]);
+    let page = html::report(&summary, trials, plan.trials.len(), &[], &[]);
     let rest = [
         terminal::render(&summary),
         csv::render(&summary),

@@ -4,7 +4,8 @@
 //! [`metrics`] defines the metrics that are compared, and [`estimate`] gives their ratios with
 //! confidence intervals. [`ab`] compares two builds, [`compare`] two runs, and [`history`] many
 //! runs; [`told`] decides whether two things differ. [`pathology`] names what went wrong, [`gate`]
-//! judges a run by a policy, and [`report`] writes tables. Everything is a function of the records:
+//! judges a run by a policy, and [`report`] writes tables. [`external`] reads what another engine
+//! measured, which is shown and never compared. Everything is a function of the records:
 //! nothing here starts a process, opens a socket or reads a clock. So a report can be made again
 //! anywhere, from a run directory alone.
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@
 pub mod ab;
 pub mod compare;
 pub mod estimate;
+pub mod external;
 pub mod gate;
 pub mod history;
 #[cfg(any(test, fuzzing))]

@@ -8,8 +8,10 @@ mod completions;
 mod describe;
 mod doctor;
 pub(crate) mod exit;
+mod export;
 mod gate;
 mod history;
+mod import;
 mod list;
 mod new;
 mod number;
@@ -63,7 +65,9 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Completions(options) => completions::run(options),
         Command::Describe(options) => describe::run(&context, options),
         Command::Doctor(options) => doctor::run(&context, options),
+        Command::Export(options) => export::run(&context, options),
         Command::Gate(options) => gate::run(&context, options),
+        Command::Import(options) => import::run(&context, options),
         Command::List => list::run(&context),
         Command::Man => completions::man(),
         Command::New(options) => new::run(&context, options),

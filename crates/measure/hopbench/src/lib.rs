@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `catalog` | paths, scenarios, gates and cases: TOML files into checked definitions |
 //! | `plan` | what a command works on, and its trials in a seeded random order |
+//! | `export` | a scenario's load as a project for another engine |
 //! | `run` | one run, from its plan to its records: builds, trials, profiles |
 //! | `probe` | what isn't a load of requests: commands, starts, changes, logs, connections |
 //! | `observe` | usage of processes and the machine, and answers of servers |
@@ -11,8 +12,8 @@
 //! | `cmd` | the command line; one file per subcommand |
 //! | `console`, `mistake` | messages to the user, and the user's mistakes |
 //!
-//! A module imports only modules after it in this order: `cmd`, `probe`, `run`, `plan`, `observe`,
-//! `catalog`, `process`, and last `console` and `mistake`. A test enforces this.
+//! A module imports only modules after it in this order: `cmd`, `probe`, `run`, `export`, `plan`,
+//! `observe`, `catalog`, `process`, and last `console` and `mistake`. A test enforces this.
 //!
 //! This crate doesn't depend on anything it measures. It uses arguments, HTTP, signals and exit
 //! codes, and knows no path or scenario by name.
@@ -21,6 +22,7 @@
 mod catalog;
 mod cmd;
 mod console;
+mod export;
 mod mistake;
 mod observe;
 mod plan;

@@ -14,6 +14,7 @@ pub(super) struct WireConfig {
     pub(super) upstream: Vec<WireUpstream>,
     pub(super) route: Vec<WireRoute>,
     pub(super) limit: Vec<WireLimit>,
+    pub(super) tokens: Option<WireTokens>,
     pub(super) waf: Option<WireWaf>,
     pub(super) cache: Option<WireCache>,
     pub(super) cluster: Option<WireCluster>,
@@ -46,6 +47,8 @@ pub(super) struct WireRoute {
     pub(super) upstream: Option<String>,
     #[serde(default)]
     pub(super) limits: Vec<String>,
+    #[serde(default = "yes")]
+    pub(super) tokens: bool,
     #[serde(default = "yes")]
     pub(super) waf: bool,
     #[serde(default = "yes")]
@@ -80,6 +83,13 @@ pub(super) enum WireScope {
     #[default]
     Client,
     All,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct WireTokens {
+    /// Directory of the files, beside the configuration.
+    pub(super) directory: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::legend::Legend;
 use super::{
-    ab, compare, overview, parts, plot, rates, sentences,
+    ab, compare, external, overview, parts, plot, rates, sentences,
     sheet::{Entry, Table, Tone},
     tables::{self, Section},
     text::{self, hundredths, thousands},
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     ab::AbComparison,
     compare::Comparison,
+    external::External,
     metrics::{per_request, server_cpu_us},
     record::{Load, Manifest, Outcome, PathInfo, Profile, Trial},
     summary::{Percentile, ScenarioSummary, Summary, TrialLatency},
@@ -104,6 +105,7 @@ pub fn report(
     trials: &[Trial],
     planned: usize,
     profiles: &[Profile],
+    figures: &[External],
 ) -> String {
     let legend = Legend::new(summary);
     let manifest = summary.manifest;
@@ -125,6 +127,13 @@ pub fn report(
             (self::scenario(index, scenario, manifest, trials, &legend))
         }
         @for profile in profiles { (self::profile(profile)) }
+        @if !figures.is_empty() {
+            section {
+                h2 { (external::HEADING) }
+                p { (external::caption(figures)) }
+                (external::sheet(figures).html(external::HEADING))
+            }
+        }
         (paths(&manifest.paths))
         (trial_rows(summary, trials))
         (colophon(manifest))

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod choice;
+mod engine;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,6 +12,8 @@ use crate::{
     catalog::{CONCURRENCY_MAX, FileKind, RATE_RPS_MAX, Target, parse_duration},
     cmd::number::within,
 };
+
+pub(crate) use self::engine::{Engine, Export, Import};
 
 /// Commands as they are typed, below a command's help.
 macro_rules! examples {
@@ -138,6 +141,18 @@ pub(crate) enum Command {
         "hopbench new path my-proxy",
     ))]
     New(New),
+    /// Write a scenario's load as a project for Locust or k6, which run on several machines
+    #[command(after_help = examples!(
+        "hopbench export locust edge-load --target http://10.0.0.5:8080",
+        "hopbench export k6 mix --concurrency 64 --rate 500 --target http://10.0.0.5:8080",
+    ))]
+    Export(Export),
+    /// Show what another engine measured, and keep it beside a run: never a ratio, never gated
+    #[command(after_help = examples!(
+        "hopbench import hopbench-external.json",
+        "hopbench import locust_stats.csv --run bench_results/RUN",
+    ))]
+    Import(Import),
     /// List the trials of a run and estimate its time; measure nothing
     #[command(after_help = examples!(
         "hopbench plan http-tunnel --path ring --until 3%",

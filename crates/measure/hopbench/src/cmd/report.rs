@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, path::Path, process::ExitCode};
 use anyhow::{Context as _, bail};
 use hopbench_analysis::{
     ab::AbComparison,
+    external::External,
     record::{Manifest, Plan, Profile, Trial},
-    report::{ab, csv, html, markdown, parts, perf, profile, sentences, terminal},
+    report::{ab, csv, external, html, markdown, parts, perf, profile, sentences, terminal},
     summary::Summary,
 };
 
@@ -105,6 +106,7 @@ pub(super) struct Report<'a> {
     planned: usize,
     summary: Summary<'a>,
     profiles: Vec<Profile>,
+    external: Vec<External>,
 }
 
 impl<'a> Report<'a> {
@@ -120,16 +122,23 @@ impl<'a> Report<'a> {
             planned: run_dir.plan()?.trials.len(),
             summary: Summary::new(manifest, trials)?,
             profiles: run_dir.profiles()?,
+            external: run_dir.external()?,
         })
     }
 
     fn markdown(&self) -> String {
         let report = markdown::report(&self.summary, self.trials, self.planned);
-        report + &profile::markdown(&self.profiles)
+        report + &profile::markdown(&self.profiles) + &external::markdown(&self.external)
     }
 
     fn page(&self) -> String {
-        html::report(&self.summary, self.trials, self.planned, &self.profiles)
+        html::report(
+            &self.summary,
+            self.trials,
+            self.planned,
+            &self.profiles,
+            &self.external,
+        )
     }
 
     /// Writes the reports beside the records from which they are made.
@@ -178,6 +187,7 @@ impl<'a> Report<'a> {
             print(&ab::terminal(&comparison))?;
         }
         print(&profile::terminal(&self.profiles))?;
+        print(&external::terminal(&self.external))?;
         print(&format!(
             "\n{}\n",
             sentences::progress(self.trials, self.planned)
@@ -207,6 +217,7 @@ impl<'a> Report<'a> {
             "parts": parts::parts(&self.summary),
             "timelines": parts::timelines(&self.summary),
             "knees": self.manifest.knees, "profiles": self.profiles,
+            "external": self.external,
             "b_over_a": comparison.map(|comparison| ab::cells(&comparison)),
         })
     }

@@ -46,7 +46,7 @@ fn observe_hop(session: &mut Session<'_>, hop: &ProbeHop, routes: u32) -> anyhow
         routes,
         origin: origins[generation as usize % 2].port(),
         generation,
-        words: &[],
+        ..Parts::default()
     };
     let subject = format!("{}, {routes} routes", hop.name);
     let running = RunningHop::start(session, hop, &parts(0), Output::Log)?;

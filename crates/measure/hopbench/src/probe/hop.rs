@@ -43,6 +43,8 @@ pub(super) struct Parts<'a> {
     pub(super) generation: u32,
     /// Words that are chosen, by the name of the place: the name of the word.
     pub(super) words: &'a [(&'a str, &'a str)],
+    /// Files of the hop's directory, besides its configuration: name and text.
+    pub(super) files: &'a [(String, String)],
 }
 
 /// The part of a hop's status that is used.
@@ -72,6 +74,9 @@ impl RunningHop {
         let mut fill = TrialFill::new(session.toolbox, directory.path());
         let front = crate::catalog::Fill::port(&mut fill, "front")?;
         fs::create_dir(directory.path().join("secrets"))?;
+        for (name, text) in parts.files {
+            fs::write(directory.path().join(name), text)?;
+        }
         let config = config(definition, parts, front, directory.path())?;
         fs::write(directory.path().join(CONFIG), config)?;
         let words = definition.command.iter().map(|word| word.fill(&mut fill));

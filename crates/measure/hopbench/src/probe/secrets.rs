@@ -60,12 +60,11 @@ fn observe_hop(session: &mut Session<'_>, hop: &ProbeHop, files: u32) -> anyhow:
     let origin = origin(session)?;
     let parts = Parts {
         origin: origin.front().port(),
+        files: &(1..=files).map(|file| text(file, &[0])).collect::<Vec<_>>(),
         ..Parts::default()
     };
     let subject = format!("{}, {files} secrets", hop.name);
     let running = RunningHop::start(session, hop, &parts, Output::Log)?;
-    write(&running, 1..=files, &[0])?;
-    running.read_again();
     let mut client = Asker::new(&running);
     anyhow::ensure!(
         client.until(1, 0, 200).is_some(),
@@ -144,13 +143,16 @@ fn write(
     generations: &[u32],
 ) -> anyhow::Result<()> {
     for file in files {
-        let lines = generations.iter().map(|it| secret(file, *it) + "\n");
-        running.replace(
-            &format!("secrets/client-{file}"),
-            &lines.collect::<String>(),
-        )?;
+        let (name, text) = text(file, generations);
+        running.replace(&name, &text)?;
     }
     Ok(())
+}
+
+/// Returns the name and the text of a file with the secrets of some generations, each a line.
+fn text(file: u32, generations: &[u32]) -> (String, String) {
+    let lines = generations.iter().map(|it| secret(file, *it) + "\n");
+    (format!("secrets/client-{file}"), lines.collect())
 }
 
 fn secret(file: u32, generation: u32) -> String {

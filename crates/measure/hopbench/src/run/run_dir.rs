@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use hopbench_analysis::record::{Manifest, Plan, Profile, SCHEMA, Trial};
+use hopbench_analysis::{
+    external::External,
+    record::{Manifest, Plan, Profile, SCHEMA, Trial},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{catalog::Catalog, mistake::Mistake};
@@ -58,6 +61,7 @@ const PLAN: &str = "plan.json";
 const STATE: &str = "state.json";
 const TRIALS: &str = "trials.jsonl";
 const PROFILES: &str = "profiles.json";
+const EXTERNAL: &str = "external.json";
 const CALIBRATION: &str = "calibration.jsonl";
 
 /// Approximate size of a record with its logs, in bytes, for the check before the first trial.
@@ -203,6 +207,20 @@ impl RunDir {
             true => self.read_json(PROFILES),
             false => Ok(Vec::new()),
         }
+    }
+
+    /// Reads the figures of other engines; there are none unless somebody imported them.
+    pub(crate) fn external(&self) -> anyhow::Result<Vec<External>> {
+        let path = self.path.join(EXTERNAL);
+        let describe = || format!("could not read '{}'", path.display());
+        match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => External::read_kept(&other.with_context(describe)?).with_context(describe),
+        }
+    }
+
+    pub(crate) fn write_external(&self, figures: &[External]) -> anyhow::Result<()> {
+        self.write_json(EXTERNAL, &figures)
     }
 
     pub(crate) fn write_state(&self, state: &State) -> anyhow::Result<()> {

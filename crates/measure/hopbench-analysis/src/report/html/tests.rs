@@ -10,7 +10,7 @@ use crate::{
 
 fn page(manifest: &Manifest, trials: &[Trial]) -> String {
     let summary = Summary::new(manifest, trials).expect("readable");
-    report(&summary, trials, trials.len(), &[])
+    report(&summary, trials, trials.len(), &[], &[])
 }
 
 fn count(page: &str, part: &str) -> usize {
@@ -21,7 +21,7 @@ fn count(page: &str, part: &str) -> usize {
 fn every_cell_is_drawn_and_listed() {
     let (manifest, trials) = (tests::manifest(), tests::trials());
     let summary = Summary::new(&manifest, &trials).expect("readable");
-    let page = report(&summary, &trials, trials.len(), &[]);
+    let page = report(&summary, &trials, trials.len(), &[], &[]);
     let rows: Vec<_> = summary.scenarios[0].tables[0].rows.iter().collect();
     for row in &rows {
         let listed = format!("<summary>{}</summary>", row.cell.full_name());

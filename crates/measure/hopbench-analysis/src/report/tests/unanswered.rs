@@ -69,7 +69,7 @@ fn drops_are_in_every_format() {
     let terminal = terminal::render(&summary);
     assert!(terminal.contains("Not answered"), "{terminal}");
     assert!(terminal.contains("2.0 % not answered"), "{terminal}");
-    let page = html::report(&summary, &trials, trials.len(), &[]);
+    let page = html::report(&summary, &trials, trials.len(), &[], &[]);
     assert!(page.contains("2.0 % not answered"), "{page}");
     assert!(page.contains("<td class=\"metric bad\">180</td>"), "{page}");
     let row = Row::new(&summary, &trials);
@@ -156,7 +156,7 @@ fn a_percentile_among_requests_without_an_answer_is_at_least() {
     assert_eq!(column(&csv, "fast", "latency_us_p50"), "1005.0000");
     let perf = perf::render(&summary);
     assert!(perf.contains(" latency_p99_ms=>=98"), "{perf}");
-    let page = html::report(&summary, &trials, trials.len(), &[]);
+    let page = html::report(&summary, &trials, trials.len(), &[], &[]);
     assert!(page.contains("<td class=\"metric\">≥ 980</td>"), "{page}");
     assert!(page.contains(": p99 ≥ 98"), "{page}");
     let picture = crate::report::lines::latency(&summary.scenarios[0]);
@@ -233,7 +233,7 @@ fn a_percentile_needs_twenty_samples_above_it() {
     assert!(perf.contains(" latency_p99_ms=nan"), "{perf}");
     let markdown = markdown::report(&summary, &trials, 2);
     assert!(markdown.contains("| 0.050 | n/a |"), "{markdown}");
-    let page = html::report(&summary, &trials, 2, &[]);
+    let page = html::report(&summary, &trials, 2, &[], &[]);
     // One n/a is in the table of cells, and one in that of trials.
     assert_eq!(
         page.matches("<td class=\"metric\">n/a</td>").count(),
@@ -312,7 +312,7 @@ fn three_answers_are_in_every_format() {
     assert_eq!(told, expected);
     let noisy = summary.scenarios[0].tables[0].rows[2].ratios[Metric::Rps].expect("six");
     let noisy = format!("≈ {:.0} %", noisy.ratio * 100.0);
-    let page = html::report(&summary, &trials, 0, &[]);
+    let page = html::report(&summary, &trials, 0, &[], &[]);
     for text in [
         markdown::report(&summary, &trials, 0),
         terminal::render(&summary),
