@@ -1,5 +1,6 @@
-//! The stages that a request passes: the WAF, its route, its token, its limits, the cache. One after another,
-//! on the bytes of the request, for requests that hyper reads and for those that it doesn't.
+//! The stages that a request passes: the WAF, its route, its token, its limits, the cache. One
+//! after another, on the bytes of the request, for requests that hyper reads and for those that it
+//! doesn't.
 
 use std::{net::IpAddr, sync::Arc};
 

@@ -41,7 +41,7 @@ pub struct ProbeInfo {
     /// Fault that was injected to test the rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injected: Option<String>,
-    /// What was left out, and why; conditions that make values doubtful.
+    /// Things that were left out, and why; conditions that make values doubtful.
     pub notes: Vec<String>,
     /// Rules that judge the observations.
     pub rules: Vec<Rule>,
@@ -88,7 +88,7 @@ impl Unit {
 /// A probe that has ended.
 #[derive(Clone, Debug)]
 pub struct Probed {
-    /// What was probed, and how it is judged.
+    /// The conditions, and how it is judged.
     pub info: ProbeInfo,
     /// All observations, in their order.
     pub observations: Vec<Observation>,

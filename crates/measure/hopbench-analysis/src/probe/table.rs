@@ -50,7 +50,8 @@ pub fn summary(verdicts: &[Verdict]) -> String {
     let mut text = String::new();
     for verdict in verdicts.iter().filter(|it| it.outcome != Outcome::Passed) {
         let unit = Unit::of(&verdict.measure);
-        let shown = |value: Option<f64>| value.map_or("nothing".to_owned(), |it| full(it, unit));
+        let shown =
+            |value: Option<f64>| value.map_or_else(|| "nothing".to_owned(), |it| full(it, unit));
         text += &format!(
             "{}: {}: {} of '{}' is {}: expected at most {}{}\n",
             verdict.outcome.name(),
@@ -121,7 +122,10 @@ fn sums(probed: &Probed, counts: &[(&str, &str)]) -> Rows {
             .map(|values| values.count())
             .max();
         let sums = measures.iter().map(|measure| {
-            of(measure).map_or("–".to_owned(), |values| number(values.sum(), Unit::Count))
+            of(measure).map_or_else(
+                || "–".to_owned(),
+                |values| number(values.sum(), Unit::Count),
+            )
         });
         let head = [subject.to_owned(), most.unwrap_or_default().to_string()].into_iter();
         head.chain(sums).collect()
@@ -148,7 +152,8 @@ fn distribution_row(subject: &str, measure: &str, values: &Distribution) -> Vec<
 
 fn verdict_row(verdict: &Verdict) -> Vec<String> {
     let unit = Unit::of(&verdict.measure);
-    let shown = |value: Option<f64>| value.map_or("–".to_owned(), |value| number(value, unit));
+    let shown =
+        |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| number(value, unit));
     let statistic = match verdict.statistic {
         Statistic::Sum if unit == Unit::Count => "",
         other => other.name(),
@@ -177,7 +182,7 @@ fn title(measure: &str, unit: Unit) -> String {
 }
 
 fn interval(quantile: Quantile, unit: Unit) -> String {
-    let end = |end: Option<f64>| end.map_or("?".to_owned(), |value| number(value, unit));
+    let end = |end: Option<f64>| end.map_or_else(|| "?".to_owned(), |value| number(value, unit));
     format!("{}–{}", end(quantile.low), end(quantile.high))
 }
 

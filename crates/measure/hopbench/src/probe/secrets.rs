@@ -27,6 +27,9 @@ const STEP_MAX: Duration = Duration::from_secs(20);
 /// Time that an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
+/// Requests of the steady client in each rotation.
+const ASKED_MIN: usize = 20;
+
 /// Status of an answer to a request with a wrong secret.
 const REFUSED: u16 = 401;
 
@@ -118,6 +121,9 @@ fn rotate(
     if let Some(at) = gone {
         session.add_time(cycle, subject, "last_old_us", at - begin)?;
     }
+    // The steady client has asked often enough to have noticed.
+    let asked = || (steady.shared.asked.load(Relaxed) >= ASKED_MIN).then_some(());
+    poll(STEP_MAX, Duration::from_millis(5), asked);
     let unfinished = usize::from(seen.is_none()) + usize::from(gone.is_none());
     let stale = (1..=files).filter(|file| client.ask(*file, cycle - 1) != Some(REFUSED));
     let stale = stale.count();

@@ -5,6 +5,7 @@
 //! that everything around trials can be tested without a socket or a clock.
 
 mod cold_start;
+mod difference;
 mod fill;
 mod judge;
 mod load;

@@ -10,9 +10,12 @@ use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, UsageSecond
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use super::{Live, READY_TIMEOUT, STOP_GRACE, TrialError, fill::TrialFill, harness_failure};
+use super::{
+    Live, READY_TIMEOUT, STOP_GRACE, TrialError, difference::difference, fill::TrialFill,
+    harness_failure,
+};
 use crate::{
-    catalog::{ExpectedAnswer, PathDefinition, ProcessDefinition, Template},
+    catalog::{PathDefinition, ProcessDefinition, Template},
     observe::{
         http::{Answer, Endpoint, Question},
         usage::{self, Snapshot},
@@ -63,9 +66,6 @@ pub(super) type Counters = BTreeMap<String, BTreeMap<String, u64>>;
 struct Status {
     counters: BTreeMap<String, u64>,
 }
-
-/// Role of a process that is no hop.
-const ORIGIN: &str = "origin";
 
 /// Where a process serves its counters, as JSON.
 const STATUS_TARGET: &str = "/_admin/status";
@@ -171,16 +171,16 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Kills the process that is neither the origin nor behind another hop, and starts it again.
+    /// Kills the last process, which the others were there before, and starts it again.
     pub(super) fn restart_hop(&mut self) -> Result<(), TrialError> {
-        let is_hop = |running: &Running| running.definition.role != ORIGIN;
-        let index = self.processes.iter().position(is_hop).unwrap_or_default();
-        let running = &mut self.processes[index];
+        let Some(running) = self.processes.last_mut() else {
+            return Ok(());
+        };
         running.child.kill();
         let output = Output::Log(running.log.with_extension("again.log"));
         let child = Child::start(&running.definition.name, &running.command, output);
         running.child = child.map_err(harness_failure)?;
-        self.watchman.watch(&self.processes[index].child);
+        self.watchman.watch(&running.child);
         Ok(())
     }
 
@@ -544,58 +544,6 @@ fn command(
         directory: Some(directory.to_owned()),
         stops_with_stdin: process.stops_with_stdin,
     })
-}
-
-/// Describes how an answer differs from the expected one.
-fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<String> {
-    if answer.status != expected.status {
-        let is_text = std::str::from_utf8(&answer.beginning).is_ok();
-        let shown = if is_text {
-            answer.beginning.as_slice()
-        } else {
-            b"(not text)"
-        };
-        let beginning = String::from_utf8_lossy(shown);
-        // The text becomes part of a single line.
-        let printable = |char: char| if char.is_control() { ' ' } else { char };
-        let beginning: String = beginning.chars().take(200).map(printable).collect();
-        return Some(format!(
-            "status {} instead of {}: {beginning}",
-            answer.status, expected.status
-        ));
-    }
-    if let Some(length_bytes) = expected.length_bytes
-        && answer.length_bytes != length_bytes
-    {
-        return Some(format!(
-            "{} bytes instead of {length_bytes}",
-            answer.length_bytes
-        ));
-    }
-    if expected
-        .sha256
-        .as_ref()
-        .is_some_and(|sha256| answer.sha256 != *sha256)
-    {
-        return Some("the body differs from the expected one".to_owned());
-    }
-    for (name, value) in &expected.headers {
-        let mut found = answer.headers.get_all(name).iter();
-        match value {
-            None if found.next().is_none() => return Some(format!("no header '{name}'")),
-            Some(value) if !found.any(|it| it.as_bytes() == value.as_bytes()) => {
-                let values = answer.headers.get_all(name).iter();
-                let values = values.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned());
-                let values: Vec<String> = values.collect();
-                let found = values.join("', '");
-                return Some(format!("header '{name}' is not '{value}' but '{found}'"));
-            }
-            _ => {}
-        }
-    }
-    answer
-        .is_followed
-        .then(|| "answer without a request: more bytes followed the correct ones".to_owned())
 }
 
 #[cfg(test)]

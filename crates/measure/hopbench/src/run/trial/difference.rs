@@ -1,0 +1,55 @@
+//! The comparison of an answer with the expected one.
+
+use crate::{catalog::ExpectedAnswer, observe::http::Answer};
+
+/// Describes how an answer differs from the expected one.
+pub(super) fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<String> {
+    if answer.status != expected.status {
+        let is_text = std::str::from_utf8(&answer.beginning).is_ok();
+        let shown = if is_text {
+            answer.beginning.as_slice()
+        } else {
+            b"(not text)"
+        };
+        let beginning = String::from_utf8_lossy(shown);
+        // The text becomes part of a single line.
+        let printable = |char: char| if char.is_control() { ' ' } else { char };
+        let beginning: String = beginning.chars().take(200).map(printable).collect();
+        return Some(format!(
+            "status {} instead of {}: {beginning}",
+            answer.status, expected.status
+        ));
+    }
+    if let Some(length_bytes) = expected.length_bytes
+        && answer.length_bytes != length_bytes
+    {
+        return Some(format!(
+            "{} bytes instead of {length_bytes}",
+            answer.length_bytes
+        ));
+    }
+    if expected
+        .sha256
+        .as_ref()
+        .is_some_and(|sha256| answer.sha256 != *sha256)
+    {
+        return Some("the body differs from the expected one".to_owned());
+    }
+    for (name, value) in &expected.headers {
+        let mut found = answer.headers.get_all(name).iter();
+        match value {
+            None if found.next().is_none() => return Some(format!("no header '{name}'")),
+            Some(value) if !found.any(|it| it.as_bytes() == value.as_bytes()) => {
+                let values = answer.headers.get_all(name).iter();
+                let values = values.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned());
+                let values: Vec<String> = values.collect();
+                let found = values.join("', '");
+                return Some(format!("header '{name}' is not '{value}' but '{found}'"));
+            }
+            _ => {}
+        }
+    }
+    answer
+        .is_followed
+        .then(|| "answer without a request: more bytes followed the correct ones".to_owned())
+}
