@@ -156,6 +156,13 @@ pub(crate) fn probe(
         ProbeKind::Secrets => secrets::observe(&mut session),
         ProbeKind::Starts => starts::observe(&mut session),
     };
+    if !settings.only.is_empty() {
+        // Rules for what was not asked for are not broken.
+        let observed = session.probed.clone();
+        let rules = &mut session.probed.info.rules;
+        rules.retain(|rule| rule.has_subject(&observed));
+        session.directory.write_info(&session.probed.info)?;
+    }
     match done {
         Ok(()) => Ok((session.probed, false)),
         Err(error) if error.is::<Interrupted>() => Ok((session.probed, true)),

@@ -122,6 +122,12 @@ impl Rule {
         }
     }
 
+    /// Returns whether the rule judges anything that was observed.
+    pub fn has_subject(&self, probed: &Probed) -> bool {
+        let mut series = probed.series().into_iter();
+        series.any(|(subject, measure)| measure == self.measure && self.concerns(subject))
+    }
+
     fn judge(&self, probed: &Probed, subject: &str) -> Verdict {
         let of = |subject: &str| {
             let values = Distribution::of(probed.values(subject, &self.measure))?;
