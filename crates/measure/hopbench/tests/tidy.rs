@@ -559,7 +559,8 @@ fn lines_of_the_documentation_are_short() {
     let mut found = Vec::new();
     for (path, text) in all_files("md") {
         let (mut is_code, mut is_generated) = (false, false);
-        let has_wide_tables = text.contains("\n<!-- made by 'hopbench release-summary'");
+        let has_wide_tables = path == "docs/COVERAGE.md"
+            || text.contains("\n<!-- made by 'hopbench release-summary'");
         for (index, line) in text.lines().enumerate() {
             is_code ^= line.starts_with("```");
             if line.starts_with("<!-- reference:") {
