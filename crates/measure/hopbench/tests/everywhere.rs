@@ -8,25 +8,26 @@ mod support;
 use serde_json::Value;
 use support::{bench::Bench, text};
 
-/// Lists the names of our paths and those of the peers, which lead through programs of others.
-fn ours_and_peers(bench: &Bench) -> (Vec<String>, Vec<String>) {
+/// Lists the names of the paths that have one of some tags, or of those that have none of them.
+fn names(bench: &Bench, tags: &[&str], have: bool) -> Vec<String> {
     let listed = bench.run(&["list", "--format=json"]);
     let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
-    let (mut ours, mut peers) = (Vec::new(), Vec::new());
-    for path in listed["paths"].as_array().expect("a list") {
-        let mut tags = path["tags"].as_array().expect("a list").iter();
-        let is_peer = tags.any(|tag| tag == "peer");
-        let to = if is_peer { &mut peers } else { &mut ours };
-        to.push(path["name"].as_str().expect("a name").to_owned());
-    }
-    (ours, peers)
+    let paths = listed["paths"].as_array().expect("a list").iter();
+    let has = |path: &Value| {
+        let mut own = path["tags"].as_array().expect("a list").iter();
+        own.any(|tag| tags.iter().any(|it| tag == it))
+    };
+    let found = paths.filter(|path| has(path) == have);
+    found
+        .map(|path| path["name"].as_str().expect("a name").to_owned())
+        .collect()
 }
 
 // What the programs of others do under load is a result, and not for a test to judge.
 #[test]
 fn every_path_of_ours_answers_under_load() {
     let bench = Bench::new();
-    let (ours, _) = ours_and_peers(&bench);
+    let ours = names(&bench, &["outside", "peer"], false);
     let paths = format!("--path={}", ours.join(","));
     let endpoints = ["--endpoint=/small", "--endpoint=/echo:1024"];
     let result = bench.run(
@@ -60,7 +61,7 @@ fn every_path_answers_every_endpoint_and_leaves_nothing_behind() {
         text(&verified.stderr)
     );
     let results: Vec<Value> = serde_json::from_str(&told).expect("JSON");
-    let (_, peers) = ours_and_peers(&bench);
+    let peers = names(&bench, &["peer"], true);
     let is_required = std::env::var_os("HOPBENCH_TEST_PEERS").is_some();
     let mut answered = 0;
     for result in &results {
