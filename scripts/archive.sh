@@ -5,7 +5,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 name="${1:?expected a name}"
-programs=(hopbench hopbench-load http_baseline http-tunnel-host http-tunnel-plugin forwarder)
+programs=(
+    hopbench hopbench-load http_baseline http-tunnel-host http-tunnel-plugin forwarder replay-proxy
+    edge-node
+)
 directory="target/archives/$name"
 rm -rf "$directory"
 mkdir -p "$directory"

@@ -86,7 +86,8 @@ pub(crate) struct ProbeHop {
     pub(crate) admin: Option<Template>,
     /// Counter of lines that its log has lost.
     pub(crate) lost_lines: Option<String>,
-    /// Text of the configuration. `{{routes}}` stands for all routes, `{{upstreams}}` for all
+    /// Text of the configuration. `{{port:front}}` is the port for clients, `{{origin}}` that of the
+    /// upstream, `{{dir}}` its directory, `{{routes}}` stands for all routes, `{{upstreams}}` for all
     /// upstreams, `{{generation}}` for the number of the change, and `{{word:NAME}}` for a word.
     #[serde(default)]
     pub(crate) config: String,

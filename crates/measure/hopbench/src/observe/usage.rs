@@ -48,6 +48,38 @@ pub(crate) struct Snapshot {
     descriptors: Option<u64>,
 }
 
+/// Memory and descriptors of a process group at a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) rss_kib: u64,
+    pub(crate) peak_kib: u64,
+    pub(crate) descriptors: u64,
+}
+
+impl Held {
+    /// Reads what the process group that `leader` leads holds.
+    pub(crate) fn by(leader: u32) -> anyhow::Result<Self> {
+        let mut held = Self::default();
+        for process in group_members(leader).context("could not read '/proc'")? {
+            match held.add(process.pid) {
+                Err(error) if process.pid == leader => return Err(error),
+                // A worker may end meanwhile.
+                Err(_) | Ok(()) => {}
+            }
+        }
+        Ok(held)
+    }
+
+    fn add(&mut self, pid: u32) -> anyhow::Result<()> {
+        let directory = Path::new("/proc").join(pid.to_string());
+        let status = Status::read(&directory)?;
+        self.descriptors += fs::read_dir(directory.join("fd"))?.count() as u64;
+        self.rss_kib += status.number("VmRSS");
+        self.peak_kib += status.number("VmHWM");
+        Ok(())
+    }
+}
+
 impl Snapshot {
     /// Reads the usage of the process group that `leader` leads.
     pub(crate) fn take(leader: u32, definition: &ProcessDefinition) -> anyhow::Result<Self> {

@@ -1,12 +1,9 @@
 //! Long-lived connections beside active ones: what each takes, and what the active ones notice.
 
 use std::{
-    fs,
     net::SocketAddr,
     time::{Duration, Instant},
 };
-
-use anyhow::Context as _;
 
 use super::{
     Fault, Session,
@@ -14,7 +11,10 @@ use super::{
     hop::{Parts, RunningHop, available, origin},
     poll, proxied,
 };
-use crate::{catalog::ProbeHop, observe::machine};
+use crate::{
+    catalog::ProbeHop,
+    observe::{machine, usage::Held},
+};
 
 /// Words of a configuration in which the PROXY protocol is off.
 pub(super) const PLAIN: [(&str, &str); 2] = [("accept", "accept-off"), ("send", "send-off")];
@@ -91,16 +91,16 @@ fn observe_hop(
     for time in active(front)? {
         session.add_time(cycle, &alone, "answer_us", time)?;
     }
-    let before = Usage::of(pid)?;
+    let before = Held::by(pid)?;
     let mut idle = Vec::new();
     for _ in 0..size {
         let begin = Instant::now();
         idle.push(open(front)?);
         session.add_time(cycle, &subject, "connect_us", begin.elapsed())?;
     }
-    let held = Usage::of(pid)?;
+    let held = Held::by(pid)?;
     let of_each = |value: f64| value / f64::from(size);
-    let bytes = of_each((held.rss_bytes - before.rss_bytes).max(0.0));
+    let bytes = of_each(held.rss_kib.saturating_sub(before.rss_kib) as f64 * 1024.0);
     session.add(cycle, &subject, "connection_bytes", bytes)?;
     let descriptors = held.descriptors.saturating_sub(before.descriptors);
     session.add(cycle, &subject, "descriptors", descriptors as f64)?;
@@ -119,7 +119,7 @@ fn observe_hop(
     };
     drop(idle);
     let left = left_over(pid, before.descriptors)?;
-    session.add_count(cycle, &subject, "leaked_descriptors", left)?;
+    session.add(cycle, &subject, "leaked_descriptors", left as f64)?;
     drop(kept);
     running.stop();
     origin.stop();
@@ -150,33 +150,11 @@ fn active(front: SocketAddr) -> anyhow::Result<Vec<Duration>> {
 }
 
 /// Waits until the hop has closed its descriptors; returns how many it has too many.
-fn left_over(pid: u32, before: usize) -> anyhow::Result<usize> {
+fn left_over(pid: u32, before: u64) -> anyhow::Result<u64> {
     let pause = Duration::from_millis(10);
     poll(CLOSE_MAX, pause, || {
-        let now = descriptors(pid).ok()?;
-        (now <= before).then_some(())
+        let now = Held::by(pid).ok()?;
+        (now.descriptors <= before).then_some(())
     });
-    Ok(descriptors(pid)?.saturating_sub(before))
-}
-
-struct Usage {
-    rss_bytes: f64,
-    descriptors: usize,
-}
-
-impl Usage {
-    fn of(pid: u32) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let mut lines = text.lines();
-        let value = lines.find_map(|line| line.strip_prefix("VmRSS:"));
-        let value = value.and_then(|text| text.trim().trim_end_matches(" kB").parse::<f64>().ok());
-        Ok(Self {
-            rss_bytes: value.context("no memory in /proc")? * 1024.0,
-            descriptors: descriptors(pid)?,
-        })
-    }
-}
-
-fn descriptors(pid: u32) -> anyhow::Result<usize> {
-    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+    Ok(Held::by(pid)?.descriptors.saturating_sub(before))
 }

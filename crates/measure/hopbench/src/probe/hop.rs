@@ -206,7 +206,7 @@ fn config(
         .config
         .replace("{{routes}}", &repeat(&definition.route))
         .replace("{{upstreams}}", &repeat(&definition.upstream))
-        .replace("{{front}}", &front.to_string())
+        .replace("{{port:front}}", &front.to_string())
         .replace("{{origin}}", &parts.origin.to_string())
         .replace("{{generation}}", &parts.generation.to_string())
         .replace("{{dir}}", &directory.display().to_string());

@@ -2,7 +2,6 @@
 //! lost, and how soon a line can be read.
 
 use std::{
-    fs,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     catalog::ProbeHop,
-    observe::http::Client,
+    observe::{http::Client, usage::Held},
     process::{Command, Output, capture},
 };
 
@@ -111,7 +110,7 @@ fn observe_log(
         cycle,
         &subject,
         "peak_rss_kib",
-        peak_rss_kib(running.pid())?,
+        Held::by(running.pid())?.peak_kib as f64,
     )?;
     if let (Some(tail), Some(counter)) = (&tail, &hop.lost_lines) {
         let answered = good + marks.answered.len() as u64;
@@ -233,13 +232,4 @@ fn load(session: &Session<'_>, front: SocketAddr) -> anyhow::Result<Value> {
     };
     let printed = capture(&command)?;
     serde_json::from_str(printed.trim()).context("could not read the load's result")
-}
-
-/// Returns the largest memory of a process so far, in KiB.
-fn peak_rss_kib(pid: u32) -> anyhow::Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let mut lines = text.lines();
-    let value = lines.find_map(|line| line.strip_prefix("VmHWM:"));
-    let value = value.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok());
-    value.context("no peak of memory in /proc")
 }
