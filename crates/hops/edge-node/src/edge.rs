@@ -19,7 +19,7 @@ use http_proxy::{
 use hyper::{
     Response, StatusCode,
     body::{Body as _, Incoming},
-    header::{HOST, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{HOST, HeaderName, HeaderValue},
 };
 use replay_proxy::{
     cache::Variant,
@@ -31,7 +31,7 @@ use crate::{
     cache_key::CacheKey,
     fill::{Change, Fill, Unstorable},
     plan::{Destination, Plan},
-    stages::{Fate, Refusal, UNAUTHORISED, View},
+    stages::{Fate, Refusal, View},
     state::{Shared, now_ms},
     waf::Scratch,
 };
@@ -114,7 +114,7 @@ impl Edge {
     }
 
     /// Appends the head of an answer of our own; returns its body.
-    fn refuse(&self, refusal: Refusal, is_head: bool, now_ms: i64, head: &mut Vec<u8>) -> Bytes {
+    fn refuse(&self, refusal: &Refusal, is_head: bool, now_ms: i64, head: &mut Vec<u8>) -> Bytes {
         let status = StatusCode::from_u16(refusal.status).unwrap_or_default();
         let mut text = format!(
             "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n",
@@ -122,11 +122,8 @@ impl Edge {
             status.canonical_reason().unwrap_or_default(),
             refusal.text.len() + 1,
         );
-        if let Some(seconds) = refusal.retry_after_seconds {
-            write!(text, "retry-after: {seconds}\r\n").ok();
-        }
-        if refusal.status == UNAUTHORISED {
-            text += "www-authenticate: Bearer\r\n";
+        if let Some((name, value)) = &refusal.field {
+            write!(text, "{name}: {value}\r\n").ok();
         }
         head.extend_from_slice(text.as_bytes());
         self.write_date(now_ms, head);
@@ -312,12 +309,11 @@ async fn read(incoming: &mut Incoming, most: usize) -> Result<Bytes, (StatusCode
 fn refused(refusal: Refusal) -> Response<ProxyBody> {
     let status = StatusCode::from_u16(refusal.status).unwrap_or_default();
     let mut response = answer(status, refusal.text);
-    if let Some(seconds) = refusal.retry_after_seconds {
-        response.headers_mut().insert(RETRY_AFTER, seconds.into());
-    }
-    if refusal.status == UNAUTHORISED {
-        let challenge = HeaderValue::from_static("Bearer");
-        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    if let Some((name, value)) = refusal.field
+        && let Ok(value) = HeaderValue::from_str(&value)
+    {
+        let name = HeaderName::from_static(name);
+        response.headers_mut().insert(name, value);
     }
     response
 }
@@ -380,7 +376,7 @@ impl PlainRoutes for Router {
         let fate = view.pass(plan, destination, scratch, &edge.shared, now_ms);
         match fate {
             Fate::Refused(refusal) => {
-                let body = edge.refuse(refusal, request.method == "HEAD", now_ms, head);
+                let body = edge.refuse(&refusal, request.method == "HEAD", now_ms, head);
                 Some(PlainAnswer::Own(body, None))
             }
             Fate::Hit(variant, destination) => {

@@ -17,9 +17,6 @@ use crate::{
     waf::{self, Scratch, Verdict},
 };
 
-/// Status of an answer that asks for a token (RFC 6750, section 3).
-pub(crate) const UNAUTHORISED: u16 = 401;
-
 /// A request as the stages see it.
 #[derive(Debug)]
 pub(crate) struct View<'a, F: ?Sized> {
@@ -45,11 +42,12 @@ pub(crate) enum Fate<'p> {
 }
 
 /// An answer of the node's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) text: &'static str,
-    pub(crate) retry_after_seconds: Option<u64>,
+    /// A field that tells the client what to do.
+    pub(crate) field: Option<(&'static str, String)>,
 }
 
 impl<F: Fields + ?Sized> View<'_, F> {
@@ -85,14 +83,19 @@ impl<F: Fields + ?Sized> View<'_, F> {
             && !tokens.admit(self.fields)
         {
             counters.requests_unauthorised.add(1);
-            return Fate::refused(UNAUTHORISED, "a token is needed");
+            return Fate::Refused(Refusal {
+                status: 401,
+                text: "a token is needed",
+                // RFC 6750, section 3.
+                field: Some(("www-authenticate", "Bearer".to_owned())),
+            });
         }
         if let Some(retry_after_ms) = self.limited(destination, now_ms) {
             counters.requests_limited.add(1);
             return Fate::Refused(Refusal {
                 status: 429,
                 text: "too many requests",
-                retry_after_seconds: Some(retry_after_ms.div_ceil(1_000)),
+                field: Some(("retry-after", retry_after_ms.div_ceil(1_000).to_string())),
             });
         }
         self.look_up(plan, destination, counters, now_ms)
@@ -193,7 +196,7 @@ impl Fate<'_> {
         Self::Refused(Refusal {
             status,
             text,
-            retry_after_seconds: None,
+            field: None,
         })
     }
 }

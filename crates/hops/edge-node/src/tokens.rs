@@ -5,7 +5,8 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs::{self, File},
+    io::{self, ErrorKind, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -34,7 +35,7 @@ pub(crate) enum TokensError {
         file.display()
     )]
     Token { file: PathBuf, line: usize },
-    #[error("'{}' has more than {FILES_MAX} files", .0.display())]
+    #[error("'{}' has more than {FILES_MAX} files: expected the tokens of clients", .0.display())]
     TooMany(PathBuf),
 }
 
@@ -74,21 +75,22 @@ impl Tokens {
             key,
             hashes: HashSet::new(),
         };
-        let entries = fs::read_dir(directory).map_err(failed(directory))?;
-        for (index, entry) in entries.enumerate() {
-            if index >= FILES_MAX {
-                return Err(TokensError::TooMany(directory.to_owned()));
-            }
+        let mut files = 0;
+        for entry in fs::read_dir(directory).map_err(failed(directory))? {
             let file = entry.map_err(failed(directory))?.path();
-            let is_hidden = file
-                .file_name()
-                .is_some_and(|name| name.as_encoded_bytes().first() == Some(&b'.'));
-            let about = fs::metadata(&file).map_err(failed(&file));
-            // Whoever opens anything else may wait for ever.
-            if is_hidden || !about?.is_file() {
+            let name = file.file_name().map(|name| name.as_encoded_bytes());
+            if name.is_some_and(|name| name.starts_with(b".")) {
                 continue;
             }
-            tokens.add(&file)?;
+            files += 1;
+            if files > FILES_MAX {
+                return Err(TokensError::TooMany(directory.to_owned()));
+            }
+            match text(&file) {
+                // It was there when the directory was read.
+                Err(TokensError::Io { error, .. }) if error.kind() == ErrorKind::NotFound => {}
+                other => tokens.add(&file, &other?)?,
+            }
         }
         match tokens.hashes.is_empty() {
             true => Err(TokensError::Empty(directory.to_owned())),
@@ -96,15 +98,7 @@ impl Tokens {
         }
     }
 
-    fn add(&mut self, file: &Path) -> Result<(), TokensError> {
-        let named = |error| TokensError::Io {
-            file: file.to_owned(),
-            error,
-        };
-        if fs::metadata(file).map_err(named)?.len() > FILE_BYTES_MAX {
-            return Err(TokensError::Large(file.to_owned()));
-        }
-        let text = fs::read(file).map_err(named)?;
+    fn add(&mut self, file: &Path, text: &[u8]) -> Result<(), TokensError> {
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
@@ -141,6 +135,24 @@ impl Tokens {
                 && token.len() <= TOKEN_BYTES_MAX
                 && self.hashes.contains(&self.hash(token))
         })
+    }
+}
+
+/// Reads a file. What is no regular file has no tokens.
+fn text(file: &Path) -> Result<Vec<u8>, TokensError> {
+    let failed = |error| TokensError::Io {
+        file: file.to_owned(),
+        error,
+    };
+    // Whoever opens anything else may wait for ever.
+    if !fs::metadata(file).map_err(failed)?.is_file() {
+        return Ok(Vec::new());
+    }
+    let mut text = Vec::new();
+    let read = File::open(file).and_then(|it| it.take(FILE_BYTES_MAX + 1).read_to_end(&mut text));
+    match read.map_err(failed)? as u64 > FILE_BYTES_MAX {
+        true => Err(TokensError::Large(file.to_owned())),
+        false => Ok(text),
     }
 }
 

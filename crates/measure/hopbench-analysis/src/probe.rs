@@ -2,11 +2,12 @@
 //!
 //! A probe makes observations: of a subject, in a cycle, a value of a measure. The end of a
 //! measure's name is its unit. [`distribution`] gives percentiles with their intervals, [`rule`]
-//! judges them, and [`table`] writes both.
+//! judges them, and [`crate::report::probe`] writes both.
 
 pub mod distribution;
 pub mod rule;
-pub mod table;
+
+use std::collections::HashSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,10 @@ pub struct ProbeInfo {
     pub injected: Option<String>,
     /// Things that were left out, and why; conditions that make values doubtful.
     pub notes: Vec<String>,
+    /// Subjects, in the order in which tables have them. Observations come in a random order.
+    pub subjects: Vec<String>,
+    /// Whether everything was observed. If not, it was interrupted, or it failed.
+    pub is_finished: bool,
     /// Rules that judge the observations.
     pub rules: Vec<Rule>,
 }
@@ -54,7 +59,8 @@ pub struct Observation {
     pub cycle: u32,
     /// The thing that was observed: a command, a path, a hop in some state.
     pub subject: String,
-    /// Name of the measure, which ends in its unit: `_us`, `_kib`, or a plural for a count.
+    /// Name of the measure, which ends in its unit: `_us`, `_kib`, `_bytes`, `_each` for a number
+    /// of things that each has, or a plural for a count.
     pub measure: String,
     /// The value, in that unit.
     pub value: f64,
@@ -67,6 +73,8 @@ pub enum Unit {
     Bytes,
     /// A number of things. Its sum matters.
     Count,
+    /// A number of things that each of others has, which need not be whole.
+    Each,
     /// KiB.
     Kib,
     /// Microseconds.
@@ -80,6 +88,7 @@ impl Unit {
             Some("us") => Self::Us,
             Some("kib") => Self::Kib,
             Some("bytes") => Self::Bytes,
+            Some("each") => Self::Each,
             _ => Self::Count,
         }
     }
@@ -104,16 +113,30 @@ impl Probed {
             .collect()
     }
 
-    /// Returns every pair of a subject and a measure, in the order in which they first appear.
+    /// Returns in how many cycles a subject was observed.
+    pub fn cycles(&self, subject: &str) -> usize {
+        let found = self
+            .observations
+            .iter()
+            .filter(|one| one.subject == subject);
+        let cycles: HashSet<u32> = found.map(|one| one.cycle).collect();
+        cycles.len()
+    }
+
+    /// Returns every pair of a subject and a measure: subjects in their order, measures in that in
+    /// which they first appear.
     pub fn series(&self) -> Vec<(&str, &str)> {
         let mut series: Vec<(&str, &str)> = Vec::new();
-        let mut known = std::collections::HashSet::new();
+        let mut known = HashSet::new();
         for one in &self.observations {
             let pair = (one.subject.as_str(), one.measure.as_str());
             if known.insert(pair) {
                 series.push(pair);
             }
         }
+        let place = |subject: &str| self.info.subjects.iter().position(|it| it == subject);
+        // Those that have no place come last.
+        series.sort_by_key(|(subject, _)| place(subject).unwrap_or(usize::MAX));
         series
     }
 }
@@ -175,6 +198,8 @@ pub(crate) fn probed(rules: Vec<Rule>, observations: &[(&str, &str, f64)]) -> Pr
             machine: Machine::default(),
             injected: None,
             notes: Vec::new(),
+            subjects: Vec::new(),
+            is_finished: true,
             rules,
         },
         observations: (1..)

@@ -14,6 +14,7 @@ pub mod overview;
 pub mod parts;
 pub mod perf;
 mod plot;
+pub mod probe;
 pub mod profile;
 pub mod rates;
 pub mod release;

@@ -40,7 +40,7 @@ pub(crate) use self::{
     duration::parse_duration,
     limits::{CONCURRENCY_MAX, DURATION_MS_MAX, RATE_RPS_MAX, rate_min},
     path::{PathDefinition, ProcessDefinition},
-    probe::{CYCLES_MAX, ProbeCommand, ProbeDefinition, ProbeHop, ProbeKind, Reload},
+    probe::{CYCLES_MAX, ConfigParts, ProbeDefinition, ProbeHop, ProbeKind, Reload},
     request::{Body, ExpectedAnswer, RequestDefinition},
     scenario::{Asks, Rates, ScenarioDefinition},
     schema::FileKind,
@@ -128,7 +128,7 @@ impl Catalog {
         // The reference comes first, the others follow in alphabetical order.
         paths.sort_by_key(|path: &PathDefinition| {
             (
-                !path.tags.iter().any(|tag| tag == "reference"),
+                !path.tags.iter().any(|tag| tag == REFERENCE),
                 path.name.clone(),
             )
         });
@@ -180,6 +180,12 @@ impl Catalog {
         self.find(kind, name, known, name_of, ScenarioDefinition::parse)
     }
 
+    /// Returns the path that the others are compared with, unless a scenario names another.
+    pub(crate) fn reference(&self) -> Option<&PathDefinition> {
+        let is_reference = |path: &&PathDefinition| path.tags.iter().any(|it| it == REFERENCE);
+        self.paths.iter().find(is_reference)
+    }
+
     /// Returns the scenario with every endpoint, for what is about a path alone.
     pub(crate) fn scenario_of_everything(&self) -> Option<&ScenarioDefinition> {
         let mut scenarios = self.scenarios.iter();
@@ -203,6 +209,11 @@ impl Catalog {
         let name_of = |probe: &ProbeDefinition| probe.name.clone();
         let (kind, known) = (DefinitionKind::Probe, &self.probes);
         self.find(kind, name, known, name_of, ProbeDefinition::parse)
+    }
+
+    /// Returns whether this is the name or the file of a probe, right or wrong.
+    pub(crate) fn is_probe(&self, name: &str) -> bool {
+        self.kind_of(name) == Some(DefinitionKind::Probe)
     }
 
     /// Returns the policy with this name, or in this file.
@@ -347,18 +358,28 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads a file, which must be a regular file and not too long.
 pub(crate) fn read_text(file: &Path) -> io::Result<String> {
+    read_text_within(file, FILE_BYTES_MAX)
+}
+
+/// Reads a file, which must be a regular file of at most some MiB.
+pub(crate) fn read_text_within(file: &Path, bytes_max: u64) -> io::Result<String> {
     // Opening anything else may block, and reading it may never end.
     if !fs::metadata(file)?.is_file() {
         return Err(io::Error::other("expected a regular file"));
     }
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let length = fs::File::open(file)?
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)?;
-    if length as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::other("expected at most 1 MiB of TOML"));
+        .take(bytes_max + 1)
+        .read_to_end(&mut bytes)?;
+    if length as u64 > bytes_max {
+        let mib = bytes_max >> 20;
+        return Err(io::Error::other(format!("expected at most {mib} MiB")));
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+        io::Error::other(format!("line {line}: expected UTF-8"))
+    })
 }
 
 /// Returns the files of a directory and of those below it.
@@ -393,6 +414,9 @@ fn check_files() -> Result<(), CatalogError> {
     }
     Ok(())
 }
+
+/// Tag of the reference.
+const REFERENCE: &str = "reference";
 
 /// Folders of the built-in definitions.
 const KINDS: [&str; 6] = ["cases", "counters", "gates", "paths", "probes", "scenarios"];

@@ -4,5 +4,6 @@ pub(crate) mod hardware;
 pub(crate) mod http;
 pub(crate) mod machine;
 pub(crate) mod neighbours;
+pub(crate) mod status;
 mod storage;
 pub(crate) mod usage;

@@ -18,8 +18,10 @@ mod starts;
 mod tail;
 
 use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
+    cell::Cell,
+    mem,
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
 use hopbench_analysis::probe::{Observation, ProbeInfo, Probed};
@@ -62,46 +64,40 @@ pub(crate) struct Settings {
     pub(crate) silent: bool,
 }
 
-/// A probe that is under way.
-pub(crate) struct Session<'a> {
-    toolbox: &'a Toolbox,
-    catalog: &'a Catalog,
-    definition: &'a ProbeDefinition,
-    prepared: &'a Prepared,
-    settings: &'a Settings,
-    interrupt: &'a Interrupt,
-    rng: fastrand::Rng,
-    directory: ProbeDir,
-    probed: Probed,
-}
-
 /// The thing that is probed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subject<'a> {
     pub(crate) toolbox: &'a Toolbox,
     pub(crate) catalog: &'a Catalog,
     pub(crate) definition: &'a ProbeDefinition,
-    pub(crate) prepared: &'a Prepared,
+    /// Made by [`prepare`].
+    pub(crate) prepared: &'a Path,
 }
 
-/// Things that a probe needs, made before it begins.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    /// Holds a run in `run`, for commands that read one.
-    directory: TempDir,
+/// A probe that is under way.
+pub(crate) struct Session<'a> {
+    of: Subject<'a>,
+    settings: &'a Settings,
+    interrupt: &'a Interrupt,
+    rng: fastrand::Rng,
+    directory: ProbeDir,
+    probed: Probed,
+    /// Number of processes that were started, for the names of their logs.
+    started: Cell<u32>,
 }
 
-/// Makes what a probe needs. Nothing else may measure meanwhile.
+/// Makes what a probe needs before it begins, in a directory: nothing else may measure meanwhile.
 pub(crate) fn prepare(
     toolbox: &Toolbox,
     catalog: &Catalog,
     definition: &ProbeDefinition,
-) -> anyhow::Result<Prepared> {
+    settings: &Settings,
+) -> anyhow::Result<TempDir> {
     let directory = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
-    if definition.kind == ProbeKind::Commands {
+    if commands::need_run(definition, settings) {
         commands::make_run(toolbox, catalog, directory.path())?;
     }
-    Ok(Prepared { directory })
+    Ok(directory)
 }
 
 /// How late a program is with [`Fault::SlowStart`].
@@ -128,17 +124,14 @@ impl Fault {
 /// Probes, and returns what was observed. If the user interrupts, that is what was observed by
 /// then.
 pub(crate) fn probe(
-    subject: &Subject<'_>,
+    of: Subject<'_>,
     settings: &Settings,
     interrupt: &Interrupt,
-    (directory, info): (ProbeDir, ProbeInfo),
-) -> anyhow::Result<(Probed, bool)> {
-    let definition = subject.definition;
+    directory: ProbeDir,
+    info: ProbeInfo,
+) -> anyhow::Result<Probed> {
     let mut session = Session {
-        toolbox: subject.toolbox,
-        catalog: subject.catalog,
-        definition,
-        prepared: subject.prepared,
+        of,
         settings,
         interrupt,
         rng: fastrand::Rng::with_seed(settings.seed),
@@ -147,8 +140,9 @@ pub(crate) fn probe(
             info,
             observations: Vec::new(),
         },
+        started: Cell::new(0),
     };
-    let done = match definition.kind {
+    let done = match of.definition.kind {
         ProbeKind::Changes => changes::observe(&mut session),
         ProbeKind::Commands => commands::observe(&mut session),
         ProbeKind::Connections => connections::observe(&mut session),
@@ -156,18 +150,21 @@ pub(crate) fn probe(
         ProbeKind::Secrets => secrets::observe(&mut session),
         ProbeKind::Starts => starts::observe(&mut session),
     };
+    let is_finished = match done {
+        Ok(()) => true,
+        Err(error) if error.is::<Interrupted>() => false,
+        Err(error) => return Err(error),
+    };
+    let mut probed = session.probed;
+    probed.info.is_finished = is_finished;
     if !settings.only.is_empty() {
         // Rules for what was not asked for are not broken.
-        let observed = session.probed.clone();
-        let rules = &mut session.probed.info.rules;
-        rules.retain(|rule| rule.has_subject(&observed));
-        session.directory.write_info(&session.probed.info)?;
+        let mut rules = mem::take(&mut probed.info.rules);
+        rules.retain(|rule| !rule.subjects(&probed).is_empty());
+        probed.info.rules = rules;
     }
-    match done {
-        Ok(()) => Ok((session.probed, false)),
-        Err(error) if error.is::<Interrupted>() => Ok((session.probed, true)),
-        Err(error) => Err(error),
-    }
+    session.directory.write_info(&probed.info)?;
+    Ok(probed)
 }
 
 /// Checks that the settings fit the probe, before anything is written.
@@ -209,12 +206,20 @@ pub(crate) fn check(definition: &ProbeDefinition, settings: &Settings) -> Result
     })
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    fn toolbox(&self) -> &'a Toolbox {
+        self.of.toolbox
+    }
+
+    fn definition(&self) -> &'a ProbeDefinition {
+        self.of.definition
+    }
+
     /// Returns how often everything is observed.
     fn cycles(&self) -> u32 {
         let own = match self.settings.is_quick {
-            true => self.definition.quick_cycles,
-            false => self.definition.cycles,
+            true => self.definition().quick_cycles,
+            false => self.definition().cycles,
         };
         self.settings.cycles.unwrap_or(own)
     }
@@ -222,8 +227,8 @@ impl Session<'_> {
     /// Returns the numbers of routes, files or connections.
     fn sizes(&self) -> Vec<u32> {
         match (self.settings.sizes.as_slice(), self.settings.is_quick) {
-            ([], true) => self.definition.quick_sizes.clone(),
-            ([], false) => self.definition.sizes.clone(),
+            ([], true) => self.definition().quick_sizes.clone(),
+            ([], false) => self.definition().sizes.clone(),
             (sizes, _) => sizes.to_vec(),
         }
     }
@@ -232,15 +237,45 @@ impl Session<'_> {
         self.settings.fault == Some(fault)
     }
 
-    /// Returns whether a subject is to be observed.
+    /// Returns whether a subject is to be observed. What others are compared with always is.
     fn is_chosen(&self, name: &str) -> bool {
         let only = &self.settings.only;
-        only.is_empty() || only.iter().any(|one| one == name)
+        let mut rules = self.definition().rules.iter();
+        only.is_empty()
+            || only.iter().any(|one| one == name)
+            || rules.any(|rule| rule.over.as_deref() == Some(name))
     }
 
-    /// Returns the place of the logs.
-    fn logs(&self) -> PathBuf {
-        self.directory.raw()
+    /// Returns the place of the log of a process that is about to start.
+    fn log(&self, name: &str) -> PathBuf {
+        let number = self.started.get() + 1;
+        self.started.set(number);
+        self.directory.raw().join(format!("{number:04}-{name}.log"))
+    }
+
+    /// Sets the order in which tables have the subjects.
+    fn order(&mut self, subjects: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
+        self.probed.info.subjects.extend(subjects);
+        self.directory.write_info(&self.probed.info)
+    }
+
+    /// Observes a subject. If that fails, it is noted and counted: others don't suffer by it.
+    fn attempt(
+        &mut self,
+        cycle: u32,
+        subject: &str,
+        observe: impl FnOnce(&mut Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.go_on()?;
+        let failed = match observe(self) {
+            Ok(()) => 0,
+            Err(error) if error.is::<Interrupted>() => return Err(error),
+            Err(error) => {
+                self.note(format!("'{subject}', cycle {cycle}: {error:#}"))?;
+                1
+            }
+        };
+        self.add_count(cycle, subject, "failures", failed)
     }
 
     /// Keeps an observation, on disk and in memory.
@@ -301,31 +336,5 @@ impl Session<'_> {
             true => Err(Interrupted.into()),
             false => Ok(()),
         }
-    }
-}
-
-/// Waits until a time that a schedule has set.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it keeps a rate; there is no event to wait for"
-)]
-fn wait_until(due: Instant) {
-    let left = due.saturating_duration_since(Instant::now());
-    if !left.is_zero() {
-        std::thread::sleep(left);
-    }
-}
-
-/// Asks again and again, with pauses, until there is an answer or the time is up.
-fn poll<T>(at_most: Duration, pause: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + at_most;
-    loop {
-        if let Some(answer) = ask() {
-            return Some(answer);
-        }
-        if Instant::now() >= deadline {
-            return None;
-        }
-        wait_until(Instant::now() + pause);
     }
 }

@@ -1,15 +1,17 @@
 //! Child processes. They are started, watched and ended only here.
 //!
-//! Every child has an owner, which is a [`Child`], and every wait has a deadline. Dropping a
-//! `Child` kills its process group and reaps the child. [`Strays`] ends processes that have left
-//! the group. If hopbench itself is killed, children see the end of their stdin; the kernel kills
-//! those that don't watch it (`PR_SET_PDEATHSIG`), and a [`Watchman`] kills what these had started.
+//! Every child has an owner, which is a [`Child`] or [`timed`], and every wait has a deadline.
+//! Dropping a `Child` kills its process group and reaps the child. [`Strays`] ends processes that
+//! have left the group. If hopbench itself is killed, children see the end of their stdin; the
+//! kernel kills those that don't watch it (`PR_SET_PDEATHSIG`), and a [`Watchman`] kills what these
+//! had started.
 //!
 //! Nothing is polled: while a load runs, hopbench sleeps until a child ends or prints something, or
 //! a signal arrives.
 
 mod interrupt;
 mod log;
+mod pause;
 mod strays;
 pub(crate) mod table;
 mod timed;
@@ -47,6 +49,7 @@ use rustix::{
 use self::log::Log;
 pub(crate) use self::{
     interrupt::{EXIT_INTERRUPTED, Interrupt},
+    pause::{ask_until, wait_until},
     strays::Strays,
     timed::{DELAYED, exec_delayed, timed},
     watch::{WATCH, Watchman, watch},
@@ -433,7 +436,7 @@ pub(crate) fn capture(command: &Command) -> anyhow::Result<String> {
     capture_within(command, CAPTURE_TIMEOUT)
 }
 
-fn capture_within(command: &Command, at_most: Duration) -> anyhow::Result<String> {
+pub(crate) fn capture_within(command: &Command, at_most: Duration) -> anyhow::Result<String> {
     let name = command.program.display().to_string();
     let mut child = Child::start(&name, command, Output::Keep)?;
     // The program gets no input.

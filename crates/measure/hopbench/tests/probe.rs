@@ -4,8 +4,9 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::{bench::Bench, text};
+use support::{Running, bench::Bench, text, until};
 
 /// Runs a probe; returns its exit code and what it printed.
 fn probe(bench: &Bench, arguments: &[&str]) -> (Option<i32>, Value) {
@@ -91,41 +92,153 @@ fn descriptors_that_leak_are_found() {
     find(&arguments, "leaked-descriptors", "leaked_descriptors");
 }
 
+/// Returns the median of a subject's measure.
+fn median(printed: &Value, subject: &str, measure: &str) -> f64 {
+    let series = printed["series"].as_array().expect("series");
+    let is_it = |one: &&Value| one["subject"] == subject && one["measure"] == measure;
+    let found = series.iter().find(is_it).expect("observed");
+    found["p50"].as_f64().expect("a number")
+}
+
+/// The injected delay, in microseconds.
+const DELAY_US: f64 = 300_000.0;
+
 #[test]
 fn a_slow_start_is_found() {
     let bench = Bench::new();
-    let slow = |printed: &Value, subject: &str| {
+    let outcomes = |printed: &Value, subject: &str| -> Vec<String> {
         let verdicts = printed["verdicts"].as_array().expect("verdicts");
         let of = verdicts
             .iter()
-            .filter(|verdict| verdict["subject"] == subject);
-        of.filter(|verdict| verdict["outcome"] == "failed").count()
+            .filter(|it| it["subject"] == subject && it["statistic"] != "sum");
+        of.map(|it| it["outcome"].as_str().expect("a word").to_owned())
+            .collect()
     };
-    let only = "true,forwarder --version";
     let inject = ["--inject", "slow-start"];
-    let arguments = ["cli-latency", "--cycles", "6", "--only", only];
+    let slow = "forwarder --version";
+    let arguments = ["cli-latency", "--cycles", "20", "--only", slow];
+    assert_all_pass(&probe(&bench, &arguments).1);
     let (code, printed) = probe(&bench, &[&arguments[..], &inject].concat());
-    assert_eq!((code, slow(&printed, "forwarder --version")), (Some(1), 1));
-    let paths = "direct,forwarder-tcp";
-    let arguments = ["cold-start", "--cycles", "6", "--only", paths];
+    assert!(median(&printed, slow, "wall_us") >= DELAY_US);
+    assert_eq!(
+        (code, outcomes(&printed, slow)),
+        (Some(1), vec!["failed".to_owned()])
+    );
+    let arguments = ["cold-start", "--cycles", "6", "--only", "forwarder-tcp"];
     let (_, printed) = probe(&bench, &arguments);
     assert_all_pass(&printed);
     let (code, printed) = probe(&bench, &[&arguments[..], &inject].concat());
     // A restart is as late as a start.
-    assert_eq!((code, slow(&printed, "forwarder-tcp")), (Some(1), 2));
+    for measure in ["first_answer_us", "recovered_us"] {
+        assert!(median(&printed, "forwarder-tcp", measure) >= DELAY_US);
+    }
+    assert_eq!(
+        (code, outcomes(&printed, "forwarder-tcp")),
+        (Some(1), vec!["failed".to_owned(); 2])
+    );
+    bench.assert_nothing_left();
+}
+
+/// The configurations of other programs: those that are not installed are left out.
+#[test]
+fn the_hops_of_others_are_observed() {
+    let bench = Bench::new();
+    for arguments in [["convergence", "--size", "3"], ["l4", "--size", "3"]] {
+        let (_, printed) = probe(&bench, &[&arguments[..], &["--cycles", "1"]].concat());
+        let notes = printed["probe"]["notes"].as_array().expect("notes").iter();
+        for note in notes.filter(|note| note.as_str().is_some_and(|it| it.contains("left out"))) {
+            assert!(std::env::var_os("HOPBENCH_TEST_PEERS").is_none(), "{note}");
+            eprintln!("SKIPPED: {note}");
+        }
+        let failed = counts(&printed).into_iter().filter(|it| it.1 == "failures");
+        assert!(failed.clone().count() >= 2, "{printed:#}");
+        for (subject, _, outcome) in failed {
+            assert_eq!(outcome, "passed", "{subject}: {printed:#}");
+        }
+    }
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn a_hop_that_fails_is_counted_and_the_others_are_observed() {
+    let bench = Bench::new();
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/catalog/probes/convergence.toml"
+    );
+    let text = std::fs::read_to_string(path).expect("in the catalog");
+    let begin = text.find("[[hop]]").expect("a hop");
+    let end = text.rfind("[[hop]]\nname = \"haproxy\"").expect("others");
+    let broken = "[[hop]]\nname = \"broken\"\ncommand = [\"{{program:false}}\"]\nconfig = \"\"\n";
+    let file = bench.write(
+        "mine.toml",
+        &[&text[..begin], broken, &text[begin..end]].concat(),
+    );
+    let (code, printed) = probe(&bench, &[&file, "--cycles", "1", "--size", "3"]);
+    assert_eq!(code, Some(1), "{printed:#}");
+    let failures: Vec<_> = counts(&printed)
+        .into_iter()
+        .filter(|it| it.1 == "failures")
+        .map(|it| (it.0, it.2))
+        .collect();
+    let all = [
+        ("broken", "failed"),
+        ("forwarder", "passed"),
+        ("edge-node", "passed"),
+    ];
+    let all = all.map(|(name, outcome)| (format!("{name}, 3 routes"), outcome.to_owned()));
+    assert_eq!(failures, all);
+    let notes = printed["probe"]["notes"].to_string();
+    assert!(
+        notes.contains("it doesn't listen at '127.0.0.1:"),
+        "{notes}"
+    );
+    assert!(notes.contains("; it exited with code 1"), "{notes}");
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn an_interrupted_probe_keeps_what_it_has_and_is_never_a_pass() {
+    let bench = Bench::new();
+    let arguments = [
+        "probe",
+        "cli-latency",
+        "--cycles",
+        "10000",
+        "--only",
+        "true",
+    ];
+    let running = Running::start(&mut bench.command(&arguments));
+    let has_observations = || {
+        let runs = bench.runs();
+        let file = runs.first().map(|run| run.join("observations.jsonl"));
+        file.is_some_and(|file| std::fs::read_to_string(file).is_ok_and(|text| text.len() > 100))
+    };
+    until("something is observed", has_observations);
+    running.signal(Signal::SIGINT);
+    let (status, ..) = running.wait();
+    assert_eq!(status.code(), Some(130));
+    let directory = bench.run_dir();
+    let (code, printed) = probe(&bench, &[directory.to_str().expect("text")]);
+    assert_eq!(
+        (code, &printed["probe"]["is_finished"]),
+        (Some(3), &Value::Bool(false))
+    );
     bench.assert_nothing_left();
 }
 
 #[test]
 fn records_are_shown_again_and_mistakes_are_named() {
     let bench = Bench::new();
-    let (code, printed) = probe(&bench, &["cli-latency", "--quick", "--only", "true"]);
+    let only = "forwarder --version,http_baseline --version,edge-node --version";
+    let (code, printed) = probe(&bench, &["cli-latency", "--quick", "--only", only]);
     let directory = printed["directory"]
         .as_str()
         .expect("a directory")
         .to_owned();
     let (again, shown) = probe(&bench, &[&directory]);
     assert_eq!((again, &shown["series"]), (code, &printed["series"]));
+    assert_eq!(shown["series"][0]["subject"], "true");
     let report = bench.directory.path().join(&directory).join("report.md");
     let report = std::fs::read_to_string(report).expect("written");
     assert!(report.contains("| true | wall, ms | 5 |"), "{report}");

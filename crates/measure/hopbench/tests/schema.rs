@@ -15,10 +15,11 @@ use serde_json::Value;
 use support::{bench::Bench, text};
 
 /// Kinds of files, with the folder of the built-in ones.
-const KINDS: [(&str, &str); 3] = [
+const KINDS: [(&str, &str); 4] = [
     ("path", "paths"),
     ("scenario", "scenarios"),
     ("gate", "gates"),
+    ("probe", "probes"),
 ];
 
 fn committed(kind: &str) -> PathBuf {

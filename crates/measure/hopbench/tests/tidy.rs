@@ -432,8 +432,8 @@ fn the_measuring_side_knows_no_hop() {
 }
 
 /// Top-level modules of hopbench, from the bottom up. Each imports only those before it.
-const ROOMS: [&str; 9] = [
-    "mistake", "console", "process", "catalog", "observe", "plan", "export", "run", "cmd",
+const ROOMS: [&str; 10] = [
+    "mistake", "console", "process", "catalog", "observe", "plan", "export", "run", "probe", "cmd",
 ];
 
 /// Returns the modules that a file imports by `use`, as paths from the crate's root.

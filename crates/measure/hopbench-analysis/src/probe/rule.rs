@@ -67,7 +67,8 @@ pub struct Verdict {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The value and its whole interval are beyond the limit.
+    /// The value and its whole interval are beyond the limit, and beyond the upper end of a
+    /// reference's interval.
     Failed,
     /// The value is beyond the limit, but its interval isn't; or there is no value.
     Inconclusive,
@@ -122,10 +123,14 @@ impl Rule {
         }
     }
 
-    /// Returns whether the rule judges anything that was observed.
-    pub fn has_subject(&self, probed: &Probed) -> bool {
-        let mut series = probed.series().into_iter();
-        series.any(|(subject, measure)| measure == self.measure && self.concerns(subject))
+    /// Returns the subjects that the rule judges. Its reference isn't one of them.
+    pub fn subjects<'p>(&self, probed: &'p Probed) -> Vec<&'p str> {
+        let series = probed.series().into_iter();
+        let concerned = series.filter(|(subject, measure)| {
+            let is_reference = self.over.as_deref() == Some(subject);
+            *measure == self.measure && self.concerns(subject) && !is_reference
+        });
+        concerned.map(|(subject, _)| subject).collect()
     }
 
     fn judge(&self, probed: &Probed, subject: &str) -> Verdict {
@@ -134,13 +139,18 @@ impl Rule {
             Some(self.statistic.of(&values))
         };
         let value = of(subject);
-        let limit = match &self.over {
-            None => Some(self.max),
-            Some(reference) => of(reference).map(|reference| reference.value + self.max),
+        let reference = self.over.as_ref().map(|reference| of(reference));
+        // The limit, and the largest that it may truly be.
+        let limits = match reference {
+            None => Some((self.max, self.max)),
+            Some(reference) => reference.map(|it| {
+                let most = it.high.unwrap_or(it.value).max(it.value);
+                (it.value + self.max, most + self.max)
+            }),
         };
-        let outcome = match (value, limit) {
-            (Some(value), Some(limit)) if value.value <= limit => Outcome::Passed,
-            (Some(value), Some(limit)) if value.low.is_some_and(|low| low > limit) => {
+        let outcome = match (value, limits) {
+            (Some(value), Some((limit, _))) if value.value <= limit => Outcome::Passed,
+            (Some(value), Some((_, most))) if value.low.is_some_and(|low| low > most) => {
                 Outcome::Failed
             }
             _ => Outcome::Inconclusive,
@@ -150,7 +160,7 @@ impl Rule {
             measure: self.measure.clone(),
             statistic: self.statistic,
             value: value.map(|value| value.value),
-            limit,
+            limit: limits.map(|(limit, _)| limit),
             outcome,
             why: self.why.clone(),
         }
@@ -160,19 +170,17 @@ impl Rule {
 /// Judges all subjects by the rules of the probe. A rule that concerns no subject at all is
 /// inconclusive: it was meant for something that was not observed.
 pub fn judge(probed: &Probed) -> Vec<Verdict> {
-    let series = probed.series();
     let mut verdicts = Vec::new();
     for rule in &probed.info.rules {
-        let mut subjects = series
-            .iter()
-            .filter(|(subject, measure)| *measure == rule.measure && rule.concerns(subject))
-            .filter(|(subject, _)| rule.over.as_deref() != Some(subject))
-            .map(|(subject, _)| *subject)
-            .peekable();
-        if subjects.peek().is_none() {
+        let subjects = rule.subjects(probed);
+        if subjects.is_empty() {
             verdicts.push(rule.judge(probed, &rule.subject));
         }
-        verdicts.extend(subjects.map(|subject| rule.judge(probed, subject)));
+        verdicts.extend(
+            subjects
+                .into_iter()
+                .map(|subject| rule.judge(probed, subject)),
+        );
     }
     verdicts
 }

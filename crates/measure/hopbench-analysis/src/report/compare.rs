@@ -28,7 +28,7 @@ pub fn markdown(comparison: &Comparison<'_>) -> String {
 
 fn text(comparison: &Comparison<'_>, medium: Medium) -> String {
     let sections = sections(comparison).into_iter();
-    let list = failures(comparison);
+    let list = failures(&comparison.cells);
     let mut out = match list.is_empty() {
         true => String::new(),
         false => format!(
@@ -61,9 +61,9 @@ pub(super) fn sections(comparison: &Comparison<'_>) -> Vec<Section> {
 
 /// Returns a line for each cell in which head fails more or answers less than base, whatever its
 /// metrics say.
-pub(super) fn failures(comparison: &Comparison<'_>) -> Vec<String> {
+pub(super) fn failures<'c>(cells: impl IntoIterator<Item = &'c Compared<'c>>) -> Vec<String> {
     let mut lines = Vec::new();
-    for compared in &comparison.cells {
+    for compared in cells {
         let name = compared.head.cell.full_name();
         let rows = [compared.base, compared.head];
         if compared.fails_more() {

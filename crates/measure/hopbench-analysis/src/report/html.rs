@@ -157,7 +157,7 @@ pub fn comparison(
             }
         }
         section {
-            @let failures = compare::failures(comparison);
+            @let failures = compare::failures(&comparison.cells);
             @if !failures.is_empty() {
                 div.first {
                     h2 { "More failures than before" }

@@ -30,7 +30,7 @@ pub fn columns(rows: &[Vec<String>]) -> String {
 }
 
 /// Pads every cell to the width of its column, on the left where `is_right` says so.
-pub(crate) fn pad(rows: &[Vec<String>], is_right: impl Fn(usize) -> bool) -> Vec<Vec<String>> {
+pub(super) fn pad(rows: &[Vec<String>], is_right: impl Fn(usize) -> bool) -> Vec<Vec<String>> {
     let mut widths = Vec::new();
     for row in rows {
         widths.resize(row.len().max(widths.len()), 0);

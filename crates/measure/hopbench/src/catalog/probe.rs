@@ -1,6 +1,6 @@
 //! A probe file: a question that no load of requests answers, and how to observe its answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hopbench_analysis::probe::rule::Rule;
 use schemars::JsonSchema;
@@ -38,6 +38,19 @@ pub(crate) struct ProbeDefinition {
     pub(crate) quick_sizes: Vec<u32>,
     /// Rate of the requests meanwhile.
     pub(crate) rate_rps: u32,
+}
+
+/// The changing parts of a configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ConfigParts<'a> {
+    /// Number of routes, and of upstreams.
+    pub(crate) routes: u32,
+    /// Port of the upstream of all routes.
+    pub(crate) origin: u16,
+    pub(crate) generation: u32,
+    pub(crate) connections: u32,
+    /// Words that are chosen: the name of the place, and that of the word.
+    pub(crate) words: &'a [(&'a str, &'a str)],
 }
 
 /// The thing that is observed.
@@ -86,9 +99,10 @@ pub(crate) struct ProbeHop {
     pub(crate) admin: Option<Template>,
     /// Counter of lines that its log has lost.
     pub(crate) lost_lines: Option<String>,
-    /// Text of the configuration. `{{port:front}}` is the port for clients, `{{origin}}` that of the
-    /// upstream, `{{dir}}` its directory, `{{routes}}` stands for all routes, `{{upstreams}}` for all
-    /// upstreams, `{{generation}}` for the number of the change, and `{{word:NAME}}` for a word.
+    /// Text of the configuration, with the places of a path file. Besides, `{{origin}}` is the port
+    /// of the upstream, `{{routes}}` all routes, `{{upstreams}}` all upstreams, `{{generation}}`
+    /// the number of the change, `{{connections}}` how many there will be, and `{{word:NAME}}` a
+    /// word.
     #[serde(default)]
     pub(crate) config: String,
     /// Text of each route, with `{{number}}`.
@@ -155,6 +169,15 @@ pub(super) struct Wire {
     rate: Option<u32>,
 }
 
+/// Beginning of the place of a word.
+const WORD: &str = "{{word:";
+
+/// Rate of the requests, unless the file says so.
+const RATE_RPS: u32 = 200;
+
+/// Largest rate: it is kept by a few threads of hopbench itself.
+const RATE_MAX: u32 = 20_000;
+
 /// Most cycles of a probe.
 pub(crate) const CYCLES_MAX: u32 = 10_000;
 
@@ -165,38 +188,8 @@ impl ProbeDefinition {
     /// Parses the text of a probe file.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
         let wire: Wire = from_text(text)?;
-        let is_cycles = |cycles| (1..=CYCLES_MAX).contains(&cycles);
-        if !is_cycles(wire.cycles) || !is_cycles(wire.quick_cycles) {
-            return Err(format!(
-                "'cycles' and 'quick-cycles': expected 1 to {CYCLES_MAX}"
-            ));
-        }
-        let mut sizes = wire.sizes.iter().chain(&wire.quick_sizes);
-        if sizes.any(|size| *size > SIZE_MAX) {
-            return Err(format!("'sizes': expected at most {SIZE_MAX}"));
-        }
-        let lacks_hops =
-            wire.hop.is_empty() || wire.sizes.is_empty() || wire.quick_sizes.is_empty();
-        let (missing, expected) = match wire.kind {
-            ProbeKind::Commands => (wire.command.is_empty(), "'[[command]]'"),
-            ProbeKind::Starts => (wire.paths.is_empty(), "'paths'"),
-            ProbeKind::Logs => (
-                wire.hop.is_empty() || wire.origin.is_none(),
-                "'[[hop]]' and '[origin]'",
-            ),
-            ProbeKind::Changes => (lacks_hops, "'[[hop]]', 'sizes' and 'quick-sizes'"),
-            ProbeKind::Connections | ProbeKind::Secrets => (
-                lacks_hops || wire.origin.is_none(),
-                "'[[hop]]', '[origin]', 'sizes' and 'quick-sizes'",
-            ),
-        };
-        if missing {
-            return Err(format!("'kind': a probe of this kind needs {expected}"));
-        }
-        let rate_rps = wire.rate.unwrap_or(200);
-        if !(1..=100_000).contains(&rate_rps) {
-            return Err("'rate': expected 1 to 100000 requests per second".to_owned());
-        }
+        wire.check()?;
+        let rate_rps = wire.rate.unwrap_or(RATE_RPS);
         Ok(Self {
             name: name.to_owned(),
             question: wire.question,
@@ -217,7 +210,129 @@ impl ProbeDefinition {
     }
 }
 
+impl Wire {
+    fn check(&self) -> Result<(), String> {
+        let is_cycles = |cycles| (1..=CYCLES_MAX).contains(&cycles);
+        if !is_cycles(self.cycles) || !is_cycles(self.quick_cycles) {
+            return Err(format!(
+                "'cycles' and 'quick-cycles': expected 1 to {CYCLES_MAX}"
+            ));
+        }
+        let mut sizes = self.sizes.iter().chain(&self.quick_sizes);
+        if !sizes.all(|size| (1..=SIZE_MAX).contains(size)) {
+            return Err(format!(
+                "'sizes' and 'quick-sizes': expected 1 to {SIZE_MAX}"
+            ));
+        }
+        if !(1..=RATE_MAX).contains(&self.rate.unwrap_or(RATE_RPS)) {
+            return Err(format!(
+                "'rate': expected 1 to {RATE_MAX} requests per second"
+            ));
+        }
+        let lacks_hops = self.hop.is_empty();
+        let lacks_sizes = self.sizes.is_empty() || self.quick_sizes.is_empty();
+        let lacks_origin = self.origin.is_none();
+        let (missing, expected) = match self.kind {
+            ProbeKind::Commands => (self.command.is_empty(), "'[[command]]'"),
+            ProbeKind::Starts => (self.paths.is_empty(), "'paths'"),
+            ProbeKind::Logs => (lacks_hops || lacks_origin, "'[[hop]]' and '[origin]'"),
+            ProbeKind::Changes => (
+                lacks_hops || lacks_sizes,
+                "'[[hop]]', 'sizes' and 'quick-sizes'",
+            ),
+            ProbeKind::Connections | ProbeKind::Secrets => (
+                lacks_hops || lacks_sizes || lacks_origin,
+                "'[[hop]]', '[origin]', 'sizes' and 'quick-sizes'",
+            ),
+        };
+        if missing {
+            return Err(format!("'kind': a probe of this kind needs {expected}"));
+        }
+        if let Some(rule) = self.rule.iter().find(|rule| !rule.max.is_finite()) {
+            return Err(format!(
+                "'rule.max' of '{}': expected a number",
+                rule.measure
+            ));
+        }
+        let hops = self.hop.iter().map(|hop| hop.name.as_str());
+        distinct(hops)?;
+        distinct(self.command.iter().map(|it| it.name.as_str()))?;
+        if self.command.iter().any(|it| it.command.is_empty()) {
+            return Err("'command.command': expected a program".to_owned());
+        }
+        self.hop
+            .iter()
+            .chain(&self.origin)
+            .try_for_each(ProbeHop::check)
+    }
+}
+
+/// Checks that no two have the same name.
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let mut known = BTreeSet::new();
+    for name in names {
+        if !known.insert(name) {
+            return Err(format!(
+                "'name': there are two of the name '{name}'; rename one"
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl ProbeHop {
+    fn check(&self) -> Result<(), String> {
+        let at = |what: &str| format!("hop '{}': {what}", self.name);
+        if !super::is_plain_name(&self.name) {
+            return Err(at(
+                "'name': expected letters, digits, spaces, '-', '_', '.' and '+'",
+            ));
+        }
+        if self.command.is_empty() {
+            return Err(at("'command': expected a program"));
+        }
+        if self.lost_lines.is_some() && self.admin.is_none() {
+            return Err(at("'lost-lines' needs 'admin', where the counter is"));
+        }
+        let filled = self.configured(&ConfigParts {
+            routes: 1,
+            ..ConfigParts::default()
+        });
+        filled
+            .map(drop)
+            .map_err(|error| at(&format!("'config': {error}")))
+    }
+
+    /// Returns the text of a configuration; its other places are those of a path file.
+    pub(crate) fn configured(&self, parts: &ConfigParts<'_>) -> Result<Template, String> {
+        let repeat = |text: &str| -> String {
+            let numbered = |number: u32| text.replace("{{number}}", &number.to_string());
+            (1..=parts.routes).map(numbered).collect()
+        };
+        let mut text = self
+            .config
+            .replace("{{routes}}", &repeat(&self.route))
+            .replace("{{upstreams}}", &repeat(&self.upstream))
+            .replace("{{origin}}", &parts.origin.to_string())
+            .replace("{{generation}}", &parts.generation.to_string())
+            .replace("{{connections}}", &parts.connections.to_string());
+        while let Some(at) = text.find(WORD) {
+            let rest = &text[at + WORD.len()..];
+            let (name, _) = rest.split_once("}}").ok_or("a '{{word:' has no end")?;
+            let name = name.to_owned();
+            let chosen = parts.words.iter().find(|(place, _)| *place == name);
+            let word = chosen.and_then(|(_, word)| self.words.get(*word));
+            let word = word.map_or("", String::as_str);
+            if word.contains(WORD) {
+                return Err(format!(
+                    "the word for '{name}' has a place for a word in it"
+                ));
+            }
+            text = text.replace(&format!("{WORD}{name}}}}}"), word);
+        }
+        Template::try_from(text)
+    }
+
     /// Returns the programs that must be installed.
     pub(crate) fn programs(&self) -> impl Iterator<Item = &str> {
         let places = self.command.iter().flat_map(Template::places);

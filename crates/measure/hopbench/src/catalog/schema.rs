@@ -3,7 +3,7 @@
 use hopbench_analysis::gate::PolicyFile;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use super::{path, scenario};
+use super::{path, probe, scenario};
 
 /// A kind of file that users write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -11,6 +11,7 @@ pub(crate) enum FileKind {
     Path,
     Scenario,
     Gate,
+    Probe,
 }
 
 impl FileKind {
@@ -20,6 +21,7 @@ impl FileKind {
             Self::Path => of::<path::Wire>("path", "A path of hopbench"),
             Self::Scenario => of::<scenario::Wire>("scenario", "A scenario of hopbench"),
             Self::Gate => of::<PolicyFile>("gate", "A gate of hopbench"),
+            Self::Probe => of::<probe::Wire>("probe", "A probe of hopbench"),
         }
     }
 }

@@ -86,7 +86,7 @@ pub(crate) enum Command {
         "hopbench list",
     ))]
     List,
-    /// Describe a path, a scenario, a gate or an endpoint
+    /// Describe a path, a scenario, a gate, a probe or an endpoint
     #[command(after_help = examples!(
         "hopbench describe http-tunnel",
         "hopbench describe my-proxy.toml",
@@ -136,7 +136,7 @@ pub(crate) enum Command {
         "hopbench ab http-tunnel --a v1.0 --b ../other-checkout --quick",
     ))]
     Ab(Ab),
-    /// Write a commented file to start from: a path, a scenario or a gate
+    /// Write a commented file to start from: a path, a scenario, a gate or a probe
     #[command(after_help = examples!(
         "hopbench new path my-proxy",
     ))]
@@ -260,6 +260,8 @@ pub(crate) enum Kind {
     Scenario,
     /// Guardrails for a run
     Gate,
+    /// Observations of commands, starts, changes, logs or connections, and rules for them
+    Probe,
 }
 
 #[derive(Debug, Args)]
@@ -280,7 +282,7 @@ pub(crate) struct Doctor {
 
 #[derive(Debug, Args)]
 pub(crate) struct Describe {
-    /// Name or file of a path, scenario or gate, or an endpoint such as '/small'
+    /// Name or file of a path, scenario, gate or probe, or an endpoint such as '/small'
     #[arg(required_unless_present = "fields")]
     pub(crate) name: Option<String>,
     /// Describe all fields that a file of this kind may have; with --format json, as a JSON Schema

@@ -34,8 +34,8 @@ pub(super) fn run(context: &Context, options: &cli::Describe) -> anyhow::Result<
     }
     // A file is taken for whichever kind it can be parsed as. A name belongs to one kind only.
     let catalog = &context.catalog;
-    if let Ok(definition) = catalog.probe(name) {
-        probe(context, &definition)?;
+    if catalog.is_probe(name) {
+        probe(context, &catalog.probe(name)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     match (
@@ -107,15 +107,16 @@ fn unknown(context: &Context, name: &str, error: &CatalogError) -> CatalogError 
         };
     }
     let paths = context.catalog.paths.iter().map(|path| path.name.as_str());
+    let probes = context.catalog.probes.iter().map(|it| it.name.as_str());
     let scenarios = context
         .catalog
         .scenarios
         .iter()
         .map(|scenario| scenario.name.as_str());
     let gates = context.catalog.gates.iter().map(|gate| gate.name.as_str());
-    let known: Vec<&str> = paths.chain(scenarios).chain(gates).collect();
+    let known: Vec<&str> = paths.chain(scenarios).chain(gates).chain(probes).collect();
     CatalogError::Unknown {
-        kind: "path, scenario or gate",
+        kind: "path, scenario, gate or probe",
         name: name.to_owned(),
         nearest: crate::catalog::nearest(name, known.iter().copied()),
         known: known.join(", "),

@@ -1,17 +1,12 @@
 //! `hopbench import`
 
-use std::{
-    fs::{self, File},
-    io::{self, Read},
-    path::Path,
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use hopbench_analysis::{external::External, report::external};
 use serde_json::json;
 
 use super::Context;
-use crate::{cmd::cli, mistake::Mistake, run::run_dir::RunDir};
+use crate::{catalog, cmd::cli, mistake::Mistake, run::run_dir::RunDir};
 
 /// Maximum length of a file with figures, in bytes. Those of Locust have a line for each name.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -19,7 +14,8 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 pub(super) fn run(context: &Context, options: &cli::Import) -> anyhow::Result<ExitCode> {
     let file = options.file.display();
     let mistake = |message: String| Mistake(format!("'{file}': {message}"));
-    let text = read(&options.file).map_err(|error| mistake(error.to_string()))?;
+    let text = catalog::read_text_within(&options.file, FILE_BYTES_MAX);
+    let text = text.map_err(|error| mistake(error.to_string()))?;
     let name = options
         .file
         .file_name()
@@ -41,25 +37,4 @@ pub(super) fn run(context: &Context, options: &cli::Import) -> anyhow::Result<Ex
     }
     context.print(&text, || json!({"external": figures, "run": options.run}))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Reads a file, which must be a regular file and not too long.
-fn read(file: &Path) -> io::Result<String> {
-    // Opening anything else may block, and reading it may never end.
-    if !fs::metadata(file)?.is_file() {
-        return Err(io::Error::other("expected a regular file"));
-    }
-    let mut bytes = Vec::new();
-    let length = File::open(file)?
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)?;
-    if length as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::other("expected at most 4 MiB"));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let line = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()])
-            .lines()
-            .count();
-        io::Error::other(format!("line {}: expected UTF-8", line.max(1)))
-    })
 }

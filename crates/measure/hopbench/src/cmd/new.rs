@@ -39,6 +39,13 @@ pub(super) fn run(context: &Context, options: &cli::New) -> anyhow::Result<ExitC
             include_str!("../../templates/path.toml"),
             format!("hopbench verify {file}"),
         ),
+        Kind::Probe => (
+            include_str!("../../templates/probe.toml"),
+            match file.contains('/') {
+                true => format!("hopbench probe {file} --quick"),
+                false => format!("hopbench probe ./{file} --quick"),
+            },
+        ),
         Kind::Scenario => (
             include_str!("../../templates/scenario.toml"),
             match file.contains('/') {

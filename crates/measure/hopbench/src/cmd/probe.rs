@@ -6,11 +6,13 @@ use std::{
 };
 
 use clap::Args;
-use hopbench_analysis::probe::{
-    PROBE_SCHEMA, ProbeInfo, Probed, Unit,
-    distribution::Distribution,
-    rule::{Outcome, Verdict, judge},
-    table,
+use hopbench_analysis::{
+    probe::{
+        PROBE_SCHEMA, ProbeInfo, Probed, Unit,
+        distribution::Distribution,
+        rule::{Outcome, judge},
+    },
+    report::probe as report,
 };
 use serde_json::{Value, json};
 
@@ -59,13 +61,13 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
     if is_probe(earlier) {
         let probed = ProbeDir::read(earlier)?;
         show(context, &probed, earlier)?;
-        return Ok(code(&judge(&probed)));
+        return Ok(code(&probed));
     }
     let definition = context.catalog.probe(&options.name)?;
     let settings = settings(context, options);
     probe::check(&definition, &settings)?;
     let interrupt = Interrupt::catch()?;
-    let prepared = probe::prepare(&context.toolbox, &context.catalog, &definition)?;
+    let prepared = probe::prepare(&context.toolbox, &context.catalog, &definition, &settings)?;
     let _lock = measure::lock(&options.out)?;
     let info = info(context, &definition, &settings, &options.out);
     let directory = ProbeDir::create(&options.out, &info)?;
@@ -80,13 +82,13 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
         toolbox: &context.toolbox,
         catalog: &context.catalog,
         definition: &definition,
-        prepared: &prepared,
+        prepared: prepared.path(),
     };
-    let (probed, interrupted) = probe::probe(&subject, &settings, &interrupt, (directory, info))?;
+    let probed = probe::probe(subject, &settings, &interrupt, directory, info)?;
     show(context, &probed, &place)?;
-    Ok(match interrupted {
+    Ok(match interrupt.is_requested() {
         true => ExitCode::from(EXIT_INTERRUPTED),
-        false => code(&judge(&probed)),
+        false => code(&probed),
     })
 }
 
@@ -122,38 +124,28 @@ fn info(
         machine: machine::describe(out),
         injected: settings.fault.map(Fault::name),
         notes: doubts.collect(),
+        subjects: Vec::new(),
+        is_finished: false,
         rules: definition.rules.clone(),
     }
 }
 
 /// Prints the tables and the verdicts, and writes them beside the records.
 fn show(context: &Context, probed: &Probed, place: &Path) -> anyhow::Result<()> {
-    let verdicts = judge(probed);
     let info = &probed.info;
-    let notes: String = info
-        .notes
-        .iter()
-        .map(|note| format!("- {note}\n"))
-        .collect();
-    let page = format!(
-        "# {}: {}\n{}\n{}\n{notes}",
-        info.probe,
-        info.question,
-        table::markdown(probed),
-        table::summary(&verdicts)
-    );
-    ProbeDir::write_report(place, &page)?;
+    let written = ProbeDir::write_report(place, &report::markdown(probed));
     let text = format!(
         "{}: {}\n{}\n{}",
         info.probe,
         info.question,
-        table::terminal(probed),
-        table::summary(&verdicts)
+        report::terminal(probed),
+        report::summary(probed)
     );
-    context.print(&text, || as_json(probed, &verdicts, place))
+    context.print(&text, || as_json(probed, place))?;
+    written
 }
 
-fn as_json(probed: &Probed, verdicts: &[Verdict], place: &Path) -> Value {
+fn as_json(probed: &Probed, place: &Path) -> Value {
     let series = probed
         .series()
         .into_iter()
@@ -171,15 +163,16 @@ fn as_json(probed: &Probed, verdicts: &[Verdict], place: &Path) -> Value {
         "directory": place,
         "probe": probed.info,
         "series": series.collect::<Vec<_>>(),
-        "verdicts": verdicts,
+        "verdicts": judge(probed),
     })
 }
 
-fn code(verdicts: &[Verdict]) -> ExitCode {
+fn code(probed: &Probed) -> ExitCode {
+    let verdicts = judge(probed);
     let has = |outcome| verdicts.iter().any(|verdict| verdict.outcome == outcome);
     ExitCode::from(if has(Outcome::Failed) {
         exit::FAILED
-    } else if has(Outcome::Inconclusive) {
+    } else if has(Outcome::Inconclusive) || !probed.info.is_finished {
         exit::INCONCLUSIVE
     } else {
         0

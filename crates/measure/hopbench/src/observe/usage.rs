@@ -41,19 +41,27 @@ pub(crate) struct Snapshot {
     run_queue_wait_us: BTreeMap<String, HashMap<u32, f64>>,
     /// Migrations to other cores, by thread; none if the kernel doesn't report them.
     migrations: HashMap<u32, u64>,
-    rss_kib: u64,
-    peak_kib: u64,
+    held: Held,
     threads: u64,
-    /// Open descriptors; `None` if those of a process can't be read.
-    descriptors: Option<u64>,
 }
 
 /// Memory and descriptors of a process group at a moment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
     pub(crate) rss_kib: u64,
     pub(crate) peak_kib: u64,
-    pub(crate) descriptors: u64,
+    /// Open descriptors; `None` if those of a process can't be read.
+    pub(crate) descriptors: Option<u64>,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self {
+            rss_kib: 0,
+            peak_kib: 0,
+            descriptors: Some(0),
+        }
+    }
 }
 
 impl Held {
@@ -73,7 +81,9 @@ impl Held {
     fn add(&mut self, pid: u32) -> anyhow::Result<()> {
         let directory = Path::new("/proc").join(pid.to_string());
         let status = Status::read(&directory)?;
-        self.descriptors += fs::read_dir(directory.join("fd"))?.count() as u64;
+        let descriptors = fs::read_dir(directory.join("fd")).ok();
+        let descriptors = descriptors.map(|files| files.count() as u64);
+        self.descriptors = self.descriptors.zip(descriptors).map(|(sum, of)| sum + of);
         self.rss_kib += status.number("VmRSS");
         self.peak_kib += status.number("VmHWM");
         Ok(())
@@ -83,10 +93,7 @@ impl Held {
 impl Snapshot {
     /// Reads the usage of the process group that `leader` leads.
     pub(crate) fn take(leader: u32, definition: &ProcessDefinition) -> anyhow::Result<Self> {
-        let mut snapshot = Self {
-            descriptors: Some(0),
-            ..Self::default()
-        };
+        let mut snapshot = Self::default();
         for process in group_members(leader).context("could not read '/proc'")? {
             snapshot.reaped_us += process.reaped_us;
             match snapshot.add(process.pid, definition) {
@@ -103,13 +110,8 @@ impl Snapshot {
 
     fn add(&mut self, pid: u32, definition: &ProcessDefinition) -> anyhow::Result<()> {
         self.cpu_us.insert(pid, process_cpu_us(pid)?);
+        self.held.add(pid)?;
         let directory = Path::new("/proc").join(pid.to_string());
-        let status = Status::read(&directory)?;
-        let descriptors = fs::read_dir(directory.join("fd")).ok();
-        let descriptors = descriptors.map(|files| files.count() as u64);
-        self.descriptors = self.descriptors.zip(descriptors).map(|(sum, of)| sum + of);
-        self.rss_kib += status.number("VmRSS");
-        self.peak_kib += status.number("VmHWM");
         for thread in fs::read_dir(directory.join("task"))? {
             let thread = thread?.path();
             // A thread may end meanwhile.
@@ -156,12 +158,12 @@ impl Snapshot {
     }
 
     pub(crate) fn descriptors(&self) -> Option<u64> {
-        self.descriptors
+        self.held.descriptors
     }
 
     /// Replaces the resident memory by that of an earlier moment.
     pub(crate) fn remember_memory_of(&mut self, earlier: &Self) {
-        self.rss_kib = earlier.rss_kib;
+        self.held.rss_kib = earlier.held.rss_kib;
     }
 
     /// Returns the usage since `before`: the process's record, and CPU time by role.
@@ -194,9 +196,9 @@ impl Snapshot {
             context_switches_voluntary: switches(|(voluntary, _)| *voluntary),
             context_switches_involuntary: switches(|(_, involuntary)| *involuntary),
             migrations: self.migrations_since(before),
-            rss_before_kib: before.rss_kib,
-            rss_after_kib: self.rss_kib,
-            rss_peak_kib: self.peak_kib,
+            rss_before_kib: before.held.rss_kib,
+            rss_after_kib: self.held.rss_kib,
+            rss_peak_kib: self.held.peak_kib,
             threads: self.threads,
         };
         (usage, by_role)

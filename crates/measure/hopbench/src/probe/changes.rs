@@ -13,17 +13,23 @@ use anyhow::bail;
 use self::watch::{Seen, Watch};
 use super::{
     Fault, Session,
-    hop::{Parts, RunningHop, available},
-    poll,
+    hop::{RunningHop, Start, available},
     server::Server,
 };
-use crate::{catalog::ProbeHop, process::Output};
+use crate::{
+    catalog::{ConfigParts, ProbeHop},
+    process::ask_until,
+};
 
 /// A change counts as over once the old configuration was not seen for this long.
 const QUIET: Duration = Duration::from_millis(300);
 
 /// Time that a change may take.
 const CHANGE_MAX: Duration = Duration::from_secs(20);
+
+/// Time that a hop has served before its first change. HAProxy's master loses a signal that comes
+/// while it is starting its first worker.
+const SERVED_MIN: Duration = Duration::from_secs(1);
 
 /// Pause between two looks at the answers.
 const LOOK: Duration = Duration::from_millis(10);
@@ -33,62 +39,77 @@ pub(super) fn observe(session: &mut Session<'_>) -> anyhow::Result<()> {
     let hops = available(session)?;
     for routes in session.sizes() {
         for hop in &hops {
-            session.go_on()?;
-            observe_hop(session, hop, routes)?;
+            let subject = format!("{}, {routes} routes", hop.name);
+            session.order([subject.clone()])?;
+            session.attempt(1, &subject, |session| {
+                observe_hop(session, hop, routes, &subject)
+            })?;
         }
     }
     Ok(())
 }
 
-fn observe_hop(session: &mut Session<'_>, hop: &ProbeHop, routes: u32) -> anyhow::Result<()> {
+fn observe_hop(
+    session: &mut Session<'_>,
+    hop: &ProbeHop,
+    routes: u32,
+    subject: &str,
+) -> anyhow::Result<()> {
     let origins = [Server::answering("even")?, Server::answering("odd")?];
-    let parts = |generation: u32| Parts {
+    let parts = |generation: u32| ConfigParts {
         routes,
         origin: origins[generation as usize % 2].port(),
         generation,
-        ..Parts::default()
+        ..ConfigParts::default()
     };
-    let subject = format!("{}, {routes} routes", hop.name);
-    let running = RunningHop::start(session, hop, &parts(0), Output::Log)?;
-    let watch = Watch::start(running.front(), routes, session.definition.rate_rps);
-    let first = poll(CHANGE_MAX, LOOK, || watch.last_good());
+    let start = Start {
+        config: parts(0),
+        ..Start::default()
+    };
+    let running = RunningHop::start(session, hop, start)?;
+    let rate_rps = session.definition().rate_rps;
+    let mut watch = Watch::start(running.front(), routes, rate_rps);
+    let begin = Instant::now();
+    let first = ask_until(CHANGE_MAX, LOOK, || {
+        (watch.has_answer() && begin.elapsed() >= SERVED_MIN).then_some(())
+    });
     if first.is_none() {
-        bail!("'{subject}' gives no right answer: {}", watch.trouble());
+        bail!("there is no right answer: {}", watch.trouble());
     }
     let cycles = session.cycles();
     session.say(&format!("{subject}: {cycles} changes"));
     for cycle in 1..=cycles {
         session.go_on()?;
-        let begin = Instant::now();
         running.change(&parts(cycle))?;
+        let begin = Instant::now();
+        running.read_again();
         if session.has_fault(Fault::DroppedRequest) {
             watch.drop_one();
         }
         let new = if cycle % 2 == 0 { "even" } else { "odd" };
-        let is_over = poll(CHANGE_MAX, LOOK, || {
-            watch.is_settled(begin, new, QUIET).then_some(())
+        let is_over = ask_until(CHANGE_MAX, LOOK, || {
+            let is_over = watch.is_settled(begin, new, QUIET) || session.go_on().is_err();
+            is_over.then_some(())
         });
+        session.go_on()?;
+        let stale = watch::stale(running.front(), routes, new);
         let seen = watch.take(begin, new);
-        keep(session, cycle, &subject, &seen, is_over.is_some())?;
+        keep(session, (cycle, subject), &seen, stale, is_over.is_some())?;
         if is_over.is_none() {
-            session.note(format!(
-                "'{subject}', cycle {cycle}: the change was not seen within {} s: {}",
-                CHANGE_MAX.as_secs(),
-                running.last_lines()
-            ))?;
-            break;
+            let within = CHANGE_MAX.as_secs();
+            let said = running.last_lines();
+            bail!("change {cycle} was not seen within {within} s: {said}");
         }
     }
     drop(watch);
-    running.stop();
-    Ok(())
+    running.stop()
 }
 
 fn keep(
     session: &mut Session<'_>,
-    cycle: u32,
-    subject: &str,
+    (cycle, subject): (u32, &str),
     seen: &Seen,
+    stale: usize,
     is_over: bool,
 ) -> anyhow::Result<()> {
     if let Some(first_new) = seen.first_new {
@@ -96,11 +117,12 @@ fn keep(
     }
     session.add_time(cycle, subject, "last_old_us", seen.last_old)?;
     let counts = [
+        ("requests", seen.requests),
         ("dropped_requests", seen.dropped),
         ("failed_requests", seen.failed),
         ("reverted_answers", seen.reverted),
+        ("stale_routes", stale),
         ("unfinished_changes", usize::from(!is_over)),
-        ("answers", seen.answers),
     ];
     for (measure, count) in counts {
         session.add_count(cycle, subject, measure, count)?;

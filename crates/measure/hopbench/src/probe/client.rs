@@ -3,7 +3,7 @@
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// A connection that is kept.
@@ -11,6 +11,9 @@ use std::{
 pub(super) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
+    /// Time that an answer may take, however many pieces it comes in.
+    at_most: Duration,
+    deadline: Instant,
 }
 
 /// An answer.
@@ -44,17 +47,25 @@ impl Connection {
     pub(super) fn open(server: SocketAddr, at_most: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&server, at_most)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(at_most))?;
         stream.set_write_timeout(Some(at_most))?;
         Ok(Self {
             stream,
             received: Vec::new(),
+            at_most,
+            deadline: Instant::now() + at_most,
         })
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes as they are. The time for an answer begins.
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.deadline = Instant::now() + self.at_most;
         self.stream.write_all(bytes)
+    }
+
+    /// Closes both directions, as a connection that breaks.
+    pub(super) fn break_off(&self) {
+        // It may be closed already.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
     /// Sends a request and waits for its answer. `fields` are lines that end in CRLF.
@@ -99,6 +110,13 @@ impl Connection {
     }
 
     fn receive(&mut self) -> Result<(), NoReply> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(NoReply::Late);
+        }
+        self.stream
+            .set_read_timeout(Some(left))
+            .map_err(NoReply::of)?;
         let mut piece = [0; 16 * 1024];
         match self.stream.read(&mut piece) {
             Ok(0) => Err(NoReply::Dropped(ErrorKind::UnexpectedEof.into())),

@@ -5,25 +5,37 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
+
 use super::{
     Fault, Session,
     client::Connection,
-    hop::{Parts, RunningHop, available, origin},
-    poll, proxied,
+    hop::{RunningHop, Start, available, origin},
+    proxied,
 };
 use crate::{
-    catalog::ProbeHop,
+    catalog::{ConfigParts, ProbeHop},
     observe::{machine, usage::Held},
+    process::ask_until,
 };
-
-/// Words of a configuration in which the PROXY protocol is off.
-pub(super) const PLAIN: [(&str, &str); 2] = [("accept", "accept-off"), ("send", "send-off")];
 
 /// Time that an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Time that a hop may take to close what its clients have closed.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at what the hop holds.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Most connections: the origin takes no more.
+const CONNECTIONS_MAX: u32 = 16_000;
+
+/// Connections that a hop must have room for besides the idle ones.
+const ROOM: u32 = 20;
+
+/// Idle connections that may not work before the others are taken to be dead, too.
+const DEAD_MAX: usize = 10;
 
 /// Requests of the active connection.
 const REQUESTS: u32 = 200;
@@ -41,89 +53,120 @@ const SPARE: u64 = 200;
 pub(super) fn observe(session: &mut Session<'_>) -> anyhow::Result<()> {
     machine::raise_open_files_limit();
     let hops = available(session)?;
+    let sizes = sizes(session)?;
+    for hop in &hops {
+        let subjects = sizes.iter().map(|size| subject(hop, *size));
+        session.order([alone(hop)].into_iter().chain(subjects))?;
+    }
     let cycles = session.cycles();
-    for size in sizes(session)? {
+    for size in sizes {
         session.say(&format!("{size} connections, {cycles} times"));
         for cycle in 1..=cycles {
             for hop in &hops {
-                session.go_on()?;
-                observe_hop(session, cycle, hop, size)?;
+                let subject = subject(hop, size);
+                session.attempt(cycle, &subject, |session| {
+                    observe_hop(session, (cycle, &subject), hop, size)
+                })?;
             }
         }
     }
-    for hop in &hops {
-        proxied::observe(session, hop)?;
-    }
-    Ok(())
+    hops.iter()
+        .try_for_each(|hop| proxied::observe(session, hop))
 }
 
-/// Returns the numbers of connections, as far as the limit of open files goes.
+fn subject(hop: &ProbeHop, size: u32) -> String {
+    format!("{}, {size} connections", hop.name)
+}
+
+fn alone(hop: &ProbeHop) -> String {
+    format!("{}, alone", hop.name)
+}
+
+/// Returns the numbers of connections, as far as the limit of open files and the origin go.
 fn sizes(session: &mut Session<'_>) -> anyhow::Result<Vec<u32>> {
     let limit = machine::open_files_max();
-    let most = limit.saturating_sub(SPARE) / DESCRIPTORS;
-    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    let most = u32::try_from(limit.saturating_sub(SPARE) / DESCRIPTORS);
+    let most = most.unwrap_or(CONNECTIONS_MAX).min(CONNECTIONS_MAX);
     let sizes = session.sizes();
     if let Some(size) = sizes.iter().find(|size| **size > most) {
         session.note(format!(
-            "{most} connections in place of {size}: a process may open {limit} files"
+            "{most} connections in place of {size}: a process may open {limit} files, and the \
+             origin takes {CONNECTIONS_MAX} connections"
         ))?;
     }
-    Ok(sizes.into_iter().map(|size| size.min(most)).collect())
+    let mut sizes: Vec<u32> = sizes.into_iter().map(|size| size.min(most)).collect();
+    sizes.dedup();
+    Ok(sizes)
 }
 
 fn observe_hop(
     session: &mut Session<'_>,
-    cycle: u32,
+    (cycle, subject): (u32, &str),
     hop: &ProbeHop,
     size: u32,
 ) -> anyhow::Result<()> {
     let origin = origin(session)?;
-    let parts = Parts {
-        origin: origin.front().port(),
-        words: &PLAIN,
-        ..Parts::default()
+    let start = Start {
+        config: ConfigParts {
+            origin: origin.front().port(),
+            connections: size + ROOM,
+            words: &proxied::PLAIN,
+            ..ConfigParts::default()
+        },
+        ..Start::default()
     };
-    let running = RunningHop::start(session, hop, &parts, crate::process::Output::Log)?;
+    let running = RunningHop::start(session, hop, start)?;
     let (front, pid) = (running.front(), running.pid());
-    let subject = format!("{}, {size} connections", hop.name);
-    let alone = format!("{}, alone", hop.name);
     // What is taken once, by the first connections, is not a connection's.
     for time in active(front)? {
-        session.add_time(cycle, &alone, "answer_us", time)?;
+        session.add_time(cycle, &alone(hop), "answer_us", time)?;
     }
-    let before = Held::by(pid)?;
+    let before = at_rest(pid)?;
     let mut idle = Vec::new();
     for _ in 0..size {
+        session.go_on()?;
         let begin = Instant::now();
         idle.push(open(front)?);
-        session.add_time(cycle, &subject, "connect_us", begin.elapsed())?;
+        session.add_time(cycle, subject, "connect_us", begin.elapsed())?;
     }
-    let held = Held::by(pid)?;
-    let of_each = |value: f64| value / f64::from(size);
-    let bytes = of_each(held.rss_kib.saturating_sub(before.rss_kib) as f64 * 1024.0);
-    session.add(cycle, &subject, "connection_bytes", bytes)?;
-    let descriptors = held.descriptors.saturating_sub(before.descriptors);
-    session.add(cycle, &subject, "descriptors", descriptors as f64)?;
+    let held = at_rest(pid)?;
+    let of_each = |value: u64| value as f64 / f64::from(size);
+    let rss_kib = held.rss_kib.saturating_sub(before.rss_kib);
+    session.add(cycle, subject, "memory_bytes", of_each(rss_kib) * 1024.0)?;
+    let open_before = descriptors(&before)?;
+    let opened = descriptors(&held)?.saturating_sub(open_before);
+    session.add(cycle, subject, "descriptors_each", of_each(opened))?;
     for time in active(front)? {
-        session.add_time(cycle, &subject, "answer_us", time)?;
+        session.add_time(cycle, subject, "answer_us", time)?;
     }
-    // Every one of them still works.
-    let dead = idle
-        .iter_mut()
-        .filter_map(|it| it.get("l4.example", "/small", "").err());
-    let dead = dead.count();
-    session.add_count(cycle, &subject, "dead_connections", dead)?;
+    let dead = dead(session, &mut idle)?;
+    session.add_count(cycle, subject, "dead_connections", dead)?;
     let kept = match session.has_fault(Fault::LeakedDescriptors) {
         true => idle.split_off(idle.len().saturating_sub(LEAKED)),
         false => Vec::new(),
     };
     drop(idle);
-    let left = left_over(pid, before.descriptors)?;
-    session.add(cycle, &subject, "leaked_descriptors", left as f64)?;
+    let left = left_over(pid, open_before)?;
+    session.add(cycle, subject, "leaked_descriptors", left as f64)?;
     drop(kept);
-    running.stop();
-    origin.stop();
-    Ok(())
+    running.stop()?;
+    origin.stop()
+}
+
+/// Uses every idle connection once more; returns how many don't work.
+fn dead(session: &Session<'_>, idle: &mut [Connection]) -> anyhow::Result<usize> {
+    let mut dead = 0;
+    for connection in idle.iter_mut() {
+        session.go_on()?;
+        if connection.get("l4.example", "/small", "").is_err() {
+            dead += 1;
+        }
+        // Each may take seconds.
+        if dead > DEAD_MAX {
+            return Ok(idle.len());
+        }
+    }
+    Ok(dead)
 }
 
 /// Opens a connection, up to the origin.
@@ -151,10 +194,27 @@ fn active(front: SocketAddr) -> anyhow::Result<Vec<Duration>> {
 
 /// Waits until the hop has closed its descriptors; returns how many it has too many.
 fn left_over(pid: u32, before: u64) -> anyhow::Result<u64> {
-    let pause = Duration::from_millis(10);
-    poll(CLOSE_MAX, pause, || {
-        let now = Held::by(pid).ok()?;
-        (now.descriptors <= before).then_some(())
+    let mut left = Ok(before);
+    ask_until(CLOSE_MAX, PAUSE, || {
+        left = Held::by(pid).and_then(|held| descriptors(&held));
+        let is_over = left.as_ref().map_or(true, |now| *now <= before);
+        is_over.then_some(())
     });
-    Ok(Held::by(pid)?.descriptors.saturating_sub(before))
+    Ok(left?.saturating_sub(before))
+}
+
+/// Returns what the hop holds, once it has closed what its clients have closed.
+fn at_rest(pid: u32) -> anyhow::Result<Held> {
+    let mut held = Held::by(pid)?;
+    ask_until(CLOSE_MAX, PAUSE, || {
+        let now = Held::by(pid).ok()?;
+        let is_still = now.descriptors == held.descriptors;
+        held = now;
+        is_still.then_some(())
+    });
+    Ok(held)
+}
+
+fn descriptors(held: &Held) -> anyhow::Result<u64> {
+    held.descriptors.context("its descriptors can't be read")
 }

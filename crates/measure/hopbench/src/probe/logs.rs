@@ -8,27 +8,29 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde_json::Value;
+use hopbench_analysis::record::Load;
 
 use super::{
     Fault, Session,
     client::Connection,
-    hop::{Parts, RunningHop, available, origin},
-    poll,
+    hop::{RunningHop, Start, available, origin},
     tail::{MARK, Sink, Tail},
-    wait_until,
 };
 use crate::{
-    catalog::ProbeHop,
+    catalog::{ConfigParts, ProbeHop},
     observe::{http::Client, usage::Held},
-    process::{Command, Output, capture},
+    process::{Command, ask_until, capture, wait_until},
 };
 
 /// Duration of each load.
 const LOAD: Duration = Duration::from_secs(2);
 
-/// Time that the last lines may take once everything may be read.
+/// Time that an answer may take: with a log that nobody reads, there may be none.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// Time that the last lines may take once everything may be read, and the pause between two looks.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Number of the load's connections.
 const CONNECTIONS: u32 = 16;
@@ -47,23 +49,18 @@ pub(super) fn observe(session: &mut Session<'_>) -> anyhow::Result<()> {
         .iter()
         .flat_map(|hop| with(hop).into_iter().map(|sink| (hop.clone(), sink)))
         .collect();
-    let order: Vec<String> = cases
-        .iter()
-        .map(|(hop, sink)| subject(hop, *sink))
-        .collect();
+    session.order(cases.iter().map(|(hop, sink)| subject(hop, *sink)))?;
     let cycles = session.cycles();
     session.say(&format!("{} logs, {cycles} loads each", cases.len()));
     for cycle in 1..=cycles {
         session.rng.shuffle(&mut cases);
         for (hop, sink) in &cases {
-            session.go_on()?;
-            observe_log(session, cycle, hop, *sink)?;
+            let subject = subject(hop, *sink);
+            session.attempt(cycle, &subject, |session| {
+                observe_log(session, (cycle, &subject), hop, *sink)
+            })?;
         }
     }
-    session.probed.observations.sort_by_key(|one| {
-        let place = order.iter().position(|subject| *subject == one.subject);
-        (place, one.cycle)
-    });
     Ok(())
 }
 
@@ -76,56 +73,54 @@ fn subject(hop: &ProbeHop, sink: Option<Sink>) -> String {
 
 fn observe_log(
     session: &mut Session<'_>,
-    cycle: u32,
+    (cycle, subject): (u32, &str),
     hop: &ProbeHop,
     sink: Option<Sink>,
 ) -> anyhow::Result<()> {
-    let subject = subject(hop, sink);
     let origin = origin(session)?;
-    let parts = Parts {
-        origin: origin.front().port(),
-        ..Parts::default()
-    };
     let place = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
     let loses = session.has_fault(Fault::LostLines);
     let opened = sink.map(|sink| sink.open(&place.path().join("access.log"), loses));
-    let (end, tail) = opened.transpose()?.unzip();
-    let running = RunningHop::start(session, hop, &parts, |log| match end {
-        Some(end) => Output::Into(end, log),
-        None => Output::Log(log),
-    })?;
+    let (stdout, tail) = opened.transpose()?.unzip();
+    let start = Start {
+        config: ConfigParts {
+            origin: origin.front().port(),
+            ..ConfigParts::default()
+        },
+        stdout,
+        ..Start::default()
+    };
+    let running = RunningHop::start(session, hop, start)?;
     let front = running.front();
     let marks = thread::spawn(move || mark(front));
-    let result = load(session, front)?;
+    let load = load(session, front);
     let marks = marks
         .join()
         .map_err(|_| anyhow::anyhow!("a client panicked"))?;
-    let good = result["good"]
-        .as_u64()
-        .context("no count of good answers")?;
-    let p99_us = result["latency"]["p99_us"].as_f64().context("no p99")?;
-    session.add(cycle, &subject, "answer_p99_us", p99_us)?;
-    session.add(cycle, &subject, "answers", good as f64)?;
-    session.add(
-        cycle,
-        &subject,
-        "peak_rss_kib",
-        Held::by(running.pid())?.peak_kib as f64,
-    )?;
+    let load = load?;
+    if let Some(p99_us) = load.latency.p99_us {
+        session.add(cycle, subject, "answer_p99_us", p99_us)?;
+    }
+    let peak_kib = Held::by(running.pid())?.peak_kib;
+    session.add(cycle, subject, "peak_rss_kib", peak_kib as f64)?;
+    session.add(cycle, subject, "answers", load.good as f64)?;
     if let (Some(tail), Some(counter)) = (&tail, &hop.lost_lines) {
-        let answered = good + marks.answered.len() as u64;
-        let lost = account(&running, tail, counter, answered)?;
-        session.add(cycle, &subject, "lines", tail.lines() as f64)?;
-        session.add(cycle, &subject, "dropped_and_counted", lost.counted as f64)?;
-        session.add(cycle, &subject, "lost_silently", lost.silently as f64)?;
+        let wrong: u64 = load.wrong.values().sum();
+        let answered = load.good + wrong + marks.answered.len() as u64;
+        let lost = account(session, &running, tail, counter, answered)?;
+        session.add(cycle, subject, "lines", tail.lines() as f64)?;
+        session.add(cycle, subject, "dropped_and_counted", lost.counted as f64)?;
+        session.add(cycle, subject, "lost_silently", lost.silently as f64)?;
+        // Their lines may be there in place of others that are lost.
+        let unanswered = load.errors.values().sum::<u64>() + marks.unanswered;
+        session.add(cycle, subject, "unanswered", unanswered as f64)?;
         if sink == Some(Sink::File) {
-            keep_lags(session, cycle, &subject, &marks, tail)?;
+            keep_lags(session, cycle, subject, &marks, tail)?;
         }
     }
-    running.stop();
+    running.stop()?;
     drop(tail);
-    origin.stop();
-    Ok(())
+    origin.stop()
 }
 
 /// Lines that are missing.
@@ -134,31 +129,34 @@ struct Lost {
     silently: u64,
 }
 
-/// Lets the reader read what is left, until all lines are there or counted as dropped.
+/// Lets the reader read what is left, until all lines are there or counted as dropped, and no
+/// more come.
 fn account(
-    running: &RunningHop,
+    session: &Session<'_>,
+    running: &RunningHop<'_>,
     tail: &Tail,
     counter: &str,
     answered: u64,
 ) -> anyhow::Result<Lost> {
     tail.free();
     let client = Client::new()?;
-    let pause = Duration::from_millis(20);
-    let mut failed = None;
-    let mut counted = 0;
-    poll(DRAIN_MAX, pause, || {
-        match running.counter(&client, counter) {
-            Ok(dropped) => counted = dropped,
-            Err(error) => failed = Some(error),
-        }
-        (failed.is_some() || tail.lines() + counted >= answered).then_some(())
+    let mut before = None;
+    let done = ask_until(DRAIN_MAX, DRAIN_PAUSE, || {
+        let counted = match running.counter(&client, counter) {
+            Ok(counted) => counted,
+            Err(error) => return Some(Err(error)),
+        };
+        let now = (tail.lines(), counted);
+        let is_still = before.replace(now) == Some(now);
+        let is_over = is_still && now.0 + counted >= answered;
+        (is_over || session.go_on().is_err()).then_some(Ok(()))
     });
-    if let Some(error) = failed {
-        return Err(error);
-    }
+    session.go_on()?;
+    done.transpose()?;
+    let (lines, counted) = before.unwrap_or_default();
     Ok(Lost {
         counted,
-        silently: answered.saturating_sub(tail.lines() + counted),
+        silently: answered.saturating_sub(lines + counted),
     })
 }
 
@@ -167,31 +165,35 @@ struct Marks {
     begin: Instant,
     /// When each was answered, by its number.
     answered: Vec<(u64, Instant)>,
+    unanswered: u64,
 }
 
 /// Sends a marked request now and then, for as long as the load lasts.
 fn mark(front: SocketAddr) -> Marks {
     let begin = Instant::now();
-    let mut answered = Vec::new();
+    let (mut answered, mut unanswered) = (Vec::new(), 0);
     let mut connection = None;
     for number in 0.. {
         if begin.elapsed() >= LOAD {
             break;
         }
-        let open = || Connection::open(front, LOAD).ok();
+        let open = || Connection::open(front, ANSWER_MAX).ok();
         if let Some(mut open) = connection.take().or_else(open) {
             let target = format!("/small?{MARK}{number}");
-            if open
-                .get("log.example", &target, "")
-                .is_ok_and(|reply| reply.status == 200)
-            {
+            if open.get("log.example", &target, "").is_ok() {
                 answered.push((number, Instant::now()));
                 connection = Some(open);
+            } else {
+                unanswered += 1;
             }
         }
         wait_until(Instant::now() + MARK_PAUSE);
     }
-    Marks { begin, answered }
+    Marks {
+        begin,
+        answered,
+        unanswered,
+    }
 }
 
 /// Keeps how long the first line and those of the marked requests took to be read.
@@ -217,19 +219,19 @@ fn keep_lags(
 }
 
 /// Puts a load on the hop, as fast as it answers.
-fn load(session: &Session<'_>, front: SocketAddr) -> anyhow::Result<Value> {
+fn load(session: &Session<'_>, front: SocketAddr) -> anyhow::Result<Load> {
     let arguments = [
         format!("--url=http://{front}/small"),
         format!("--concurrency={CONNECTIONS}"),
         format!("--duration-ms={}", LOAD.as_millis()),
-        "--timeout-ms=1000".to_owned(),
+        format!("--timeout-ms={}", ANSWER_MAX.as_millis()),
     ];
     let command = Command {
-        program: session.toolbox.bin("hopbench-load")?,
+        program: session.toolbox().bin("hopbench-load")?,
         arguments: arguments.to_vec(),
         directory: None,
-        stops_with_stdin: true,
+        stops_with_stdin: false,
     };
     let printed = capture(&command)?;
-    serde_json::from_str(printed.trim()).context("could not read the load's result")
+    Load::read(&printed).context("could not read the load's result")
 }

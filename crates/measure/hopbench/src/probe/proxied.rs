@@ -6,14 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
+
 use super::{
     Session,
     client::{Connection, NoReply},
-    connections::PLAIN,
-    hop::{Parts, RunningHop},
+    hop::{RunningHop, Start},
     server::Server,
 };
-use crate::{catalog::ProbeHop, process::Output};
+use crate::catalog::{ConfigParts, ProbeHop};
+
+/// Words of a configuration in which the PROXY protocol is off: what the hop accepts, and what it
+/// sends.
+pub(super) const PLAIN: [(&str, &str); 2] = [("accept", ACCEPTS[0]), ("send", SENDS[0].1)];
 
 /// New connections of each case, for each cycle.
 const CONNECTIONS: u32 = 20;
@@ -24,17 +29,25 @@ const ANSWER_MAX: Duration = Duration::from_secs(8);
 /// A header of the second version begins like this (the protocol's text, section 2.2).
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Words for what the hop accepts and what it sends.
+/// Words for what the hop accepts: no header, or a header of any version.
 const ACCEPTS: [&str; 2] = ["accept-off", "accept-on"];
-const SENDS: [&str; 3] = ["send-off", "send-v1", "send-v2"];
+
+/// Headers that the hop sends, with the words for them.
+const SENDS: [(Header, &str); 3] = [
+    (Header::None, "send-off"),
+    (Header::V1, "send-v1"),
+    (Header::V2, "send-v2"),
+];
 
 /// Observes a hop in every combination of words that it has.
 pub(super) fn observe(session: &mut Session<'_>, hop: &ProbeHop) -> anyhow::Result<()> {
-    let has = |word: &&str| hop.words.contains_key(*word);
-    for accept in ACCEPTS.into_iter().filter(has) {
-        for send in SENDS.into_iter().filter(has) {
-            session.go_on()?;
-            observe_words(session, hop, accept, send)?;
+    let has = |word: &str| hop.words.contains_key(word);
+    for accept in ACCEPTS.into_iter().filter(|word| has(word)) {
+        for (sent, send) in SENDS.into_iter().filter(|(_, word)| has(word)) {
+            let subject = format!("{}, PROXY", hop.name);
+            session.attempt(1, &subject, |session| {
+                observe_words(session, hop, (accept, send), sent)
+            })?;
         }
     }
     Ok(())
@@ -43,61 +56,62 @@ pub(super) fn observe(session: &mut Session<'_>, hop: &ProbeHop) -> anyhow::Resu
 fn observe_words(
     session: &mut Session<'_>,
     hop: &ProbeHop,
-    accept: &str,
-    send: &str,
+    (accept, send): (&str, &str),
+    sent: Header,
 ) -> anyhow::Result<()> {
     let target = Server::start(tell_header)?;
-    let words = [("accept", accept), ("send", send)];
-    debug_assert_eq!(words.map(|(place, _)| place), PLAIN.map(|(place, _)| place));
-    let parts = Parts {
-        origin: target.port(),
-        words: &words,
-        ..Parts::default()
+    let start = Start {
+        config: ConfigParts {
+            origin: target.port(),
+            connections: CONNECTIONS * 2,
+            words: &[("accept", accept), ("send", send)],
+            ..ConfigParts::default()
+        },
+        ..Start::default()
     };
-    let running = RunningHop::start(session, hop, &parts, Output::Log)?;
+    let running = RunningHop::start(session, hop, start)?;
     let headers: &[Header] = match accept == ACCEPTS[0] {
         true => &[Header::None],
         false => &[Header::V1, Header::V2],
     };
     for header in headers {
-        let subject = format!(
-            "{}, PROXY in {}, out {}",
-            hop.name,
-            header.name(),
-            &send[5..]
-        );
+        let (name, out) = (header.name(), sent.name());
+        let subject = format!("{}, PROXY in {name}, out {out}", hop.name);
         for cycle in 1..=session.cycles() {
+            session.go_on()?;
             for _ in 0..CONNECTIONS {
                 let begin = Instant::now();
                 let told = ask(running.front(), *header);
                 session.add_time(cycle, &subject, "connection_us", begin.elapsed())?;
-                let is_right = told.is_ok_and(|(told, from)| told == header.expected(send, from));
+                let is_right = told.is_ok_and(|(told, from)| told == header.expected(sent, from));
                 session.add_count(cycle, &subject, "wrong_headers", usize::from(!is_right))?;
             }
         }
     }
     if accept != ACCEPTS[0] {
-        mismatch(session, hop, running.front(), send)?;
+        mismatch(session, hop, &running, sent)?;
     }
-    running.stop();
-    Ok(())
+    running.stop()
 }
 
 /// Observes clients without a header where one is expected: they must be refused at once.
 fn mismatch(
     session: &mut Session<'_>,
     hop: &ProbeHop,
-    front: SocketAddr,
-    send: &str,
+    running: &RunningHop<'_>,
+    sent: Header,
 ) -> anyhow::Result<()> {
-    let subject = format!("{}, PROXY in missing, out {}", hop.name, &send[5..]);
+    let subject = format!("{}, PROXY in missing, out {}", hop.name, sent.name());
     for cycle in 1..=session.cycles() {
+        session.go_on()?;
         let begin = Instant::now();
-        let answer = ask(front, Header::None);
+        let answer = ask(running.front(), Header::None);
         session.add_time(cycle, &subject, "refusal_us", begin.elapsed())?;
         let hangs = matches!(answer, Err(NoReply::Late));
         session.add_count(cycle, &subject, "unrefused", usize::from(answer.is_ok()))?;
         session.add_count(cycle, &subject, "hanging", usize::from(hangs))?;
+        // A hop that is gone refuses everything.
+        ask(running.front(), Header::V1).context("after a mismatch, a right header fails")?;
     }
     Ok(())
 }
@@ -141,14 +155,14 @@ impl Header {
     }
 
     /// Returns what the target must have been told about a client of this port.
-    fn expected(self, send: &str, own_port: u16) -> String {
+    fn expected(self, sent: Self, own_port: u16) -> String {
         let port = match self {
             Self::None => own_port,
             Self::V1 | Self::V2 => CLIENT_PORT,
         };
-        match &send[5..] {
-            "off" => "off".to_owned(),
-            version => format!("{version} {port}"),
+        match sent {
+            Self::None => Self::None.name().to_owned(),
+            Self::V1 | Self::V2 => format!("{} {port}", sent.name()),
         }
     }
 }
@@ -199,8 +213,7 @@ mod tests {
     fn what_a_client_sends_is_what_is_told() {
         for header in [Header::None, Header::V1, Header::V2] {
             let received = [header.bytes(), b"which\n".to_vec()].concat();
-            let send = format!("send-{}", header.name());
-            assert_eq!(header_of(&received), header.expected(&send, 1));
+            assert_eq!(header_of(&received), header.expected(header, 1));
         }
         assert_eq!(header_of(b"PROXY which\n"), "unknown");
     }

@@ -16,10 +16,12 @@ use std::{
 use super::{
     Fault, Session,
     client::Connection,
-    hop::{Parts, RunningHop, available, origin},
-    poll, wait_until,
+    hop::{RunningHop, Start, available, origin},
 };
-use crate::{catalog::ProbeHop, process::Output};
+use crate::{
+    catalog::{ConfigParts, ProbeHop},
+    process::{ask_until, wait_until},
+};
 
 /// Time that a step may take until it is seen.
 const STEP_MAX: Duration = Duration::from_secs(20);
@@ -52,29 +54,40 @@ pub(super) fn observe(session: &mut Session<'_>) -> anyhow::Result<()> {
     let hops = available(session)?;
     for files in session.sizes() {
         for hop in &hops {
-            session.go_on()?;
-            observe_hop(session, hop, files)?;
+            let subject = format!("{}, {files} secrets", hop.name);
+            session.order([subject.clone()])?;
+            session.attempt(1, &subject, |session| {
+                observe_hop(session, hop, files, &subject)
+            })?;
         }
     }
     Ok(())
 }
 
-fn observe_hop(session: &mut Session<'_>, hop: &ProbeHop, files: u32) -> anyhow::Result<()> {
+fn observe_hop(
+    session: &mut Session<'_>,
+    hop: &ProbeHop,
+    files: u32,
+    subject: &str,
+) -> anyhow::Result<()> {
     let origin = origin(session)?;
-    let parts = Parts {
-        origin: origin.front().port(),
-        files: &(1..=files).map(|file| text(file, &[0])).collect::<Vec<_>>(),
-        ..Parts::default()
+    let texts: Vec<_> = (1..=files).map(|file| text(file, &[0])).collect();
+    let start = Start {
+        config: ConfigParts {
+            origin: origin.front().port(),
+            ..ConfigParts::default()
+        },
+        files: &texts,
+        ..Start::default()
     };
-    let subject = format!("{}, {files} secrets", hop.name);
-    let running = RunningHop::start(session, hop, &parts, Output::Log)?;
+    let running = RunningHop::start(session, hop, start)?;
     let mut client = Asker::new(&running);
     anyhow::ensure!(
-        client.until(1, 0, 200).is_some(),
-        "'{subject}' doesn't take a right secret: {}",
+        client.until(session, 1, 0, 200)?.is_some(),
+        "a right secret isn't taken: {}",
         running.last_lines()
     );
-    let steady = Steady::start(&running, files, session.definition.rate_rps);
+    let steady = Steady::start(&running, files, session.definition().rate_rps);
     let cycles = session.cycles();
     session.say(&format!("{subject}: {cycles} rotations"));
     for cycle in 1..=cycles {
@@ -84,19 +97,18 @@ fn observe_hop(session: &mut Session<'_>, hop: &ProbeHop, files: u32) -> anyhow:
             &running,
             &mut client,
             &steady,
-            (cycle, files, &subject),
+            (cycle, files, subject),
         )?;
     }
     drop(steady);
-    running.stop();
-    origin.stop();
-    Ok(())
+    running.stop()?;
+    origin.stop()
 }
 
 /// Rotates all secrets and checks every one, old and new.
 fn rotate(
     session: &mut Session<'_>,
-    running: &RunningHop,
+    running: &RunningHop<'_>,
     client: &mut Asker,
     steady: &Steady,
     (cycle, files, subject): (u32, u32, &str),
@@ -105,7 +117,7 @@ fn rotate(
     let begin = Instant::now();
     running.read_again();
     // The last file may be read last.
-    let seen = client.until(files, cycle, 200);
+    let seen = client.until(session, files, cycle, 200)?;
     if let Some(at) = seen {
         session.add_time(cycle, subject, "first_new_us", at - begin)?;
     }
@@ -117,24 +129,27 @@ fn rotate(
     }
     let begin = Instant::now();
     running.read_again();
-    let gone = client.until(1, cycle - 1, REFUSED);
+    let gone = client.until(session, 1, cycle - 1, REFUSED)?;
     if let Some(at) = gone {
         session.add_time(cycle, subject, "last_old_us", at - begin)?;
     }
     // The steady client has asked often enough to have noticed.
     let asked = || (steady.shared.asked.load(Relaxed) >= ASKED_MIN).then_some(());
-    poll(STEP_MAX, Duration::from_millis(5), asked);
-    let unfinished = usize::from(seen.is_none()) + usize::from(gone.is_none());
-    let stale = (1..=files).filter(|file| client.ask(*file, cycle - 1) != Some(REFUSED));
-    let stale = stale.count();
-    let refused = (1..=files).filter(|file| client.ask(*file, cycle) != Some(200));
-    let refused = refused.count();
+    let has_asked = ask_until(STEP_MAX, Duration::from_millis(5), asked);
+    let steps = [seen.is_some(), gone.is_some(), has_asked.is_some()];
+    let unfinished = steps.into_iter().filter(|is_done| !is_done).count();
+    let (mut stale, mut refused) = (0, 0);
+    for file in 1..=files {
+        session.go_on()?;
+        stale += usize::from(client.ask(file, cycle - 1) != Some(REFUSED));
+        refused += usize::from(client.ask(file, cycle) != Some(200));
+    }
     let counts = [
         ("stale_secrets", stale),
         ("refused_secrets", refused),
         ("unfinished_changes", unfinished),
         ("failed_requests", steady.shared.failed.swap(0, Relaxed)),
-        ("answers", steady.shared.asked.swap(0, Relaxed)),
+        ("requests", steady.shared.asked.swap(0, Relaxed)),
     ];
     for (measure, count) in counts {
         session.add_count(cycle, subject, measure, count)?;
@@ -144,7 +159,7 @@ fn rotate(
 
 /// Writes files with the secrets of some generations, each a line.
 fn write(
-    running: &RunningHop,
+    running: &RunningHop<'_>,
     files: impl Iterator<Item = u32>,
     generations: &[u32],
 ) -> anyhow::Result<()> {
@@ -172,7 +187,7 @@ struct Asker {
 }
 
 impl Asker {
-    fn new(running: &RunningHop) -> Self {
+    fn new(running: &RunningHop<'_>) -> Self {
         Self {
             front: running.front(),
             connection: None,
@@ -193,18 +208,25 @@ impl Asker {
         Some(reply.status)
     }
 
-    /// Waits until a secret gets an answer with this status; returns when.
-    fn until(&mut self, file: u32, generation: u32, status: u16) -> Option<Instant> {
-        let pause = Duration::from_millis(1);
-        poll(STEP_MAX, pause, || {
-            let answered = self.ask(file, generation);
-            (answered == Some(status)).then(Instant::now)
-        })
+    /// Waits until a secret gets an answer with this status; returns when. `None` if it doesn't.
+    fn until(
+        &mut self,
+        session: &Session<'_>,
+        file: u32,
+        generation: u32,
+        status: u16,
+    ) -> anyhow::Result<Option<Instant>> {
+        let answered = ask_until(STEP_MAX, Duration::from_millis(1), || {
+            let answered = self.ask(file, generation) == Some(status);
+            (answered || session.go_on().is_err()).then(|| (answered, Instant::now()))
+        });
+        session.go_on()?;
+        Ok(answered.filter(|(is_so, _)| *is_so).map(|(_, at)| at))
     }
 }
 
 impl Steady {
-    fn start(running: &RunningHop, files: u32, rate_rps: u32) -> Self {
+    fn start(running: &RunningHop<'_>, files: u32, rate_rps: u32) -> Self {
         let shared = Arc::new(Shared::default());
         let (theirs, mut asker) = (Arc::clone(&shared), Asker::new(running));
         let begin = Instant::now();

@@ -1,14 +1,18 @@
 //! Small servers in this process: upstreams whose answers say which of them answered.
 
 use std::{
+    collections::HashMap,
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
+    time::{Duration, Instant},
 };
+
+use crate::process::wait_until;
 
 /// A server that ends when it is dropped.
 #[derive(Debug)]
@@ -20,11 +24,18 @@ pub(super) struct Server {
 #[derive(Debug, Default)]
 struct Shared {
     is_over: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
+    /// Connections that are open, by their numbers.
+    open: Mutex<HashMap<u64, TcpStream>>,
 }
 
 /// Most connections at a time. Each has a thread.
-const CONNECTIONS_MAX: usize = 1_024;
+const CONNECTIONS_MAX: usize = 2_048;
+
+/// Pause after a connection that could not be accepted: too many files are open.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Longest request, in bytes.
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 impl Server {
     /// Serves each connection on a thread of its own by `serve`, which returns when it is closed.
@@ -35,27 +46,7 @@ impl Server {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::default());
         let accepting = Arc::clone(&shared);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                if accepting.is_over.load(Relaxed) {
-                    return;
-                }
-                let Ok(stream) = stream else { continue };
-                let Ok(kept) = stream.try_clone() else {
-                    continue;
-                };
-                let mut open = accepting
-                    .open
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                if open.len() < CONNECTIONS_MAX {
-                    open.push(kept);
-                    let serve = serve.clone();
-                    // A client that breaks off is no fault.
-                    thread::spawn(move || serve(stream));
-                }
-            }
-        });
+        thread::spawn(move || accepting.accept(&listener, &serve));
         Ok(Self { address, shared })
     }
 
@@ -71,15 +62,43 @@ impl Server {
     }
 }
 
+impl Shared {
+    fn accept(
+        self: Arc<Self>,
+        listener: &TcpListener,
+        serve: &(impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static),
+    ) {
+        for (number, stream) in (0..).zip(listener.incoming()) {
+            if self.is_over.load(Relaxed) {
+                return;
+            }
+            let both = stream.and_then(|stream| Ok((stream.try_clone()?, stream)));
+            let Ok((kept, stream)) = both else {
+                wait_until(Instant::now() + ACCEPT_PAUSE);
+                continue;
+            };
+            if self.open().len() >= CONNECTIONS_MAX {
+                continue;
+            }
+            self.open().insert(number, kept);
+            let (serve, shared) = (serve.clone(), Arc::clone(&self));
+            thread::spawn(move || {
+                // A client that breaks off is no fault.
+                let _ = serve(stream);
+                shared.open().remove(&number);
+            });
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, TcpStream>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Relaxed);
-        let open = self
-            .shared
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for stream in open.iter() {
+        for stream in self.shared.open().values() {
             // It may be closed already.
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
@@ -98,9 +117,24 @@ fn answer_all(mut stream: TcpStream, answer: &str) -> io::Result<()> {
             stream.write_all(answer.as_bytes())?;
         }
         let count = stream.read(&mut piece)?;
-        if count == 0 || received.len() > 64 * 1024 {
+        if count == 0 || received.len() > REQUEST_BYTES_MAX {
             return Ok(());
         }
         received.extend_from_slice(&piece[..count]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::client::Connection, *};
+
+    #[test]
+    fn a_server_takes_any_number_of_connections_one_after_another() {
+        let server = Server::answering("here").expect("a port");
+        for _ in 0..2 * CONNECTIONS_MAX {
+            let mut client = Connection::open(server.address, Duration::from_secs(60));
+            let reply = client.as_mut().expect("open").get("a", "/", "");
+            assert_eq!(reply.expect("an answer").body, b"here");
+        }
     }
 }

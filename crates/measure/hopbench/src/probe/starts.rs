@@ -1,11 +1,17 @@
 //! Starts: from nothing to a listener, to the first right answer, and from a kill to an answer.
 
+use std::time::Duration;
+
+use anyhow::Context as _;
+
 use super::{Fault, SLOW_START_MS, Session};
 use crate::{
     plan::selection::{Overrides, Selection},
-    process::Interrupted,
     run::trial::{ColdStart, Live},
 };
+
+/// Time that one attempt to get an answer may take, by half: the client takes twice that.
+const ATTEMPT_MAX: Duration = Duration::from_millis(250);
 
 /// Starts every path once per cycle, in a random order that differs from cycle to cycle.
 pub(super) fn observe(session: &mut Session<'_>) -> anyhow::Result<()> {
@@ -25,51 +31,44 @@ pub(super) fn observe(session: &mut Session<'_>) -> anyhow::Result<()> {
         .last()
         .cloned()
         .filter(|_| session.has_fault(Fault::SlowStart));
-    let mut live = Live::new(
-        session.toolbox,
-        None,
-        &selection,
-        session.interrupt,
-        session.logs(),
-    )?;
+    session.order(paths.iter().cloned())?;
+    let logs = session.directory.raw();
+    let mut live = Live::new(session.toolbox(), None, &selection, session.interrupt, logs)?;
+    // A server that takes a connection and can't answer yet is asked again.
+    live.request_timeout = ATTEMPT_MAX;
     let cycles = session.cycles();
     session.say(&format!("{} paths, {cycles} starts each", paths.len()));
     for cycle in 1..=cycles {
         session.rng.shuffle(&mut paths);
         for path in &paths {
-            session.go_on()?;
             let order = ColdStart {
                 path,
+                cycle,
                 asked: &key,
                 delay_ms: (late.as_ref() == Some(path)).then_some(SLOW_START_MS),
             };
-            let started = live.cold_start(&order).map_err(|Interrupted| Interrupted)?;
-            for (measure, time) in started.times() {
-                session.add_time(cycle, path, measure, time)?;
-            }
-            let failures = usize::from(started.failure.is_some());
-            session.add_count(cycle, path, "failures", failures)?;
-            if let Some(failure) = started.failure {
-                session.note(format!("'{path}', cycle {cycle}: {}", failure.cause))?;
-            }
+            session.attempt(cycle, path, |session| {
+                let started = live.cold_start(&order)?;
+                for (measure, time) in started.times() {
+                    session.add_time(cycle, path, measure, time)?;
+                }
+                let failure = started.failure.map(|failure| failure.cause);
+                failure.map_or(Ok(()), |cause| Err(anyhow::anyhow!(cause)))
+            })?;
         }
     }
-    let order = &scenario.paths;
-    session.probed.observations.sort_by_key(|one| {
-        let place = order.iter().position(|path| *path == one.subject);
-        (place, one.cycle)
-    });
     Ok(())
 }
 
 /// Selects the paths, with one small request.
 fn select(session: &Session<'_>) -> anyhow::Result<Selection> {
-    let catalog = session.catalog;
+    let catalog = session.of.catalog;
     let scenario = catalog.scenario_of_everything();
-    let reference = &catalog.paths[0];
+    let reference = catalog.reference();
+    let reference = reference.context("the catalog has no reference")?;
     let overrides = Overrides {
         paths: match session.settings.only.as_slice() {
-            [] => session.definition.paths.clone(),
+            [] => session.definition().paths.clone(),
             only => only.to_vec(),
         },
         endpoints: vec![reference.ready.parse().map_err(anyhow::Error::msg)?],
@@ -77,5 +76,5 @@ fn select(session: &Session<'_>) -> anyhow::Result<Selection> {
         ..Overrides::default()
     };
     let name = scenario.map(|it| it.name.clone()).unwrap_or_default();
-    Selection::new(catalog, session.toolbox, &[name], &overrides)
+    Selection::new(catalog, session.toolbox(), &[name], &overrides)
 }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::wait_until;
+use crate::process::wait_until;
 
 /// How a log is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

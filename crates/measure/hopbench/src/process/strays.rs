@@ -30,6 +30,9 @@ pub(crate) struct Strays {
     directory: PathBuf,
 }
 
+/// How many there are: the kernel's setting is that of the whole process.
+static ADOPTING: Mutex<u32> = Mutex::new(0);
+
 /// Children that have an owner.
 static OWNED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
@@ -38,10 +41,11 @@ static OWNED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 const GENERATIONS_MAX: usize = 100;
 
 impl Strays {
-    /// Adopts orphans from now on. There may be only one at a time: this is a property of the whole
-    /// process.
+    /// Adopts orphans from now on. Each of several ends those of its own directory.
     pub(crate) fn adopt(directory: &Path) -> io::Result<Self> {
+        let mut adopting = ADOPTING.lock().unwrap_or_else(PoisonError::into_inner);
         set_child_subreaper(true)?;
+        *adopting += 1;
         let directory = directory.to_owned();
         Ok(Self { directory })
     }
@@ -93,8 +97,12 @@ impl Strays {
 impl Drop for Strays {
     fn drop(&mut self) {
         self.end(&[]);
-        // Undoes what `adopt` has set.
-        let _ = set_child_subreaper(false);
+        let mut adopting = ADOPTING.lock().unwrap_or_else(PoisonError::into_inner);
+        *adopting -= 1;
+        if *adopting == 0 {
+            // Undoes what `adopt` has set.
+            let _ = set_child_subreaper(false);
+        }
     }
 }
 

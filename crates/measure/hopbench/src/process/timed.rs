@@ -3,19 +3,22 @@
 use std::{
     ffi::OsString,
     io,
-    os::unix::process::CommandExt as _,
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
-use nix::sys::resource::{UsageWho, getrusage};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open},
+use nix::{
+    sys::{
+        resource::{UsageWho, getrusage},
+        signal::{Signal, killpg},
+    },
+    unistd::Pid,
 };
+use rustix::process::{PidfdFlags, pidfd_open};
 
-use super::{Command, std_command};
+use super::{Command, Interrupt, Interrupted, Waited, std_command, strays, wait_for, wait_until};
 
 /// The time that a command took.
 #[derive(Clone, Copy, Debug)]
@@ -29,48 +32,57 @@ pub(crate) struct Timed {
 /// Subcommand with which hopbench starts a program late, to test rules.
 pub(crate) const DELAYED: &str = "__delayed";
 
-/// Runs a command without input whose output is thrown away, and waits for its end. Nothing else
-/// may end meanwhile, or its CPU time would count.
-pub(crate) fn timed(command: &Command, at_most: Duration) -> anyhow::Result<Timed> {
+/// Runs a command without input whose output is thrown away, and waits for its end. A
+/// [`Child`](super::Child) would take longer: it has threads for the output. Nothing else may end
+/// meanwhile, or its CPU time would count.
+pub(crate) fn timed(
+    command: &Command,
+    at_most: Duration,
+    interrupt: Option<&Interrupt>,
+) -> anyhow::Result<Timed> {
     let mut prepared = std_command(command.program.as_os_str());
     prepared.args(&command.arguments);
     if let Some(directory) = &command.directory {
         prepared.current_dir(directory);
     }
-    prepared.stdin(Stdio::null());
+    // In a group of its own, so that a Ctrl-C at the terminal reaches only hopbench.
+    prepared.process_group(0).stdin(Stdio::null());
     prepared.stdout(Stdio::null()).stderr(Stdio::null());
     let cpu_before = children_cpu()?;
     let begin = Instant::now();
     let mut child = prepared
         .spawn()
         .with_context(|| format!("could not start {command}"))?;
-    let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
-    let is_over = pidfd.and_then(|pidfd| ends(&pidfd, begin + at_most));
-    if !matches!(is_over, Ok(true)) {
-        child.kill()?;
-        child.wait()?;
-        is_over.context("could not wait for a command")?;
-        bail!("{command} did not end within {} s", at_most.as_secs_f64());
+    strays::own(child.id());
+    let pidfd = pidfd_open(
+        rustix::process::Pid::from_child(&child),
+        PidfdFlags::empty(),
+    );
+    let waited = match &pidfd {
+        Ok(pidfd) => wait_for([pidfd.as_fd()].into_iter(), begin + at_most, interrupt),
+        Err(error) => Err((*error).into()),
+    };
+    // What it has started ends with it. Before it is reaped, its number is its own.
+    if let Ok(group) = i32::try_from(child.id()) {
+        // Fails only if nothing is left.
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
-    let status = child.wait()?;
+    let status = child.wait();
     let wall = begin.elapsed();
+    strays::disown(child.id());
+    let status = status?;
+    match waited.context("could not wait for a command")? {
+        Waited::Happened(_) => {}
+        Waited::Interrupted => return Err(Interrupted.into()),
+        Waited::TimedOut => {
+            bail!("{command} did not end within {} s", at_most.as_secs_f64())
+        }
+    }
     Ok(Timed {
         wall,
         cpu: children_cpu()?.saturating_sub(cpu_before),
         status,
     })
-}
-
-/// Waits for the end of a process; returns whether it came by the deadline.
-fn ends(pidfd: &std::os::fd::OwnedFd, deadline: Instant) -> rustix::io::Result<bool> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).unwrap_or_default();
-        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&left)) {
-            Err(rustix::io::Errno::INTR) => {}
-            polled => return Ok(polled? > 0),
-        }
-    }
 }
 
 /// Returns the CPU time of all children that have been waited for.
@@ -92,14 +104,9 @@ pub(crate) fn exec_delayed(mut arguments: impl Iterator<Item = OsString>) -> any
     let (Some(delay_ms), Some(program)) = (delay, arguments.next()) else {
         return anyhow::anyhow!("expected milliseconds and a program");
     };
-    sleep(Duration::from_millis(delay_ms));
+    wait_until(Instant::now() + Duration::from_millis(delay_ms));
     let error = std_command(&program).args(arguments).exec();
     anyhow::anyhow!("could not run '{}': {error}", program.display())
-}
-
-#[expect(clippy::disallowed_methods, reason = "to be late is the purpose")]
-fn sleep(time: Duration) {
-    std::thread::sleep(time);
 }
 
 impl Command {
@@ -120,6 +127,14 @@ impl Command {
 mod tests {
     use super::*;
 
+    /// Returns whether a process is there.
+    fn is_there(pid: &str) -> bool {
+        let pid: u32 = pid.parse().expect("a number");
+        let all = super::super::table::all().expect("readable");
+        all.iter()
+            .any(|process| process.pid == pid && !process.has_ended)
+    }
+
     fn shell(script: &str) -> Command {
         Command {
             program: "/bin/sh".into(),
@@ -131,13 +146,22 @@ mod tests {
 
     #[test]
     fn a_command_is_timed_and_one_that_does_not_end_is_killed() {
-        let timed_out = timed(&shell("sleep 1000"), Duration::from_millis(20));
+        let timed_out = timed(&shell("sleep 1000"), Duration::from_millis(20), None);
         let error = timed_out.expect_err("it sleeps").to_string();
         assert!(error.ends_with("did not end within 0.02 s"), "{error}");
-        let done = timed(&shell("exit 3"), Duration::from_secs(60)).expect("a shell");
+        let place = tempfile::TempDir::new().expect("a directory");
+        let file = place.path().join("pid");
+        let script = format!("sleep 1000 & echo $! > {}; exit 0", file.display());
+        timed(&shell(&script), Duration::from_secs(60), None).expect("a shell");
+        let left = std::fs::read_to_string(&file).expect("written");
+        let is_gone = || (!is_there(left.trim())).then_some(());
+        let gone =
+            super::super::ask_until(Duration::from_secs(60), Duration::from_millis(1), is_gone);
+        assert!(gone.is_some(), "what a command has started ends with it");
+        let done = timed(&shell("exit 3"), Duration::from_secs(60), None).expect("a shell");
         assert_eq!(done.status.code(), Some(3));
         let busy = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done";
-        let busy = timed(&shell(busy), Duration::from_secs(60)).expect("a shell");
+        let busy = timed(&shell(busy), Duration::from_secs(60), None).expect("a shell");
         assert!(busy.cpu > Duration::ZERO && busy.wall > Duration::ZERO);
     }
 }

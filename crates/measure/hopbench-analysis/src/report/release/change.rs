@@ -73,10 +73,7 @@ fn of_scenario(run: &Measured<'_>, of_head: &ScenarioSummary<'_>, base: &[Measur
     let manifests = [of_base.summary.manifest, run.summary.manifest];
     let (sheet, told) = sheet(&comparison, of_head, manifests);
     out += &sheet.text(Medium::Markdown);
-    let lines = failures(&comparison).into_iter();
-    let lines: Vec<String> = lines
-        .filter(|line| line.starts_with(&format!("{name} ")))
-        .collect();
+    let lines = failures(of_scenario_only(&comparison, name));
     if !lines.is_empty() {
         out += "\nMore failures than before:\n\n";
         out.extend(lines.iter().map(|line| item(&escape(line))));

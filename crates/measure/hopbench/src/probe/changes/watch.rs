@@ -10,10 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::super::{
-    client::{Connection, NoReply},
-    wait_until,
-};
+use super::super::client::{Connection, NoReply};
+use crate::process::wait_until;
 
 /// Clients that ask for one route after another until this is dropped.
 pub(super) struct Watch {
@@ -54,15 +52,19 @@ pub(super) struct Seen {
     pub(super) first_new: Option<Duration>,
     /// From the change to the sending of the last request that got an old answer.
     pub(super) last_old: Duration,
+    /// Those since the change before, like the failed ones.
     pub(super) dropped: usize,
     pub(super) failed: usize,
     /// Old answers to requests that were sent after a new answer had come.
     pub(super) reverted: usize,
-    pub(super) answers: usize,
+    pub(super) requests: usize,
 }
 
 /// Number of clients.
 const CLIENTS: u32 = 4;
+
+/// Routes in a row that may give no new answer before the others are taken to be stale, too.
+const UNANSWERED_MAX: usize = 10;
 
 /// Time that an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -75,14 +77,14 @@ impl Watch {
             let shared = Arc::clone(&shared);
             let begin = Instant::now() + interval * client / CLIENTS;
             thread::spawn(move || {
-                let mut route = client;
                 let mut connection = None;
                 for turn in 0.. {
                     wait_until(begin + interval * turn);
                     if shared.is_over.load(Relaxed) {
                         return;
                     }
-                    route = route % routes + 1;
+                    // Together, the clients ask for all routes in turn.
+                    let route = (turn * CLIENTS + client) % routes + 1;
                     let record = ask(&shared, front, &mut connection, route);
                     shared.records().push(record);
                 }
@@ -99,13 +101,11 @@ impl Watch {
         self.shared.drops_one.store(true, Relaxed);
     }
 
-    /// Returns the last right answer.
-    pub(super) fn last_good(&self) -> Option<String> {
+    /// Returns whether a request was answered.
+    pub(super) fn has_answer(&self) -> bool {
         let records = self.shared.records();
-        records.iter().rev().find_map(|record| match &record.end {
-            End::Answered(body) => Some(body.clone()),
-            _ => None,
-        })
+        let mut ends = records.iter().map(|record| &record.end);
+        ends.any(|end| matches!(end, End::Answered(_)))
     }
 
     /// Says what went wrong last.
@@ -128,8 +128,8 @@ impl Watch {
         old_until.elapsed() > quiet && records.iter().any(|it| it.sent > begin && is_new(it))
     }
 
-    /// Takes what was seen since a change, and forgets all of it.
-    pub(super) fn take(&self, begin: Instant, new: &str) -> Seen {
+    /// Takes what was seen since the change before, and forgets all of it.
+    pub(super) fn take(&mut self, begin: Instant, new: &str) -> Seen {
         let records = std::mem::take(&mut *self.shared.records());
         seen(&records, begin, new)
     }
@@ -167,10 +167,10 @@ fn ask(shared: &Shared, front: SocketAddr, kept: &mut Option<Connection>, route:
         Ok(connection) => connection,
         Err(error) => return record(End::Failed(error.to_string())),
     };
-    let (host, target) = (format!("app-{route}.example"), format!("/app-{route}/"));
     if shared.drops_one.swap(false, Relaxed) {
-        return record(End::Dropped);
+        connection.break_off();
     }
+    let (host, target) = place(route);
     match connection.get(&host, &target, "") {
         Ok(reply) => {
             if !reply.is_last {
@@ -187,6 +187,44 @@ fn ask(shared: &Shared, front: SocketAddr, kept: &mut Option<Connection>, route:
     }
 }
 
+/// Returns the host and the target of a route.
+fn place(route: u32) -> (String, String) {
+    (format!("app-{route}.example"), format!("/app-{route}/"))
+}
+
+/// Asks for every route once; returns how many don't give the new answer.
+pub(super) fn stale(front: SocketAddr, routes: u32, new: &str) -> usize {
+    let mut kept: Option<Connection> = None;
+    let mut is_new = |route: u32| {
+        let (host, target) = place(route);
+        let mut connection = kept
+            .take()
+            .map_or_else(|| Connection::open(front, ANSWER_MAX), Ok)
+            .ok()?;
+        let reply = connection.get(&host, &target, "").ok()?;
+        if !reply.is_last {
+            kept = Some(connection);
+        }
+        (reply.body == new.as_bytes()).then_some(())
+    };
+    let mut stale = 0;
+    let mut unanswered = 0;
+    for route in 1..=routes {
+        // A connection that was kept may have been closed meanwhile.
+        if is_new(route).or_else(|| is_new(route)).is_none() {
+            stale += 1;
+            unanswered += 1;
+        } else {
+            unanswered = 0;
+        }
+        // A hop that doesn't answer at all isn't asked for each.
+        if unanswered > UNANSWERED_MAX {
+            return (routes - route) as usize + stale;
+        }
+    }
+    stale
+}
+
 fn seen(records: &[Record], begin: Instant, new: &str) -> Seen {
     let since = || records.iter().filter(|record| record.ended > begin);
     let is_new = |record: &Record| record.end == End::Answered(new.to_owned());
@@ -198,10 +236,10 @@ fn seen(records: &[Record], begin: Instant, new: &str) -> Seen {
     Seen {
         first_new: first_new.map(|at| at - begin),
         last_old: last_old.map_or(Duration::ZERO, |at| at.saturating_duration_since(begin)),
-        dropped: since().filter(|it| it.end == End::Dropped).count(),
-        failed: since().filter(failed).count(),
+        dropped: records.iter().filter(|it| it.end == End::Dropped).count(),
+        failed: records.iter().filter(failed).count(),
         reverted: reverted.count(),
-        answers: since().count(),
+        requests: records.len(),
     }
 }
 
@@ -224,7 +262,7 @@ mod tests {
         );
         let failed = End::Failed("status 502".to_owned());
         let records = [
-            record(0, 0, &failed), // before the change
+            record(0, 0, &failed), // after the change before, and lost all the same
             record(1, 3, &old),
             record(2, 9, &old), // slow, but sent before the first new answer
             record(4, 5, &new),
@@ -237,9 +275,9 @@ mod tests {
             first_new: Some(Duration::from_millis(5)),
             last_old: Duration::from_millis(6),
             dropped: 1,
-            failed: 1,
+            failed: 2,
             reverted: 1,
-            answers: 7,
+            requests: 8,
         };
         assert_eq!(seen(&records, begin, "even"), expected);
     }

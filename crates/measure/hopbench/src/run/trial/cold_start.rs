@@ -9,13 +9,18 @@ use std::{
 
 use hopbench_analysis::record::{Failure, FailureKind, Source};
 
-use super::{Live, READY_TIMEOUT, Stage, TrialError, harness_failure};
-use crate::{observe::http::Endpoint, plan::work::Work, process::Interrupted};
+use super::{Live, READY_TIMEOUT, Stage, TrialError, difference::difference, harness_failure};
+use crate::{
+    observe::http::Endpoint,
+    plan::work::Work,
+    process::{Interrupted, wait_until},
+};
 
 /// A path that is to be started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ColdStart<'a> {
     pub(crate) path: &'a str,
+    pub(crate) cycle: u32,
     /// Scenario and endpoint of the request that must be answered.
     pub(crate) asked: &'a (String, String),
     /// How late its last process starts, to test rules.
@@ -30,6 +35,9 @@ pub(crate) struct ColdStarted {
     recovered: Option<Duration>,
     pub(crate) failure: Option<Failure>,
 }
+
+/// Statuses with which a proxy says that its upstream doesn't answer (RFC 9110, section 15.6).
+const UPSTREAM_IS_MISSING: [u16; 3] = [502, 503, 504];
 
 /// Pause between two attempts, far below the shortest start.
 const PAUSE: Duration = Duration::from_micros(100);
@@ -70,7 +78,8 @@ impl Live<'_> {
         let definition = &self.paths[order.path];
         let work = self.work[order.asked].on(definition);
         let begin = Instant::now();
-        let begun = Stage::start_processes(self, definition, None, (order.path, order.delay_ms));
+        let label = format!("{:04}-{}", order.cycle, order.path);
+        let begun = Stage::start_processes(self, definition, None, (&label, order.delay_ms));
         let mut stage = begun.map_err(harness_failure)?;
         stage.until(self, "listen", |stage| Ok(stage.listens()))?;
         started.listening = Some(begin.elapsed());
@@ -97,24 +106,20 @@ impl Stage {
     /// Returns whether the path gives the right answer. An answer that is wrong is a failure: a
     /// server that can't answer yet must not answer.
     fn answers(&mut self, live: &Live<'_>, work: &Work) -> Result<bool, TrialError> {
-        match self.verify(live, work) {
-            Ok(()) => Ok(true),
-            Err(TrialError::Failed(Failure {
-                kind: FailureKind::Hang,
-                ..
-            })) => Ok(false),
+        let request = &work.requests[0];
+        match self.ask(live, request) {
+            Err(_) => Ok(false),
             // Before its own upstream is there, a proxy says so.
-            Err(TrialError::Failed(Failure {
-                kind: FailureKind::WrongAnswer,
-                cause,
-                ..
-            })) if [" 502 ", " 503 ", " 504 "]
-                .iter()
-                .any(|status| cause.contains(status)) =>
-            {
-                Ok(false)
-            }
-            Err(other) => Err(other),
+            Ok(answer) if UPSTREAM_IS_MISSING.contains(&answer.status) => Ok(false),
+            Ok(answer) => match difference(&answer, &request.expect[0]) {
+                None => Ok(true),
+                Some(cause) => Err(TrialError::Failed(Failure {
+                    source: Source::Subject,
+                    kind: FailureKind::WrongAnswer,
+                    cause,
+                    log: self.last_lines(),
+                })),
+            },
         }
     }
 
@@ -139,16 +144,8 @@ impl Stage {
                     log: self.last_lines(),
                 }));
             }
-            pause();
+            wait_until(Instant::now() + PAUSE);
         }
         Ok(())
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a server that isn't there can't be waited for"
-)]
-fn pause() {
-    std::thread::sleep(PAUSE);
 }

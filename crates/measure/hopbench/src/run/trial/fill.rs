@@ -9,7 +9,11 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::{catalog::Fill, plan::toolbox::Toolbox};
+use crate::{
+    catalog::{Fill, Template},
+    plan::toolbox::Toolbox,
+    process::Command,
+};
 
 /// Fills in places for one trial. A name stands for the same port throughout.
 #[derive(Debug)]
@@ -26,6 +30,22 @@ impl<'a> TrialFill<'a> {
             directory: directory.to_owned(),
             ports: BTreeMap::new(),
         }
+    }
+
+    /// Returns a command whose places are filled in. It runs in the trial's directory.
+    pub(crate) fn command(
+        &mut self,
+        words: &[Template],
+        stops_with_stdin: bool,
+    ) -> anyhow::Result<Command> {
+        let words = words.iter().map(|word| word.fill(self));
+        let mut words = words.collect::<anyhow::Result<Vec<String>>>()?.into_iter();
+        Ok(Command {
+            program: words.next().unwrap_or_default().into(),
+            arguments: words.collect(),
+            directory: Some(self.directory.clone()),
+            stops_with_stdin,
+        })
     }
 }
 

@@ -7,7 +7,6 @@ use std::{
 };
 
 use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, UsageSecond, Warning};
-use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::{
@@ -15,9 +14,10 @@ use super::{
     harness_failure,
 };
 use crate::{
-    catalog::{PathDefinition, ProcessDefinition, Template},
+    catalog::{PathDefinition, ProcessDefinition},
     observe::{
         http::{Answer, Endpoint, Question},
+        status::Status,
         usage::{self, Snapshot},
     },
     plan::work::{PlannedRequest, Work},
@@ -60,24 +60,6 @@ pub(super) struct Stopped {
 
 /// Counters by process and name.
 pub(super) type Counters = BTreeMap<String, BTreeMap<String, u64>>;
-
-/// The part of a process's status that is used.
-#[derive(Debug, Deserialize)]
-struct Status {
-    counters: BTreeMap<String, u64>,
-}
-
-/// Where a process serves its counters, as JSON.
-const STATUS_TARGET: &str = "/_admin/status";
-
-impl Status {
-    fn read(answer: &Answer) -> Result<Self, String> {
-        if answer.status != 200 {
-            return Err(format!("the status was {}", answer.status));
-        }
-        serde_json::from_slice(&answer.beginning).map_err(|error| error.to_string())
-    }
-}
 
 impl Stage {
     /// Starts the path's processes and waits until the path as a whole answers.
@@ -138,7 +120,7 @@ impl Stage {
             directory,
         };
         for (index, process) in definition.processes.iter().enumerate() {
-            let mut command = command(process, &mut fill, stage.directory.path())?;
+            let mut command = fill.command(&process.command, process.stops_with_stdin)?;
             if let Some(build) = build
                 && process.takes_faults
             {
@@ -201,7 +183,7 @@ impl Stage {
             let what = format!(
                 "'{name}' did not serve its counters within {within} s at '{admin}' (its 'admin')"
             );
-            self.wait_for(live, &admin, STATUS_TARGET, deadline, has_counters, &what)?;
+            self.wait_for(live, &admin, Status::TARGET, deadline, has_counters, &what)?;
         }
         Ok(())
     }
@@ -252,23 +234,25 @@ impl Stage {
             .try_for_each(|request| self.verify_request(live, request))
     }
 
+    /// Sends a request to its first target, once.
+    pub(super) fn ask(&self, live: &Live<'_>, request: &PlannedRequest) -> anyhow::Result<Answer> {
+        let question = Question {
+            method: &request.method,
+            target: &self.target(&request.targets[0]),
+            headers: &request.headers,
+            body: request.body.clone().unwrap_or_default(),
+        };
+        live.client
+            .ask(&self.front, &question, live.answer_timeout())
+    }
+
     fn verify_request(
         &mut self,
         live: &Live<'_>,
         request: &PlannedRequest,
     ) -> Result<(), TrialError> {
-        let (target, expected) = (&request.targets[0], &request.expect[0]);
-        let target = &self.target(target);
-        let question = Question {
-            method: &request.method,
-            target,
-            headers: &request.headers,
-            body: request.body.clone().unwrap_or_default(),
-        };
-        let (kind, cause) = match live
-            .client
-            .ask(&self.front, &question, live.answer_timeout())
-        {
+        let expected = &request.expect[0];
+        let (kind, cause) = match self.ask(live, request) {
             Ok(answer) => match difference(&answer, expected) {
                 None => return Ok(()),
                 Some(difference) => (FailureKind::WrongAnswer, difference),
@@ -281,8 +265,10 @@ impl Stage {
         let cause = match request.name.starts_with('/') {
             true => format!("{} {}: {cause}", request.method, request.name),
             false => format!(
-                "request '{}': {} {target}: {cause}",
-                request.name, request.method
+                "request '{}': {} {}: {cause}",
+                request.name,
+                request.method,
+                self.target(&request.targets[0])
             ),
         };
         let (source, log) = (Source::Subject, self.last_lines());
@@ -306,17 +292,8 @@ impl Stage {
     /// Reads the counters of all processes that have some.
     pub(super) fn counters(&mut self, live: &Live<'_>) -> Result<Counters, TrialError> {
         let mut all = Counters::new();
-        let question = Question {
-            method: "GET",
-            target: STATUS_TARGET,
-            headers: &[],
-            body: Default::default(),
-        };
         for (name, admin) in self.admins() {
-            let status = live
-                .client
-                .ask(&admin, &question, live.answer_timeout())
-                .and_then(|answer| Status::read(&answer).map_err(anyhow::Error::msg));
+            let status = Status::ask(&live.client, &admin, live.answer_timeout());
             match status {
                 Ok(Status { counters }) => drop(all.insert(name, counters)),
                 Err(error) => {
@@ -526,24 +503,6 @@ fn decisive(lines: &[String]) -> Option<String> {
     let is_error = |line: &&String| line.to_lowercase().contains("error");
     let last_error = lines.iter().rev().find(is_error);
     last_error.or_else(|| lines.last()).cloned()
-}
-
-fn command(
-    process: &ProcessDefinition,
-    fill: &mut TrialFill<'_>,
-    directory: &Path,
-) -> anyhow::Result<Command> {
-    let words = process
-        .command
-        .iter()
-        .map(|word: &Template| word.fill(fill));
-    let mut words = words.collect::<anyhow::Result<Vec<String>>>()?.into_iter();
-    Ok(Command {
-        program: words.next().unwrap_or_default().into(),
-        arguments: words.collect(),
-        directory: Some(directory.to_owned()),
-        stops_with_stdin: process.stops_with_stdin,
-    })
 }
 
 #[cfg(test)]
