@@ -25,6 +25,10 @@ export const options = {
           "target": 50000
         },
         {
+          "duration": "10s",
+          "target": 50000
+        },
+        {
           "duration": "0s",
           "target": 10000
         },

@@ -11,6 +11,7 @@ use replay_proxy::{
 
 use crate::{
     cache_key::{Asked, CacheKey, Scheme},
+    path,
     plan::{Destination, Plan},
     rate_limit::Decision,
     state::{Counters, Shared},
@@ -79,7 +80,7 @@ impl<F: Fields + ?Sized> View<'_, F> {
             return Fate::refused(404, "no route has this host, method and path");
         };
         if let Some(tokens) = &plan.tokens
-            && destination.needs_token
+            && (destination.needs_token || !self.is_plain_path())
             && !tokens.admit(self.fields)
         {
             counters.requests_unauthorised.add(1);
@@ -99,6 +100,13 @@ impl<F: Fields + ?Sized> View<'_, F> {
             });
         }
         self.look_up(plan, destination, counters, now_ms)
+    }
+
+    /// Returns whether the path is written in the form in which routes see it. In another form, the
+    /// upstream might take it for the path of another route.
+    fn is_plain_path(&self) -> bool {
+        let (path, _) = self.target.split_once('?').unwrap_or((self.target, ""));
+        path::routed(path, &mut String::new()) == path
     }
 
     fn inspect(&self, waf: &waf::Waf, scratch: &mut Scratch) -> Verdict {

@@ -49,9 +49,6 @@ const TOKEN_BYTES_MIN: usize = 16;
 /// Longest token; a longer one has no place in a field.
 const TOKEN_BYTES_MAX: usize = 4 * 1024;
 
-/// Most fields of a request that are looked at. A client sends one.
-const FIELDS_MAX: usize = 4;
-
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} tokens", self.hashes.len())
@@ -124,17 +121,20 @@ impl Tokens {
         self.hashes.len()
     }
 
-    /// Returns whether a request has a token (`Authorization: Bearer TOKEN`, RFC 6750).
+    /// Returns whether a request has a token (`Authorization: Bearer TOKEN`, RFC 6750). Of two such
+    /// fields, the upstream might believe the other one.
     pub(crate) fn admit<F: Fields + ?Sized>(&self, fields: &F) -> bool {
-        fields.all("authorization").take(FIELDS_MAX).any(|value| {
-            let Some((scheme, token)) = value.split_at_checked(7) else {
-                return false;
-            };
-            let token = token.trim_ascii();
-            scheme.eq_ignore_ascii_case(b"bearer ")
-                && token.len() <= TOKEN_BYTES_MAX
-                && self.hashes.contains(&self.hash(token))
-        })
+        let mut values = fields.all("authorization");
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return false;
+        };
+        let Some((scheme, token)) = value.split_at_checked(7) else {
+            return false;
+        };
+        let token = token.trim_ascii();
+        scheme.eq_ignore_ascii_case(b"bearer ")
+            && token.len() <= TOKEN_BYTES_MAX
+            && self.hashes.contains(&self.hash(token))
     }
 }
 
@@ -210,12 +210,16 @@ mod tests {
             assert!(!admits(&tokens, &[&format!("Bearer {right}x")]), "{right}");
         }
         assert!(!admits(&tokens, &["Bearer hidden-token-of-two"]));
-        assert!(!admits(
-            &tokens,
-            &["Bearer # of the shop", "Bearer", "Bearer ", ""]
-        ));
+        for wrong in ["Bearer # of the shop", "Bearer", "Bearer ", ""] {
+            assert!(!admits(&tokens, &[wrong]), "{wrong}");
+        }
         assert!(!admits(&tokens, &[]));
-        assert!(admits(&tokens, &["Basic abc", "Bearer first-token-of-one"]));
+        for two in [
+            ["Basic abc", "Bearer first-token-of-one"],
+            ["Bearer first-token-of-one", "Bearer first-token-of-one"],
+        ] {
+            assert!(!admits(&tokens, &two), "{two:?}");
+        }
     }
 
     #[test]

@@ -228,7 +228,12 @@ fn only_who_has_a_token_is_served_and_old_tokens_end_with_a_reload() {
     assert_eq!(statuses(), [[401, 200, 200, 401]; 2]);
     let (head, _) = split(&node.get("/", SPECIAL));
     assert_eq!(field(&head, "www-authenticate"), "Bearer");
-    assert_eq!(node.status("edge_requests_unauthorised"), 5);
+    for target in ["/a/../open", "/%6fpen", "//open", "/./open"] {
+        for kind in [PLAIN, SPECIAL] {
+            assert_eq!(status(&node.get(target, kind)), 401, "{target}");
+        }
+    }
+    assert_eq!(node.status("edge_requests_unauthorised"), 13);
     write("other-token-of-client");
     node.reload(&config);
     assert_eq!(statuses(), [[401, 200, 401, 200]; 2]);

@@ -17,23 +17,18 @@ mod server;
 mod starts;
 mod tail;
 
-use std::{
-    cell::Cell,
-    mem,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{cell::Cell, mem, path::PathBuf, time::Duration};
 
 use hopbench_analysis::probe::{Observation, ProbeInfo, Probed};
 use tempfile::TempDir;
 
 pub(crate) use self::kept::{ProbeDir, is_probe};
 use crate::{
-    catalog::{Catalog, ProbeDefinition, ProbeKind},
+    catalog::{self, Catalog, ProbeDefinition, ProbeKind, Template},
     console::say,
     mistake::Mistake,
     plan::toolbox::Toolbox,
-    process::{Interrupt, Interrupted},
+    process::{Interrupt, Interrupted, Watchman},
 };
 
 /// A fault that is injected to test a probe's rules.
@@ -70,8 +65,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) toolbox: &'a Toolbox,
     pub(crate) catalog: &'a Catalog,
     pub(crate) definition: &'a ProbeDefinition,
-    /// Made by [`prepare`].
-    pub(crate) prepared: &'a Path,
+    pub(crate) prepared: &'a Prepared,
 }
 
 /// A probe that is under way.
@@ -86,18 +80,29 @@ pub(crate) struct Session<'a> {
     started: Cell<u32>,
 }
 
-/// Makes what a probe needs before it begins, in a directory: nothing else may measure meanwhile.
+/// Files that a probe needs, which end with it.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    directory: TempDir,
+    _watchman: Watchman,
+}
+
+/// Makes what a probe needs before it begins: nothing else may measure meanwhile.
 pub(crate) fn prepare(
     toolbox: &Toolbox,
     catalog: &Catalog,
     definition: &ProbeDefinition,
     settings: &Settings,
-) -> anyhow::Result<TempDir> {
+) -> anyhow::Result<Prepared> {
     let directory = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
+    let prepared = Prepared {
+        _watchman: Watchman::start(directory.path())?,
+        directory,
+    };
     if commands::need_run(definition, settings) {
-        commands::make_run(toolbox, catalog, directory.path())?;
+        commands::make_run(toolbox, catalog, prepared.directory.path())?;
     }
-    Ok(directory)
+    Ok(prepared)
 }
 
 /// How late a program is with [`Fault::SlowStart`].
@@ -244,6 +249,11 @@ impl<'a> Session<'a> {
         only.is_empty()
             || only.iter().any(|one| one == name)
             || rules.any(|rule| rule.over.as_deref() == Some(name))
+    }
+
+    /// Returns a program that a command needs and that isn't installed.
+    fn missing<'w>(&self, command: &'w [Template]) -> Option<&'w str> {
+        catalog::programs(command).find(|name| self.toolbox().program(name).is_none())
     }
 
     /// Returns the place of the log of a process that is about to start.

@@ -102,7 +102,7 @@ fn names_that_are_not_there_get_their_neighbours() {
     shell.mistake(
         &["describe", "smokee"],
         2,
-        &["path, scenario or gate 'smokee'", "'smoke'"],
+        &["path, scenario, gate or probe 'smokee'", "'smoke'"],
     );
     shell.mistake(
         &["run", "smoke", "--endpoint", "/smal"],

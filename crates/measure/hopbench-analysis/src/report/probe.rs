@@ -50,13 +50,17 @@ pub fn summary(probed: &Probed) -> String {
         true => "",
         false => "not finished: these are the observations until it ended\n",
     };
-    format!("{lines}{unfinished}{passed} passed, {failed} failed, {inconclusive} inconclusive\n")
+    let injected = probed.info.injected.as_ref();
+    let injected = injected.map_or_else(String::new, |fault| format!("injected: {fault}\n"));
+    format!(
+        "{lines}{injected}{unfinished}{passed} passed, {failed} failed, {inconclusive} inconclusive\n"
+    )
 }
 
 fn sentence(verdict: &Verdict) -> String {
     let unit = Unit::of(&verdict.measure);
-    let shown = |value: Option<f64>| {
-        value.map_or_else(|| "nothing".to_owned(), |it| number(it, unit) + name(unit))
+    let shown = |value: Option<f64>, otherwise: &str| {
+        value.map_or_else(|| otherwise.to_owned(), |it| number(it, unit) + name(unit))
     };
     let why = match verdict.why.as_str() {
         "" => String::new(),
@@ -68,8 +72,8 @@ fn sentence(verdict: &Verdict) -> String {
         verdict.subject,
         verdict.statistic.name(),
         verdict.measure,
-        shown(verdict.value),
-        shown(verdict.limit),
+        shown(verdict.value, "not observed"),
+        shown(verdict.limit, "what was not observed either"),
     )
 }
 

@@ -45,7 +45,7 @@ pub struct Section {
 }
 
 /// Mark of a page that a program wrote. Tables in such a page may be wide.
-const MARK: &str = "<!-- made by 'hopbench release-summary': changes by hand get lost -->";
+pub const MARK: &str = "<!-- made by 'hopbench release-summary': changes by hand get lost -->";
 
 /// Returns the page of a release, with these sections in their order.
 pub fn page(release: &str, sections: &[Section]) -> String {

@@ -129,6 +129,18 @@ pub(super) struct Wire {
 /// Labels of the load generator's CPU time, and of that of all processes of a path together.
 const RESERVED_ROLES: [&str; 2] = ["client", "server"];
 
+/// Checks that files stay in their directory.
+pub(super) fn check_names(files: &[FileDefinition]) -> Result<(), String> {
+    let is_plain = |name: &str| super::is_plain_name(name) && !name.starts_with('.');
+    match files.iter().find(|file| !is_plain(&file.name)) {
+        None => Ok(()),
+        Some(file) => Err(format!(
+            "file '{}': 'name': expected letters, digits, spaces, '-', '_', '.' and '+'",
+            file.name.escape_debug()
+        )),
+    }
+}
+
 impl PathDefinition {
     /// Parses the text of a path file.
     pub(crate) fn parse(name: &str, text: &str) -> Result<Self, String> {
@@ -243,6 +255,7 @@ impl PathDefinition {
             }
         }
         self.check_counters()?;
+        check_names(&self.files)?;
         let files: BTreeSet<&str> = self.files.iter().map(|file| file.name.as_str()).collect();
         for place in self.places() {
             if let Place::File(name) = place

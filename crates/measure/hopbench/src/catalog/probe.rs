@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    path::FileDefinition,
+    path::{FileDefinition, check_names},
     read::from_text,
     template::{Place, Template},
 };
@@ -229,25 +229,8 @@ impl Wire {
                 "'rate': expected 1 to {RATE_MAX} requests per second"
             ));
         }
-        let lacks_hops = self.hop.is_empty();
-        let lacks_sizes = self.sizes.is_empty() || self.quick_sizes.is_empty();
-        let lacks_origin = self.origin.is_none();
-        let (missing, expected) = match self.kind {
-            ProbeKind::Commands => (self.command.is_empty(), "'[[command]]'"),
-            ProbeKind::Starts => (self.paths.is_empty(), "'paths'"),
-            ProbeKind::Logs => (lacks_hops || lacks_origin, "'[[hop]]' and '[origin]'"),
-            ProbeKind::Changes => (
-                lacks_hops || lacks_sizes,
-                "'[[hop]]', 'sizes' and 'quick-sizes'",
-            ),
-            ProbeKind::Connections | ProbeKind::Secrets => (
-                lacks_hops || lacks_sizes || lacks_origin,
-                "'[[hop]]', '[origin]', 'sizes' and 'quick-sizes'",
-            ),
-        };
-        if missing {
-            return Err(format!("'kind': a probe of this kind needs {expected}"));
-        }
+        self.check_kind()?;
+        check_names(&self.file)?;
         if let Some(rule) = self.rule.iter().find(|rule| !rule.max.is_finite()) {
             return Err(format!(
                 "'rule.max' of '{}': expected a number",
@@ -257,6 +240,13 @@ impl Wire {
         let hops = self.hop.iter().map(|hop| hop.name.as_str());
         distinct(hops)?;
         distinct(self.command.iter().map(|it| it.name.as_str()))?;
+        let mut commands = self.command.iter().map(|it| it.name.as_str());
+        if let Some(name) = commands.find(|it| it.is_empty() || it.contains(char::is_control)) {
+            let name = name.escape_debug();
+            return Err(format!(
+                "'command.name': expected printable text, found '{name}'"
+            ));
+        }
         if self.command.iter().any(|it| it.command.is_empty()) {
             return Err("'command.command': expected a program".to_owned());
         }
@@ -266,6 +256,117 @@ impl Wire {
             .try_for_each(ProbeHop::check)
     }
 }
+
+impl Wire {
+    /// Checks that what the kind needs is there, and what it doesn't know is not.
+    fn check_kind(&self) -> Result<(), String> {
+        use ProbeKind::{Changes, Commands, Connections, Logs, Secrets, Starts};
+        let has_sizes = !self.sizes.is_empty() && !self.quick_sizes.is_empty();
+        let no_sizes = self.sizes.is_empty() && self.quick_sizes.is_empty();
+        let of_hops: &[ProbeKind] = &[Changes, Connections, Logs, Secrets];
+        let parts: [(&str, bool, bool, &[ProbeKind]); 7] = [
+            (
+                "command",
+                !self.command.is_empty(),
+                self.command.is_empty(),
+                &[Commands],
+            ),
+            (
+                "paths",
+                !self.paths.is_empty(),
+                self.paths.is_empty(),
+                &[Starts],
+            ),
+            ("hop", !self.hop.is_empty(), self.hop.is_empty(), of_hops),
+            (
+                "origin",
+                self.origin.is_some(),
+                self.origin.is_none(),
+                &[Connections, Logs, Secrets],
+            ),
+            (
+                "sizes' and 'quick-sizes",
+                has_sizes,
+                no_sizes,
+                &[Changes, Connections, Secrets],
+            ),
+            ("rate", true, self.rate.is_none(), &[Changes, Secrets]),
+            ("file", true, self.file.is_empty(), &[Commands]),
+        ];
+        for (name, is_there, is_absent, kinds) in parts {
+            if kinds.contains(&self.kind) && !is_there {
+                return Err(format!("'kind': a probe of this kind needs '{name}'"));
+            }
+            if !kinds.contains(&self.kind) && !is_absent {
+                return Err(format!("'{name}': a probe of this kind has none"));
+            }
+        }
+        let known = measures(self.kind);
+        let mut rules = self.rule.iter().map(|rule| rule.measure.as_str());
+        match rules.find(|it| *it != FAILURES && !known.contains(it)) {
+            None => Ok(()),
+            Some(measure) => Err(format!(
+                "'rule.measure': a probe of this kind has no '{measure}'{}; it has {FAILURES}, {}",
+                super::nearest(measure, known.iter().copied()),
+                known.join(", ")
+            )),
+        }
+    }
+}
+
+/// Measures of each kind of probe, besides the number of failures.
+fn measures(kind: ProbeKind) -> &'static [&'static str] {
+    match kind {
+        ProbeKind::Changes => &[
+            "first_new_us",
+            "last_old_us",
+            "requests",
+            "dropped_requests",
+            "failed_requests",
+            "reverted_answers",
+            "stale_routes",
+            "unfinished_changes",
+        ],
+        ProbeKind::Commands => &["wall_us", "cpu_us"],
+        ProbeKind::Connections => &[
+            "answer_us",
+            "connect_us",
+            "memory_bytes",
+            "descriptors_each",
+            "dead_connections",
+            "leaked_descriptors",
+            "connection_us",
+            "wrong_headers",
+            "refusal_us",
+            "unrefused",
+            "hanging",
+        ],
+        ProbeKind::Logs => &[
+            "answer_p99_us",
+            "peak_rss_kib",
+            "answers",
+            "lines",
+            "dropped_and_counted",
+            "lost_silently",
+            "unanswered",
+            "first_line_us",
+            "lag_us",
+        ],
+        ProbeKind::Secrets => &[
+            "first_new_us",
+            "last_old_us",
+            "requests",
+            "failed_requests",
+            "stale_secrets",
+            "refused_secrets",
+            "unfinished_changes",
+        ],
+        ProbeKind::Starts => &["listening_us", "first_answer_us", "recovered_us"],
+    }
+}
+
+/// Measure of every probe: how often a subject could not be observed.
+const FAILURES: &str = "failures";
 
 /// Checks that no two have the same name.
 fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
@@ -332,13 +433,13 @@ impl ProbeHop {
         }
         Template::try_from(text)
     }
+}
 
-    /// Returns the programs that must be installed.
-    pub(crate) fn programs(&self) -> impl Iterator<Item = &str> {
-        let places = self.command.iter().flat_map(Template::places);
-        places.filter_map(|place| match place {
-            Place::Program(name) => Some(name.as_str()),
-            _ => None,
-        })
-    }
+/// Returns the programs of a command that must be installed.
+pub(crate) fn programs(command: &[Template]) -> impl Iterator<Item = &str> {
+    let places = command.iter().flat_map(Template::places);
+    places.filter_map(|place| match place {
+        Place::Program(name) => Some(name.as_str()),
+        _ => None,
+    })
 }

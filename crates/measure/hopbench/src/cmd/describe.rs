@@ -80,22 +80,42 @@ fn probe(context: &Context, definition: &ProbeDefinition) -> anyhow::Result<()> 
         ]
     });
     let rules: Vec<Vec<String>> = rules.collect();
+    let subjects = probe_subjects(definition);
+    let sizes = definition.sizes.iter().map(u32::to_string);
+    let facts = [
+        ("observes", subjects.join(", ")),
+        ("sizes", sizes.collect::<Vec<_>>().join(", ")),
+        ("cycles", definition.cycles.to_string()),
+        ("cycles with --quick", definition.quick_cycles.to_string()),
+    ];
+    let facts = facts.into_iter().filter(|(_, value)| !value.is_empty());
+    let facts = facts.map(|(name, value)| vec![format!("  {name}"), value]);
     let text = format!(
-        "{}: {}\n\n{}\n\ncycles: {}, with --quick {}\n\nrules\n{}",
+        "{}: {}\n\n{}\n\n{}\nrules\n{}",
         definition.name,
         definition.question,
         definition.analysis.trim(),
-        definition.cycles,
-        definition.quick_cycles,
+        columns(&facts.collect::<Vec<_>>()),
         columns(&rules)
     );
     context.print(&text, || {
         json!({
             "probe": definition.name, "question": definition.question,
-            "analysis": definition.analysis.trim(), "cycles": definition.cycles,
+            "analysis": definition.analysis.trim(),
+            "cycles": definition.cycles, "observes": subjects, "sizes": definition.sizes,
             "rules": definition.rules,
         })
     })
+}
+
+/// Returns what a probe observes, as '--only' names it.
+fn probe_subjects(definition: &ProbeDefinition) -> Vec<String> {
+    let commands = definition.commands.iter().map(|it| it.name.clone());
+    let hops = definition.hops.iter().map(|it| it.name.clone());
+    commands
+        .chain(definition.paths.iter().cloned())
+        .chain(hops)
+        .collect()
 }
 
 /// Returns the error for an unknown name, with a hint from all kinds of definitions.

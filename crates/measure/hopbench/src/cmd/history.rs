@@ -1,16 +1,13 @@
 //! `hopbench history`
 
-use std::{
-    fs::{self, OpenOptions},
-    path::Path,
-    process::ExitCode,
-};
+use std::{fs::OpenOptions, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use hopbench_analysis::{history::Row, report::history, summary::Summary};
 
 use super::{Context, check_place, report::read_whole};
 use crate::{
+    catalog::read_text_within,
     cmd::cli,
     mistake::Mistake,
     run::run_dir::{append_line, is_absent},
@@ -26,6 +23,9 @@ pub(super) fn run(context: &Context, options: &cli::History) -> anyhow::Result<E
     context.print(&history::terminal(&rows), || history::json(&rows))?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// Largest history: a row has some kilobytes.
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// Returns the row that a run adds to a history.
 fn row(run: &Path) -> anyhow::Result<Row> {
@@ -57,7 +57,7 @@ fn append(file: &Path, row: &Row) -> anyhow::Result<()> {
 }
 
 fn rows(file: &Path) -> anyhow::Result<Vec<Row>> {
-    let text = match fs::read_to_string(file) {
+    let text = match read_text_within(file, FILE_BYTES_MAX) {
         Err(error) if is_absent(&error) => {
             let message = format!(
                 "there is no history in '{}' yet; start one with --add and a run directory",

@@ -82,7 +82,7 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
         toolbox: &context.toolbox,
         catalog: &context.catalog,
         definition: &definition,
-        prepared: prepared.path(),
+        prepared: &prepared,
     };
     let probed = probe::probe(subject, &settings, &interrupt, directory, info)?;
     show(context, &probed, &place)?;

@@ -16,7 +16,12 @@ use hopbench_analysis::{
 use serde_json::json;
 
 use super::{Context, REFERENCE, check_place, print, report::read_whole};
-use crate::{cmd::cli, mistake::Mistake, run::run_dir::RunDir};
+use crate::{
+    catalog::read_text_within,
+    cmd::cli,
+    mistake::Mistake,
+    run::run_dir::{RunDir, write_whole},
+};
 
 pub(super) fn run(context: &Context, options: &cli::ReleaseSummary) -> anyhow::Result<ExitCode> {
     if let Some(file) = &options.out {
@@ -36,7 +41,11 @@ pub(super) fn run(context: &Context, options: &cli::ReleaseSummary) -> anyhow::R
     let page = release::page(&options.release, &sections);
     if let Some(file) = &options.out {
         let name = file.display();
-        fs::write(file, page).with_context(|| format!("could not write '{name}'"))?;
+        if file.exists() && !is_page(file) {
+            let message = "is there already, and no page of a release; use another name";
+            return Err(Mistake(format!("'{name}' {message}")).into());
+        }
+        write_whole(file, page.as_bytes())?;
         print(&format!("wrote '{name}'\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -50,6 +59,14 @@ pub(super) fn run(context: &Context, options: &cli::ReleaseSummary) -> anyhow::R
     })?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// Returns whether a file is such a page, which may be written anew.
+fn is_page(file: &Path) -> bool {
+    read_text_within(file, PAGE_BYTES_MAX).is_ok_and(|text| text.contains(release::MARK))
+}
+
+/// Largest page: one of hundreds of thousands of cells.
+const PAGE_BYTES_MAX: u64 = 64 << 20;
 
 /// Returns the directories of the reference runs.
 fn reference_runs() -> anyhow::Result<Vec<PathBuf>> {

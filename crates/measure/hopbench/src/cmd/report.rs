@@ -16,11 +16,17 @@ use crate::{
     cmd::cli::{self, Format},
     console::say,
     mistake::Mistake,
+    probe::is_probe,
     run::run_dir::{Records, RunDir},
 };
 
 pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<ExitCode> {
     let run_dir = match &options.run {
+        Some(path) if is_probe(path) => {
+            let path = path.display();
+            let message = format!("'{path}' is of a probe; show it with 'hopbench probe {path}'");
+            return Err(Mistake(message).into());
+        }
         Some(path) => RunDir::open(path)?,
         None => RunDir::latest(&options.out)?,
     };

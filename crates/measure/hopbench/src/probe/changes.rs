@@ -66,7 +66,7 @@ fn observe_hop(
         config: parts(0),
         ..Start::default()
     };
-    let running = RunningHop::start(session, hop, start)?;
+    let mut running = RunningHop::start(session, hop, start)?;
     let rate_rps = session.definition().rate_rps;
     let mut watch = Watch::start(running.front(), routes, rate_rps);
     let begin = Instant::now();
@@ -87,15 +87,18 @@ fn observe_hop(
             watch.drop_one();
         }
         let new = if cycle % 2 == 0 { "even" } else { "odd" };
-        let is_over = ask_until(CHANGE_MAX, LOOK, || {
-            let is_over = watch.is_settled(begin, new, QUIET) || session.go_on().is_err();
-            is_over.then_some(())
+        let mut is_over = false;
+        ask_until(CHANGE_MAX, LOOK, || {
+            is_over = watch.is_settled(begin, new, QUIET);
+            let is_stopped = running.must_run().is_err() || session.go_on().is_err();
+            (is_over || is_stopped).then_some(())
         });
         session.go_on()?;
+        running.must_run()?;
         let stale = watch::stale(running.front(), routes, new);
         let seen = watch.take(begin, new);
-        keep(session, (cycle, subject), &seen, stale, is_over.is_some())?;
-        if is_over.is_none() {
+        keep(session, (cycle, subject), &seen, stale, is_over)?;
+        if !is_over {
             let within = CHANGE_MAX.as_secs();
             let said = running.last_lines();
             bail!("change {cycle} was not seen within {within} s: {said}");

@@ -20,14 +20,20 @@ const RUN: &str = "{{dir}}/run";
 
 /// Runs every command once per cycle, in a random order that differs from cycle to cycle.
 pub(super) fn observe(session: &mut Session<'_>) -> anyhow::Result<()> {
-    let mut fill = TrialFill::new(session.toolbox(), session.of.prepared);
+    let directory = session.of.prepared.directory.path();
+    let mut fill = TrialFill::new(session.toolbox(), directory);
     for file in &session.definition().files {
-        let place = session.of.prepared.join(&file.name);
+        let place = directory.join(&file.name);
         fs::write(place, file.content.fill(&mut fill)?)?;
     }
     let mut commands = Vec::new();
     for definition in &session.definition().commands {
-        if session.is_chosen(&definition.name) {
+        if !session.is_chosen(&definition.name) {
+            continue;
+        }
+        if let Some(program) = session.missing(&definition.command) {
+            session.note(format!("'{}' is left out: no '{program}'", definition.name))?;
+        } else {
             let command = fill.command(&definition.command, true)?;
             commands.push((definition.name.clone(), command));
         }

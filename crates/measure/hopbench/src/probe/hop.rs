@@ -1,6 +1,6 @@
 //! A hop that a probe has started, with a configuration that the probe writes.
 
-use std::{cell::RefCell, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{cell::RefCell, fs, io, net::SocketAddr, os::fd::OwnedFd, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
@@ -36,9 +36,12 @@ pub(super) struct Start<'p> {
     pub(super) config: ConfigParts<'p>,
     /// Files of its directory, besides the configuration: name and text.
     pub(super) files: &'p [(String, String)],
-    /// Where its stdout goes instead of its log.
-    pub(super) stdout: Option<std::os::fd::OwnedFd>,
+    /// Opens what its stdout goes to instead of its log, in its directory.
+    pub(super) stdout: Option<OpenStdout<'p>>,
 }
+
+/// Opens the stdout of a hop in its directory.
+pub(super) type OpenStdout<'p> = Box<dyn FnOnce(&Path) -> io::Result<OwnedFd> + 'p>;
 
 /// Name of the configuration's file.
 const CONFIG: &str = "hop.conf";
@@ -77,7 +80,7 @@ impl<'a> RunningHop<'a> {
         let mut watchman = Watchman::start(directory.path())?;
         let log = session.log(&definition.name);
         let output = match start.stdout {
-            Some(stdout) => Output::Into(stdout, log),
+            Some(open) => Output::Into(open(directory.path())?, log),
             None => Output::Log(log),
         };
         let child = Child::start(&definition.name, &command, output)?;
@@ -141,6 +144,15 @@ impl<'a> RunningHop<'a> {
         });
     }
 
+    /// Returns an error if the hop has ended.
+    pub(super) fn must_run(&mut self) -> anyhow::Result<()> {
+        if self.child.exit_status()?.is_some() {
+            let end = self.end();
+            bail!("'{}' ended by itself{end}", self.child.name());
+        }
+        Ok(())
+    }
+
     pub(super) fn front(&self) -> SocketAddr {
         self.front
     }
@@ -167,10 +179,7 @@ impl<'a> RunningHop<'a> {
     /// # Errors
     /// If it had ended by itself.
     pub(super) fn stop(mut self) -> anyhow::Result<()> {
-        if self.child.exit_status()?.is_some() {
-            let end = self.end();
-            bail!("'{}' ended by itself{end}", self.child.name());
-        }
+        self.must_run()?;
         let group = self.child.pid();
         stop_all(vec![self.child], STOP_MAX);
         self.strays.end(&[group]);
@@ -195,9 +204,7 @@ pub(super) fn available(session: &mut Session<'_>) -> anyhow::Result<Vec<ProbeHo
         if !session.is_chosen(&hop.name) {
             continue;
         }
-        let toolbox = session.toolbox();
-        let missing = hop.programs().find(|name| toolbox.program(name).is_none());
-        match missing {
+        match session.missing(&hop.command) {
             Some(program) => {
                 session.note(format!("'{}' is left out: no '{program}'", hop.name))?;
             }

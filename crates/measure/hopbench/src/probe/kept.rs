@@ -1,18 +1,24 @@
 //! The directory of a probe's records.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use hopbench_analysis::probe::{Observation, ProbeInfo, Probed, read};
 
-use crate::run::run_dir::{RunDir, append_line};
+use crate::{
+    catalog::read_text_within,
+    run::run_dir::{RunDir, append_line, write_whole},
+};
 
 const INFO: &str = "probe.json";
 const OBSERVATIONS: &str = "observations.jsonl";
 const REPORT: &str = "report.md";
+
+/// Largest file of records: millions of observations.
+const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// The directory of a probe's records.
 #[derive(Debug)]
@@ -61,7 +67,7 @@ impl ProbeDir {
     /// Writes the report beside the records of a probe.
     pub(crate) fn write_report(directory: &Path, text: &str) -> anyhow::Result<()> {
         let path = directory.join(REPORT);
-        fs::write(&path, text).with_context(|| format!("could not write '{}'", path.display()))
+        write_whole(&path, text.as_bytes())
     }
 
     pub(crate) fn append(&mut self, observation: &Observation) -> anyhow::Result<()> {
@@ -77,7 +83,7 @@ impl ProbeDir {
     pub(crate) fn read(directory: &Path) -> anyhow::Result<Probed> {
         let text = |name: &str| {
             let path = directory.join(name);
-            fs::read_to_string(&path)
+            read_text_within(&path, FILE_BYTES_MAX)
                 .with_context(|| format!("could not read '{}'", path.display()))
         };
         read(&text(INFO)?, &text(OBSERVATIONS)?)

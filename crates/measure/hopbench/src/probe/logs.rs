@@ -13,7 +13,7 @@ use hopbench_analysis::record::Load;
 use super::{
     Fault, Session,
     client::Connection,
-    hop::{RunningHop, Start, available, origin},
+    hop::{OpenStdout, RunningHop, Start, available, origin},
     tail::{MARK, Sink, Tail},
 };
 use crate::{
@@ -31,6 +31,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Time that the last lines may take once everything may be read, and the pause between two looks.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Looks without a new line after which those that are missing don't come any more.
+const STILL_LOOKS: u32 = 30;
 
 /// Number of the load's connections.
 const CONNECTIONS: u32 = 16;
@@ -78,10 +81,16 @@ fn observe_log(
     sink: Option<Sink>,
 ) -> anyhow::Result<()> {
     let origin = origin(session)?;
-    let place = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
     let loses = session.has_fault(Fault::LostLines);
-    let opened = sink.map(|sink| sink.open(&place.path().join("access.log"), loses));
-    let (stdout, tail) = opened.transpose()?.unzip();
+    let mut tail = None;
+    let place = &mut tail;
+    let stdout = sink.map(|sink| -> OpenStdout<'_> {
+        Box::new(move |directory| {
+            let (end, tail) = sink.open(&directory.join("access.log"), loses)?;
+            *place = Some(tail);
+            Ok(end)
+        })
+    });
     let start = Start {
         config: ConfigParts {
             origin: origin.front().port(),
@@ -90,7 +99,7 @@ fn observe_log(
         stdout,
         ..Start::default()
     };
-    let running = RunningHop::start(session, hop, start)?;
+    let mut running = RunningHop::start(session, hop, start)?;
     let front = running.front();
     let marks = thread::spawn(move || mark(front));
     let load = load(session, front);
@@ -98,6 +107,7 @@ fn observe_log(
         .join()
         .map_err(|_| anyhow::anyhow!("a client panicked"))?;
     let load = load?;
+    running.must_run()?;
     if let Some(p99_us) = load.latency.p99_us {
         session.add(cycle, subject, "answer_p99_us", p99_us)?;
     }
@@ -140,15 +150,20 @@ fn account(
 ) -> anyhow::Result<Lost> {
     tail.free();
     let client = Client::new()?;
-    let mut before = None;
+    let (mut before, mut still) = (None, 0);
     let done = ask_until(DRAIN_MAX, DRAIN_PAUSE, || {
         let counted = match running.counter(&client, counter) {
             Ok(counted) => counted,
             Err(error) => return Some(Err(error)),
         };
         let now = (tail.lines(), counted);
-        let is_still = before.replace(now) == Some(now);
-        let is_over = is_still && now.0 + counted >= answered;
+        still = if before.replace(now) == Some(now) {
+            still + 1
+        } else {
+            0
+        };
+        let is_complete = now.0 + counted >= answered;
+        let is_over = still >= if is_complete { 1 } else { STILL_LOOKS };
         (is_over || session.go_on().is_err()).then_some(Ok(()))
     });
     session.go_on()?;

@@ -300,13 +300,7 @@ impl RunDir {
     /// Writes a file as a whole: a reader finds the old file or the new one, even if the disk is
     /// full.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        let (fresh, path) = (self.path.join(format!("{name}.new")), self.path.join(name));
-        let written = fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, &path));
-        written.with_context(|| {
-            // Remove the half-written file. The error is reported in any case.
-            let _ = fs::remove_file(&fresh);
-            format!("could not write '{}'", path.display())
-        })
+        write_whole(&self.path.join(name), bytes)
     }
 
     fn write_json(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
@@ -336,6 +330,18 @@ impl TrialWriter {
         append_line(&mut self.file, &line)
             .with_context(|| format!("could not write '{}'", self.path.display()))
     }
+}
+
+/// Writes a file as a whole: a reader finds the old file or the new one, even if the disk is full.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let written = fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, path));
+    written.with_context(|| {
+        // Remove the half-written file. The error is reported in any case.
+        let _ = fs::remove_file(&fresh);
+        format!("could not write '{}'", path.display())
+    })
 }
 
 /// Returns whether nothing has this name, which somebody has mistyped.

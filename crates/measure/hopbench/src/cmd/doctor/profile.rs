@@ -1,15 +1,16 @@
 //! Compares the machine's hardware with a stored profile.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Context as _;
 
 use super::{Finding, State};
 use crate::{
+    catalog::read_text_within,
     cmd::{REFERENCE, check_place, cli},
     mistake::Mistake,
     observe::{hardware::HardwareProfile, machine},
-    run::run_dir::{RunDir, is_absent},
+    run::run_dir::{RunDir, is_absent, write_whole},
 };
 
 /// Saves the profile, or compares it.
@@ -50,8 +51,11 @@ fn finding(state: State, note: String) -> Finding {
 fn save(profile: &HardwareProfile, file: &Path) -> anyhow::Result<()> {
     check_place(file)?;
     let text = serde_json::to_string_pretty(profile)? + "\n";
-    fs::write(file, text).with_context(|| format!("could not write '{}'", file.display()))
+    write_whole(file, text.as_bytes())
 }
+
+/// Largest profile: it has some lines.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads a profile, or takes that of the machine which a run was made on.
 fn read(place: &Path) -> anyhow::Result<HardwareProfile> {
@@ -61,7 +65,7 @@ fn read(place: &Path) -> anyhow::Result<HardwareProfile> {
         ));
     }
     let name = place.display();
-    let text = match fs::read_to_string(place) {
+    let text = match read_text_within(place, FILE_BYTES_MAX) {
         Err(error) if is_absent(&error) => {
             let message = format!(
                 "there is no hardware profile '{name}'; write one with \

@@ -111,8 +111,12 @@ impl Watch {
     /// Says what went wrong last.
     pub(super) fn trouble(&self) -> String {
         let records = self.shared.records();
-        let last = records.last().map(|record| format!("{:?}", record.end));
-        last.unwrap_or_else(|| "no request has ended".to_owned())
+        match records.last().map(|record| &record.end) {
+            None => "no request has ended".to_owned(),
+            Some(End::Answered(body)) => format!("the answer is '{body}'"),
+            Some(End::Dropped) => "the connection was closed".to_owned(),
+            Some(End::Failed(why)) => why.clone(),
+        }
     }
 
     /// Returns whether new answers have come since, and no old ones for a while.
