@@ -52,9 +52,8 @@ pub fn summary(probed: &Probed) -> String {
     };
     let injected = probed.info.injected.as_ref();
     let injected = injected.map_or_else(String::new, |fault| format!("injected: {fault}\n"));
-    format!(
-        "{lines}{injected}{unfinished}{passed} passed, {failed} failed, {inconclusive} inconclusive\n"
-    )
+    let counts = format!("{passed} passed, {failed} failed, {inconclusive} inconclusive\n");
+    lines + &injected + unfinished + &counts
 }
 
 fn sentence(verdict: &Verdict) -> String {

@@ -266,7 +266,7 @@ impl Wire {
         let of_hops: &[ProbeKind] = &[Changes, Connections, Logs, Secrets];
         let parts: [(&str, bool, bool, &[ProbeKind]); 7] = [
             (
-                "command",
+                "[[command]]",
                 !self.command.is_empty(),
                 self.command.is_empty(),
                 &[Commands],
@@ -277,9 +277,14 @@ impl Wire {
                 self.paths.is_empty(),
                 &[Starts],
             ),
-            ("hop", !self.hop.is_empty(), self.hop.is_empty(), of_hops),
             (
-                "origin",
+                "[[hop]]",
+                !self.hop.is_empty(),
+                self.hop.is_empty(),
+                of_hops,
+            ),
+            (
+                "[origin]",
                 self.origin.is_some(),
                 self.origin.is_none(),
                 &[Connections, Logs, Secrets],
@@ -291,7 +296,7 @@ impl Wire {
                 &[Changes, Connections, Secrets],
             ),
             ("rate", true, self.rate.is_none(), &[Changes, Secrets]),
-            ("file", true, self.file.is_empty(), &[Commands]),
+            ("[[file]]", true, self.file.is_empty(), &[Commands]),
         ];
         for (name, is_there, is_absent, kinds) in parts {
             if kinds.contains(&self.kind) && !is_there {
