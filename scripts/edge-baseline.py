@@ -11,9 +11,11 @@ import collections
 import csv
 import json
 import pathlib
+import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+HOPBENCH = ROOT / "target/release/hopbench"
 # The founding baseline: its figure and its target, in nanoseconds.
 BENCHMARKS = [
     ("WAF clean request", "waf_clean", 1510, 100_000),
@@ -171,6 +173,32 @@ def load(runs):
                     + " | ".join(shown_latency)
                     + f" | {verdict(failed < FAILED_PERCENT_MAX)} |"
                 )
+    return lines + [""] + memory(runs) + recovery(runs)
+
+
+def memory(runs):
+    """Returns the peaks of the node's own memory, without the origin's."""
+    lines = ["| scenario | path | peak RSS of the hop, MiB |", "|---|---|---:|"]
+    for run in runs:
+        for line in (run / "trials.jsonl").open():
+            trial = json.loads(line)
+            peaks = [it["rss_peak_kib"] for it in trial["processes"] if it["role"] == "hop"]
+            if peaks:
+                peak = sum(peaks) / 1024
+                lines.append(f"| {trial['scenario']} | {trial['path']} | {peak:.1f} |")
+    return lines
+
+
+def recovery(runs):
+    """Returns the tables of recovery, as the reports of the runs have them."""
+    lines = []
+    for run in runs:
+        command = [HOPBENCH, "report", run, "--format", "md"]
+        page = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        _, found, rest = page.partition("### Recovery")
+        if found:
+            section = rest.split("\n#")[0].splitlines()
+            lines += ["", *(line for line in section if line.startswith("|"))]
     return lines
 
 
