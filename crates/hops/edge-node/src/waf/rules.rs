@@ -1,6 +1,6 @@
 //! Rules: what a file may say, and what is made of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, panic::resume_unwind, sync::Arc, thread};
 
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::hir::{Hir, HirKind};
@@ -168,13 +168,38 @@ impl Rules {
                 format!("the set '{name}' is defined twice")
             })?;
         }
-        for (index, entry) in wire.rules.into_iter().enumerate() {
-            let what = format!("rule '{}'", entry.id);
-            let rule = self.check(entry);
-            let rule = rule.map_err(|mistake| mistake.in_entry("rule", index, &what))?;
+        let names: Vec<String> = wire.rules.iter().map(|entry| entry.id.clone()).collect();
+        for (index, rule) in self.check_all(wire.rules).into_iter().enumerate() {
+            let what = format!("rule '{}'", names[index]);
+            let is_free = ensure(!self.contains(&names[index]), "id", || {
+                "this id is taken; ids must differ, those of built-in rules too".to_owned()
+            });
+            let rule = is_free
+                .and(rule)
+                .map_err(|mistake| mistake.in_entry("rule", index, &what))?;
             self.rules.push(rule);
         }
         Ok(())
+    }
+
+    /// Checks entries on all cores: compiling their regexes is most of the time of a start.
+    fn check_all(&self, mut entries: Vec<RuleEntry>) -> Vec<Result<Rule, Mistake>> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let of_each = entries.len().div_ceil(cores).max(1);
+        thread::scope(|scope| {
+            let mut parts = Vec::new();
+            while !entries.is_empty() {
+                let rest = entries.split_off(of_each.min(entries.len()));
+                let part = std::mem::replace(&mut entries, rest);
+                let check = || part.into_iter().map(|entry| self.check(entry));
+                parts.push(scope.spawn(move || check().collect::<Vec<_>>()));
+            }
+            let checked = parts.into_iter().map(|part| match part.join() {
+                Ok(checked) => checked,
+                Err(panic) => resume_unwind(panic),
+            });
+            checked.flatten().collect()
+        })
     }
 
     /// Returns how many rules there are.
@@ -200,9 +225,6 @@ impl Rules {
     }
 
     fn check(&self, entry: RuleEntry) -> Result<Rule, Mistake> {
-        ensure(!self.contains(&entry.id), "id", || {
-            "this id is taken; ids must differ, those of built-in rules too".to_owned()
-        })?;
         within("paranoia", usize::from(entry.paranoia), 1, 4)?;
         let of = |key| move |problem: String| Mistake::at(key, problem);
         let pattern = match (&entry.regex, entry.phrases.as_slice()) {
