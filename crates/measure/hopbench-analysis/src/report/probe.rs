@@ -2,7 +2,7 @@
 
 use super::{
     sheet::{Entry, Medium, Table, Tone},
-    text,
+    text::{self, escape},
 };
 use crate::probe::{
     Probed, Unit,
@@ -15,13 +15,67 @@ pub fn terminal(probed: &Probed) -> String {
     tables(probed, Medium::Terminal)
 }
 
+/// Returns the tables and the verdicts of a probe below a heading of a page, with what has changed
+/// since another one.
+pub(super) fn below_heading(head: &Probed, base: Option<&Probed>) -> String {
+    let change = match base {
+        None => String::new(),
+        Some(base) => format!("\nSince the last release:\n\n{}", change(base, head)),
+    };
+    let verdicts = summary(head);
+    let verdicts: String = verdicts
+        .lines()
+        .map(|line| format!("- {}\n", escape(line)))
+        .collect();
+    format!("{}\n{verdicts}{change}", tables(head, Medium::Markdown))
+}
+
+/// Compares medians. They differ if their intervals don't overlap, which is rarer by chance than
+/// one time in twenty.
+fn change(base: &Probed, head: &Probed) -> String {
+    let mut table = Table::new(
+        2,
+        ["subject", "measure", "p50 before", "p50 now", "verdict"],
+    );
+    table = table.with_notes(1);
+    for (subject, measure) in head.series() {
+        let unit = Unit::of(measure);
+        let of = |probed: &Probed| Distribution::of(probed.values(subject, measure));
+        let (Some(before), Some(now)) = (of(base), of(head)) else {
+            continue;
+        };
+        if unit == Unit::Count {
+            continue;
+        }
+        let [before, now] = [before, now].map(|values| values.percentile(50));
+        let is_above = |one: Quantile, other: Quantile| {
+            one.low
+                .zip(other.high)
+                .is_some_and(|(low, high)| low > high)
+        };
+        let verdict = if is_above(now, before) {
+            "more"
+        } else if is_above(before, now) {
+            "less"
+        } else {
+            "no difference shown"
+        };
+        let cells = [
+            number(before.value, unit),
+            number(now.value, unit),
+            verdict.to_owned(),
+        ];
+        let names = [subject.to_owned(), title(measure, unit)];
+        table.push(names.into_iter().chain(cells).map(Entry::from).collect());
+    }
+    table.text(Medium::Markdown)
+}
+
 /// Returns the page of a probe, as Markdown.
 pub fn markdown(probed: &Probed) -> String {
     let info = &probed.info;
     let notes = info.notes.iter();
-    let notes: String = notes
-        .map(|note| format!("- {}\n", text::escape(note)))
-        .collect();
+    let notes: String = notes.map(|note| format!("- {}\n", escape(note))).collect();
     let machine = &info.machine;
     format!(
         "# {}: {}\n\n{}, {} cores, kernel {}; revision {}{}; {}\n{}\n{}\n{notes}",
@@ -253,6 +307,29 @@ mod tests {
         let mut probed = probed(rules, &observations);
         probed.info.subjects = vec!["quick".to_owned(), "sl|ow".to_owned()];
         probed
+    }
+
+    #[test]
+    fn medians_that_differ_for_sure_are_more_or_less() {
+        let of = |quick: f64, slow: f64| {
+            let values = (0..20).map(f64::from);
+            let all = values.flat_map(|step| {
+                [
+                    ("quick", "wall_us", quick + step),
+                    ("slow", "wall_us", slow + step),
+                ]
+            });
+            probed(Vec::new(), &all.collect::<Vec<_>>())
+        };
+        let text = change(&of(1_000.0, 2_000.0), &of(1_005.0, 3_000.0));
+        let expected = "\
+| subject | measure | p50 before | p50 now | verdict |
+|---|---|---:|---:|---|
+| quick | wall, ms | 1.009 | 1.014 | no difference shown |
+| slow | wall, ms | 2.009 | 3.009 | more |
+";
+        assert_eq!(text, expected);
+        assert!(change(&of(9.0, 900.0), &of(9.0, 90.0)).contains("| less |"));
     }
 
     #[test]

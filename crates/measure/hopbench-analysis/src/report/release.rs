@@ -9,11 +9,11 @@ mod tests;
 use std::collections::BTreeSet;
 
 use super::{
-    sentences,
+    probe, sentences,
     sheet::{Medium, Table},
     text::escape,
 };
-use crate::{compare::Side, record::Trial, summary::Summary};
+use crate::{compare::Side, probe::Probed, record::Trial, summary::Summary};
 
 /// A run whose figures belong to a release.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,28 @@ pub fn sections(head: &[Measured<'_>], base: &[Measured<'_>]) -> Vec<Section> {
     }
     sections.push(change::section(head, base));
     sections
+}
+
+/// Returns a section for each probe of a release, with what has changed since those of the last.
+pub fn probes(head: &[Probed], base: &[Probed]) -> Vec<Section> {
+    let section = |probed: &Probed| {
+        let info = &probed.info;
+        let before = base.iter().find(|it| it.info.probe == info.probe);
+        let revision = info.git.revision.get(..12).unwrap_or(&info.git.revision);
+        let body = format!(
+            "Revision {}, observed at {}, on {}, {} cores.\n{}",
+            escape(revision),
+            escape(&info.started),
+            escape(&info.machine.cpu_model),
+            info.machine.cores,
+            probe::below_heading(probed, before)
+        );
+        Section {
+            heading: format!("Probe {}: {}", info.probe, info.question),
+            body,
+        }
+    };
+    head.iter().map(section).collect()
 }
 
 fn runs(head: &[Measured<'_>]) -> Section {

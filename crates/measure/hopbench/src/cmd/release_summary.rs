@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use hopbench_analysis::{
+    probe::Probed,
     record::{Manifest, Trial},
     report::release::{self, Measured},
     summary::Summary,
@@ -20,6 +21,7 @@ use crate::{
     catalog::read_text_within,
     cmd::cli,
     mistake::Mistake,
+    probe::{ProbeDir, is_probe},
     run::run_dir::{RunDir, write_whole},
 };
 
@@ -31,13 +33,19 @@ pub(super) fn run(context: &Context, options: &cli::ReleaseSummary) -> anyhow::R
         true => reference_runs()?,
         false => options.runs.clone(),
     };
-    let [head, base] = [read_all(&places)?, read_all(&options.base)?];
+    let (places, probes) = apart(&places);
+    let (base, base_probes) = apart(&options.base);
+    let [probes, base_probes] = [read_probes(&probes)?, read_probes(&base_probes)?];
+    let [head, base] = [read_all(&places)?, read_all(&base)?];
     let summaries = [summaries(&head)?, summaries(&base)?];
     let [of_head, of_base] = [
         measured(&head, &summaries[0]),
         measured(&base, &summaries[1]),
     ];
-    let sections = release::sections(&of_head, &of_base);
+    let mut sections = release::sections(&of_head, &of_base);
+    // What has changed is the last section.
+    let last = sections.len().saturating_sub(1);
+    sections.splice(last..last, release::probes(&probes, &base_probes));
     let page = release::page(&options.release, &sections);
     if let Some(file) = &options.out {
         let name = file.display();
@@ -52,7 +60,7 @@ pub(super) fn run(context: &Context, options: &cli::ReleaseSummary) -> anyhow::R
     context.print(&page, || {
         json!({
             "release": options.release,
-            "runs": places,
+            "runs": places, "probes": probes.iter().map(|it| &it.info.probe).collect::<Vec<_>>(),
             "base": options.base,
             "markdown": page,
         })
@@ -72,12 +80,40 @@ const PAGE_BYTES_MAX: u64 = 64 << 20;
 fn reference_runs() -> anyhow::Result<Vec<PathBuf>> {
     let reference = Path::new(REFERENCE);
     match reference.is_dir() {
-        true => RunDir::all(reference),
+        true => {
+            let mut all = RunDir::all(reference)?;
+            all.extend(ProbeDir::all(reference)?);
+            Ok(all)
+        }
         false => Err(Mistake(format!(
             "there are no runs below '{REFERENCE}'; name the runs of the release"
         ))
         .into()),
     }
+}
+
+/// Tells directories of runs from those of probes.
+fn apart(places: &[PathBuf]) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let places = places.iter().cloned();
+    places.partition(|place| !is_probe(place))
+}
+
+/// Reads probes, at most one of each name, which are finished.
+fn read_probes(places: &[PathBuf]) -> anyhow::Result<Vec<Probed>> {
+    let mut found: Vec<Probed> = Vec::new();
+    for place in places {
+        let probed = ProbeDir::read(place)?;
+        let mistake = |message: &str| Mistake(format!("'{}' {message}", place.display()));
+        if !probed.info.is_finished {
+            return Err(mistake("is not finished: expected a whole probe").into());
+        }
+        if found.iter().any(|it| it.info.probe == probed.info.probe) {
+            let message = "is the second of its probe: expected one of each; leave one out";
+            return Err(mistake(message).into());
+        }
+        found.push(probed);
+    }
+    Ok(found)
 }
 
 /// The records of a run.

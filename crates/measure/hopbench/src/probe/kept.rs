@@ -79,6 +79,17 @@ impl ProbeDir {
         })
     }
 
+    /// Returns the directories of all probes below `root`, in the order of their names.
+    pub(crate) fn all(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(root);
+        let entries = entries.with_context(|| format!("could not read '{}'", root.display()))?;
+        let paths = entries.map(|entry| Ok(entry?.path()));
+        let mut paths = paths.collect::<std::io::Result<Vec<_>>>()?;
+        paths.retain(|path| is_probe(path));
+        paths.sort();
+        Ok(paths)
+    }
+
     /// Reads the records of an earlier probe.
     pub(crate) fn read(directory: &Path) -> anyhow::Result<Probed> {
         let text = |name: &str| {
