@@ -75,14 +75,14 @@ pub fn probes(head: &[Probed], base: &[Probed]) -> Vec<Section> {
         let info = &probed.info;
         let before = base.iter().find(|it| it.info.probe == info.probe);
         let revision = info.git.revision.get(..12).unwrap_or(&info.git.revision);
-        let body = format!(
-            "Revision {}, observed at {}, on {}, {} cores.\n{}",
+        let conditions = format!(
+            "Revision {}, observed at {}, on {}, {} cores.",
             escape(revision),
             escape(&info.started),
             escape(&info.machine.cpu_model),
-            info.machine.cores,
-            probe::below_heading(probed, before)
+            info.machine.cores
         );
+        let body = paragraph(&conditions) + &probe::below_heading(probed, before);
         Section {
             heading: format!("Probe {}: {}", info.probe, info.question),
             body,

@@ -439,8 +439,8 @@ pub(crate) struct History {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReleaseSummary {
-    /// Directories of the release's runs, at most one for each scenario [default: those in
-    /// 'bench_results/reference']
+    /// Directories of the release's runs and probes, at most one for each scenario and probe
+    /// [default: those in 'bench_results/reference' and 'bench_results/probes']
     #[arg(value_name = "RUN")]
     pub(crate) runs: Vec<PathBuf>,
     /// Version of the release, such as '1.2.3'

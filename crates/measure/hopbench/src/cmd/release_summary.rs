@@ -76,13 +76,19 @@ fn is_page(file: &Path) -> bool {
 /// Largest page: one of hundreds of thousands of cells.
 const PAGE_BYTES_MAX: u64 = 64 << 20;
 
-/// Returns the directories of the reference runs.
+/// Directory of the probes of a release.
+const PROBES: &str = "bench_results/probes";
+
+/// Returns the directories of the reference runs, and of the probes beside them.
 fn reference_runs() -> anyhow::Result<Vec<PathBuf>> {
     let reference = Path::new(REFERENCE);
     match reference.is_dir() {
         true => {
             let mut all = RunDir::all(reference)?;
-            all.extend(ProbeDir::all(reference)?);
+            let probes = Path::new(PROBES);
+            if probes.is_dir() {
+                all.extend(ProbeDir::all(probes)?);
+            }
             Ok(all)
         }
         false => Err(Mistake(format!(
