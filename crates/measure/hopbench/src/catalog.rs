@@ -40,7 +40,10 @@ pub(crate) use self::{
     duration::parse_duration,
     limits::{CONCURRENCY_MAX, DURATION_MS_MAX, RATE_RPS_MAX, rate_min},
     path::{PathDefinition, ProcessDefinition},
-    probe::{CYCLES_MAX, ConfigParts, ProbeDefinition, ProbeHop, ProbeKind, Reload, programs},
+    probe::{
+        CYCLES_MAX, ConfigParts, ProbeDefinition, ProbeHop, ProbeKind, ProbeNetwork, Reload,
+        programs,
+    },
     request::{Body, ExpectedAnswer, RequestDefinition},
     scenario::{Asks, Rates, ScenarioDefinition},
     schema::FileKind,

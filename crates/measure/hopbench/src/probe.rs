@@ -1,5 +1,5 @@
 //! Probes: what isn't a load of requests. Commands, starts, changes of configurations, secrets,
-//! logs, and long-lived connections.
+//! logs, long-lived connections, and slow networks.
 //!
 //! Each kind of [`ProbeKind`] has a file here. All of them add observations to a [`Session`], which
 //! keeps each on disk before the next is made.
@@ -11,6 +11,7 @@ mod connections;
 mod hop;
 mod kept;
 mod logs;
+mod network;
 mod proxied;
 mod secrets;
 mod server;
@@ -22,7 +23,10 @@ use std::{cell::Cell, mem, path::PathBuf, time::Duration};
 use hopbench_analysis::probe::{Observation, ProbeInfo, Probed};
 use tempfile::TempDir;
 
-pub(crate) use self::kept::{ProbeDir, is_probe};
+pub(crate) use self::{
+    kept::{ProbeDir, is_probe},
+    network::{Entered, enter},
+};
 use crate::{
     catalog::{self, Catalog, ProbeDefinition, ProbeKind, Template},
     console::say,
@@ -36,6 +40,8 @@ use crate::{
 pub(crate) enum Fault {
     /// A request is dropped at each change
     DroppedRequest,
+    /// Packets to hops, and from them, are 20 ms late
+    LatePackets,
     /// Ten connections are never closed
     LeakedDescriptors,
     /// A line in fifty is lost on its way from the log
@@ -113,6 +119,7 @@ impl Fault {
     fn kinds(self) -> &'static [ProbeKind] {
         match self {
             Self::DroppedRequest => &[ProbeKind::Changes],
+            Self::LatePackets => &[ProbeKind::Network],
             Self::LeakedDescriptors => &[ProbeKind::Connections],
             Self::LostLines => &[ProbeKind::Logs],
             Self::SlowStart => &[ProbeKind::Commands, ProbeKind::Starts],
@@ -134,6 +141,7 @@ pub(crate) fn probe(
     interrupt: &Interrupt,
     directory: ProbeDir,
     info: ProbeInfo,
+    entered: &Entered,
 ) -> anyhow::Result<Probed> {
     let mut session = Session {
         of,
@@ -152,6 +160,7 @@ pub(crate) fn probe(
         ProbeKind::Commands => commands::observe(&mut session),
         ProbeKind::Connections => connections::observe(&mut session),
         ProbeKind::Logs => logs::observe(&mut session),
+        ProbeKind::Network => network::observe(&mut session, entered),
         ProbeKind::Secrets => secrets::observe(&mut session),
         ProbeKind::Starts => starts::observe(&mut session),
     };

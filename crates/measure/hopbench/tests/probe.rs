@@ -92,6 +92,31 @@ fn descriptors_that_leak_are_found() {
     find(&arguments, "leaked-descriptors", "leaked_descriptors");
 }
 
+/// A hop whose packets are late fails, and no other; where there is no namespace or no TUN device,
+/// the probe says so and passes nothing.
+#[test]
+fn packets_that_are_late_are_found() {
+    let bench = Bench::new();
+    let arguments = ["network", "--cycles", "2", "--only", "forwarder"];
+    let (code, printed) = probe(&bench, &arguments);
+    let notes = printed["probe"]["notes"].as_array().expect("notes").iter();
+    let mut notes = notes.filter_map(Value::as_str);
+    if let Some(why) = notes.find(|note| note.starts_with("SKIPPED")) {
+        eprintln!("{why}");
+        assert_eq!(code, Some(3));
+        return;
+    }
+    assert_all_pass(&printed);
+    let inject = ["--inject", "late-packets"];
+    let (code, printed) = probe(&bench, &[&arguments[..], &inject].concat());
+    let verdicts = printed["verdicts"].as_array().expect("verdicts").iter();
+    let failed = |it: &&Value| it["outcome"] == "failed" && it["measure"] == "answer_us";
+    let failed: Vec<_> = verdicts.filter(failed).map(|it| &it["subject"]).collect();
+    assert_eq!(code, Some(1));
+    assert_eq!(failed, ["10 ms: forwarder", "50 ms, 1 % lost: forwarder"]);
+    bench.assert_nothing_left();
+}
+
 /// Returns the median of a subject's measure.
 fn median(printed: &Value, subject: &str, measure: &str) -> f64 {
     let series = printed["series"].as_array().expect("series");

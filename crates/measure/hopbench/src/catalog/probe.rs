@@ -1,6 +1,9 @@
 //! A probe file: a question that no load of requests answers, and how to observe its answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use hopbench_analysis::probe::rule::Rule;
 use schemars::JsonSchema;
@@ -32,6 +35,7 @@ pub(crate) struct ProbeDefinition {
     pub(crate) hops: Vec<ProbeHop>,
     /// Server that the hops forward to.
     pub(crate) origin: Option<ProbeHop>,
+    pub(crate) networks: Vec<ProbeNetwork>,
     /// How many things there are: routes, files or connections.
     pub(crate) sizes: Vec<u32>,
     /// Sizes with `--quick`.
@@ -65,6 +69,8 @@ pub(crate) enum ProbeKind {
     Connections,
     /// A hop's log, written at full rate to readers of all kinds.
     Logs,
+    /// Requests over slow networks.
+    Network,
     /// Files of secrets that change while a hop serves.
     Secrets,
     /// Starts of paths.
@@ -79,6 +85,17 @@ pub(crate) struct ProbeCommand {
     pub(crate) name: String,
     /// Program and arguments. `{{dir}}` has a copy of a run in `run`.
     pub(crate) command: Vec<Template>,
+}
+
+/// A network between clients and hops, made for the probe.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ProbeNetwork {
+    /// Time that each packet takes, in milliseconds.
+    pub(crate) delay_ms: u32,
+    /// Share of the packets that are lost, in percent.
+    #[serde(default)]
+    pub(crate) loss_percent: f64,
 }
 
 /// A hop whose configuration the probe writes.
@@ -157,8 +174,11 @@ pub(super) struct Wire {
     /// Hops to observe; not for 'commands' and 'starts'.
     #[serde(default)]
     hop: Vec<ProbeHop>,
-    /// Server that the hops forward to; for 'logs', 'secrets' and 'connections'.
+    /// Server that the hops forward to; not for 'commands', 'starts' and 'changes'.
     origin: Option<ProbeHop>,
+    /// Networks between clients and hops; only for 'network'.
+    #[serde(default)]
+    network: Vec<ProbeNetwork>,
     /// Numbers of routes, files or connections.
     #[serde(default)]
     sizes: Vec<u32>,
@@ -177,6 +197,12 @@ const RATE_RPS: u32 = 200;
 
 /// Largest rate: it is kept by a few threads of hopbench itself.
 const RATE_MAX: u32 = 20_000;
+
+/// Longest delay of a network: that of a path over two satellites.
+const DELAY_MS_MAX: u32 = 1_000;
+
+/// Shares of packets that a network may lose. With more, TCP gives up.
+const LOSSES_PERCENT: RangeInclusive<f64> = 0.0..=20.0;
 
 /// Most cycles of a probe.
 pub(crate) const CYCLES_MAX: u32 = 10_000;
@@ -203,6 +229,7 @@ impl ProbeDefinition {
             paths: wire.paths,
             hops: wire.hop,
             origin: wire.origin,
+            networks: wire.network,
             sizes: wire.sizes,
             quick_sizes: wire.quick_sizes,
             rate_rps,
@@ -229,6 +256,7 @@ impl Wire {
                 "'rate': expected 1 to {RATE_MAX} requests per second"
             ));
         }
+        self.network.iter().try_for_each(ProbeNetwork::check)?;
         self.check_kind()?;
         check_names(&self.file)?;
         if let Some(rule) = self.rule.iter().find(|rule| !rule.max.is_finite()) {
@@ -260,11 +288,11 @@ impl Wire {
 impl Wire {
     /// Checks that what the kind needs is there, and what it doesn't know is not.
     fn check_kind(&self) -> Result<(), String> {
-        use ProbeKind::{Changes, Commands, Connections, Logs, Secrets, Starts};
+        use ProbeKind::{Changes, Commands, Connections, Logs, Network, Secrets, Starts};
         let has_sizes = !self.sizes.is_empty() && !self.quick_sizes.is_empty();
         let no_sizes = self.sizes.is_empty() && self.quick_sizes.is_empty();
-        let of_hops: &[ProbeKind] = &[Changes, Connections, Logs, Secrets];
-        let parts: [(&str, bool, bool, &[ProbeKind]); 7] = [
+        let of_hops: &[ProbeKind] = &[Changes, Connections, Logs, Network, Secrets];
+        let parts: [(&str, bool, bool, &[ProbeKind]); 8] = [
             (
                 "[[command]]",
                 !self.command.is_empty(),
@@ -287,7 +315,13 @@ impl Wire {
                 "[origin]",
                 self.origin.is_some(),
                 self.origin.is_none(),
-                &[Connections, Logs, Secrets],
+                &[Connections, Logs, Network, Secrets],
+            ),
+            (
+                "[[network]]",
+                !self.network.is_empty(),
+                self.network.is_empty(),
+                &[Network],
             ),
             (
                 "sizes' and 'quick-sizes",
@@ -357,6 +391,7 @@ fn measures(kind: ProbeKind) -> &'static [&'static str] {
             "first_line_us",
             "lag_us",
         ],
+        ProbeKind::Network => &["first_answer_us", "answer_us", "large_us", "wrong_answers"],
         ProbeKind::Secrets => &[
             "first_new_us",
             "last_old_us",
@@ -384,6 +419,28 @@ fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+impl ProbeNetwork {
+    fn check(&self) -> Result<(), String> {
+        if self.delay_ms > DELAY_MS_MAX {
+            return Err(format!("'network.delay-ms': expected 0 to {DELAY_MS_MAX}"));
+        }
+        if !LOSSES_PERCENT.contains(&self.loss_percent) {
+            let most = LOSSES_PERCENT.end();
+            return Err(format!("'network.loss-percent': expected 0 to {most}"));
+        }
+        Ok(())
+    }
+
+    /// Returns its name in tables.
+    pub(crate) fn name(&self) -> String {
+        let lost = match self.loss_percent {
+            0.0 => String::new(),
+            percent => format!(", {percent} % lost"),
+        };
+        format!("{} ms{lost}", self.delay_ms)
+    }
 }
 
 impl ProbeHop {

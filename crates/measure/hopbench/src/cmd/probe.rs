@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::{
-    catalog::{CYCLES_MAX, ProbeDefinition},
+    catalog::{CYCLES_MAX, ProbeDefinition, ProbeKind},
     cmd::{exit, number::within},
     console::say,
     observe::machine,
@@ -66,9 +66,13 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
     let definition = context.catalog.probe(&options.name)?;
     let settings = settings(context, options);
     probe::check(&definition, &settings)?;
+    // A process of several threads can't enter a namespace, and in it the lock would be another.
+    let is_apart = definition.kind == ProbeKind::Network;
+    let early = is_apart.then(|| measure::lock(&options.out)).transpose()?;
+    let entered = if is_apart { probe::enter() } else { Ok(()) };
     let interrupt = Interrupt::catch()?;
     let prepared = probe::prepare(&context.toolbox, &context.catalog, &definition, &settings)?;
-    let _lock = measure::lock(&options.out)?;
+    let _lock = early.map_or_else(|| measure::lock(&options.out), Ok)?;
     let info = info(context, &definition, &settings, &options.out);
     let directory = ProbeDir::create(&options.out, &info)?;
     let place = directory.path().to_owned();
@@ -84,7 +88,7 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
         definition: &definition,
         prepared: &prepared,
     };
-    let probed = probe::probe(subject, &settings, &interrupt, directory, info)?;
+    let probed = probe::probe(subject, &settings, &interrupt, directory, info, &entered)?;
     show(context, &probed, &place)?;
     Ok(match interrupt.is_requested() {
         true => ExitCode::from(EXIT_INTERRUPTED),
