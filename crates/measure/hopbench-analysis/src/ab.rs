@@ -243,7 +243,13 @@ pub(crate) fn order(manifest: &Manifest, cell: &Cell) -> impl Ord + use<> {
     let is_reference = info.is_some_and(|info| info.reference == cell.path);
     let path = manifest.paths.iter().position(|it| it.name == cell.path);
     (
-        (scenario, endpoint, cell.endpoint.clone(), cell.keep_alive),
+        (
+            scenario,
+            endpoint,
+            cell.endpoint.clone(),
+            cell.keep_alive,
+            cell.placement,
+        ),
         (cell.rate_rps, cell.concurrency),
         (!is_reference, path, cell.path.clone()),
     )

@@ -10,8 +10,10 @@
 //! the confidence, and vice versa. Resampling the blocks instead gives intervals that are too
 //! narrow if there are few blocks; a test below counts how often they miss.
 
+mod groups;
 mod ranks;
 
+pub use self::groups::{Group, Groups};
 use self::ranks::{means_of_pairs, rank_sum, signed_ranks};
 use crate::statistics::median_of_sorted;
 

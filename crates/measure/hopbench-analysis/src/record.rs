@@ -8,6 +8,7 @@ mod disturbance;
 mod knee;
 mod load;
 mod names;
+mod placement;
 mod profile;
 mod read;
 mod request;
@@ -18,17 +19,18 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::read::line_trouble;
 pub use self::{
     counter::{CounterInfo, Per},
     disturbance::Disturbance,
     knee::Knee,
     load::{FirstAnswers, Latency, Load, LoadOfRequest, LoadOfStage, LoadSecond, OpenLoop},
+    placement::Placement,
     profile::{Profile, RoleProfile},
     read::RecordError,
     request::Request,
     warning::Warning,
 };
+pub(crate) use self::{names::setting, read::line_trouble};
 
 /// Version of the format. It is raised when a reader of old records would misread new ones. Since
 /// 2, a cell has a rate and a build. Records of 1 have neither, and can still be read.
@@ -295,6 +297,9 @@ pub struct Cell {
     /// highest.
     #[serde(default, skip_serializing_if = "is_false")]
     pub staged: bool,
+    /// Cores that the client and the path may use.
+    #[serde(default, skip_serializing_if = "Placement::is_free")]
+    pub placement: Placement,
 }
 
 /// A line of `trials.jsonl`.

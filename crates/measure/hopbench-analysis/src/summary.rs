@@ -7,6 +7,7 @@
 
 mod latency;
 mod parts;
+mod totals;
 
 use std::{
     borrow::Cow,
@@ -18,13 +19,13 @@ pub(crate) use self::latency::latency_may_be_longer;
 pub use self::latency::{
     Merged, Percentile, Percentiles, Quantile, TAIL_SAMPLES_MIN, TrialLatency, has_tail,
 };
-pub use self::parts::PartSummary;
+pub use self::{parts::PartSummary, totals::Totals};
 use crate::{
-    estimate::Estimate,
+    estimate::{Estimate, Groups},
     metrics::{Blocks, CLIENT, Metric, Metrics, Ratios, Series, per_request, server_cpu_us},
     record::{
-        Build, Cell, CounterInfo, Failure, Load, Manifest, Outcome, PathInfo, Per, Recovery,
-        ScenarioInfo, Trial, Warning,
+        Build, Cell, CounterInfo, Failure, Load, Manifest, Outcome, PathInfo, Placement, Recovery,
+        ScenarioInfo, Trial, Warning, setting,
     },
     statistics::Spread,
     timeline::{Disruptions, Slopes},
@@ -63,10 +64,19 @@ pub struct Table<'a> {
     pub endpoint: String,
     /// Whether a connection carries more than one request.
     pub keep_alive: bool,
+    /// Cores that the client and the path may use.
+    pub placement: Placement,
     /// Whether the loads are at a fixed rate; otherwise they are closed loops.
     pub is_fixed_rate: bool,
     /// One row per cell.
     pub rows: Vec<CellSummary<'a>>,
+}
+
+impl Table<'_> {
+    /// Returns the words for connections and placement that follow the endpoint's name.
+    pub(crate) fn setting(&self) -> String {
+        setting(self.keep_alive, self.placement)
+    }
 }
 
 /// One cell over all blocks.
@@ -90,6 +100,10 @@ pub struct CellSummary<'a> {
     pub series: Series,
     /// Estimated ratios to the reference; none for the reference itself.
     pub ratios: Ratios,
+    /// The two groups into which the blocks' RPS fall: as ratios to the reference in the same block
+    /// or, for the reference itself, in requests per second. `None` if they don't, and at a fixed
+    /// rate.
+    pub groups: Option<Groups>,
     /// Whether ratios and series are exact or only bounds, since percentiles may be lower bounds.
     pub bounds: Metrics<Bound>,
     /// A/A control at this load: the reference's second trial in a block over its first. For build
@@ -132,29 +146,6 @@ pub struct CellSummary<'a> {
     pub disruptions: Vec<Disruptions>,
     /// Slopes over the seconds of each trial; empty for a load that stays the same.
     pub slopes: Vec<Slopes>,
-}
-
-/// Sums over those trials of a cell that have metrics.
-#[derive(Clone, Debug, Default)]
-pub struct Totals {
-    /// Duration of the loads, in microseconds.
-    pub elapsed_us: f64,
-    /// Requests that were sent.
-    pub requests: u64,
-    /// Correct answers.
-    pub good: u64,
-    /// Requests that were due at a fixed rate.
-    pub scheduled: u64,
-    /// Due requests that were never sent, because the path kept every connection waiting.
-    pub dropped_by_path: u64,
-    /// Due requests that were never sent, because the load generator was late.
-    pub dropped_late: u64,
-    /// Bytes of all bodies that the client received.
-    pub body_bytes: u64,
-    /// Number of trials.
-    pub trials: u64,
-    /// Each counter, summed over the path's processes.
-    pub counters: BTreeMap<String, u64>,
 }
 
 /// Records can't be summarised, because a trial's latency histogram can't be read.
@@ -205,17 +196,24 @@ impl<'a> ScenarioSummary<'a> {
             let cell = &trial.planned.cell;
             let position = info.endpoints.iter().position(|it| *it == cell.endpoint);
             let is_fixed_rate = cell.rate_rps.is_some();
-            (position, &cell.endpoint, cell.keep_alive, is_fixed_rate)
+            (
+                position,
+                &cell.endpoint,
+                cell.keep_alive,
+                cell.placement,
+                is_fixed_rate,
+            )
         };
         let keys: BTreeSet<_> = trials().map(key).collect();
         let tables: Vec<Table<'_>> = keys
             .into_iter()
             .map(|wanted| {
                 let of_table: Vec<&Trial> = trials().filter(|trial| key(trial) == wanted).collect();
-                let (_, endpoint, keep_alive, is_fixed_rate) = wanted;
+                let (_, endpoint, keep_alive, placement, is_fixed_rate) = wanted;
                 Ok(Table {
                     endpoint: endpoint.clone(),
                     keep_alive,
+                    placement,
                     is_fixed_rate,
                     rows: rows(manifest, info, &of_table)?,
                 })
@@ -350,12 +348,10 @@ impl<'a> CellSummary<'a> {
             failures: trials.iter().filter_map(|trial| failure(trial)).collect(),
             warnings: trials.iter().flat_map(|trial| &trial.warnings).collect(),
             rps: over(&|trial, _| trial.rps()),
-            ratios: match is_reference {
-                true => Ratios::default(),
-                false => ratios(&series, &bounds),
-            },
+            ratios: ratios(is_reference, &series, &bounds),
             bounds,
             blocks,
+            groups: groups(cell, &series),
             series,
             is_reference,
             control,
@@ -406,53 +402,11 @@ impl<'a> CellSummary<'a> {
     }
 }
 
-impl Totals {
-    /// Counts the requests that got no correct answer, or that the path dropped.
-    pub fn lost(&self) -> u64 {
-        self.requests - self.good + self.dropped_by_path
-    }
-
-    /// Counts the requests that were sent or due.
-    pub fn due(&self) -> u64 {
-        self.requests + self.dropped_by_path + self.dropped_late
-    }
-
-    /// Returns [`Self::lost`] as a share of [`Self::due`]; 0 if no request was due.
-    pub fn lost_share(&self) -> f64 {
-        self.lost() as f64 / self.due().max(1) as f64
-    }
-
-    /// Returns a counter in the given terms; `None` if the path doesn't have it, or if there is
-    /// nothing to divide by.
-    pub fn counter(&self, name: &str, per: Per) -> Option<f64> {
-        let value = *self.counters.get(name)?;
-        let by = match per {
-            Per::Request => self.good,
-            Per::BodyByte => self.body_bytes,
-            Per::Trial => self.trials,
-        };
-        (by > 0).then(|| value as f64 / by as f64)
-    }
-
-    fn of<'t>(loads: impl Iterator<Item = (&'t Trial, &'t Load)>) -> Self {
-        let mut totals = Self::default();
-        for (trial, load) in loads {
-            totals.elapsed_us += load.elapsed_us;
-            totals.requests += load.requests;
-            totals.good += load.good;
-            if let Some(open) = &load.open_loop {
-                totals.scheduled += open.scheduled;
-                totals.dropped_by_path += load.dropped_by_path();
-                totals.dropped_late += open.dropped.min(open.dropped_late);
-            }
-            totals.body_bytes += load.body_bytes;
-            totals.trials += 1;
-            for (name, value) in trial.counters.values().flatten() {
-                let sum = totals.counters.entry(name.clone()).or_default();
-                *sum = sum.saturating_add(*value);
-            }
-        }
-        totals
+/// Finds two groups of blocks. A fixed rate is the same in all of them.
+fn groups(cell: &Cell, series: &Series) -> Option<Groups> {
+    match cell.rate_rps {
+        None => Groups::of(&series[Metric::Rps]),
+        Some(_) => None,
     }
 }
 
@@ -507,7 +461,10 @@ fn role_cpu_us(trial: &Trial, role: &str) -> Option<f64> {
 }
 
 /// Estimates the ratios. A ratio whose true value may be larger or smaller is left out.
-fn ratios(series: &Series, bounds: &Metrics<Bound>) -> Ratios {
+fn ratios(is_reference: bool, series: &Series, bounds: &Metrics<Bound>) -> Ratios {
+    if is_reference {
+        return Ratios::default();
+    }
     Ratios::new(|metric| {
         let ratio = Estimate::of(series[metric].iter().copied());
         ratio.filter(|_| bounds[metric] != Bound::Unknown)

@@ -9,14 +9,6 @@ use crate::{
     told::{Bound, MARGIN, Told},
 };
 
-pub(crate) fn connection(keep_alive: bool) -> &'static str {
-    if keep_alive {
-        ""
-    } else {
-        ", a new connection per request"
-    }
-}
-
 pub(crate) fn with_interval(estimate: &Estimate) -> String {
     let [ratio, low, high] = [estimate.ratio, estimate.low, estimate.high].map(percent);
     match low == ratio && high == ratio {

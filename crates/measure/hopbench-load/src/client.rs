@@ -107,6 +107,15 @@ struct Signals {
     done: SyncSender<()>,
 }
 
+/// Returns the number of threads of a closed loop: unless the options say so, one for each physical
+/// core, as far as this process may use so many.
+pub(crate) fn threads(options: &Options) -> anyhow::Result<usize> {
+    let own = || Ok(num_cpus::get_physical().min(thread::available_parallelism()?.get()));
+    options
+        .threads
+        .map_or_else(own, |threads| Ok(threads.get()))
+}
+
 /// Runs the load.
 pub(crate) fn run(options: &Options, plan: Option<&LoadPlan>) -> anyhow::Result<LoadResult> {
     let connections = options.concurrency.get();
@@ -124,12 +133,10 @@ pub(crate) fn run(options: &Options, plan: Option<&LoadPlan>) -> anyhow::Result<
         options.rate.unwrap_or_default(),
         load.timing.duration_ms
     );
-    // The closed loop has as many threads as oha's.
-    let threads = match is_open {
-        true => 1,
-        false => num_cpus::get_physical(),
+    let threads = match (is_open, options.threads) {
+        (true, None) => 1,
+        _ => threads(options)?,
     };
-    let threads = options.threads.map_or(threads, |threads| threads.get());
     let threads = threads.clamp(1, connections);
     let (records, usage, connections_opened) = run_threads(&load, threads)?;
     let mut all = Record::new(&load.requests, load.stages.as_ref())?;

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use tokio::runtime::Runtime;
 
 use crate::{
-    Options, Sample, connections, cpu,
+    Options, Sample, client, connections, cpu,
     records::Database,
     result::{LoadResult, Outcome, Parts},
     sampler,
@@ -193,9 +193,7 @@ fn oha_options(
     if options.no_keepalive {
         arguments.push("--disable-keepalive".to_owned());
     }
-    if let Some(threads) = options.threads {
-        arguments.push(format!("--worker-threads={threads}"));
-    }
+    arguments.push(format!("--worker-threads={}", client::threads(options)?));
     if let Some(body) = &options.body {
         arguments.push(format!("-D{}", body.display()));
     }

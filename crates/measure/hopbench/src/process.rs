@@ -9,6 +9,7 @@
 //! Nothing is polled: while a load runs, hopbench sleeps until a child ends or prints something, or
 //! a signal arrives.
 
+mod cores;
 mod interrupt;
 mod log;
 mod pause;
@@ -48,6 +49,7 @@ use rustix::{
 
 use self::log::Log;
 pub(crate) use self::{
+    cores::{Awake, Confined, allowed_cores},
     interrupt::{EXIT_INTERRUPTED, Interrupt},
     pause::{ask_until, wait_until},
     strays::Strays,

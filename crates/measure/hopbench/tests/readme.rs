@@ -56,7 +56,7 @@ fn the_tables_and_the_pictures_are_the_reference_runs() {
         let summary = Summary::new(&manifest, &trials).expect("readable");
         let scenario = &summary.scenarios[0];
         let name = &scenario.info.name;
-        check_table(name, &overview::tables(scenario));
+        check_table(name, &without_one_connection(&overview::tables(scenario)));
         let file = run.join(format!("overview-{name}.svg"));
         assert_eq!(
             fs::read_to_string(file).expect("is there"),
@@ -69,6 +69,26 @@ fn the_tables_and_the_pictures_are_the_reference_runs() {
     let mut expected = SCENARIOS.map(str::to_owned);
     expected.sort_unstable();
     assert_eq!(shown, expected, "one run for each");
+}
+
+/// Leaves out the columns of one connection, where the time to wake a core up counts most.
+fn without_one_connection(table: &str) -> String {
+    let cells = |line: &str| -> Vec<String> {
+        let inner = line.trim_matches('|').split('|');
+        inner.map(|cell| cell.trim().to_owned()).collect()
+    };
+    let titles = table.lines().next().map(cells).unwrap_or_default();
+    let is_kept = |index: usize| !titles[index].ends_with(" c=1");
+    let rows = table.lines().map(|line| {
+        let kept = cells(line).into_iter().enumerate();
+        let kept = kept.filter(|(index, _)| is_kept(*index));
+        let kept: Vec<String> = kept.map(|(_, cell)| cell).collect();
+        match line.starts_with("|---") {
+            true => format!("|{}|\n", kept.join("|")),
+            false => format!("| {} |\n", kept.join(" | ")),
+        }
+    });
+    rows.collect()
 }
 
 /// Compares the README's table of a scenario, or writes it anew.

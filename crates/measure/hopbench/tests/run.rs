@@ -175,7 +175,7 @@ fn a_hop_of_ones_own_is_one_file() {
     assert!(result.status.success(), "{}", text(&result.stderr));
     let csv = fs::read_to_string(bench.run_dir().join("summary.csv")).expect("written");
     assert!(
-        csv.contains("uploads,/echo:262144,my-hop,2,true,,false,,1,0,"),
+        csv.contains("uploads,/echo:262144,my-hop,2,true,,false,free,,1,0,"),
         "{csv}"
     );
     bench.assert_nothing_left();

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::record::Cell;
+use crate::record::{Cell, Placement};
 
 /// Conditions on a cell. It must have one of the values of every key that is given.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
@@ -29,6 +29,9 @@ pub struct Filter {
     /// Whether connections are kept alive. `None` accepts both.
     #[serde(default)]
     pub keep_alive: Option<bool>,
+    /// Cores that the client and the path may use. `None` accepts all placements.
+    #[serde(default)]
+    pub placement: Option<Placement>,
 }
 
 /// Accepted texts. An empty list accepts any.
@@ -72,6 +75,7 @@ impl Filter {
             && is_one_of(&self.concurrency, Some(cell.concurrency))
             && is_one_of(&self.rate, cell.rate_rps)
             && self.keep_alive.is_none_or(|is| is == cell.keep_alive)
+            && self.placement.is_none_or(|is| is == cell.placement)
     }
 }
 
@@ -148,6 +152,10 @@ impl fmt::Display for Filter {
             (
                 "keep-alive",
                 self.keep_alive.iter().map(bool::to_string).collect(),
+            ),
+            (
+                "placement",
+                self.placement.iter().map(Placement::to_string).collect(),
             ),
         ];
         let keys = keys.iter().filter(|(_, values)| !values.is_empty());

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     estimate::{
-        BLOCKS_MAX, BLOCKS_WHOLE, BLOCKS_WHOLE_BETWEEN, CONFIDENCE, Shift, logarithms, p_above,
-        p_above_between, p_above_between_min, p_min,
+        BLOCKS_MAX, BLOCKS_WHOLE, BLOCKS_WHOLE_BETWEEN, CONFIDENCE, Group, Groups, Shift,
+        logarithms, p_above, p_above_between, p_above_between_min, p_min,
     },
     text,
     told::Bound,
@@ -119,6 +119,21 @@ impl Sample {
             noise_floor,
             bound: Bound::Exact,
         })
+    }
+
+    /// Says that the values fall into two groups, if they do: no single change speaks of both.
+    pub(super) fn groups(&self) -> Option<String> {
+        let groups = match self {
+            Self::Paired(values) => Groups::of(values),
+            Self::Between { base, head } => Groups::of(head).or_else(|| Groups::of(base)),
+        }?;
+        let of_group = |group: Group| format!("{} at {}", group.count, text::percent(group.median));
+        Some(format!(
+            "the blocks fall into two groups ({}, {}), so that a single figure would compare \
+             states; find what makes the difference, as '--placement' may, or measure more blocks",
+            of_group(groups.low),
+            of_group(groups.high)
+        ))
     }
 
     /// Returns the values on a scale on which differences are comparable: ratios as logarithms.

@@ -173,6 +173,13 @@ fn relative(change: Change, subject: &Subject<'_>, names: Names<'_>) -> Option<M
         }),
     };
     let doubt = subject.doubt(about);
+    // Doubtful blocks are judged apart from the others.
+    if about == About::Rps
+        && doubt.is_none()
+        && let Some(why) = subject.change(Metric::Rps, &Except::default()).groups()
+    {
+        return Some(inconclusive(why));
+    }
     Some(read(
         ask,
         doubt,

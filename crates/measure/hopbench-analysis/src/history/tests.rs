@@ -64,6 +64,7 @@ fn row(revision: &str, conditions: &str, value: f64) -> Row {
         rate_rps: None,
         build: None,
         staged: false,
+        placement: Default::default(),
     };
     Row {
         schema: SCHEMA,

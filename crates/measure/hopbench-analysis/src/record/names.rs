@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Build, Cell, FailureKind};
+use super::{Build, Cell, FailureKind, Placement};
 
 impl Cell {
     /// Describes the load in short: connections, and the rate if there is one.
@@ -12,6 +12,11 @@ impl Cell {
             None => format!("{up_to}{}", self.concurrency),
             Some(rate) => format!("{} at {up_to}{rate}/s", self.concurrency),
         }
+    }
+
+    /// Returns the words for connections and placement that follow the name of the endpoint.
+    pub(crate) fn setting(&self) -> String {
+        setting(self.keep_alive, self.placement)
     }
 
     /// Names the path, and the build if there are two.
@@ -36,6 +41,15 @@ impl Cell {
     }
 }
 
+/// Returns the words for connections and placement that follow the name of an endpoint.
+pub(crate) fn setting(keep_alive: bool, placement: Placement) -> String {
+    let connection = match keep_alive {
+        true => "",
+        false => ", a new connection per request",
+    };
+    format!("{connection}{}", placement.after_endpoint())
+}
+
 impl fmt::Display for Cell {
     /// Names the cell in a sentence about its scenario.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,10 +62,19 @@ impl fmt::Display for Cell {
             path,
             endpoint,
             build,
+            placement,
             ..
         } = self;
+        let placement = match placement {
+            Placement::Free => String::new(),
+            other => format!(", {other}"),
+        };
         let build = build.map_or_else(String::new, |build| format!(" ({build})"));
-        write!(f, "{path} {endpoint} c={}{keep_alive}{build}", self.load())
+        write!(
+            f,
+            "{path} {endpoint} c={}{keep_alive}{placement}{build}",
+            self.load()
+        )
     }
 }
 

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Placement;
+
 /// Scenarios, overrides and settings of a run, so that the same can be measured again.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Request {
@@ -20,6 +22,9 @@ pub struct Request {
     /// Fixed rates, in requests per second, that replace those of the scenarios.
     #[serde(default)]
     pub rates_rps: Vec<u32>,
+    /// Placements that replace those of the scenarios; empty if none do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placements: Vec<Placement>,
     /// Milliseconds of each load, if it is not the scenario's.
     #[serde(default)]
     pub duration_ms: Option<u64>,

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::{
     plot::{Scale, across, at, down},
     sentences::shortfall,
-    text::{connection, percent, tenths, xml},
+    text::{percent, tenths, xml},
 };
 use crate::{
     metrics::Metric,
@@ -124,7 +124,7 @@ fn panel(table: &Table<'_>, paths: &[String], top: f64) -> Markup {
     let groups: Vec<_> = groups.collect();
     html! {
         text x=(at(LEFT)) y=(at(top + 20.0)) font-weight="bold" {
-            (table.endpoint) (connection(table.keep_alive))
+            (table.endpoint) (table.setting())
         }
         "\n"
         @for (left, rows) in &groups {

@@ -6,7 +6,7 @@ use super::{
     markdown,
     sheet::{Entry, Medium, Table, Tone},
     tables::{Section, share},
-    text::{bound, connection, marks, part, percent, probability, thousands, with_interval},
+    text::{bound, marks, part, percent, probability, thousands, with_interval},
 };
 use crate::{
     compare::{Compared, Comparison},
@@ -219,8 +219,8 @@ pub(super) fn by_endpoint<'a>(
 ) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     for (cell, row) in rows {
-        let connection = connection(cell.keep_alive);
-        let heading = format!("{} {}{connection}", cell.scenario, cell.endpoint);
+        let setting = cell.setting();
+        let heading = format!("{} {}{setting}", cell.scenario, cell.endpoint);
         if sections.last().is_none_or(|last| last.heading != heading) {
             sections.push(Section {
                 heading,
@@ -243,6 +243,7 @@ pub(super) fn identity(cell: &Cell) -> Map<String, Value> {
         ("concurrency".to_owned(), json!(cell.concurrency)),
         ("keep_alive".to_owned(), json!(cell.keep_alive)),
         ("rate_rps".to_owned(), json!(cell.rate_rps)),
+        ("placement".to_owned(), json!(cell.placement)),
     ])
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Columns that come first in every line.
-const CELL_COLUMNS: [&str; 19] = [
+const CELL_COLUMNS: [&str; 20] = [
     "scenario",
     "endpoint",
     "path",
@@ -19,6 +19,7 @@ const CELL_COLUMNS: [&str; 19] = [
     "keep_alive",
     "rate_rps",
     "staged",
+    "placement",
     "build",
     "trials",
     "failed_trials",
@@ -148,6 +149,7 @@ fn fields(row: &CellSummary<'_>, counters: &[&str], roles: &[&str]) -> Vec<Strin
         cell.rate_rps
             .map_or_else(String::new, |rate| rate.to_string()),
         cell.staged.to_string(),
+        cell.placement.to_string(),
         cell.build
             .map_or_else(String::new, |build| build.to_string()),
         row.trials.to_string(),

@@ -274,6 +274,7 @@ fn scenario(
             @for it in &scenario.tables {
                 (table(&tables::cells(scenario, it)))
                 @if let Some(control) = sentences::control(scenario, it) { p { (control) } }
+                @if let Some(groups) = sentences::groups(scenario, it) { p { (groups) } }
             }
             @for section in &more { (table(section)) }
             @if !warnings.is_empty() {

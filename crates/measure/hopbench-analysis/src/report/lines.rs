@@ -6,7 +6,7 @@ use super::{
     chart::{WIDTH, colour, key, picture},
     plot::{Scale, across, at, down, route, short},
     sentences::shortfall,
-    text::{self, connection},
+    text,
 };
 use crate::summary::{CellSummary, Percentile, ScenarioSummary, Table};
 
@@ -85,7 +85,7 @@ impl<'a> Panel<'a> {
                 title: format!(
                     "{}{}, {concurrency} connections",
                     table.endpoint,
-                    connection(table.keep_alive)
+                    table.setting()
                 ),
                 rate: Scale::log(points.iter().map(|it| it.rate)),
                 p99_ms: Scale::log(points.iter().map(Point::p99_ms)),

@@ -6,7 +6,7 @@ use super::{
     sentences::{errors, shortfall},
     sheet::{Entry, Medium, Table, Tone},
     tables,
-    text::{connection, percent},
+    text::percent,
 };
 use crate::{metrics::Metric, summary::ScenarioSummary};
 
@@ -49,8 +49,8 @@ fn of_kind(scenario: &ScenarioSummary<'_>, is_fixed_rate: bool, metric: Metric) 
     let mut shares: BTreeMap<String, BTreeMap<usize, Entry>> = BTreeMap::new();
     let mut paths: Vec<String> = Vec::new();
     for row in alike.flat_map(|table| &table.rows) {
-        let connection = connection(row.cell.keep_alive);
-        let column = format!("{}{connection} c={}", row.cell.endpoint, row.cell.load());
+        let setting = row.cell.setting();
+        let column = format!("{}{setting} c={}", row.cell.endpoint, row.cell.load());
         let index = columns.iter().position(|known| *known == column);
         let index = index.unwrap_or_else(|| {
             columns.push(column);

@@ -2,6 +2,7 @@
 
 use super::csv;
 use crate::{
+    record::Placement,
     statistics::Spread,
     summary::{CellSummary, Percentile, Summary},
 };
@@ -82,8 +83,11 @@ fn line(row: &CellSummary<'_>, counters: &[&str]) -> String {
     ];
     let build = cell.build.map(|build| ("build", build.to_string()));
     let fields = fields.into_iter().chain(of_path);
-    let fields = fields.chain(more).chain(build);
-    let fields = fields.map(|(name, value)| format!("{name}={value}"));
-    let fields: Vec<String> = fields.collect();
+    let is_placed = cell.placement != Placement::Free;
+    let placement = is_placed.then(|| ("placement", cell.placement.to_string()));
+    let fields = fields.chain(more).chain(placement).chain(build);
+    let fields: Vec<String> = fields
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     format!("perf_result {}\n", fields.join(" "))
 }

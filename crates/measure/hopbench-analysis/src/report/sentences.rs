@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::text::{marks, part, percent, probability};
+use super::text::{marks, part, percent, probability, thousands};
 use crate::{
-    estimate::{self, BLOCKS_MIN, Estimate},
+    estimate::{self, BLOCKS_MIN, Estimate, Group},
     metrics::Metric,
     pathology::{self, Pathology},
     record::{Build, Cell, FailureKind, Manifest, Trial, Warning},
@@ -197,6 +197,43 @@ pub(super) fn control(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Opti
              told from noise.",
             scenario.info.reference,
             reaches.join(", ")
+        )
+    })
+}
+
+/// Names the cells whose blocks fall into two groups, with both. `None` if there are none.
+pub(super) fn groups(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Option<String> {
+    let reference = &scenario.info.reference;
+    let of_row = |row: &CellSummary<'_>| {
+        let groups = row.groups?;
+        let figure = |value: f64| match row.is_reference {
+            true => format!("{}/s", thousands(value)),
+            false => percent(value),
+        };
+        let of_group = |group: Group| {
+            let Group {
+                count,
+                median,
+                min,
+                max,
+            } = group;
+            let [median, min, max] = [median, min, max].map(figure);
+            format!("{count} at {median} ({min}–{max})")
+        };
+        let [low, high] = [groups.low, groups.high].map(of_group);
+        let (of, blocks) = (row.cell.load(), groups.count());
+        let path = row.cell.path_and_build();
+        Some(format!(
+            "'{path}' at c={of}: of {blocks} blocks {low}, {high}"
+        ))
+    };
+    let found: Vec<String> = table.rows.iter().filter_map(of_row).collect();
+    (!found.is_empty()).then(|| {
+        format!(
+            "Two states: the RPS of some cells fall into two groups, and a median describes \
+             neither. {}. Ratios are those to '{reference}' in the same block; placement \
+             (--placement) often makes the difference.",
+            found.join("; ")
         )
     })
 }

@@ -4,7 +4,7 @@ use super::{
     rates,
     sentences::{self, errors},
     sheet::{Entry, Medium, Table, Tone},
-    text::{bound, connection, hundredths, latencies, spread, tenths, thousands, with_interval},
+    text::{bound, hundredths, latencies, spread, tenths, thousands, with_interval},
 };
 use crate::{
     estimate::Estimate,
@@ -39,14 +39,20 @@ pub(super) fn all(scenario: &ScenarioSummary<'_>, medium: Medium) -> String {
     let mut out = String::new();
     for table in &scenario.tables {
         out += &cells(scenario, table).text(medium);
-        out.extend(sentences::control(scenario, table).map(|control| format!("\n{control}\n")));
+        let sentences = [sentences::control, sentences::groups].map(|say| say(scenario, table));
+        out.extend(
+            sentences
+                .into_iter()
+                .flatten()
+                .map(|said| format!("\n{said}\n")),
+        );
     }
     out
 }
 
 /// Returns the table of an endpoint, with a row for each cell.
 pub(super) fn cells(scenario: &ScenarioSummary<'_>, table: &Cells<'_>) -> Section {
-    let heading = format!("{}{}", table.endpoint, connection(table.keep_alive));
+    let heading = format!("{}{}", table.endpoint, table.setting());
     match table.is_fixed_rate {
         true => Section {
             heading: heading + ", at fixed rates",

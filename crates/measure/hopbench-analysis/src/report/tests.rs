@@ -145,6 +145,7 @@ fn cell(path: &str, concurrency: u32) -> Cell {
         rate_rps: None,
         build: None,
         staged: false,
+        placement: Default::default(),
     }
 }
 

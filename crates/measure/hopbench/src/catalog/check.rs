@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use hopbench_analysis::{estimate::BLOCKS_MAX, record::Recovery};
+use hopbench_analysis::{
+    estimate::BLOCKS_MAX,
+    record::{Placement, Recovery},
+};
 
 use super::{
     limits::{
@@ -28,6 +31,7 @@ impl ScenarioDefinition {
             )?;
         }
         each_once("concurrency", &self.concurrency)?;
+        each_once("placement", &self.placements)?;
         match &self.asks {
             Asks::AllEndpoints => {}
             Asks::Endpoints(targets) => each_once("endpoints", targets)?,
@@ -44,10 +48,12 @@ impl ScenarioDefinition {
         self.check_stages()?;
         self.check_prepare()?;
         self.check_rates()?;
+        self.check_placements()?;
         let empty = [
             ("rates", self.rates.is_empty()),
             ("paths", self.paths.is_empty()),
             ("concurrency", self.concurrency.is_empty()),
+            ("placement", self.placements.is_empty()),
             (
                 "endpoints",
                 matches!(&self.asks, Asks::Endpoints(targets) if targets.is_empty()),
@@ -56,6 +62,19 @@ impl ScenarioDefinition {
         match empty.into_iter().find(|(_, empty)| *empty) {
             Some((name, _)) => Err(format!("'{name}': expected at least one")),
             None => Ok(()),
+        }
+    }
+
+    /// A knee is found where the kernel likes.
+    fn check_placements(&self) -> Result<(), String> {
+        let is_free = self.placements == [Placement::Free];
+        match self.rates.depend_on_knee() && !is_free {
+            true => Err(
+                "'placement': expected 'free' alone with rates that are shares of a knee; use \
+                 rates in requests per second"
+                    .to_owned(),
+            ),
+            false => Ok(()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hopbench_analysis::record::{PathologyRules, Recovery, SlowerRule};
+use hopbench_analysis::record::{PathologyRules, Placement, Recovery, SlowerRule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -28,6 +28,7 @@ pub(crate) struct ScenarioDefinition {
     pub(crate) concurrency: Vec<u32>,
     pub(crate) rates: Rates,
     pub(crate) keep_alive: bool,
+    pub(crate) placements: Vec<Placement>,
     /// Duration of a load; for a number of requests, its limit.
     pub(crate) duration_ms: u64,
     /// Number of requests of a load. `None`: the duration decides.
@@ -111,6 +112,8 @@ pub(super) struct Wire {
     /// Whether a connection carries more than one request.
     #[serde(default = "yes")]
     keep_alive: bool,
+    /// Cores that the client and the path may use; 'free' by default.
+    placement: Option<Vec<Placement>>,
     /// Duration of each load, in milliseconds.
     duration_ms: Option<u64>,
     /// Number of requests of each load, instead of a duration.
@@ -199,6 +202,7 @@ impl ScenarioDefinition {
             concurrency,
             rates,
             keep_alive: wire.keep_alive,
+            placements: wire.placement.unwrap_or_else(|| vec![Placement::Free]),
             duration_ms,
             requests: wire.requests,
             stages: wire.stage,

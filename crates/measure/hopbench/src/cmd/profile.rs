@@ -95,6 +95,7 @@ fn select(context: &Context, options: &cli::Profile) -> anyhow::Result<Selection
         endpoints: vec![options.endpoint.clone()],
         concurrency: vec![options.concurrency],
         rates: options.rate.into_iter().collect(),
+        placements: Vec::new(),
         duration_ms: Some(options.duration_ms),
         warm_up_ms: Some(WARM_UP_MS),
         blocks: Some(1),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use hopbench_analysis::record::{Cell, Stage};
+use hopbench_analysis::record::{Cell, Placement, Stage};
 use serde_json::{Value, json};
 
 use crate::{
@@ -117,6 +117,7 @@ impl Load {
             keep_alive: self.keep_alive,
             rate_rps: self.rate_rps,
             staged: self.is_staged,
+            placement: Placement::Free,
             build: None,
         }
     }

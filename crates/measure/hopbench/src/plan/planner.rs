@@ -148,7 +148,9 @@ fn block_trials(scenario: &SelectedScenario, of_builds: bool) -> Vec<PlannedTria
         for concurrency in &definition.concurrency {
             let rates = scenario.rates(endpoint, *concurrency);
             let stages = scenario.stages(endpoint, *concurrency).unwrap_or_default();
-            for (path, rate_rps) in product(&scenario.paths, &rates) {
+            let loads = product(&rates, &definition.placements);
+            let loads: Vec<_> = loads.collect();
+            for (path, (rate_rps, placement)) in product(&scenario.paths, &loads) {
                 let is_reference = *path == scenario.reference;
                 for (build, replicate) in occurrences(definition.control && is_reference, of_builds)
                 {
@@ -161,9 +163,10 @@ fn block_trials(scenario: &SelectedScenario, of_builds: bool) -> Vec<PlannedTria
                             path: path.clone(),
                             concurrency: *concurrency,
                             keep_alive: definition.keep_alive,
-                            rate_rps: *rate_rps,
+                            rate_rps: **rate_rps,
                             build,
                             staged: !stages.is_empty(),
+                            placement: **placement,
                         },
                         replicate,
                         duration_ms: definition.duration_ms,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
-use hopbench_analysis::record::{Request, Stage};
+use hopbench_analysis::record::{Placement, Request, Stage};
 
 use crate::{
     catalog::{
@@ -17,6 +17,7 @@ use crate::{
         toolbox::Toolbox,
         work::{Description, Work},
     },
+    process::allowed_cores,
 };
 
 /// Overrides of a scenario from the command line.
@@ -27,6 +28,7 @@ pub(crate) struct Overrides {
     pub(crate) concurrency: Vec<u32>,
     pub(crate) rates: Vec<u32>,
     pub(crate) duration_ms: Option<u64>,
+    pub(crate) placements: Vec<Placement>,
     pub(crate) warm_up_ms: Option<u64>,
     pub(crate) blocks: Option<u32>,
     pub(crate) quick: bool,
@@ -79,6 +81,7 @@ impl Overrides {
             endpoints: self.endpoints.iter().map(Target::to_string).collect(),
             concurrency: self.concurrency.clone(),
             rates_rps: self.rates.clone(),
+            placements: self.placements.clone(),
             duration_ms: self.duration_ms,
             warm_up_ms: self.warm_up_ms,
             blocks: self.blocks,
@@ -95,6 +98,7 @@ impl Overrides {
             endpoints: endpoints.collect::<Result<_, _>>()?,
             concurrency: request.concurrency.clone(),
             rates: request.rates_rps.clone(),
+            placements: request.placements.clone(),
             duration_ms: request.duration_ms,
             warm_up_ms: request.warm_up_ms,
             blocks: request.blocks,
@@ -111,6 +115,7 @@ impl Overrides {
             ("duration-ms", "--duration-ms", self.duration_ms.is_some()),
             ("endpoints", "--endpoint", !self.endpoints.is_empty()),
             ("paths", "--path", !self.paths.is_empty()),
+            ("placement", "--placement", !self.placements.is_empty()),
             ("rates", "--rate", !self.rates.is_empty()),
             ("warm-up-ms", "--warm-up-ms", self.warm_up_ms.is_some()),
         ];
@@ -143,6 +148,9 @@ impl Overrides {
         }
         if !self.endpoints.is_empty() {
             scenario.asks = Asks::Endpoints(self.endpoints.clone());
+        }
+        if !self.placements.is_empty() {
+            scenario.placements.clone_from(&self.placements);
         }
         if !self.concurrency.is_empty() {
             scenario.concurrency.clone_from(&self.concurrency);
@@ -252,6 +260,22 @@ impl SelectedScenario {
     }
 }
 
+/// Fewest cores of which the client can have one to itself.
+const CORES_OF_SPLIT: usize = 2;
+
+/// Returns an error if hopbench may use too few cores for a placement.
+pub(crate) fn check_cores(placements: &[Placement]) -> anyhow::Result<()> {
+    let count = allowed_cores()?.len();
+    if placements.contains(&Placement::Split) && count < CORES_OF_SPLIT {
+        bail!(
+            "placement '{}' needs {CORES_OF_SPLIT} cores, and hopbench may use {count}; use \
+             another '--placement'",
+            Placement::Split
+        );
+    }
+    Ok(())
+}
+
 /// Returns a share of a rate, with two significant digits: no knee is more precise.
 fn share(rate_rps: u32, percent: u32) -> u32 {
     let exact = f64::from(rate_rps) * f64::from(percent) / 100.0;
@@ -290,6 +314,7 @@ impl Selection {
             let mut definition = catalog.scenario(name)?;
             let applied = overrides.apply(&mut definition);
             applied.map_err(|message| overrides.mistake(&definition.name, message))?;
+            check_cores(&definition.placements)?;
             if selection
                 .scenarios
                 .iter()

@@ -191,6 +191,7 @@ impl<E: Executor> Probes<'_, E> {
             rate_rps,
             build: None,
             staged: false,
+            placement: Default::default(),
         };
         let duration_ms = probe_ms(definition.duration_ms);
         let before = self.trials;

@@ -205,6 +205,7 @@ mod tests {
                 rate_rps: None,
                 build: None,
                 staged: false,
+                placement: Default::default(),
             },
             replicate: 0,
             duration_ms: 1,

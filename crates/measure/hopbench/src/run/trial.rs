@@ -9,6 +9,7 @@ mod difference;
 mod fill;
 mod judge;
 mod load;
+mod placed;
 mod profile;
 mod seconds;
 mod stage;
@@ -30,6 +31,7 @@ pub(crate) use self::{cold_start::ColdStart, fill::TrialFill};
 use self::{
     judge::{check_conservation, judge, judge_preparation, judge_trial, repeated},
     load::{Bodies, Order},
+    placed::{confine_path, keep_awake},
     seconds::Seconds,
     stage::Stage,
 };
@@ -187,7 +189,10 @@ impl<'a> Live<'a> {
         let mut clock = Lap::start();
         let build = cell.build.zip(self.builds);
         let build = build.map(|(build, builds)| builds.of(build));
+        let _awake = keep_awake(cell.placement).map_err(harness_failure)?;
+        let confined = confine_path(cell.placement).map_err(harness_failure)?;
         let mut stage = Stage::start(self, &definition, build, &label)?;
+        drop(confined);
         trial.timing.start_ms = clock.lap_ms();
         let subject = (&definition, &work);
         let measured = self.measure(trial, &mut stage, subject, &mut clock, on_stage);
@@ -216,6 +221,7 @@ impl<'a> Live<'a> {
             work,
             concurrency: planned.cell.concurrency,
             keep_alive: planned.cell.keep_alive,
+            placement: planned.cell.placement,
             rate_rps: planned.cell.rate_rps,
             duration: Duration::from_millis(planned.duration_ms),
             requests: planned.requests,

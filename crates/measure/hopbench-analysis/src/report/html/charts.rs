@@ -8,7 +8,7 @@ use crate::{
     report::{
         plot::{Axis, Lines, Mark, Point, Row, Rows, Scale, Series, short},
         sentences::shortfall,
-        text::{bound, connection, latency, mark, milliseconds, percent, tenths, thousands},
+        text::{bound, latency, mark, milliseconds, percent, tenths, thousands},
     },
     summary::{CellSummary, Quantile, ScenarioSummary, Table},
     told::Told,
@@ -28,11 +28,7 @@ fn by_load<'t, 'a>(table: &'t Table<'a>) -> Vec<(String, Vec<&'t CellSummary<'a>
 }
 
 fn title(table: &Table<'_>, load: &str) -> String {
-    format!(
-        "{}{}, c = {load}",
-        table.endpoint,
-        connection(table.keep_alive)
-    )
+    format!("{}{}, c = {load}", table.endpoint, table.setting())
 }
 
 /// Returns a panel for each table and load in whose rows `draw` finds something.
@@ -257,7 +253,7 @@ pub(super) fn throughput(scenario: &ScenarioSummary<'_>, legend: &Legend) -> Vec
         rows().find_map(&place)?;
         let scale = Scale::log(loads.iter().map(|load| f64::from(*load)));
         Some(Lines {
-            title: format!("{}{}", table.endpoint, connection(table.keep_alive)),
+            title: format!("{}{}", table.endpoint, table.setting()),
             x: Axis {
                 title: "connections (logarithmic)".to_owned(),
                 scale,
@@ -340,7 +336,7 @@ fn rates_panel(
         title: format!(
             "{}{}, {concurrency} connections",
             table.endpoint,
-            connection(table.keep_alive)
+            table.setting()
         ),
         x: Axis::new(
             "offered rate, requests per second (logarithmic)",
@@ -466,13 +462,13 @@ fn series<'t, 'a: 't>(
 
 /// Returns the ratio of head to base, with a panel for each metric and endpoint.
 pub(super) fn changes(comparison: &Comparison<'_>) -> Vec<Rows> {
-    let mut keys: Vec<(&str, &str, bool)> = Vec::new();
+    let mut keys: Vec<(&str, &str, String)> = Vec::new();
     for compared in &comparison.cells {
         let cell = &compared.head.cell;
         let key = (
             cell.scenario.as_str(),
             cell.endpoint.as_str(),
-            cell.keep_alive,
+            cell.setting(),
         );
         if !keys.contains(&key) {
             keys.push(key);
@@ -481,14 +477,12 @@ pub(super) fn changes(comparison: &Comparison<'_>) -> Vec<Rows> {
     let metrics = [Metric::Rps, Metric::P99, Metric::Cpu];
     let panels = keys
         .into_iter()
-        .flat_map(|key| metrics.map(|metric| (key, metric)));
+        .flat_map(|key| metrics.map(|metric| (key.clone(), metric)));
     panels
-        .filter_map(|((scenario, endpoint, keep_alive), metric)| {
+        .filter_map(|((scenario, endpoint, setting), metric)| {
             let cells = comparison.cells.iter().filter(|compared| {
                 let cell = &compared.head.cell;
-                cell.scenario == scenario
-                    && cell.endpoint == endpoint
-                    && cell.keep_alive == keep_alive
+                cell.scenario == scenario && cell.endpoint == endpoint && cell.setting() == setting
             });
             let rows: Vec<Row> = cells.filter_map(|it| change_row(it, metric)).collect();
             let ends = rows.iter().flat_map(|row| &row.marks);
@@ -498,11 +492,7 @@ pub(super) fn changes(comparison: &Comparison<'_>) -> Vec<Rows> {
             });
             let scale = Scale::log(ends.chain([80.0, 125.0]));
             (!rows.is_empty()).then(|| Rows {
-                title: format!(
-                    "{} of {scenario} {endpoint}{}",
-                    metric.title(),
-                    connection(keep_alive)
-                ),
+                title: format!("{} of {scenario} {endpoint}{}", metric.title(), setting),
                 unit: "head over base, %",
                 scale,
                 band: None,

@@ -3,10 +3,7 @@
 use super::legend::Legend;
 use crate::{
     record::{LoadSecond, Trial, UsageSecond},
-    report::{
-        plot::{Axis, Lines, Point, Scale, Series, short},
-        text::connection,
-    },
+    report::plot::{Axis, Lines, Point, Scale, Series, short},
     statistics::median,
     summary::{ScenarioSummary, Table},
     timeline::errors,
@@ -94,11 +91,7 @@ fn chart(
     let last = values().map(|point| point.x).fold(0.0, f64::max);
     let scale = Scale::from_zero(values().map(|point| point.y));
     (last > 0.0).then(|| Lines {
-        title: format!(
-            "{}{}, c = {load}",
-            table.endpoint,
-            connection(table.keep_alive)
-        ),
+        title: format!("{}{}, c = {load}", table.endpoint, table.setting()),
         x: Axis {
             title: "seconds since the start of the load".to_owned(),
             scale: Scale::Linear {

@@ -5,7 +5,7 @@ use crate::{
     report::{
         sentences::{self, errors},
         sheet::{Entry, Medium, Table},
-        text::{connection, escape, tenths, thousands},
+        text::{escape, tenths, thousands},
     },
     summary::{CellSummary, Percentiles, ScenarioSummary},
 };
@@ -152,7 +152,7 @@ fn sheet(rows: &[&CellSummary<'_>]) -> Table {
 /// Returns path, endpoint and load of a cell.
 pub(super) fn names(row: &CellSummary<'_>) -> [String; 3] {
     let cell = &row.cell;
-    let endpoint = format!("{}{}", cell.endpoint, connection(cell.keep_alive));
+    let endpoint = format!("{}{}", cell.endpoint, cell.setting());
     [cell.path_and_build(), endpoint, cell.load()]
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use hopbench_analysis::estimate::BLOCKS_MAX;
+use hopbench_analysis::{estimate::BLOCKS_MAX, record::Placement};
 
 use crate::{
     catalog::{CONCURRENCY_MAX, DURATION_MS_MAX, RATE_RPS_MAX, Target, parse_duration},
@@ -30,6 +30,13 @@ impl Until {
             time_max: self.max_time,
         })
     }
+}
+
+fn placement(text: &str) -> Result<Placement, String> {
+    let all = Placement::ALL;
+    let found = all.into_iter().find(|placement| placement.name() == text);
+    let names = all.map(Placement::name);
+    found.ok_or_else(|| format!("expected {}", names.join(", ")))
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -85,6 +92,10 @@ pub(crate) struct Choice {
         value_parser = within::<u32>(1, RATE_RPS_MAX)
     )]
     rates: Vec<u32>,
+    /// Confine client and path to cores in these ways instead: 'free', 'same-core', 'split' or
+    /// 'awake'
+    #[arg(long, value_name = "PLACEMENT", value_delimiter = ',', value_parser = placement)]
+    placement: Vec<Placement>,
     /// Load each cell for this many milliseconds instead
     #[arg(long, value_name = "MS", allow_negative_numbers = true,
         value_parser = within::<u64>(1, DURATION_MS_MAX))]
@@ -109,6 +120,7 @@ impl Choice {
             endpoints: self.endpoints.clone(),
             concurrency: self.concurrency.clone(),
             rates: self.rates.clone(),
+            placements: self.placement.clone(),
             duration_ms: self.duration_ms,
             warm_up_ms: self.warm_up_ms,
             blocks: self.blocks,

@@ -44,6 +44,7 @@ fn general(scenario: &ScenarioDefinition) -> String {
         ("concurrency", format!("{:?}", scenario.concurrency)),
         ("rates", rates(scenario)),
         ("keep-alive", scenario.keep_alive.to_string()),
+        ("placement", placements(scenario)),
         ("load", load),
         ("think time", ms(scenario.think_time_ms)),
         (
@@ -64,6 +65,11 @@ fn rates(scenario: &ScenarioDefinition) -> String {
         (false, true) => "those of the stages".to_owned(),
         (false, false) => "closed loop".to_owned(),
     }
+}
+
+fn placements(scenario: &ScenarioDefinition) -> String {
+    let names = scenario.placements.iter().map(|it| it.name());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn endpoints(scenario: &ScenarioDefinition) -> Vec<String> {
@@ -93,6 +99,7 @@ fn as_json(scenario: &ScenarioDefinition) -> Value {
         "paths": scenario.paths, "endpoints": endpoints(scenario),
         "concurrency": scenario.concurrency,
         "rates": rates(scenario), "keep_alive": scenario.keep_alive,
+        "placement": scenario.placements,
         "duration_ms": scenario.duration_ms, "warm_up_ms": scenario.warm_up_ms,
         "blocks": scenario.blocks, "control": scenario.control,
         "requests_per_load": scenario.requests, "loads": scenario.loads(),

@@ -164,6 +164,7 @@ mod tests {
             rate_rps: None,
             build: None,
             staged: false,
+            placement: Default::default(),
         };
         let mut cells: Vec<SoFar> = (1..=20).map(|it| SoFar::new(&cell(it))).collect();
         let last = &mut cells[19];

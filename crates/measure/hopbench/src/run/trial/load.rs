@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hopbench_analysis::record::{Failure, FailureKind, Load, Source, Stage};
+use hopbench_analysis::record::{Failure, FailureKind, Load, Placement, Source, Stage};
 use serde_json::{Value, json};
 
-use super::{Live, TrialError, harness_failure};
+use super::{Live, TrialError, harness_failure, placed::confine_client};
 use crate::{
     observe::usage::process_cpu_us,
     plan::work::{PlannedRequest, Work},
@@ -47,6 +47,7 @@ pub(super) struct Order<'a> {
     pub(super) work: &'a Work,
     pub(super) concurrency: u32,
     pub(super) keep_alive: bool,
+    pub(super) placement: Placement,
     pub(super) rate_rps: Option<u32>,
     /// Duration; for a number of requests, its limit.
     pub(super) duration: Duration,
@@ -100,6 +101,7 @@ impl Live<'_> {
         running: &super::Stage,
     ) -> Result<RunningLoad, TrialError> {
         let command = self.load_command(order, running).map_err(harness_failure)?;
+        let _confined = confine_client(order.placement).map_err(harness_failure)?;
         let child = Child::start("load", &command, Output::Keep).map_err(harness_failure)?;
         let deadline = Instant::now() + order.duration + order.timeout + LOAD_GRACE;
         Ok(RunningLoad { child, deadline })

@@ -1,6 +1,6 @@
 //! Rules of validity: conditions under which a trial's metrics don't mean what they seem to.
 
-use hopbench_analysis::record::{Load, Trial, Warning};
+use hopbench_analysis::record::{Load, Placement, Trial, Warning};
 
 /// Tolerance for rate × latency. Beyond it, the generator was not always sending.
 const LITTLE_TOLERANCE: f64 = 0.15;
@@ -59,7 +59,7 @@ pub(super) fn warnings(trial: &Trial, load: &Load, irq_is_separate: bool) -> Vec
         overrun(trial, load),
         steal(trial),
         other_load(trial, irq_is_separate),
-        generator(load, cores),
+        generator(load, cores_of_client(trial, cores)),
         idle(trial, cores),
         short_tail(load),
         dropped(load),
@@ -142,9 +142,19 @@ fn generator(load: &Load, cores: f64) -> Option<Warning> {
     })
 }
 
+/// Returns the number of cores that the load generator may use.
+fn cores_of_client(trial: &Trial, cores: f64) -> f64 {
+    match trial.planned.cell.placement {
+        Placement::Free | Placement::Awake => cores,
+        Placement::SameCore | Placement::Split => 1.0,
+    }
+}
+
 fn idle(trial: &Trial, cores: f64) -> Option<Warning> {
     let share = trial.disturbance.idle_us? as f64 / trial.disturbance.machine_us()?;
+    // On one core, the others have nothing to do.
     let is_loaded = trial.planned.cell.rate_rps.is_none()
+        && trial.planned.cell.placement != Placement::SameCore
         && !is_uneven(trial)
         && f64::from(trial.planned.cell.concurrency) >= CONNECTIONS_PER_CORE * cores;
     (is_loaded && share > IDLE_SHARE_MAX).then_some(Warning::Idle { share })
@@ -185,6 +195,10 @@ fn behind(trial: &Trial, load: &Load) -> Option<Warning> {
 /// In a closed loop something always waits; at a rate far below the knee nothing should.
 fn cpu_pressure(trial: &Trial, load: &Load) -> Option<Warning> {
     load.open_loop.as_ref()?;
+    if trial.planned.cell.placement == Placement::Awake {
+        // The threads that keep the cores awake always wait.
+        return None;
+    }
     let share = trial.disturbance.cpu_pressure_us? as f64 / load.elapsed_us;
     (share > PRESSURE_SHARE_MAX).then_some(Warning::CpuPressure { share })
 }
@@ -251,6 +265,7 @@ mod tests {
                 rate_rps: None,
                 build: None,
                 staged: false,
+                placement: Default::default(),
             },
             replicate: 0,
             duration_ms: 250,
