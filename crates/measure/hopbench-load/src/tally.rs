@@ -67,7 +67,7 @@ pub(crate) struct Tally {
     pub(crate) good: u64,
     /// Wrong answers: how they were wrong, and how often.
     pub(crate) wrong: BTreeMap<String, u64>,
-    /// Wrong answers that don't belong to the load's own requests: answers to the sampler, and
+    /// Wrong answers that don't belong to the load's own requests: those after the load, and
     /// answers without a request.
     pub(crate) wrong_beside: BTreeMap<String, u64>,
     /// Bytes of all bodies, right or wrong.
