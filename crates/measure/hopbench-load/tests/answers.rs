@@ -114,6 +114,18 @@ fn one_wrong_body_in_a_hundred_is_found() {
 
 /// A body that is compressed is another one, and the reader must see why.
 #[test]
+fn an_encoding_is_named() {
+    let zipped = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nzip";
+    let url = server(move |client| drop(answer(client, zipped)));
+    let result = load(
+        &url,
+        &["--own-client", "--concurrency=1", "--duration-ms=50"],
+    );
+    let said = "3 bytes instead of 2 (content-encoding: gzip)";
+    assert_eq!(result["wrong"][said], result["requests"], "{result}");
+}
+
+#[test]
 fn at_a_fixed_rate_all_bodies_are_compared() {
     let options = ["--rate=500", "--concurrency=1", "--duration-ms=400"];
     let digest = ["--expect-sha256", OK_SHA256];

@@ -76,6 +76,61 @@ fn a_wrong_bit_in_one_of_a_hundred_answers_fails_the_trial() {
 }
 
 #[test]
+fn a_server_that_compresses_fails_when_it_is_verified_and_is_told_why() {
+    let bench = Bench::new();
+    let path = server(
+        &bench,
+        "fields = b'content-encoding: gzip\\r\\ncontent-length: 3\\r\\n\\r\\n'\n\
+         \x20       zip = b'HTTP/1.1 200 OK\\r\\n' + fields + b'zip'\n\
+         \x20       c.sendall(zip if b'gzip' in q else head + body)",
+    );
+    let said = "3 bytes instead of 2 (content-encoding: gzip; requests accept compressed answers";
+    let failure = failure(&bench, &path);
+    assert_eq!(failure["kind"], "wrong-answer", "{failure}");
+    let cause = failure["cause"].as_str().expect("text");
+    assert!(cause.contains(said), "{failure}");
+    let verified = bench.run(&["verify", "smoke", "--endpoint=/small", "--path", &path]);
+    assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+    let told = text(&verified.stdout);
+    assert!(told.contains(said), "{told}");
+}
+
+#[test]
+fn verification_warm_up_load_and_comparison_ask_with_the_same_headers() {
+    let bench = Bench::new();
+    let asked = bench.directory.path().join("asked");
+    let path = server(
+        &bench,
+        &format!(
+            "open('{}', 'ab').write(q)\n\x20       c.sendall(head + body)",
+            asked.display()
+        ),
+    );
+    run_short(&bench, &path);
+    let asked = fs::read_to_string(asked).expect("written");
+    let requests = asked.split("\r\n\r\n");
+    let small = requests.filter(|request| request.starts_with("GET /small "));
+    let mut kinds = std::collections::BTreeSet::new();
+    let mut clients = std::collections::BTreeSet::new();
+    for request in small {
+        let mut fields: Vec<String> = request.lines().skip(1).map(str::to_lowercase).collect();
+        fields.retain(|field| !field.starts_with("host:") && !field.starts_with("connection:"));
+        clients.extend(
+            fields
+                .iter()
+                .find(|it| it.starts_with("user-agent:"))
+                .cloned(),
+        );
+        fields.retain(|field| !field.starts_with("user-agent:"));
+        fields.sort_unstable();
+        kinds.insert(fields);
+    }
+    assert_eq!(kinds.len(), 1, "{kinds:?}");
+    // That of verification, our own client, and oha.
+    assert_eq!(clients.len(), 3, "{clients:?}");
+}
+
+#[test]
 fn each_answer_twice_fails_the_trial_in_both_loops_and_is_not_verified() {
     let bench = Bench::new();
     // It is correct if the request asks it to close the connection, as verification does.

@@ -239,7 +239,7 @@ impl Stage {
         let question = Question {
             method: &request.method,
             target: &self.target(&request.targets[0]),
-            headers: &request.headers,
+            headers: &as_under_load(&request.headers),
             body: request.body.clone().unwrap_or_default(),
         };
         live.client
@@ -480,6 +480,30 @@ fn missing_counter(path: &PathDefinition, served: &Counters) -> Option<String> {
     let serves = |role: Option<&String>, name: &str| {
         let mut processes = path.processes.iter().filter(|process| {
             let counters = served.get(&process.name);
+/// Hint for a process that ends without an error.
+const FOREGROUND: &str = "; if it goes to the background, run it in the foreground, as with \
+     HAProxy's '-db' or nginx's 'daemon off;'";
+
+/// Fields that the load generator sends by itself, besides its name and `Host`. Whoever verifies
+/// must send them, too: a hop may compress what a client accepts compressed.
+const LOAD_HEADERS: [(&str, &str); 2] = [
+    ("accept", "*/*"),
+    ("accept-encoding", "gzip, compress, deflate, br"),
+];
+
+/// Returns the fields of a request with those that the load generator adds.
+fn as_under_load(own: &[(String, String)]) -> Vec<(String, String)> {
+    let has = |name: &str| own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+    let generator = (
+        "user-agent",
+        concat!("hopbench/", env!("CARGO_PKG_VERSION")),
+    );
+    let added = LOAD_HEADERS.into_iter().chain([generator]);
+    let added = added.filter(|(name, _)| !has(name));
+    let added = added.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    added.chain(own.iter().cloned()).collect()
+}
+
             let has_role = role.is_none_or(|role| process.role == *role);
             has_role && counters.is_some_and(|counters| counters.contains_key(name))
         });
