@@ -9,7 +9,9 @@ use clap::Parser;
 use serde::Deserialize;
 
 use crate::{
-    Options, Sample, compare, connections, cpu,
+    Options, Sample,
+    client::address,
+    compare, connections, cpu,
     records::Database,
     result::{LoadResult, Outcome, Parts},
     tally::{Tally, add_counts},
@@ -139,6 +141,8 @@ fn oha_options(options: &Options, output: &str, database: &str) -> anyhow::Resul
     if let Some(body) = &options.body {
         arguments.push(format!("-D{}", body.display()));
     }
+    let connect_to = address::connect_to(&options.url)?;
+    arguments.extend(connect_to.map(|connect_to| format!("--connect-to={connect_to}")));
     arguments.push(options.url.clone());
     oha::Opts::try_parse_from(arguments).map_err(|error| anyhow::anyhow!("oha: {error}"))
 }
