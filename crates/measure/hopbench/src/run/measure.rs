@@ -273,9 +273,10 @@ fn find_knees(
         ));
     }
     run_dir.write_phase(Phase::Running)?;
-    let keep = |trial: &Trial| {
+    let keep = |trial: &Trial, said: Option<&str>| {
         if !settings.silent {
-            say(&progress::line(trial));
+            let said = said.map_or_else(String::new, |said| format!("; {said}"));
+            say(&format!("{}{said}", progress::line(trial)));
         }
         writer.append(trial)
     };
