@@ -208,6 +208,9 @@ pub struct PathInfo {
     pub analysis: String,
     /// Version that each process reports about itself, by process.
     pub receipts: BTreeMap<String, String>,
+    /// Everything that a process's version command printed, if that is more than one line.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub version_outputs: BTreeMap<String, String>,
     /// Reason for which the path was left out, if it was.
     pub skipped: Option<String>,
     /// Counters that reports show. Absent from runs of older builds.

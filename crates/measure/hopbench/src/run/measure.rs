@@ -390,7 +390,8 @@ fn path_infos(toolbox: &Toolbox, selection: &Selection) -> anyhow::Result<Vec<Pa
             name: path.definition.name.clone(),
             summary: path.definition.summary.clone(),
             analysis: path.definition.analysis.clone(),
-            receipts,
+            receipts: receipts.lines,
+            version_outputs: receipts.outputs,
             skipped: path.skipped.clone(),
             counters: Some(path.definition.counters.shown.clone()),
             expect: path

@@ -388,7 +388,11 @@ impl Stage {
             let status = running.child.exit_status().ok().flatten()?;
             let said = decisive(&running.child.last_lines());
             Some(format!(
-                "'{}' {} {when}{}",
+            let hint = match status.success() {
+                true => FOREGROUND,
+                false => "",
+            };
+                "'{}' {} {when}{}{hint}",
                 running.child.name(),
                 describe_exit(status),
                 said.map_or_else(String::new, |said| format!(": {said}"))
