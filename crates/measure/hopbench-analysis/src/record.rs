@@ -410,6 +410,8 @@ pub enum FailureKind {
     Conservation,
     /// Nothing progressed any more, and the deadline passed.
     Hang,
+    /// Connections were closed or refused before there was an answer.
+    NoAnswer,
     /// A process didn't start.
     Start,
     /// Some requests got no answer in time, but others did.

@@ -131,6 +131,17 @@ fn verification_warm_up_load_and_comparison_ask_with_the_same_headers() {
 }
 
 #[test]
+fn a_connection_that_is_closed_is_not_a_hang() {
+    let bench = Bench::new();
+    let path = server(
+        &bench,
+        "if b'/health' not in q: return\n\x20       c.sendall(head + body)",
+    );
+    let failure = failure(&bench, &path);
+    assert_eq!(failure["kind"], "no-answer", "{failure}");
+}
+
+#[test]
 fn each_answer_twice_fails_the_trial_in_both_loops_and_is_not_verified() {
     let bench = Bench::new();
     // It is correct if the request asks it to close the connection, as verification does.

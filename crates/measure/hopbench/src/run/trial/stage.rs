@@ -16,7 +16,7 @@ use super::{
 use crate::{
     catalog::{PathDefinition, ProcessDefinition},
     observe::{
-        http::{Answer, Endpoint, Question},
+        http::{Answer, Endpoint, Question, TimedOut},
         status::Status,
         usage::{self, Snapshot},
     },
@@ -257,7 +257,8 @@ impl Stage {
                 None => return Ok(()),
                 Some(difference) => (FailureKind::WrongAnswer, difference),
             },
-            Err(error) => (FailureKind::Hang, format!("no answer: {error:#}")),
+            Err(error) if error.is::<TimedOut>() => (FailureKind::Hang, format!("{error:#}")),
+            Err(error) => (FailureKind::NoAnswer, format!("no answer: {error:#}")),
         };
         if let Some(trouble) = self.trouble(live.interrupt) {
             return Err(trouble);
@@ -387,11 +388,11 @@ impl Stage {
         let ended = self.processes.iter_mut().find_map(|running| {
             let status = running.child.exit_status().ok().flatten()?;
             let said = decisive(&running.child.last_lines());
-            Some(format!(
             let hint = match status.success() {
                 true => FOREGROUND,
                 false => "",
             };
+            Some(format!(
                 "'{}' {} {when}{}{hint}",
                 running.child.name(),
                 describe_exit(status),
@@ -479,11 +480,6 @@ impl Stopped {
     }
 }
 
-/// Returns what is wrong if a counter that the path declares is served by none of its processes.
-fn missing_counter(path: &PathDefinition, served: &Counters) -> Option<String> {
-    let serves = |role: Option<&String>, name: &str| {
-        let mut processes = path.processes.iter().filter(|process| {
-            let counters = served.get(&process.name);
 /// Hint for a process that ends without an error.
 const FOREGROUND: &str = "; if it goes to the background, run it in the foreground, as with \
      HAProxy's '-db' or nginx's 'daemon off;'";
@@ -508,6 +504,11 @@ fn as_under_load(own: &[(String, String)]) -> Vec<(String, String)> {
     added.chain(own.iter().cloned()).collect()
 }
 
+/// Returns what is wrong if a counter that the path declares is served by none of its processes.
+fn missing_counter(path: &PathDefinition, served: &Counters) -> Option<String> {
+    let serves = |role: Option<&String>, name: &str| {
+        let mut processes = path.processes.iter().filter(|process| {
+            let counters = served.get(&process.name);
             let has_role = role.is_none_or(|role| process.role == *role);
             has_role && counters.is_some_and(|counters| counters.contains_key(name))
         });
