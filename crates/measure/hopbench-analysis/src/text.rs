@@ -100,7 +100,9 @@ pub(crate) fn milliseconds(us: f64) -> String {
 
 pub(crate) fn percent(ratio: f64) -> String {
     let percent = ratio * 100.0;
-    if percent < 9.95 {
+    if ratio >= TIMES_MIN {
+        format!("{} times", thousands(ratio))
+    } else if percent < 9.95 {
         format!("{percent:.1} %")
     } else {
         format!("{percent:.0} %")
@@ -108,6 +110,9 @@ pub(crate) fn percent(ratio: f64) -> String {
 }
 
 /// Writes a share of a whole. Only none at all is 0; a few of many are `<0.1 %`.
+/// Ratio from which on a percentage can't be grasped.
+pub(crate) const TIMES_MIN: f64 = 10.0;
+
 pub(crate) fn part(part: u64, whole: u64) -> String {
     let share = part as f64 / whole.max(1) as f64;
     match part {
