@@ -311,7 +311,7 @@ fn three_answers_are_in_every_format() {
     let expected = [Told::Equal, Told::NotToldApart, Told::Different].map(Some);
     assert_eq!(told, expected);
     let noisy = summary.scenarios[0].tables[0].rows[2].ratios[Metric::Rps].expect("six");
-    let noisy = format!("≈ {:.0} %", noisy.ratio * 100.0);
+    let noisy = format!("can't tell: {:.0} %", noisy.ratio * 100.0);
     let page = html::report(&summary, &trials, 0, &[], &[]);
     for text in [
         markdown::report(&summary, &trials, 0),
