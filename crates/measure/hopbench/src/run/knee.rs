@@ -266,7 +266,7 @@ fn judge(trial: &Trial, p99_ms_max: f64) -> (Verdict, String) {
         .find(|warning| is_disturbance(warning))
     {
         Some(disturbance) if verdict == Verdict::Missed => {
-            (Verdict::Silent, format!("{disturbance}, and {why}"))
+            (Verdict::Silent, format!("{why}, but {disturbance}"))
         }
         _ => (verdict, why),
     }
