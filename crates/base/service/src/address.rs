@@ -12,7 +12,8 @@ use crate::listener::Stream;
 /// Where a server listens, or where an upstream is: `HOST:PORT` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// `HOST:PORT`, with a numeric host or `localhost`.
+    /// `HOST:PORT`, with a numeric host. A name may have several addresses, of which a server
+    /// listens on one only, so it isn't taken.
     Tcp(SocketAddr),
     /// `unix:PATH`.
     Unix(PathBuf),
@@ -45,11 +46,13 @@ impl FromStr for Address {
         match text.strip_prefix("unix:") {
             Some("") => Err("expected a path after 'unix:'".to_owned()),
             Some(path) => Ok(Self::Unix(path.into())),
-            None => text
-                .replace("localhost:", "127.0.0.1:")
-                .parse()
-                .map(Self::Tcp)
-                .map_err(|_| "expected 'HOST:PORT' with a numeric host, or 'unix:PATH'".to_owned()),
+            None => text.parse().map(Self::Tcp).map_err(|_| {
+                let hint = match text.strip_prefix("localhost:") {
+                    Some(port) => format!("; try '127.0.0.1:{port}' or '[::1]:{port}'"),
+                    None => String::new(),
+                };
+                format!("expected 'HOST:PORT' with a numeric host, or 'unix:PATH'{hint}")
+            }),
         }
     }
 }
@@ -99,5 +102,9 @@ mod tests {
         for text in ["", "4000", "unix:", "example.org:80", "127.0.0.1:65536"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
+        // It may mean either, and a server may listen on one of them only.
+        let refused = "localhost:4000".parse::<Address>().expect_err("a name");
+        let expected = "try '127.0.0.1:4000' or '[::1]:4000'";
+        assert!(refused.contains(expected), "{refused}");
     }
 }

@@ -264,6 +264,16 @@ impl FromStr for PeerAddress {
             return Ok(Self::Tcp(address));
         }
         let path = text.strip_prefix("unix:").unwrap_or(text);
+        // A name and a port, which would become the name of a file.
+        if let (true, Some((name, port))) = (path == text, text.rsplit_once(':'))
+            && !name.contains('/')
+            && port.parse::<u16>().is_ok()
+        {
+            return Err(format!(
+                "expected a path, or HOST:PORT with a numeric host such as '127.0.0.1:{port}'; \
+                 for a file of this name, write './{text}'"
+            ));
+        }
         // `sun_path` holds 108 bytes with the final zero.
         match path.len() {
             0 => Err("expected a path or HOST:PORT".to_owned()),
@@ -311,6 +321,22 @@ mod tests {
         let options = Command::try_parse_from(arguments).map_err(|error| error.to_string())?;
         options.options.validate()?;
         Ok(options.options)
+    }
+
+    #[test]
+    fn a_name_with_a_port_is_not_taken_for_a_file() {
+        for (text, is_fine) in [
+            ("127.0.0.1:4001", true),
+            ("[::1]:4001", true),
+            ("/tmp/a:1", true),
+            ("./localhost:4001", true),
+            ("unix:localhost:4001", true),
+            ("localhost:4001", false),
+            ("", false),
+        ] {
+            let parsed = text.parse::<PeerAddress>();
+            assert_eq!(parsed.is_ok(), is_fine, "{text}: {parsed:?}");
+        }
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl<'a> AbComparison<'a> {
             format!(
                 "Other programs or the hypervisor used the machine in {disturbed} of {all} \
                  block(s), counted per cell. These blocks count, but a change that shows only with \
-                 them, or only without them, is marked ≈"
+                 them, or only without them, is marked \"can't tell\""
             )
         })
     }

@@ -210,6 +210,9 @@ pub struct PathInfo {
     pub analysis: String,
     /// Version that each process reports about itself, by process.
     pub receipts: BTreeMap<String, String>,
+    /// Everything that a process's version command printed, if that is more than one line.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub version_outputs: BTreeMap<String, String>,
     /// Reason for which the path was left out, if it was.
     pub skipped: Option<String>,
     /// Counters that reports show. Absent from runs of older builds.
@@ -412,6 +415,8 @@ pub enum FailureKind {
     Conservation,
     /// Nothing progressed any more, and the deadline passed.
     Hang,
+    /// Connections were closed or refused before there was an answer.
+    NoAnswer,
     /// A process didn't start.
     Start,
     /// Some requests got no answer in time, but others did.

@@ -22,7 +22,8 @@ pub(crate) fn mark(told: Told) -> &'static str {
     match told {
         Told::Different => "",
         Told::Equal => "= ",
-        Told::NotToldApart => "≈ ",
+        // A sign such as '≈' is read as 'about'.
+        Told::NotToldApart => "can't tell: ",
         Told::TooFewBlocks => "? ",
     }
 }
@@ -37,12 +38,21 @@ pub(crate) fn bound(bound: Bound) -> &'static str {
     }
 }
 
+/// Returns a ratio with its mark, for where there is little room.
+pub(crate) fn short_ratio(told: Option<Told>, ratio: &str) -> String {
+    match told {
+        Some(Told::NotToldApart) => "can't tell".to_owned(),
+        _ => told.map_or("", mark).to_owned() + ratio,
+    }
+}
+
 /// Explains the marks of ratios.
 pub(crate) fn marks() -> String {
     format!(
         "No mark means different. = means equal: the whole confidence interval and the noise floor \
-         lie within ±{:.0} % of 100 %. ≈ means not told apart: the interval contains 100 %, or the \
-         ratio is within the noise floor, so the two may be equal or may differ. ? means too few \
+         lie within ±{:.0} % of 100 %. \"can't tell\" means not told apart: the interval \
+         contains 100 %, or the ratio is within the noise floor, so the two may be equal or may \
+         differ, by anything within the interval. ? means too few \
          blocks to tell.",
         (MARGIN - 1.0) * 100.0
     )
@@ -90,9 +100,14 @@ pub(crate) fn milliseconds(us: f64) -> String {
     }
 }
 
+/// Ratio from which on a percentage can't be grasped.
+pub(crate) const TIMES_MIN: f64 = 10.0;
+
 pub(crate) fn percent(ratio: f64) -> String {
     let percent = ratio * 100.0;
-    if percent < 9.95 {
+    if ratio >= TIMES_MIN {
+        format!("{} times", thousands(ratio))
+    } else if percent < 9.95 {
         format!("{percent:.1} %")
     } else {
         format!("{percent:.0} %")

@@ -29,6 +29,8 @@ mod sleep;
 mod worker;
 
 use std::{
+    collections::BTreeMap,
+    io,
     num::NonZeroU64,
     sync::{
         Arc,
@@ -57,6 +59,7 @@ use crate::{
     plan::{LoadPlan, Stage},
     requests::Requests,
     result::{LoadResult, OfRequest, OfSecond, OfStage, OpenLoop, Outcome, Parts},
+    tally::Tally,
 };
 
 /// Time from the start signal until the first request is due: enough for every thread to be ready.
@@ -95,6 +98,19 @@ impl<'a> Load<'a> {
             numbers: Arc::default(),
         })
     }
+
+    fn is_open(&self) -> bool {
+        matches!(self.timing.pace, Pace::Even(_) | Pace::Rates(_))
+    }
+
+    /// Returns the number of threads.
+    fn threads(&self) -> anyhow::Result<usize> {
+        let threads = match (self.is_open(), self.options.threads) {
+            (true, None) => 1,
+            _ => threads(self.options)?,
+        };
+        Ok(threads.clamp(1, self.options.concurrency.get()))
+    }
 }
 
 /// Channels that keep a thread in step with the others.
@@ -125,7 +141,7 @@ pub(crate) fn run(options: &Options, plan: Option<&LoadPlan>) -> anyhow::Result<
          address can have"
     );
     let load = Load::new(options, plan)?;
-    let is_open = matches!(load.timing.pace, Pace::Even(_) | Pace::Rates(_));
+    let is_open = load.is_open();
     let scheduled = load.timing.arrivals();
     anyhow::ensure!(
         scheduled > 0,
@@ -133,16 +149,8 @@ pub(crate) fn run(options: &Options, plan: Option<&LoadPlan>) -> anyhow::Result<
         options.rate.unwrap_or_default(),
         load.timing.duration_ms
     );
-    let threads = match (is_open, options.threads) {
-        (true, None) => 1,
-        _ => threads(options)?,
-    };
-    let threads = threads.clamp(1, connections);
-    let (records, usage, connections_opened) = run_threads(&load, threads)?;
-    let mut all = Record::new(&load.requests, load.stages.as_ref())?;
-    for record in records {
-        all.add(record)?;
-    }
+    let threads = load.threads()?;
+    let (all, usage, connections_opened) = run_threads(&load, threads, say_over)?;
     let end_us = all.end_ns as f64 / 1e3;
     let Figures { tally, errors, .. } = all.together(&load.requests)?;
     LoadResult::of(Outcome {
@@ -167,6 +175,14 @@ pub(crate) fn run(options: &Options, plan: Option<&LoadPlan>) -> anyhow::Result<
             seconds: by_second(&all)?,
         },
     })
+}
+
+/// Runs a load whose answers alone matter. Returns them, and the errors.
+pub(crate) fn compare(options: &Options) -> anyhow::Result<(Tally, BTreeMap<String, u64>)> {
+    let load = Load::new(options, None)?;
+    let (all, ..) = run_threads(&load, load.threads()?, || Ok(()))?;
+    let Figures { tally, errors, .. } = all.together(&load.requests)?;
+    Ok((tally, errors))
 }
 
 fn open_loop(scheduled: u64, record: &Record) -> OpenLoop {
@@ -253,9 +269,14 @@ fn by_second(record: &Record) -> anyhow::Result<Vec<OfSecond>> {
     seconds.collect()
 }
 
-/// Runs the threads. Returns the record of each, the usage of the process from the start to the
-/// last answer, and the number of connections opened meanwhile.
-fn run_threads(load: &Load<'_>, threads: usize) -> anyhow::Result<(Vec<Record>, Usage, u64)> {
+/// Runs the threads, and calls `say_over` when the last request has ended. Returns their record,
+/// the usage of the process from the start to the last answer, and the number of connections
+/// opened meanwhile.
+fn run_threads(
+    load: &Load<'_>,
+    threads: usize,
+    say_over: impl FnOnce() -> io::Result<()>,
+) -> anyhow::Result<(Record, Usage, u64)> {
     thread::scope(|scope| {
         let (ready_in, ready) = mpsc::sync_channel(threads);
         let (done_in, done) = mpsc::sync_channel(threads);
@@ -299,13 +320,15 @@ fn run_threads(load: &Load<'_>, threads: usize) -> anyhow::Result<(Vec<Record>, 
         let opened = connections::opened() - opened_before;
         say_over()?;
         drop(starts);
-        let mut records = Vec::new();
+        let mut all = Record::new(&load.requests, load.stages.as_ref())?;
         for thread in running {
             let record = thread.join();
             let record = record.map_err(|_| anyhow::anyhow!("a load thread panicked"))??;
-            records.extend(record);
+            if let Some(record) = record {
+                all.add(record)?;
+            }
         }
-        Ok((records, usage, opened))
+        Ok((all, usage, opened))
     })
 }
 

@@ -1,38 +1,20 @@
 //! The closed loop: runs oha and collects its measurements.
 
 use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::Read,
-    os::fd::AsRawFd,
-    sync::{
-        atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::Receiver,
-    },
-    thread::{self, ScopedJoinHandle},
-    time::{Duration, Instant},
+    collections::BTreeMap, fs::File, io::Read, os::fd::AsRawFd, sync::mpsc::Receiver, time::Instant,
 };
 
 use anyhow::Context;
 use clap::Parser;
 use serde::Deserialize;
-use tokio::runtime::Runtime;
 
 use crate::{
-    Options, Sample, client, connections, cpu,
+    Options, Sample,
+    client::{self, address},
+    compare, connections, cpu,
     records::Database,
     result::{LoadResult, Outcome, Parts},
-    sampler,
     tally::{Tally, add_counts},
-};
-
-/// Duration of the load during which bodies are compared. It is repeated until they have been.
-const TAIL: Duration = Duration::from_millis(100);
-
-/// No limits, because nothing is measured when bodies are compared during the load.
-const DURING: sampler::Limits = sampler::Limits {
-    answers: u64::MAX,
-    time: Duration::MAX,
 };
 
 /// The part of oha's output that is used.
@@ -69,8 +51,7 @@ pub(crate) fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<Load
     let mut output = File::from(output);
     let output_path = format!("/proc/self/fd/{}", output.as_raw_fd());
     let database = Database::open()?;
-    let stored = Some(database.url());
-    let oha_options = oha_options(options, options.duration(), &output_path, stored)?;
+    let oha_options = oha_options(options, &output_path, database.url())?;
     let threads = oha_options.worker_threads.get();
 
     // oha starts its own workers; this runtime only waits for them. It is built here so that its
@@ -80,35 +61,24 @@ pub(crate) fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<Load
         .thread_name("wait")
         .enable_all()
         .build()?;
-    let mut sampled = Tally::new()?;
-    let is_over = AtomicBool::new(false);
-    let (usage, connections_opened) = thread::scope(|scope| {
-        let during = (options.sample == Some(Sample::During))
-            .then(|| scope.spawn(|| sampler::sample(options, DURING, &is_over)));
-        let usage = cpu::measure(options.duration(), || {
-            let started = Instant::now();
-            runtime.block_on(oha::run(oha_options))?;
-            anyhow::ensure!(
-                started.elapsed() >= options.duration(),
-                "oha was interrupted"
-            );
-            Ok(())
-        });
-        is_over.store(true, Relaxed);
-        // With a sampler, the count would include the sampler's connections.
-        let opened = during.is_none().then(connections::opened);
-        if let Some(during) = during {
-            sampled = joined(during)?;
-        }
-        anyhow::Ok((usage?, opened))
+    let usage = cpu::measure(options.duration(), || {
+        let started = Instant::now();
+        runtime.block_on(oha::run(oha_options))?;
+        anyhow::ensure!(
+            started.elapsed() >= options.duration(),
+            "oha was interrupted"
+        );
+        Ok(())
     })?;
-    if matches!(options.sample, Some(Sample::After | Sample::AfterLine)) {
-        if options.sample == Some(Sample::AfterLine) {
+    let connections_opened = connections::opened();
+    let mut compared = Tally::new()?;
+    if let Some(sample) = options.sample {
+        if sample == Sample::AfterLine {
             // The parent process must read the servers' usage before another load starts. `recv`
             // fails at the end of stdin.
             line.recv().ok();
         }
-        sampled = sample_after(options, &runtime)?;
+        compared = compare::compare(options)?;
     }
 
     let mut text = String::new();
@@ -117,14 +87,14 @@ pub(crate) fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<Load
         .context("oha wrote no result")?;
     let output: OhaOutput = serde_json::from_str(&text).context("could not read oha's result")?;
     let mut tally = database.tally(&options.expected(), first_requests(options))?;
-    add_sampled(&mut tally, sampled);
+    add_compared(&mut tally, compared);
     LoadResult::of(Outcome {
         generator: "oha 1.16.0",
         elapsed_us: output.summary.total * 1e6,
         tally,
         errors: output.error_distribution,
         connect_us_max: output.details.dial_up.slowest.map(|seconds| seconds * 1e6),
-        connections_opened,
+        connections_opened: Some(connections_opened),
         usage,
         threads,
         open_loop: None,
@@ -132,12 +102,11 @@ pub(crate) fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<Load
     })
 }
 
-/// Adds what the sampler found. Only its wrong answers count: its requests are not part of the
-/// load.
-fn add_sampled(tally: &mut Tally, sampled: Tally) {
-    add_counts(&mut tally.wrong_beside, sampled.wrong);
-    add_counts(&mut tally.wrong_beside, sampled.wrong_beside);
-    tally.digests_checked = sampled.digests_checked;
+/// Adds what was found after the load. Only wrong answers count: the requests are not part of it.
+fn add_compared(tally: &mut Tally, compared: Tally) {
+    add_counts(&mut tally.wrong_beside, compared.wrong);
+    add_counts(&mut tally.wrong_beside, compared.wrong_beside);
+    tally.digests_checked = compared.digests_checked;
 }
 
 /// Returns the number of requests that open a connection which later requests reuse.
@@ -148,48 +117,21 @@ fn first_requests(options: &Options) -> u64 {
     }
 }
 
-/// Compares bodies during a load of the same kind, which is not measured.
-fn sample_after(options: &Options, runtime: &Runtime) -> anyhow::Result<Tally> {
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let sampler = scope.spawn(|| sampler::sample(options, sampler::AFTER, &is_over));
-        let mut loaded = Ok(());
-        while loaded.is_ok() && !sampler.is_finished() {
-            loaded = oha_options(options, TAIL, "/dev/null", None)
-                .and_then(|options| runtime.block_on(oha::run(options)));
-        }
-        is_over.store(true, Relaxed);
-        let sampled = joined(sampler);
-        loaded?;
-        sampled
-    })
-}
-
-fn joined(sampler: ScopedJoinHandle<'_, anyhow::Result<Tally>>) -> anyhow::Result<Tally> {
-    let sampled = sampler.join();
-    sampled.map_err(|_| anyhow::anyhow!("the sampler panicked"))?
-}
-
 /// Builds oha's options. oha accepts them only as a command line.
-fn oha_options(
-    options: &Options,
-    duration: Duration,
-    output: &str,
-    database: Option<&str>,
-) -> anyhow::Result<oha::Opts> {
+fn oha_options(options: &Options, output: &str, database: &str) -> anyhow::Result<oha::Opts> {
     let mut arguments = vec![
         "oha".to_owned(),
         "--no-tui".to_owned(),
         // Wait for requests under way at the end: aborting them would drop the slowest.
         "-w".to_owned(),
-        format!("-z{}ms", duration.as_millis()),
+        format!("-z{}ms", options.duration_ms),
         format!("-t{}ms", options.timeout_ms),
         format!("-c{}", options.concurrency),
         format!("-m{}", options.method),
         "--output-format=json".to_owned(),
         format!("--output={output}"),
+        format!("--db-url={database}"),
     ];
-    arguments.extend(database.map(|url| format!("--db-url={url}")));
     if options.no_keepalive {
         arguments.push("--disable-keepalive".to_owned());
     }
@@ -197,6 +139,8 @@ fn oha_options(
     if let Some(body) = &options.body {
         arguments.push(format!("-D{}", body.display()));
     }
+    let connect_to = address::connect_to(&options.url)?;
+    arguments.extend(connect_to.map(|connect_to| format!("--connect-to={connect_to}")));
     arguments.push(options.url.clone());
     oha::Opts::try_parse_from(arguments).map_err(|error| anyhow::anyhow!("oha: {error}"))
 }

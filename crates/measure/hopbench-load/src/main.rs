@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod compare;
 mod connections;
 mod cpu;
 mod digest;
@@ -21,7 +22,6 @@ mod plan;
 mod records;
 mod requests;
 mod result;
-mod sampler;
 mod tally;
 
 use std::{
@@ -40,7 +40,7 @@ use tally::Expected;
 /// Put an HTTP load on one URL and print the result as one JSON object. An empty line is printed
 /// before it, as soon as the last request has ended. The load is a closed loop, or an open loop
 /// with --rate.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(version = concat!(env!("CARGO_PKG_VERSION"), " (oha 1.16.0)"))]
 struct Options {
     /// URL to request
@@ -96,11 +96,11 @@ struct Options {
     /// Length of a correct answer's body, in bytes
     #[arg(long, value_name = "BYTES")]
     expect_length: Option<u64>,
-    /// SHA-256 of a correct answer's body, in hexadecimal. With --rate every body is compared. A
-    /// closed loop can't compare oha's own bodies, so it needs --sample
+    /// SHA-256 of a correct answer's body, in hexadecimal. Our own client compares every body. oha
+    /// doesn't give out its own, so it needs --sample
     #[arg(long, value_name = "HEX")]
     expect_sha256: Option<String>,
-    /// In a closed loop, when to send requests on a separate connection and compare their bodies
+    /// After a closed loop of oha, go on for a while with our own client, and compare every body
     #[arg(long, value_enum, requires = "expect_sha256")]
     sample: Option<Sample>,
     /// Stop when stdin reaches its end
@@ -108,14 +108,12 @@ struct Options {
     exit_with_stdin: bool,
 }
 
-/// When bodies are compared in a closed loop.
+/// When bodies are compared after a closed loop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Sample {
-    /// During the load, which it disturbs
-    During,
-    /// After the load, during another short load
+    /// At once
     After,
-    /// Like 'after', but only once a line has arrived on stdin
+    /// Once a line has arrived on stdin
     AfterLine,
 }
 

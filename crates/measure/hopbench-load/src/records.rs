@@ -50,6 +50,7 @@ impl Database {
                 length,
                 is_right: None,
                 wrong_header: None,
+                encoding: None,
             };
             tally.answer(expected, &answer, nanoseconds(seconds))?;
         }
@@ -105,7 +106,11 @@ mod tests {
         assert_eq!((tally.first.len(), tally.first.max() / 1_000_000), (1, 250));
         assert_eq!(
             tally.wrong,
-            [("1 bytes".into(), 1), ("status 500".into(), 1)].into()
+            [
+                ("1 bytes instead of 2".into(), 1),
+                ("status 500 instead of 200".into(), 1)
+            ]
+            .into()
         );
         let latency = Latency::of(&tally).expect("writable");
         let max_us = latency.max_us.expect("three latencies");

@@ -210,7 +210,8 @@ fn header_value(name: &str, value: &str) -> anyhow::Result<HeaderValue> {
     parsed.with_context(|| format!("'{value}' is not a value of the header field '{name}'"))
 }
 
-/// Returns the headers that oha sends, except for its name: both clients send the same request.
+/// Returns the headers that oha sends, except for its name: both clients send the same request, and
+/// so does hopbench when it verifies an answer. A test of hopbench compares them.
 fn headers(host: &str, no_keepalive: bool) -> anyhow::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("*/*"));

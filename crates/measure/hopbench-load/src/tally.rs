@@ -25,6 +25,8 @@ pub(crate) struct Answer {
     pub(crate) is_right: Option<bool>,
     /// The first expected field that is missing or has another value.
     pub(crate) wrong_header: Option<String>,
+    /// Encoding of the body, if the answer names one.
+    pub(crate) encoding: Option<String>,
 }
 
 impl Expected {
@@ -32,13 +34,21 @@ impl Expected {
     pub(crate) fn difference(&self, answer: &Answer) -> Option<String> {
         let Answer { status, length, .. } = answer;
         if *status != self.status {
-            Some(format!("status {status}"))
-        } else if self.length.is_some_and(|expected| *length != expected) {
-            Some(format!("{length} bytes"))
-        } else if answer.is_right == Some(false) {
-            Some(OTHER_BYTES.to_owned())
-        } else {
-            answer.wrong_header.clone()
+            return Some(format!("status {status} instead of {}", self.status));
+        }
+        // An encoded body is another one, although a client that decodes it gets the same.
+        let encoding = answer
+            .encoding
+            .as_ref()
+            .map_or_else(String::new, |encoding| {
+                format!(" (content-encoding: {encoding})")
+            });
+        match self.length {
+            Some(expected) if *length != expected => {
+                Some(format!("{length} bytes instead of {expected}{encoding}"))
+            }
+            _ if answer.is_right == Some(false) => Some(format!("{OTHER_BYTES}{encoding}")),
+            _ => answer.wrong_header.clone(),
         }
     }
 
@@ -67,7 +77,7 @@ pub(crate) struct Tally {
     pub(crate) good: u64,
     /// Wrong answers: how they were wrong, and how often.
     pub(crate) wrong: BTreeMap<String, u64>,
-    /// Wrong answers that don't belong to the load's own requests: answers to the sampler, and
+    /// Wrong answers that don't belong to the load's own requests: those after the load, and
     /// answers without a request.
     pub(crate) wrong_beside: BTreeMap<String, u64>,
     /// Bytes of all bodies, right or wrong.

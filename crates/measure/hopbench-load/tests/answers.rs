@@ -61,13 +61,13 @@ fn connections_are_counted_when_they_are_opened() {
     assert!(opened > 3 && opened >= requests / 2, "{opened}, {requests}");
 }
 
-/// Starts a server that puts a wrong byte into every tenth answer.
-fn faulty_server() -> String {
+/// Starts a server that puts a wrong byte into one of so many answers.
+fn faulty_server(one_of: u64) -> String {
     let answers = AtomicU64::new(0);
     server(move |mut client| {
         while request(&mut client) {
-            let answer = match answers.fetch_add(1, Relaxed) % 10 {
-                9 => OK.replace("\r\n\r\nok", "\r\n\r\noK"),
+            let answer = match answers.fetch_add(1, Relaxed) % one_of + 1 {
+                number if number == one_of => OK.replace("\r\n\r\nok", "\r\n\r\noK"),
                 _ => OK.to_owned(),
             };
             if client.write_all(answer.as_bytes()).is_err() {
@@ -85,23 +85,51 @@ fn wrong_bytes_of_the_right_length_are_wrong_answers() {
         "--expect-sha256",
         OK_SHA256,
     ];
-    for loop_kind in ["--rate=500", "--sample=during", "--sample=after"] {
+    for loop_kind in ["--rate=500", "--own-client", "--sample=after"] {
         let more: &[&str] = &[loop_kind];
         let right = server(|client| drop(answer(client, OK)));
         let result = load(&right, &[&options[..], more].concat());
         assert!(number(&result["digests_checked"]) >= 20, "{result}");
         assert_eq!(result["wrong"], serde_json::json!({}), "{loop_kind}");
-        let result = load(&faulty_server(), &[&options[..], more].concat());
+        let result = load(&faulty_server(10), &[&options[..], more].concat());
         assert!(number(&result["wrong"][OTHER_BYTES]) > 0, "{result}");
         assert!(number(&result["good"]) > 0, "{result}");
     }
+}
+
+/// Nobody sees them in a closed loop of oha, so there must be enough answers afterwards.
+#[test]
+fn one_wrong_body_in_a_hundred_is_found() {
+    for sample in ["--sample=after", "--own-client"] {
+        for concurrency in ["--concurrency=1", "--concurrency=16"] {
+            let options = [sample, concurrency, "--duration-ms=300"];
+            let digest = ["--expect-sha256", OK_SHA256];
+            let result = load(&faulty_server(100), &[&options[..], &digest].concat());
+            let checked = number(&result["digests_checked"]);
+            let wrong = number(&result["wrong"][OTHER_BYTES]);
+            assert!(checked >= 200 && wrong > 0, "{result}");
+        }
+    }
+}
+
+/// A body that is compressed is another one, and the reader must see why.
+#[test]
+fn an_encoding_is_named() {
+    let zipped = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nzip";
+    let url = server(move |client| drop(answer(client, zipped)));
+    let result = load(
+        &url,
+        &["--own-client", "--concurrency=1", "--duration-ms=50"],
+    );
+    let said = "3 bytes instead of 2 (content-encoding: gzip)";
+    assert_eq!(result["wrong"][said], result["requests"], "{result}");
 }
 
 #[test]
 fn at_a_fixed_rate_all_bodies_are_compared() {
     let options = ["--rate=500", "--concurrency=1", "--duration-ms=400"];
     let digest = ["--expect-sha256", OK_SHA256];
-    let result = load(&faulty_server(), &[&options[..], &digest].concat());
+    let result = load(&faulty_server(10), &[&options[..], &digest].concat());
     let wrong = number(&result["wrong"][OTHER_BYTES]);
     assert_eq!(result["digests_checked"], result["requests"], "{result}");
     assert_eq!(wrong, number(&result["requests"]) / 10, "{result}");

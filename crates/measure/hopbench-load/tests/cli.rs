@@ -88,7 +88,7 @@ fn wrong_answers_are_not_good() {
         "--expect-length=2",
     ]);
     assert_eq!(result["good"], 0);
-    assert_eq!(result["wrong"]["3 bytes"], result["requests"]);
+    assert_eq!(result["wrong"]["3 bytes instead of 2"], result["requests"]);
     assert_eq!(result["latency"]["p50_us"], Value::Null);
 }
 

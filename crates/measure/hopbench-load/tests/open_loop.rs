@@ -134,8 +134,14 @@ fn wrong_answers_are_told_apart() {
     let result = load(&url, &[&options[..], &["--expect-length=2"]].concat());
     assert_complete(&result, 40);
     assert_eq!(result["good"], 0);
-    assert!(count(&result["wrong"], "status 500") > 0, "{result}");
-    assert!(count(&result["wrong"], "3 bytes") > 0, "{result}");
+    assert!(
+        count(&result["wrong"], "status 500 instead of 200") > 0,
+        "{result}"
+    );
+    assert!(
+        count(&result["wrong"], "3 bytes instead of 2") > 0,
+        "{result}"
+    );
     assert_eq!(result["errors"], json!({}));
     assert_eq!(result["latency"]["p50_us"], Value::Null);
 }

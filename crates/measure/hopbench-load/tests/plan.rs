@@ -149,11 +149,11 @@ fn wrong_answers_are_counted_by_kind() {
     let cases = [
         (
             json!({"status": 403, "length": null, "sha256": null}),
-            "status 200",
+            "status 200 instead of 403",
         ),
         (
             json!({"status": 200, "length": 9, "sha256": null}),
-            "2 bytes",
+            "2 bytes instead of 9",
         ),
         (
             json!({"status": 200, "length": 2, "sha256": "00"}),
@@ -187,12 +187,12 @@ fn wrong_answers_of_a_mix_name_their_kind() {
     let result = run_plan(&url, &mix, &["--requests=40"]);
     assert_eq!(
         result["wrong"],
-        json!({"'bad': status 403": 10}),
+        json!({"'bad': status 403 instead of 200": 10}),
         "{result}"
     );
     assert_eq!(
         result["by_request"][1]["wrong"],
-        json!({"status 403": 10}),
+        json!({"status 403 instead of 200": 10}),
         "{result}"
     );
 }

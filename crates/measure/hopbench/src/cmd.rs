@@ -62,7 +62,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Ab(options) => ab::run(&context, options),
         Command::Compare(options) => compare::run(&context, options),
-        Command::Completions(options) => completions::run(options),
+        Command::Completions(options) => completions::run(&context, options),
         Command::Describe(options) => describe::run(&context, options),
         Command::Doctor(options) => doctor::run(&context, options),
         Command::Export(options) => export::run(&context, options),

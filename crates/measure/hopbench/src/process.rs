@@ -445,15 +445,14 @@ pub(crate) fn capture_within(command: &Command, at_most: Duration) -> anyhow::Re
     drop(child.stdin.take());
     let log = child.log.clone();
     let (status, text) = child.finish(at_most)?;
-    let log: Vec<String> = {
-        let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.tail().map(str::to_owned).collect()
-    };
+    let log = log.lock().unwrap_or_else(PoisonError::into_inner);
     if !status.success() {
-        bail!("{command}: {}: {}", describe_exit(status), log.join(" / "));
+        let last: Vec<&str> = log.tail().collect();
+        bail!("{command}: {}: {}", describe_exit(status), last.join(" / "));
     }
     Ok(if text.trim().is_empty() {
-        log.join("\n")
+        let first: Vec<&str> = log.head().collect();
+        first.join("\n")
     } else {
         text
     })

@@ -46,20 +46,99 @@ fn warnings<'a>(trial: &'a Value, kind: &str) -> Vec<&'a Value> {
 }
 
 #[test]
-fn a_wrong_byte_in_every_tenth_answer_fails_the_trial() {
+fn a_wrong_bit_in_one_of_a_hundred_answers_fails_the_trial() {
+    // Also if there is no warm-up to find it.
+    for warm_up in ["50", "0"] {
+        let bench = Bench::new();
+        let path = server(
+            &bench,
+            "c.sendall(head + (b'oj' if answers % 100 == 99 else body))",
+        );
+        let what = ["run", "http-tunnel", "--endpoint=/small", "--path", &path];
+        let warm_up = format!("--warm-up-ms={warm_up}");
+        let how = [
+            "--concurrency=2",
+            "--duration-ms=100",
+            "--blocks=1",
+            &warm_up,
+        ];
+        let run = bench.run(&[&what[..], &how].concat());
+        assert_eq!(run.status.code(), Some(1), "{run:?}");
+        let trials = bench.trials();
+        let odd = trials.iter().find(|trial| trial["path"] == "odd");
+        let failure = &odd.expect("run")["outcome"]["failed"];
+        assert_eq!(failure["kind"], "wrong-answer", "{failure}");
+        let cause = failure["cause"].as_str().expect("text");
+        assert!(cause.contains("wrong answers, besides"), "{failure}");
+        let said = "body differs from the expected one";
+        assert!(cause.contains(said), "{failure}");
+    }
+}
+
+#[test]
+fn a_server_that_compresses_fails_when_it_is_verified_and_is_told_why() {
     let bench = Bench::new();
     let path = server(
         &bench,
-        "c.sendall(head + (b'oK' if answers % 10 == 9 else body))",
+        "fields = b'content-encoding: gzip\\r\\ncontent-length: 3\\r\\n\\r\\n'\n\
+         \x20       zip = b'HTTP/1.1 200 OK\\r\\n' + fields + b'zip'\n\
+         \x20       c.sendall(zip if b'gzip' in q else head + body)",
     );
+    let said = "3 bytes instead of 2 (content-encoding: gzip; requests accept compressed answers";
     let failure = failure(&bench, &path);
     assert_eq!(failure["kind"], "wrong-answer", "{failure}");
     let cause = failure["cause"].as_str().expect("text");
-    assert!(cause.contains("wrong answers, besides"), "{failure}");
-    assert!(
-        cause.contains("body differs from the expected one"),
-        "{failure}"
+    assert!(cause.contains(said), "{failure}");
+    let verified = bench.run(&["verify", "smoke", "--endpoint=/small", "--path", &path]);
+    assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+    let told = text(&verified.stdout);
+    assert!(told.contains(said), "{told}");
+}
+
+#[test]
+fn verification_warm_up_load_and_comparison_ask_with_the_same_headers() {
+    let bench = Bench::new();
+    let asked = bench.directory.path().join("asked");
+    let path = server(
+        &bench,
+        &format!(
+            "open('{}', 'ab').write(q)\n\x20       c.sendall(head + body)",
+            asked.display()
+        ),
     );
+    run_short(&bench, &path);
+    let asked = fs::read_to_string(asked).expect("written");
+    let requests = asked.split("\r\n\r\n");
+    let small = requests.filter(|request| request.starts_with("GET /small "));
+    let mut kinds = std::collections::BTreeSet::new();
+    let mut clients = std::collections::BTreeSet::new();
+    for request in small {
+        let mut fields: Vec<String> = request.lines().skip(1).map(str::to_lowercase).collect();
+        fields.retain(|field| !field.starts_with("host:") && !field.starts_with("connection:"));
+        clients.extend(
+            fields
+                .iter()
+                .find(|it| it.starts_with("user-agent:"))
+                .cloned(),
+        );
+        fields.retain(|field| !field.starts_with("user-agent:"));
+        fields.sort_unstable();
+        kinds.insert(fields);
+    }
+    assert_eq!(kinds.len(), 1, "{kinds:?}");
+    // That of verification, our own client, and oha.
+    assert_eq!(clients.len(), 3, "{clients:?}");
+}
+
+#[test]
+fn a_connection_that_is_closed_is_not_a_hang() {
+    let bench = Bench::new();
+    let path = server(
+        &bench,
+        "if b'/health' not in q: return\n\x20       c.sendall(head + body)",
+    );
+    let failure = failure(&bench, &path);
+    assert_eq!(failure["kind"], "no-answer", "{failure}");
 }
 
 #[test]

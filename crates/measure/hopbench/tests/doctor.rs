@@ -130,3 +130,22 @@ fn signs_of_neighbours_have_a_value_or_are_not_known() {
     let text = text(&shell.hopbench(&["doctor"]).stdout);
     assert!(text.contains("stolen time"), "{text}");
 }
+
+#[test]
+fn the_programs_of_a_path_of_one_s_own_are_looked_for() {
+    let shell = Shell::new();
+    let file = shell.write(
+        "mine.toml",
+        "summary = 'x'\nfront = '127.0.0.1:{{port:front}}'\n[[process]]\nname = 'x'\n\
+         role = 'hop'\ncommand = ['{{program:no-such-program}}', '{{port:front}}']\n\
+         version = ['{{program:no-such-program}}']\n",
+    );
+    let mine = findings(&shell, &[&file], "path mine");
+    assert!(
+        mine[0].0 == "BROKEN" && mine[0].1.contains("no-such-program"),
+        "{mine:?}"
+    );
+    // Others aren't asked for.
+    assert_eq!(findings(&shell, &[&file], "path direct"), []);
+    shell.mistake(&["doctor", "dirct"], 2, &["did you mean 'direct'?"]);
+}

@@ -110,6 +110,13 @@ fn a_server_that_goes_to_the_background_is_not_left_there() {
         let path = shell_path(&bench, "daemon.toml", &script);
         let failure = failure(&bench, &path);
         assert_eq!(failure["kind"], "crash", "{failure}");
+        let cause = failure["cause"].as_str().expect("text");
+        assert!(cause.contains("run it in the foreground"), "{failure}");
+        until("it is gone", || nobody_is_left(&bench));
+        let verified = bench.run(&["verify", "smoke", "--path", &path]);
+        assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+        let told = text(&verified.stdout);
+        assert!(told.contains("run it in the foreground"), "{told}");
         until("it is gone", || nobody_is_left(&bench));
     }
 }

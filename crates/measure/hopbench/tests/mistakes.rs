@@ -106,6 +106,13 @@ fn an_address_that_nobody_can_serve_is_found_in_the_file() {
             "process 'x': 'admin': no process uses '{{port:frnt}}' (did you mean",
         ),
         (
+            path(FRONT, "").replace(
+                "'--listen",
+                "'{{port:orgin}}', '{{port:origin}}', '--listen",
+            ),
+            "'{{port:orgin}}' is used only once (did you mean '{{port:origin}}'?)",
+        ),
+        (
             of_admin("foo"),
             "process 'x': 'admin': 'foo': expected 'HOST:PORT' or 'unix:PATH'",
         ),

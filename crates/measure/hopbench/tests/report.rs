@@ -198,6 +198,24 @@ fn copy_of_reference(shell: &Shell, name: &str) -> String {
 }
 
 #[test]
+fn a_page_that_nothing_can_show_is_named() {
+    let shell = Shell::new();
+    let run = copy_of_reference(&shell, "run");
+    let mut report = command(bin("hopbench"));
+    report
+        .current_dir(shell.directory.path())
+        .args(["report", "--open", &run]);
+    for display in ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME"] {
+        report.env_remove(display);
+    }
+    let result = output(&mut report);
+    assert_eq!(result.status.code(), Some(4), "{result:?}");
+    let errors = text(&result.stderr);
+    let said = ["there is no display for a browser", "report.html' yourself"];
+    assert!(said.iter().all(|part| errors.contains(part)), "{errors}");
+}
+
+#[test]
 fn a_report_is_not_replaced_by_one_of_nothing() {
     let shell = Shell::new();
     let run = copy_of_reference(&shell, "run");

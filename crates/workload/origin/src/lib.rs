@@ -11,6 +11,8 @@ mod memory;
 pub mod payload;
 mod refusal;
 mod routes;
+#[cfg(test)]
+mod wire;
 
 pub use endpoint::{DescribeError, Endpoint, Expectation, describe, describe_all};
 pub use inject::Injection;

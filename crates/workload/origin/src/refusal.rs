@@ -56,37 +56,9 @@ async fn read(body: Body) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-        net::TcpStream,
-    };
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    use service::{Address, Listener, Registry, connections::Acceptor, http::serve};
-
-    async fn connect() -> BufReader<TcpStream> {
-        let address = "127.0.0.1:0".parse().expect("an address");
-        let listener = Listener::bind(&address).expect("a free port");
-        let Ok(Address::Tcp(address)) = listener.address() else {
-            panic!("not a TCP address");
-        };
-        let never = std::future::pending();
-        let acceptor = Acceptor::new(listener, 8, &Registry::default());
-        tokio::spawn(serve(acceptor, crate::router(), never, super::READ_TIMEOUT));
-        BufReader::new(TcpStream::connect(address).await.expect("it listens"))
-    }
-
-    /// Reads the lines of an answer's head.
-    async fn head(client: &mut BufReader<TcpStream>) -> Vec<String> {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            client.read_line(&mut line).await.expect("an answer");
-            match line.trim_end() {
-                "" => return lines,
-                line => lines.push(line.to_lowercase()),
-            }
-        }
-    }
+    use crate::wire::{connect, head};
 
     #[tokio::test]
     async fn a_refused_upload_is_read_and_the_connection_goes_on() {

@@ -4,13 +4,13 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::{Path, RawQuery, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 
 use crate::{
     endpoint::{BYTES_MAX, DELAY_MS_MAX, Endpoint, STREAM_BYTES_MAX, STREAM_CHUNKS_MAX},
@@ -70,7 +70,21 @@ pub(crate) async fn bytes(
 
 /// Passes the body on as it arrives, so that an echo of any length takes only one buffer.
 pub(crate) async fn echo(request: Request) -> Response {
-    octets(request.into_body())
+    let (head, body) = request.into_parts();
+    if !head.headers.contains_key(header::EXPECT) {
+        return octets(body);
+    }
+    // A client that expects '100 Continue' sends nothing before it is told to. hyper tells it when
+    // the body is first read, which must therefore come before the answer.
+    let length_bytes = body.size_hint().exact();
+    let mut pieces = body.into_data_stream();
+    let first = stream::iter(pieces.next().await);
+    let mut response = octets(Body::from_stream(first.chain(pieces)));
+    if let Some(length_bytes) = length_bytes {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, length_bytes.into());
+    }
+    response
 }
 
 pub(crate) async fn stream(RawQuery(query): RawQuery) -> Result<Response, BadRequest> {
@@ -174,10 +188,14 @@ fn octets(body: Body) -> Response {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tower::ServiceExt;
 
     use super::*;
-    use crate::describe;
+    use crate::{
+        describe,
+        wire::{connect, head},
+    };
 
     /// Asks every endpoint, and compares the answer with its description.
     #[tokio::test]
@@ -230,6 +248,35 @@ mod tests {
                 .await
                 .expect("the router is infallible");
             assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{target}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_waits_is_told_to_continue() {
+        for (framing, upload, echo) in [
+            ("content-length: 5", "hello", "hello"),
+            ("content-length: 0", "", ""),
+            (
+                "transfer-encoding: chunked",
+                "5\r\nhello\r\n0\r\n\r\n",
+                "5\r\nhello\r\n0\r\n\r\n",
+            ),
+        ] {
+            let mut client = connect().await;
+            let request = format!(
+                "POST /echo HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n{framing}\r\n\r\n"
+            );
+            client.write_all(request.as_bytes()).await.expect("written");
+            if !upload.is_empty() {
+                assert_eq!(head(&mut client).await, ["http/1.1 100 continue"]);
+            }
+            client.write_all(upload.as_bytes()).await.expect("written");
+            let head = head(&mut client).await;
+            assert_eq!(head[0], "http/1.1 200 ok");
+            assert!(head.contains(&framing.to_owned()), "{head:?}");
+            let mut body = vec![0; echo.len()];
+            client.read_exact(&mut body).await.expect("a whole body");
+            assert_eq!(body, echo.as_bytes());
         }
     }
 

@@ -14,13 +14,15 @@ pub struct Knee {
     pub path: String,
     /// Number of connections.
     pub concurrency: u32,
-    /// Largest p99 of a rate that is held, in milliseconds. Nothing may be dropped or fail either.
+    /// Largest p99 of a rate that is held, in milliseconds. Nothing may fail, and nothing may be
+    /// dropped but what waits as the load ends.
     pub p99_ms_max: f64,
     /// The largest rate, in requests per second. `None` if no rate is held.
     pub rate_rps: Option<u32>,
     /// Correct answers per second of a closed loop with as many connections; `None` if it failed.
     pub closed_loop_rps: Option<f64>,
-    /// Whether the load generator was the limit, so that the path may hold more.
+    /// Whether the load generator, or other load on the machine, was the limit, so that the path
+    /// may hold more.
     #[serde(default)]
     pub generator_bound: bool,
     /// Number of trials that the search took.

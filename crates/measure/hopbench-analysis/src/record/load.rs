@@ -32,8 +32,8 @@ pub struct Load {
     /// its own then; a load at a fixed rate has opened them before. `None` if not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_opened: Option<u64>,
-    /// Answers whose body was compared with the expected one: at a fixed rate all answers, in a
-    /// closed loop those on another connection, during a similar load right afterwards.
+    /// Answers whose body was compared with the expected one: those of the load if our own client
+    /// sent it, otherwise those of a load of the same kind right afterwards.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub digests_checked: u64,
     /// Latencies of the answers.

@@ -93,6 +93,7 @@ impl fmt::Display for FailureKind {
             Self::Conservation => "bytes unaccounted for",
             Self::Crash => "crash",
             Self::Hang => "hang",
+            Self::NoAnswer => "no answer",
             Self::Start => "did not start",
             Self::TimeOut => "time-out",
             Self::Unable => "not done",

@@ -28,6 +28,14 @@ pub fn terminal(result: &GateResult) -> String {
             write!(out, "\n{}\n\n{table}", kind.name()).expect("a string grows");
         }
     }
+    let (nearest, more) = nearest_to_limit(result);
+    if !nearest.is_empty() {
+        let table = table(&nearest).text(Medium::Terminal);
+        write!(out, "\npassed\n\n{table}").expect("a string grows");
+        if more > 0 {
+            writeln!(out, "and {more} more, further from their limits").expect("a string grows");
+        }
+    }
     if result.dead_gates().next().is_some() {
         let dead = dead(result).text(Medium::Terminal);
         write!(out, "\ndead gates\n\n{dead}").expect("a string grows");
@@ -53,6 +61,25 @@ pub fn verdict(result: &GateResult) -> String {
         result.policy,
         result.overall().name()
     )
+}
+
+/// Most findings that passed and are shown.
+const PASSED_MAX: usize = 10;
+
+/// Returns the findings that passed with a reading and are nearest to their limits, and the number
+/// of the others.
+fn nearest_to_limit(result: &GateResult) -> (Vec<&Finding>, usize) {
+    let mut passed: Vec<(&Finding, f64)> = of_kind(result, Overall::Passed)
+        .filter_map(|finding| {
+            let reading = finding.reading.as_ref()?;
+            let distance = (reading.value / reading.limit.bound()).ln().abs();
+            Some((finding, distance))
+        })
+        .collect();
+    passed.sort_by(|(_, one), (_, other)| one.total_cmp(other));
+    let more = passed.len().saturating_sub(PASSED_MAX);
+    let nearest = passed.iter().take(PASSED_MAX);
+    (nearest.map(|(finding, _)| *finding).collect(), more)
 }
 
 /// Says how many verdicts passed although trials are doubtful, and of which. `None` of none.

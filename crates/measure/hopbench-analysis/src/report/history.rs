@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     sheet::{Medium, Table},
-    text::{part, probability},
+    text::{TIMES_MIN, part, percent, probability},
 };
 use crate::{
     history::{
@@ -66,7 +66,10 @@ fn render(rows: &[Row], medium: Medium) -> String {
         let recent = trend.recent.map(|recent| describe_recent(trend, &recent));
         sheet.push(vec![
             trend.cell.full_name().into(),
-            trend.metric.title().into(),
+            match trend.is_ratio {
+                true => format!("{} vs reference", trend.metric.title()).into(),
+                false => trend.metric.title().into(),
+            },
             trend.points.len().to_string().into(),
             value(trend.points.first()).into(),
             last.map_or_else(|| "none".to_owned(), |last| point(trend, last))
@@ -117,6 +120,7 @@ fn point(trend: &Trend<'_>, point: &crate::history::Point<'_>) -> String {
 /// Writes a ratio, or the reference's own metric.
 fn number(trend: &Trend<'_>, value: f64) -> String {
     match trend.is_ratio {
+        true if value >= TIMES_MIN => percent(value),
         true => format!("{:.1} %", value * 100.0),
         false if trend.metric == Metric::Cpu => format!("{value:.1} µs"),
         false => format!("{value:.1}"),

@@ -80,10 +80,10 @@ const DEFINITIONS: [(&str, &str); 13] = [
          less often",
     ),
     (
-        "=, ≈ and ?",
+        "=, can't tell and ?",
         "=: equal, since the whole confidence interval and the noise floor lie within ±5 % of \
-         100 %. ≈: not told apart, since the interval contains 100 % or the ratio is within the \
-         noise floor. ?: too few blocks to tell. No mark: different",
+         100 %. Can't tell: not told apart, since the interval contains 100 % or the ratio is \
+         within the noise floor. ?: too few blocks to tell. No mark: different",
     ),
     (
         "not answered, dropped, late",

@@ -18,10 +18,45 @@ pub(super) fn sections(scenario: &ScenarioSummary<'_>) -> Vec<Section> {
     let sections = [
         figures(scenario, "Requests", "Request", |row| &row.by_request),
         figures(scenario, "Stages", "Stage", |row| &row.by_stage),
+        errors(scenario),
         recovery(scenario),
         slopes(scenario),
     ];
     sections.into_iter().flatten().collect()
+}
+
+/// Most kinds of errors that are named for a cell.
+const KINDS_MAX: usize = 5;
+
+/// Returns what was wrong with the requests that got no correct answer, the most frequent first.
+fn errors(scenario: &ScenarioSummary<'_>) -> Option<Section> {
+    let columns = ["Transport", "Endpoint", "Concurrency", "Errors"];
+    let mut sheet = Table::new(2, columns).with_notes(1);
+    for row in scenario.rows() {
+        let mut kinds: Vec<(&String, &u64)> = row.totals.errors.iter().collect();
+        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let more = kinds.len().saturating_sub(KINDS_MAX);
+        let named = kinds.iter().take(KINDS_MAX);
+        let mut named: Vec<String> = named
+            .map(|(what, count)| format!("{} × {what}", thousands(**count as f64)))
+            .collect();
+        if more > 0 {
+            named.push(format!("{more} more kinds"));
+        }
+        if !named.is_empty() {
+            sheet.push(vec![
+                row.cell.path_and_build().into(),
+                row.cell.endpoint.clone().into(),
+                row.cell.load().into(),
+                named.join(", ").into(),
+            ]);
+        }
+    }
+    (!sheet.is_empty()).then(|| Section {
+        heading: "Errors".to_owned(),
+        text: None,
+        sheet,
+    })
 }
 
 fn figures(

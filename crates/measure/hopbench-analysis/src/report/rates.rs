@@ -120,9 +120,10 @@ pub(super) fn knees_section(knees: &[Knee], scenario: &str) -> Option<Section> {
         ]);
     }
     let text = format!(
-        "The largest rate that each path holds: nothing is dropped, nothing fails, and p99 is at \
-         most {} ms, in two of at most three probes. ≥: the load generator could not send any \
-         faster. For comparison: the rate that a closed loop reaches.",
+        "The largest rate that each path holds: nothing fails, nothing is dropped but what waits \
+         as the load ends, and p99 is at most {} ms, in two of at most three probes. ≥: at a \
+         higher rate, the load generator or the machine was the limit. For comparison: the rate \
+         that a closed loop reaches.",
         first.p99_ms_max
     );
     Some(Section {

@@ -41,8 +41,9 @@ fn bodies(trials: &[Trial]) -> Option<String> {
     let checked: u64 = loads().map(|load| load.digests_checked).sum();
     (checked < good).then(|| {
         format!(
-            "{good} correct answers were judged by status and length; the bodies of {checked} \
-             answers under load were compared with the expected one."
+            "{good} correct answers were judged by status and length. The bodies of {checked} \
+             answers, to the same loads right afterwards or to loads of our own client, were \
+             compared with the expected one; a wrong one fails its trial."
         )
     })
 }

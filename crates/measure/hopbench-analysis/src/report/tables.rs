@@ -204,6 +204,12 @@ fn counters_per(scenario: &ScenarioSummary<'_>, per: Per, heading: &str) -> Opti
         .filter(|it| it.per.contains(&per))
         .copied()
         .collect();
+    // A counter that no path here has is a column of nothing.
+    let is_counted = |counter: &&CounterInfo| {
+        let mut rows = scenario.rows();
+        rows.any(|row| row.totals.counter(&counter.name, per).is_some())
+    };
+    let counters: Vec<&CounterInfo> = counters.into_iter().filter(is_counted).collect();
     let has_one = |row: &&CellSummary<'_>| {
         let mut names = counters.iter().map(|counter| &counter.name);
         row.totals.good > 0 && names.any(|name| row.totals.counters.contains_key(name))

@@ -28,6 +28,7 @@ pub(crate) fn manifest() -> Manifest {
         summary: format!("what {name} is"),
         analysis: String::new(),
         receipts: [("server".to_owned(), format!("{name} 1.0"))].into(),
+        version_outputs: Default::default(),
         skipped: skipped.map(str::to_owned),
         expect: BTreeMap::new(),
         counters: Some(match name {

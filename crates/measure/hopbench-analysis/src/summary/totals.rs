@@ -23,6 +23,8 @@ pub struct Totals {
     pub body_bytes: u64,
     /// Number of trials.
     pub trials: u64,
+    /// Requests that were sent and got no correct answer, by what was wrong.
+    pub errors: BTreeMap<String, u64>,
     /// Each counter, summed over the path's processes.
     pub counters: BTreeMap<String, u64>,
 }
@@ -68,6 +70,9 @@ impl Totals {
             }
             totals.body_bytes += load.body_bytes;
             totals.trials += 1;
+            for (what, count) in load.wrong.iter().chain(&load.errors) {
+                *totals.errors.entry(what.clone()).or_default() += count;
+            }
             for (name, value) in trial.counters.values().flatten() {
                 let sum = totals.counters.entry(name.clone()).or_default();
                 *sum = sum.saturating_add(*value);

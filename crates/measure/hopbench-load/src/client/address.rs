@@ -1,12 +1,14 @@
 //! The address of the server.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 
 use anyhow::Context;
 use hyper::{
     Uri,
     http::uri::{Authority, PathAndQuery},
 };
+
+use super::connection::CONNECT_MAX;
 
 /// Where requests are sent.
 #[derive(Clone, Debug)]
@@ -38,6 +40,25 @@ pub(crate) fn resolve(url: &str) -> anyhow::Result<(Address, Uri)> {
     Ok((Address { sockets, host }, target))
 }
 
+/// Returns what oha must be told of a URL whose host has several addresses: to connect to the
+/// first that can be reached. By itself, oha would try only one of them.
+pub(crate) fn connect_to(url: &str) -> anyhow::Result<Option<String>> {
+    let (Address { sockets, host }, _) = resolve(url)?;
+    if sockets.len() < 2 {
+        return Ok(None);
+    }
+    let socket = first_reached(&sockets);
+    let port = format!(":{}", socket.port());
+    let host = host.strip_suffix(&port).unwrap_or(&host);
+    Ok(Some(format!("{host}{port}:{socket}")))
+}
+
+/// Returns the first address that can be connected to, or else the first.
+fn first_reached(sockets: &[SocketAddr]) -> SocketAddr {
+    let is_reached = |socket: &&SocketAddr| TcpStream::connect_timeout(socket, CONNECT_MAX).is_ok();
+    *sockets.iter().find(is_reached).unwrap_or(&sockets[0])
+}
+
 /// Returns host and port, without a user name.
 fn host_header(authority: &Authority) -> String {
     match authority.port() {
@@ -48,4 +69,27 @@ fn host_header(authority: &Authority) -> String {
 
 fn expected_url(url: &str) -> String {
     format!("'--url={url}': expected 'http://HOST[:PORT]/PATH'; try 'http://127.0.0.1:8080/'")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn the_addresses_of_a_name_are_tried_in_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let open = listener.local_addr().expect("bound");
+        // Nobody listens there any more.
+        let closed = TcpListener::bind("127.0.0.2:0").and_then(|gone| gone.local_addr());
+        let closed = closed.expect("a free port");
+        assert_eq!(first_reached(&[closed, open]), open);
+        assert_eq!(first_reached(&[open, closed]), open);
+        assert_eq!(first_reached(&[closed]), closed);
+        assert_eq!(
+            connect_to(&format!("http://{open}/a")).expect("valid"),
+            None
+        );
+    }
 }

@@ -22,6 +22,7 @@ use hyper::{
         TrySendError,
         http1::{self, SendRequest},
     },
+    header::CONTENT_ENCODING,
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
@@ -42,6 +43,9 @@ pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Text under which answers without a request are counted.
 const UNASKED: &str = "answer without a request";
+
+/// Longest name of an encoding that is kept.
+const ENCODING_CHARS_MAX: usize = 40;
 
 /// Part of hyper's error for data on an idle connection.
 const UNEXPECTED: &str = "unexpected message";
@@ -226,6 +230,11 @@ async fn exchange(
     let expected = subject.requests.expected(turn);
     let status = response.status().as_u16();
     let wrong_header = expected.wrong_header(response.headers());
+    let encoding = response.headers().get(CONTENT_ENCODING);
+    let encoding = encoding.map(|value| {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        text.chars().take(ENCODING_CHARS_MAX).collect()
+    });
     let mut body = response.into_body();
     let mut length = 0;
     let sha256 = expected.sha256.as_deref();
@@ -243,6 +252,7 @@ async fn exchange(
         length,
         is_right,
         wrong_header,
+        encoding,
     })
 }
 

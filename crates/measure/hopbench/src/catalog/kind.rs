@@ -44,7 +44,9 @@ impl DefinitionKind {
     /// Says what to try with a definition of this kind where another kind was expected.
     pub(super) fn advice(self, expected: Self) -> &'static str {
         match (self, expected) {
-            (Self::Path, Self::Scenario) => "use '--path'",
+            (Self::Path, Self::Scenario) => {
+                "use '--path', with commas between several paths, after the name of a scenario"
+            }
             (Self::Gate, Self::Scenario) => "use '--policy'",
             (Self::Probe, _) => "use 'hopbench probe'",
             (Self::Case, _) => "use 'hopbench self-test --case'",

@@ -13,6 +13,7 @@ use super::{
     counters::{self, Conservation, Counters, WireCounter},
     read::from_text,
     request::{ExpectedAnswer, WireExpect},
+    similar::is_slip,
     template::{Place, Template},
 };
 
@@ -276,11 +277,34 @@ impl PathDefinition {
         if !self.front.places().any(is_front) {
             return Err("'front': expected a '{{port:…}}' for clients to connect to".to_owned());
         }
-        self.check_addresses()
+        self.check_addresses()?;
+        self.check_ports()
     }
 }
 
 impl PathDefinition {
+    /// Checks that no port is named once, with a letter more or less than another, or with two
+    /// letters swapped. Nobody would answer there. Ports that only one program needs may be named
+    /// once.
+    fn check_ports(&self) -> Result<(), String> {
+        let mut uses: BTreeMap<&str, usize> = BTreeMap::new();
+        for place in self.places() {
+            if let Place::Port(name) = place {
+                *uses.entry(name).or_default() += 1;
+            }
+        }
+        let once = uses.iter().filter(|(_, uses)| **uses == 1);
+        for (name, _) in once {
+            let others = uses.keys().filter(|other| *other != name);
+            if let Some(meant) = others.copied().find(|other| is_slip(name, other)) {
+                return Err(format!(
+                    "'{{{{port:{name}}}}}' is used only once (did you mean '{{{{port:{meant}}}}}'?)"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn check_addresses(&self) -> Result<(), String> {
         let commands = self.processes.iter().flat_map(|process| &process.command);
         let files = self.files.iter().map(|file| &file.content);

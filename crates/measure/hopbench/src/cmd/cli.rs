@@ -95,6 +95,7 @@ pub(crate) enum Command {
     /// Check that this machine can measure, and say what is missing
     #[command(after_help = examples!(
         "hopbench doctor",
+        "hopbench doctor my-proxy.toml",
         "hopbench doctor --save-profile hardware.json",
     ))]
     Doctor(Doctor),
@@ -271,6 +272,9 @@ pub(crate) struct Completions {
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
+    /// Paths whose programs to look for: names, 'tag:NAME' or TOML files [default: all built-in]
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<String>,
     /// Compare this machine's hardware with a profile from '--save-profile', or with the directory
     /// of a run [default: the latest run in 'bench_results/reference', if there is one]
     #[arg(long, value_name = "FILE")]

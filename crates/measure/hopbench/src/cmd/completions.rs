@@ -2,17 +2,48 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory, builder::PossibleValuesParser};
 
-use super::print;
+use super::{Context, print};
 use crate::cmd::cli::{self, Cli};
 
-pub(super) fn run(options: &cli::Completions) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, options: &cli::Completions) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
-    let mut command = Cli::command();
+    let mut command = with_names(context, Cli::command());
     clap_complete::generate(options.shell, &mut command, "hopbench", &mut script);
     print(&String::from_utf8(script)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the names of the catalog the values of the arguments that take them. Only completions get
+/// this command line: a file may be given in place of a name.
+fn with_names(context: &Context, command: Command) -> Command {
+    let catalog = &context.catalog;
+    // clap takes names that live forever, and the program ends after this.
+    let leaked = |name: &String| -> &'static str { name.clone().leak() };
+    let paths: Vec<_> = catalog.paths.iter().map(|it| leaked(&it.name)).collect();
+    let scenarios: Vec<_> = catalog
+        .scenarios
+        .iter()
+        .map(|it| leaked(&it.name))
+        .collect();
+    let gates: Vec<_> = catalog.gates.iter().map(|it| leaked(&it.name)).collect();
+    let probes: Vec<_> = catalog.probes.iter().map(|it| leaked(&it.name)).collect();
+    let all = [&paths[..], &scenarios, &gates, &probes].concat();
+    command.mut_subcommands(|subcommand| {
+        let name = subcommand.get_name().to_owned();
+        subcommand.mut_args(|argument| {
+            let names = match (name.as_str(), argument.get_id().as_str()) {
+                ("describe", "name") => &all,
+                ("probe", "name") => &probes,
+                (_, "scenarios") => &scenarios,
+                (_, "policy") => &gates,
+                ("profile", "path") | (_, "paths") => &paths,
+                _ => return argument,
+            };
+            argument.value_parser(PossibleValuesParser::new(names.iter().copied()))
+        })
+    })
 }
 
 /// Prints the manual page of hopbench, followed by those of its commands.

@@ -146,7 +146,7 @@ fn unknown(context: &Context, name: &str, error: &CatalogError) -> CatalogError 
 fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
     let missing = context.toolbox.missing(path);
     let receipts = match missing.is_empty() {
-        true => receipts(&context.toolbox, path)?,
+        true => receipts(&context.toolbox, path)?.lines,
         false => Default::default(),
     };
     let mut text = format!("path {}\n\n{}\n", path.name, path.summary.trim());

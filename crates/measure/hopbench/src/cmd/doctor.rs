@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Context, columns};
 use crate::{
-    catalog::CONCURRENCY_MAX,
+    catalog::{CONCURRENCY_MAX, PathDefinition},
     cmd::{cli, exit},
     observe::{machine, neighbours},
 };
@@ -34,7 +34,7 @@ enum State {
 pub(super) fn run(context: &Context, options: &cli::Doctor) -> anyhow::Result<ExitCode> {
     let hardware = profile::findings(options)?;
     let mut findings = programs(context);
-    findings.extend(paths(context));
+    findings.extend(paths(context, &options.paths)?);
     findings.extend(conditions());
     findings.extend(neighbours());
     findings.extend(hardware);
@@ -84,10 +84,19 @@ fn programs(context: &Context) -> Vec<Finding> {
     }]
 }
 
-fn paths(context: &Context) -> Vec<Finding> {
-    let found = context.catalog.paths.iter().map(|path| {
+/// Looks for the programs of these paths, or of all.
+fn paths(context: &Context, asked: &[String]) -> anyhow::Result<Vec<Finding>> {
+    let asked_for = asked.iter().map(|asked| context.catalog.paths(asked));
+    let asked_for: Vec<Vec<PathDefinition>> = asked_for.collect::<Result<_, _>>()?;
+    let all = match asked {
+        [] => context.catalog.paths.clone(),
+        _ => asked_for.concat(),
+    };
+    let found = all.iter().map(|path| {
         let missing = context.toolbox.missing(path);
-        let state = match (missing.is_empty(), path.describe.is_some()) {
+        // Whoever asks for a path needs it.
+        let is_needed = path.describe.is_some() || !asked.is_empty();
+        let state = match (missing.is_empty(), is_needed) {
             (true, _) => State::Fine,
             (false, true) => State::Broken,
             (false, false) => State::Missing,
@@ -98,7 +107,7 @@ fn paths(context: &Context) -> Vec<Finding> {
             note: missing.join("; "),
         }
     });
-    found.collect()
+    Ok(found.collect())
 }
 
 fn conditions() -> Vec<Finding> {

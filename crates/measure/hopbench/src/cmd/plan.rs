@@ -57,17 +57,23 @@ pub(super) fn run(context: &Context, options: &cli::Plan) -> anyhow::Result<Exit
             },
         ]
     }));
-    let mut text = columns(&rows);
-    text += &format!(
-        "\n{} trials, about {}, seed {}\n",
-        planned.trials.len(),
-        seconds(planned.estimate_ms as f64 / 1e3),
-        options.seed
-    );
+    let mut text = String::new();
+    // Trials at shares of knees can't be listed before these are found.
+    if !planned.trials.is_empty() {
+        text += &columns(&rows);
+        text += &format!(
+            "\n{} trials, about {}, seed {}\n",
+            planned.trials.len(),
+            seconds(planned.estimate_ms as f64 / 1e3),
+            options.seed
+        );
+    }
     if let Some(goal) = options.until.goal() {
         text += &planner.prospect(goal);
     }
-    if let Some(policy) = context.catalog.gates.first() {
+    if let Some(policy) = context.catalog.gates.first()
+        && !planned.trials.is_empty()
+    {
         text += &for_a_gate(policy, &selection, &planned.trials);
     }
     if selection.needs_knees() {
@@ -96,6 +102,17 @@ fn for_a_gate(policy: &Policy, selection: &Selection, planned: &[PlannedTrial]) 
     )
 }
 
+/// Names what a trial measures, without its rate.
+fn knee_cell(trial: &PlannedTrial) -> String {
+    let Cell {
+        path,
+        endpoint,
+        concurrency,
+        ..
+    } = &trial.cell;
+    format!("{path} {endpoint} c={concurrency}")
+}
+
 /// Describes trials that can't be planned yet: their rates are shares of knees that are found
 /// first.
 fn after_knees(selection: &mut Selection, seed: u64) -> String {
@@ -111,12 +128,16 @@ fn after_knees(selection: &mut Selection, seed: u64) -> String {
     }
     let mut trials = Planner::new(selection, seed, false, None).plan().trials;
     trials.retain(|trial| names.contains(&trial.cell.scenario));
+    let mut shown: Vec<String> = trials.iter().map(knee_cell).collect();
+    shown.sort_unstable();
+    shown.dedup();
     format!(
         "'{}': finding the knees takes about {}; then up to {} trials at shares of them take \
-         about {}\n",
+         about {}:\n  {}\n",
         names.join("', '"),
         seconds(search.as_secs_f64()),
         trials.len(),
-        seconds(planner::estimate_ms(&trials) as f64 / 1e3)
+        seconds(planner::estimate_ms(&trials) as f64 / 1e3),
+        shown.join("\n  ")
     )
 }

@@ -1,6 +1,6 @@
 //! `hopbench report`
 
-use std::{collections::BTreeSet, path::Path, process::ExitCode};
+use std::{collections::BTreeSet, env, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use hopbench_analysis::{
@@ -41,13 +41,25 @@ pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<Ex
         other => other?,
     }
     if options.open {
-        let page = run_dir.path().join(PAGE);
-        opener::open(&page).with_context(|| {
-            let page = page.display();
-            format!("no browser was found; open '{page}' yourself")
-        })?;
+        open(&run_dir.path().join(PAGE))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens a page in the user's browser.
+fn open(page: &Path) -> anyhow::Result<()> {
+    let shown = page.display();
+    // Without any of these, 'xdg-open' does nothing, and doesn't say so.
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    anyhow::ensure!(
+        ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME"]
+            .into_iter()
+            .any(is_set),
+        "there is no display for a browser; open '{shown}' yourself"
+    );
+    opener::open(page).with_context(|| format!("no browser was found; open '{shown}' yourself"))?;
+    say(&format!("asked the browser to open '{shown}'"));
+    Ok(())
 }
 
 /// File name of the report as a page, in the run directory.

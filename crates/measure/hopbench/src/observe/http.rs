@@ -63,6 +63,13 @@ pub(crate) struct Answer {
     pub(crate) is_followed: bool,
 }
 
+/// The whole answer had not come in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {within_ms} ms")]
+pub(crate) struct TimedOut {
+    within_ms: u128,
+}
+
 /// Length of the part of a body that is kept, in bytes. Counters take a kilobyte.
 const BEGINNING_BYTES_MAX: usize = 256 * 1024;
 
@@ -94,9 +101,10 @@ impl Client {
         at_most: Duration,
     ) -> anyhow::Result<Answer> {
         self.runtime.block_on(async {
+            let within_ms = at_most.as_millis();
             timeout(at_most, ask(server, question))
                 .await
-                .with_context(|| format!("nothing arrived within {} ms", at_most.as_millis()))?
+                .map_err(|_| TimedOut { within_ms })?
         })
     }
 

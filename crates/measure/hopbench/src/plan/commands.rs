@@ -126,13 +126,22 @@ impl Fill for OnlyPrograms<'_> {
     }
 }
 
-/// Returns the receipts of a path's programs, by process.
-pub(crate) fn receipts(
-    toolbox: &Toolbox,
-    path: &PathDefinition,
-) -> anyhow::Result<BTreeMap<String, String>> {
+/// The versions of a path's programs, by process.
+#[derive(Debug, Default)]
+pub(crate) struct Receipts {
+    /// The line that holds the version.
+    pub(crate) lines: BTreeMap<String, String>,
+    /// Everything, up to [`VERSION_BYTES_MAX`], of those that print more than that line.
+    pub(crate) outputs: BTreeMap<String, String>,
+}
+
+/// Maximum length of what is kept of a program's version, in bytes. HAProxy prints 5 KB.
+const VERSION_BYTES_MAX: usize = 8 * 1024;
+
+/// Returns the receipts of a path's programs.
+pub(crate) fn receipts(toolbox: &Toolbox, path: &PathDefinition) -> anyhow::Result<Receipts> {
     let mut fill = OnlyPrograms(toolbox);
-    let mut receipts = BTreeMap::new();
+    let mut receipts = Receipts::default();
     for process in &path.processes {
         let words: Vec<String> = process
             .version
@@ -153,8 +162,57 @@ pub(crate) fn receipts(
                 path.name, process.name
             )
         })?;
-        let first_line = version.lines().next().unwrap_or_default().trim().to_owned();
-        receipts.insert(process.name.clone(), first_line);
+        let output = version[..version.floor_char_boundary(VERSION_BYTES_MAX)].trim();
+        let line = version_line(output);
+        if line != output {
+            let output = output.to_owned();
+            receipts.outputs.insert(process.name.clone(), output);
+        }
+        receipts.lines.insert(process.name.clone(), line.to_owned());
     }
     Ok(receipts)
+}
+
+/// Returns the line that holds the version. Some programs print who wrote them, or what they
+/// initialise, before it.
+fn version_line(output: &str) -> &str {
+    let mut lines = output.lines().map(str::trim);
+    let first = lines.clone().next().unwrap_or_default();
+    lines.find(|line| has_number(line)).unwrap_or(first)
+}
+
+/// Returns whether a text has a number with a point, such as `1.8`.
+fn has_number(text: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit();
+    let mut threes = text.as_bytes().windows(3);
+    threes.any(|three| is_digit(three[0]) && three[1] == b'.' && is_digit(three[2]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_with_the_version_is_found() {
+        for (output, line) in [
+            (
+                "HAProxy version 2.8.5-1 2024/01/01\nStatus: x 1.2",
+                "HAProxy version 2.8.5-1 2024/01/01",
+            ),
+            (
+                "socat by Gerhard Rieger and contributors - see www.dest-unreach.org\n\
+                 socat version 1.8.0.0 on 27 Jan 2024\n   running on Linux version #1, release 6.8",
+                "socat version 1.8.0.0 on 27 Jan 2024",
+            ),
+            (
+                "Initializing inetd mode configuration\nstunnel 5.72 on x86_64-pc-linux-gnu\n\
+                 Compiled with OpenSSL 3.0.13",
+                "stunnel 5.72 on x86_64-pc-linux-gnu",
+            ),
+            ("v1\nmore", "v1"),
+            ("", ""),
+        ] {
+            assert_eq!(version_line(output), line);
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! A child's log: the last lines in memory, the first megabyte in a file.
+//! A child's log: the first and the last lines in memory, the first megabyte in a file.
 
 use std::{
     collections::VecDeque,
@@ -13,6 +13,7 @@ use anyhow::Context;
 
 #[derive(Debug)]
 pub(super) struct Log {
+    head: Vec<String>,
     tail: VecDeque<String>,
     file: Option<File>,
     /// Bytes by which the file may still grow.
@@ -21,6 +22,9 @@ pub(super) struct Log {
 
 /// Number of lines that are kept for a message.
 const TAIL_LINES: usize = 12;
+
+/// Number of lines that are kept of the beginning: programs print their versions there.
+const HEAD_LINES: usize = 40;
 
 /// Longest line that is kept whole, in bytes.
 const LINE_BYTES_MAX: usize = 2_000;
@@ -35,10 +39,16 @@ impl Log {
         };
         let file = file.map(create).transpose()?;
         Ok(Self {
+            head: Vec::new(),
             tail: VecDeque::new(),
             file,
             room: FILE_BYTES_MAX,
         })
+    }
+
+    /// Returns the first lines.
+    pub(super) fn head(&self) -> impl Iterator<Item = &str> {
+        self.head.iter().map(String::as_str)
     }
 
     pub(super) fn tail(&self) -> impl Iterator<Item = &str> {
@@ -55,6 +65,9 @@ impl Log {
         let text = String::from_utf8_lossy(&line[..line.len().min(LINE_BYTES_MAX)]);
         let text = text.trim_end();
         if !text.is_empty() {
+            if self.head.len() < HEAD_LINES {
+                self.head.push(text.to_owned());
+            }
             self.tail.push_back(text.to_owned());
         }
         if self.tail.len() > TAIL_LINES {
@@ -91,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_kept() {
+    fn the_first_and_the_last_lines_are_kept() {
         let log = Arc::new(Mutex::new(Log::new(None).expect("no file")));
         let text: String = (0..100).map(|n| format!("line {n}\n\n")).collect();
         let (reading, read) = std::sync::mpsc::channel();
@@ -101,5 +114,8 @@ mod tests {
         let tail: Vec<&str> = log.tail().collect();
         assert_eq!(tail.len(), TAIL_LINES);
         assert_eq!(tail.last(), Some(&"line 99"));
+        let head: Vec<&str> = log.head().collect();
+        assert_eq!(head.len(), HEAD_LINES);
+        assert_eq!(head.first(), Some(&"line 0"));
     }
 }

@@ -43,15 +43,26 @@ struct Votes {
 enum Verdict {
     Held,
     Missed,
-    /// The load generator did not send everything, or something other than the path failed, so
-    /// nothing is known about the path.
+    /// The load generator did not send everything, something other than the path failed, or other
+    /// programs used the machine, so nothing is known about the path.
     Silent,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Missed => "not held",
+            Self::Silent => "says nothing",
+        }
+    }
 }
 
 /// Number of equal verdicts that decide about a rate. One disturbed probe decides nothing.
 const VOTES: u32 = 2;
 
-/// Number of silent probes at which a rate is given up: the load generator can't reach it.
+/// Number of silent probes at which a rate is given up: the load generator can't reach it, or the
+/// machine isn't quiet.
 const SILENT_MAX: u32 = 3;
 
 /// Factor between the rates that are tried until the knee lies between two.
@@ -64,6 +75,10 @@ const RESOLUTION: f64 = 1.1;
 /// First rate, as a share of what a closed loop achieves. A closed loop waits for its answers, so
 /// it sends about as much as is held. A schedule that doesn't wait holds less.
 const FIRST_SHARE: f64 = 0.7;
+
+/// Share of requests that may wait for a connection as the load ends, which is not yet a queue that
+/// grows. With more, the p99 would be that of the others.
+const DROPPED_SHARE_MAX: f64 = 0.01;
 
 /// Minimum and maximum duration of a probe's load, in milliseconds: a queue needs time to grow.
 const PROBE_MS: std::ops::RangeInclusive<u64> = 250..=2_000;
@@ -132,13 +147,13 @@ fn whole(rate_rps: f64) -> u32 {
 }
 
 /// Finds the knee of every path, for each endpoint and concurrency of every scenario, or only of
-/// those whose rates depend on it if `only_needed`. `keep` gets the record of each probe. The knees
-/// of the slowest paths go into the selection.
+/// those whose rates depend on it if `only_needed`. `keep` gets the record of each probe, and what
+/// it says about the rate. The knees of the slowest paths go into the selection.
 pub(crate) fn calibrate(
     selection: &mut Selection,
     only_needed: bool,
     executor: &mut impl Executor,
-    mut keep: impl FnMut(&Trial) -> anyhow::Result<()>,
+    mut keep: impl FnMut(&Trial, Option<&str>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<Knee>> {
     let mut knees: Vec<Knee> = Vec::new();
     let mut probes = Probes {
@@ -178,7 +193,7 @@ impl<E: Executor> Probes<'_, E> {
         target: &str,
         concurrency: u32,
         path: &str,
-        keep: &mut impl FnMut(&Trial) -> anyhow::Result<()>,
+        keep: &mut impl FnMut(&Trial, Option<&str>) -> anyhow::Result<()>,
     ) -> anyhow::Result<Knee> {
         let definition = &scenario.definition;
         let p99_ms_max = definition.rates.p99_ms_max();
@@ -211,17 +226,18 @@ impl<E: Executor> Probes<'_, E> {
                 },
                 &mut |_| {},
             );
-            let trial = trial.map_err(|Interrupted| Interrupted)?;
-            keep(&trial)?;
-            Ok(trial)
+            Ok(trial.map_err(|Interrupted| Interrupted)?)
         };
-        let capacity_rps = probe(None)?.rps();
+        let closed_loop = probe(None)?;
+        keep(&closed_loop, None)?;
+        let capacity_rps = closed_loop.rps();
         let mut search = capacity_rps.map(|rps| Search::new(whole(FIRST_SHARE * rps)));
         let mut generator_bound = false;
         if let Some(search) = &mut search {
             while let Some(rate_rps) = search.next() {
                 let trial = probe(Some(rate_rps))?;
-                let verdict = judge(&trial, p99_ms_max);
+                let (verdict, why) = judge(&trial, p99_ms_max);
+                keep(&trial, Some(&format!("{}: {why}", verdict.word())))?;
                 generator_bound |= verdict == Verdict::Missed && is_generator_bound(&trial);
                 generator_bound |= search.add(verdict);
             }
@@ -240,24 +256,61 @@ impl<E: Executor> Probes<'_, E> {
     }
 }
 
-/// Judges whether everything was sent, answered correctly, and mostly in time.
-fn judge(trial: &Trial, p99_ms_max: f64) -> Verdict {
+/// Judges whether a probe's requests were answered correctly, and mostly in time. Returns the
+/// verdict, and why.
+fn judge(trial: &Trial, p99_ms_max: f64) -> (Verdict, String) {
+    let (verdict, why) = judge_undisturbed(trial, p99_ms_max);
+    // What holds a rate beside other load holds it without, but not the other way round.
+    match trial
+        .warnings
+        .iter()
+        .find(|warning| is_disturbance(warning))
+    {
+        Some(disturbance) if verdict == Verdict::Missed => {
+            (Verdict::Silent, format!("{why}, but {disturbance}"))
+        }
+        _ => (verdict, why),
+    }
+}
+
+fn is_disturbance(warning: &Warning) -> bool {
+    use Warning::{OtherLoad, Steal, Throttled};
+    matches!(warning, OtherLoad { .. } | Steal { .. } | Throttled { .. })
+}
+
+fn judge_undisturbed(trial: &Trial, p99_ms_max: f64) -> (Verdict, String) {
     let Some(load) = trial.measured() else {
         return match &trial.outcome {
-            Outcome::Failed(failure) if failure.source != Source::Subject => Verdict::Silent,
-            Outcome::Failed(_) | Outcome::Ok => Verdict::Missed,
+            Outcome::Failed(failure) if failure.source != Source::Subject => {
+                (Verdict::Silent, failure.cause.clone())
+            }
+            Outcome::Failed(failure) => (Verdict::Missed, failure.kind.to_string()),
+            Outcome::Ok => (Verdict::Missed, "no load".to_owned()),
         };
     };
+    let (dropped, due) = (load.dropped_by_path(), load.due());
     let dropped_late = load.open_loop.as_ref().map_or(0, |open| open.dropped_late);
+    let dropped_share = dropped as f64 / due.max(1) as f64;
+    // The last requests are dropped, so they are as long as the queue was at the end.
+    let queue_ms = trial.planned.duration_ms as f64 * dropped_share;
     let p99_us = load.latency.p99_us.unwrap_or(f64::INFINITY);
-    if load.lost() > 0 {
-        Verdict::Missed
+    if load.failed() > 0 {
+        let failed = load.failed();
+        (Verdict::Missed, format!("{failed} of {due} failed"))
+    } else if dropped_share > DROPPED_SHARE_MAX || queue_ms > p99_ms_max {
+        let why = format!("{dropped} of {due} dropped, a queue of {queue_ms:.1} ms");
+        (Verdict::Missed, why)
     } else if dropped_late > 0 {
-        Verdict::Silent
+        let why = format!("the load generator was late for {dropped_late} of {due}");
+        (Verdict::Silent, why)
     } else if p99_us <= p99_ms_max * 1e3 {
-        Verdict::Held
+        let why = match dropped {
+            0 => "nothing dropped".to_owned(),
+            _ => format!("{dropped} of {due} dropped as the load ended"),
+        };
+        (Verdict::Held, why)
     } else {
-        Verdict::Missed
+        (Verdict::Missed, format!("p99 above {p99_ms_max} ms"))
     }
 }
 
@@ -372,25 +425,37 @@ mod tests {
             trial.load = Some(load);
             trial
         };
-        let verdict = |change: &dyn Fn(&mut Load)| judge(&probe(change), 10.0);
+        let verdict = |change: &dyn Fn(&mut Load)| judge(&probe(change), 10.0).0;
         assert_eq!(verdict(&|_| {}), Verdict::Held);
         assert_eq!(
             verdict(&|load| load.latency.p99_us = Some(11e3)),
             Verdict::Missed
         );
         assert_eq!(verdict(&|load| load.good = 99), Verdict::Missed);
-        let dropped = |load: &mut Load, late| {
+        let dropped = |load: &mut Load, dropped, late| {
             load.open_loop = Some(OpenLoop {
-                scheduled: 100,
-                dropped: 1,
+                scheduled: 100_000,
+                dropped,
                 dropped_late: late,
                 ..OpenLoop::default()
             });
-            load.requests = 99;
-            load.good = 99;
+            load.requests = 100_000 - dropped;
+            load.good = load.requests;
         };
-        assert_eq!(verdict(&|load| dropped(load, 0)), Verdict::Missed);
-        assert_eq!(verdict(&|load| dropped(load, 1)), Verdict::Silent);
+        // They were due in the last 0.15 ms, then in the last 10.1 ms.
+        assert_eq!(verdict(&|load| dropped(load, 15, 0)), Verdict::Held);
+        assert_eq!(verdict(&|load| dropped(load, 1_010, 0)), Verdict::Missed);
+        assert_eq!(verdict(&|load| dropped(load, 15, 15)), Verdict::Silent);
+        // Within a longer limit, but more than a hundredth.
+        let long = |dropped_late| {
+            let trial = probe(&|load| dropped(load, 1_010, dropped_late));
+            judge(&trial, 100.0)
+        };
+        let missed = (
+            Verdict::Missed,
+            "1010 of 100000 dropped, a queue of 10.1 ms".to_owned(),
+        );
+        assert_eq!(long(0), missed);
         let failed = |source| {
             let mut trial = probe(&|_| {});
             let kind = FailureKind::Unable;
@@ -400,10 +465,42 @@ mod tests {
                 cause: String::new(),
                 log: Vec::new(),
             });
-            judge(&trial, 10.0)
+            judge(&trial, 10.0).0
         };
         assert_eq!(failed(Source::Subject), Verdict::Missed);
         assert_eq!(failed(Source::LoadGenerator), Verdict::Silent);
+    }
+
+    #[test]
+    fn a_probe_beside_other_load_says_nothing_unless_it_held() {
+        let planned = serde_json::json!({
+            "trial": 1, "block": 0, "twin": 0, "duration_ms": 1000, "warm_up_ms": 0,
+            "scenario": "x", "endpoint": "/", "path": "x", "concurrency": 8,
+            "keep_alive": true, "rate_rps": 100,
+        });
+        let verdict = |p99_us, warning: Option<Warning>| {
+            let planned = serde_json::from_value(planned.clone()).expect("one");
+            let mut trial = crate::run::trial::empty_record(planned);
+            let mut load = Load {
+                elapsed_us: 1e6,
+                requests: 100,
+                good: 100,
+                ..Load::default()
+            };
+            load.latency.p99_us = Some(p99_us);
+            trial.load = Some(load);
+            trial.warnings = warning.into_iter().collect();
+            judge(&trial, 10.0)
+        };
+        let other = Some(Warning::OtherLoad { share: 0.3 });
+        assert_eq!(verdict(11e3, None).0, Verdict::Missed);
+        let (silent, why) = verdict(11e3, other.clone());
+        assert_eq!(silent, Verdict::Silent);
+        assert!(
+            why.contains("30 %") && why.contains("p99 above 10 ms"),
+            "{why}"
+        );
+        assert_eq!(verdict(9e3, other).0, Verdict::Held);
     }
 
     #[test]

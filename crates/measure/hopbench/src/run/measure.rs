@@ -273,9 +273,10 @@ fn find_knees(
         ));
     }
     run_dir.write_phase(Phase::Running)?;
-    let keep = |trial: &Trial| {
+    let keep = |trial: &Trial, said: Option<&str>| {
         if !settings.silent {
-            say(&progress::line(trial));
+            let said = said.map_or_else(String::new, |said| format!("; {said}"));
+            say(&format!("{}{said}", progress::line(trial)));
         }
         writer.append(trial)
     };
@@ -389,7 +390,8 @@ fn path_infos(toolbox: &Toolbox, selection: &Selection) -> anyhow::Result<Vec<Pa
             name: path.definition.name.clone(),
             summary: path.definition.summary.clone(),
             analysis: path.definition.analysis.clone(),
-            receipts,
+            receipts: receipts.lines,
+            version_outputs: receipts.outputs,
             skipped: path.skipped.clone(),
             counters: Some(path.definition.counters.shown.clone()),
             expect: path

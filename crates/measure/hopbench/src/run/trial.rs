@@ -162,6 +162,15 @@ impl<'a> Live<'a> {
             let asked = key.1.clone();
             verified.push(Verified { asked, failure });
         }
+        // It may have answered from the background.
+        match stage.trouble(self.interrupt) {
+            Some(TrialError::Interrupted) => return Err(Interrupted),
+            Some(TrialError::Failed(failure)) => verified.push(Verified {
+                asked: "end".to_owned(),
+                failure: Some(failure),
+            }),
+            None => {}
+        }
         stage.stop();
         Ok(verified)
     }

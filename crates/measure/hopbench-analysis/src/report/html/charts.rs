@@ -8,7 +8,7 @@ use crate::{
     report::{
         plot::{Axis, Lines, Mark, Point, Row, Rows, Scale, Series, short},
         sentences::shortfall,
-        text::{bound, latency, mark, milliseconds, percent, tenths, thousands},
+        text::{bound, latency, milliseconds, percent, short_ratio, tenths, thousands},
     },
     summary::{CellSummary, Quantile, ScenarioSummary, Table},
     told::Told,
@@ -126,12 +126,8 @@ fn share_row(row: &CellSummary<'_>, metric: Metric, legend: &Legend) -> Row {
     }));
     Row {
         class,
-        value: format!(
-            "{}{bound}{}{}",
-            told.map_or("", mark),
-            percent(ratio),
-            if but.is_empty() { "" } else { " !" }
-        ),
+        value: short_ratio(told, &format!("{bound}{}", percent(ratio)))
+            + if but.is_empty() { "" } else { " !" },
         is_faint: told != Some(Told::Different),
         label,
         marks,
@@ -530,12 +526,8 @@ fn change_row(compared: &Compared<'_>, metric: Metric) -> Option<Row> {
         class: if is_different { "s2" } else { "s8" }.to_owned(),
         label,
         marks,
-        value: format!(
-            "{}{bound}{}{}",
-            told.map_or("", mark),
-            percent(ratio),
-            if compared.has_failures() { " !" } else { "" }
-        ),
+        value: short_ratio(told, &format!("{bound}{}", percent(ratio)))
+            + if compared.has_failures() { " !" } else { "" },
         is_faint: !is_different,
     })
 }

@@ -1,5 +1,7 @@
 //! The comparison of an answer with the expected one.
 
+use hyper::header::CONTENT_ENCODING;
+
 use crate::{catalog::ExpectedAnswer, observe::http::Answer};
 
 /// Describes how an answer differs from the expected one.
@@ -24,8 +26,9 @@ pub(super) fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<S
         && answer.length_bytes != length_bytes
     {
         return Some(format!(
-            "{} bytes instead of {length_bytes}",
-            answer.length_bytes
+            "{} bytes instead of {length_bytes}{}",
+            answer.length_bytes,
+            encoding(answer)
         ));
     }
     if expected
@@ -33,7 +36,10 @@ pub(super) fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<S
         .as_ref()
         .is_some_and(|sha256| answer.sha256 != *sha256)
     {
-        return Some("the body differs from the expected one".to_owned());
+        return Some(format!(
+            "the body differs from the expected one{}",
+            encoding(answer)
+        ));
     }
     for (name, value) in &expected.headers {
         let mut found = answer.headers.get_all(name).iter();
@@ -52,4 +58,20 @@ pub(super) fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<S
     answer
         .is_followed
         .then(|| "answer without a request: more bytes followed the correct ones".to_owned())
+}
+
+/// Says how the body is encoded. Decoded it may be right, but a hop that spends time on that does
+/// more than others.
+fn encoding(answer: &Answer) -> String {
+    let Some(encoding) = answer.headers.get(CONTENT_ENCODING) else {
+        return String::new();
+    };
+    let encoding: String = String::from_utf8_lossy(encoding.as_bytes())
+        .chars()
+        .take(40)
+        .collect();
+    format!(
+        " (content-encoding: {encoding}; requests accept compressed answers, as under load: turn \
+         compression off in the hop)"
+    )
 }

@@ -9,15 +9,6 @@ use crate::catalog::{Conservation, PathDefinition, Prepare, Take};
 
 /// Fails if a load's answers allow no metrics.
 pub(super) fn judge(load: &Load, request_timeout: Duration) -> Result<(), TrialError> {
-    let fail_of = |source, kind, cause| {
-        Err(TrialError::Failed(Failure {
-            source,
-            kind,
-            cause,
-            log: Vec::new(),
-        }))
-    };
-    let fail = |kind, cause| fail_of(Source::Subject, kind, cause);
     let listed = |counts: &BTreeMap<String, u64>| {
         let counts: Vec<String> = counts
             .iter()
@@ -70,11 +61,14 @@ pub(super) fn judge(load: &Load, request_timeout: Duration) -> Result<(), TrialE
         return fail_of(Source::LoadGenerator, FailureKind::Unable, cause);
     }
     if !load.has_metrics() {
-        let cause = match load.errors.is_empty() {
-            true => "no request was answered".to_owned(),
-            false => format!("no request was answered: {}", listed(&load.errors)),
+        // Time-outs were told apart above, so any errors are of connections that were closed.
+        return match load.errors.is_empty() {
+            true => fail(FailureKind::Hang, "no request was answered".to_owned()),
+            false => {
+                let cause = format!("no request was answered: {}", listed(&load.errors));
+                fail(FailureKind::NoAnswer, cause)
+            }
         };
-        return fail(FailureKind::Hang, cause);
     }
     Ok(())
 }
@@ -166,8 +160,12 @@ pub(super) fn judge_preparation(
 }
 
 fn fail(kind: FailureKind, cause: String) -> Result<(), TrialError> {
+    fail_of(Source::Subject, kind, cause)
+}
+
+fn fail_of(source: Source, kind: FailureKind, cause: String) -> Result<(), TrialError> {
     Err(TrialError::Failed(Failure {
-        source: Source::Subject,
+        source,
         kind,
         cause,
         log: Vec::new(),
@@ -290,6 +288,16 @@ mod tests {
         let unable = Some((Source::LoadGenerator, FailureKind::Unable));
         assert_eq!(failure(&load(0, 10, 10)), unable);
         assert_eq!(failure(&Load::default()), unable);
+        let closed = Load {
+            errors: [("connection closed before message completed".to_owned(), 9)].into(),
+            ..load(0, 0, 0)
+        };
+        let closed = Load {
+            requests: 9,
+            ..closed
+        };
+        let no_answer = Some((Source::Subject, FailureKind::NoAnswer));
+        assert_eq!(failure(&closed), no_answer);
         let no_time = Load {
             elapsed_us: 0.0,
             ..load(10, 0, 0)

@@ -23,12 +23,12 @@ const LOAD_GRACE: Duration = Duration::from_secs(20);
 /// Interval at which the usage of a load in stages is read.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// When the generator compares bodies in a closed loop; at a fixed rate it compares all.
+/// When the generator compares bodies in a closed loop of oha. Its own client compares all.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Bodies {
     /// Never: the path is being profiled.
     Unchecked,
-    /// During the load, whose metrics are not kept.
+    /// During the load, whose metrics are not kept: it is sent by the generator's own client.
     During,
     /// After the load, once it is told to go on.
     After,
@@ -168,14 +168,14 @@ fn plain(
     ];
     let length_bytes = expected.length_bytes;
     arguments.extend(length_bytes.map(|length| format!("--expect-length={length}")));
-    let sample = match bodies {
+    let compares = match bodies {
         Bodies::Unchecked => None,
-        Bodies::During => Some("during"),
-        Bodies::After => Some("after-line"),
+        Bodies::During => Some("--own-client"),
+        Bodies::After => Some("--sample=after-line"),
     };
-    if let (Some(sample), Some(sha256)) = (sample, &expected.sha256) {
+    if let (Some(compares), Some(sha256)) = (compares, &expected.sha256) {
         arguments.push(format!("--expect-sha256={sha256}"));
-        arguments.push(format!("--sample={sample}"));
+        arguments.push(compares.to_owned());
     }
     if let Some(file) = body_file(request, 0, directory)? {
         arguments.push(format!("--body={}", file.display()));

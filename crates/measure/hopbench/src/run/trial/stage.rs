@@ -16,7 +16,7 @@ use super::{
 use crate::{
     catalog::{PathDefinition, ProcessDefinition},
     observe::{
-        http::{Answer, Endpoint, Question},
+        http::{Answer, Endpoint, Question, TimedOut},
         status::Status,
         usage::{self, Snapshot},
     },
@@ -239,7 +239,7 @@ impl Stage {
         let question = Question {
             method: &request.method,
             target: &self.target(&request.targets[0]),
-            headers: &request.headers,
+            headers: &as_under_load(&request.headers),
             body: request.body.clone().unwrap_or_default(),
         };
         live.client
@@ -257,7 +257,8 @@ impl Stage {
                 None => return Ok(()),
                 Some(difference) => (FailureKind::WrongAnswer, difference),
             },
-            Err(error) => (FailureKind::Hang, format!("no answer: {error:#}")),
+            Err(error) if error.is::<TimedOut>() => (FailureKind::Hang, format!("{error:#}")),
+            Err(error) => (FailureKind::NoAnswer, format!("no answer: {error:#}")),
         };
         if let Some(trouble) = self.trouble(live.interrupt) {
             return Err(trouble);
@@ -387,8 +388,12 @@ impl Stage {
         let ended = self.processes.iter_mut().find_map(|running| {
             let status = running.child.exit_status().ok().flatten()?;
             let said = decisive(&running.child.last_lines());
+            let hint = match status.success() {
+                true => FOREGROUND,
+                false => "",
+            };
             Some(format!(
-                "'{}' {} {when}{}",
+                "'{}' {} {when}{}{hint}",
                 running.child.name(),
                 describe_exit(status),
                 said.map_or_else(String::new, |said| format!(": {said}"))
@@ -473,6 +478,30 @@ impl Stopped {
             .map(|process| Warning::Unstoppable { process })
             .chain(strays.map(|process| Warning::Strayed { process }))
     }
+}
+
+/// Hint for a process that ends without an error.
+const FOREGROUND: &str = "; if it goes to the background, run it in the foreground, as with \
+     HAProxy's '-db' or nginx's 'daemon off;'";
+
+/// Fields that the load generator sends by itself, besides its name and `Host`. Whoever verifies
+/// must send them, too: a hop may compress what a client accepts compressed.
+const LOAD_HEADERS: [(&str, &str); 2] = [
+    ("accept", "*/*"),
+    ("accept-encoding", "gzip, compress, deflate, br"),
+];
+
+/// Returns the fields of a request with those that the load generator adds.
+fn as_under_load(own: &[(String, String)]) -> Vec<(String, String)> {
+    let has = |name: &str| own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+    let generator = (
+        "user-agent",
+        concat!("hopbench/", env!("CARGO_PKG_VERSION")),
+    );
+    let added = LOAD_HEADERS.into_iter().chain([generator]);
+    let added = added.filter(|(name, _)| !has(name));
+    let added = added.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    added.chain(own.iter().cloned()).collect()
 }
 
 /// Returns what is wrong if a counter that the path declares is served by none of its processes.
