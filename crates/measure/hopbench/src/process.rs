@@ -9,6 +9,7 @@
 //! Nothing is polled: while a load runs, hopbench sleeps until a child ends or prints something, or
 //! a signal arrives.
 
+mod environment;
 mod interrupt;
 mod log;
 mod pause;
@@ -48,6 +49,10 @@ use rustix::{
 
 use self::log::Log;
 pub(crate) use self::{
+    environment::{
+        StatedUmask, describe as describe_environment, of_cargo, settle_temporary_directory,
+        temporary_directory,
+    },
     interrupt::{EXIT_INTERRUPTED, Interrupt},
     pause::{ask_until, wait_until},
     strays::Strays,
@@ -70,6 +75,8 @@ pub(crate) struct Command {
     pub(crate) directory: Option<PathBuf>,
     /// Whether the program stops at the end of its stdin.
     pub(crate) stops_with_stdin: bool,
+    /// Variables besides those that every child gets.
+    pub(crate) environment: Vec<(OsString, OsString)>,
 }
 
 /// A running child process, and its whole process group.
@@ -160,13 +167,10 @@ impl Child {
             Output::Keep => (true, Stdio::piped()),
             Output::Log(_) => (false, Stdio::piped()),
         };
-        let mut process = command
-            .to_std()
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(stdout)
-            .stderr(Stdio::piped())
-            .spawn()
+        let mut prepared = command.to_std();
+        prepared.process_group(0).stdin(Stdio::piped());
+        prepared.stdout(stdout).stderr(Stdio::piped());
+        let mut process = start_stated(&mut prepared)
             .with_context(|| format!("could not start '{name}': {command}"))?;
         let pid = rustix::process::Pid::from_child(&process);
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -498,11 +502,18 @@ impl Command {
             guard.arg(process::id().to_string()).arg(&self.program);
             guard
         };
-        command.args(&self.arguments);
-        if let Some(directory) = &self.directory {
-            command.current_dir(directory).env(DIRECTORY, directory);
-        }
+        self.surround(&mut command);
         command
+    }
+
+    /// Gives a process its arguments, its directory and its environment.
+    fn surround(&self, process: &mut process::Command) {
+        process.args(&self.arguments).env_clear();
+        process.envs(environment::variables());
+        process.envs(self.environment.iter().cloned());
+        if let Some(directory) = &self.directory {
+            process.current_dir(directory).env(DIRECTORY, directory);
+        }
     }
 }
 
@@ -518,6 +529,11 @@ impl fmt::Display for Command {
         }
         Ok(())
     }
+}
+
+fn start_stated(command: &mut process::Command) -> io::Result<process::Child> {
+    let _umask = StatedUmask::set();
+    command.spawn()
 }
 
 #[expect(
@@ -539,6 +555,7 @@ mod tests {
             arguments: vec!["-c".to_owned(), "sleep 1000".to_owned()],
             directory: None,
             stops_with_stdin: true,
+            environment: Vec::new(),
         };
         let given_up = capture_within(&command, Duration::from_millis(10)).expect_err("it sleeps");
         let expected = "'/bin/sh' did not finish within 0.01 s and was killed";
@@ -553,6 +570,7 @@ mod tests {
                 arguments: vec!["-c".to_owned(), script.to_owned()],
                 directory: None,
                 stops_with_stdin: true,
+                environment: Vec::new(),
             };
             Child::start("sh", &command, Output::Keep).expect("a shell")
         };

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, fs, path::Path, sync::OnceLock, thread};
 use hopbench_analysis::record::{Git, Machine};
 
 use super::storage::Storage;
-use crate::process::{Command, capture};
+use crate::process::{Command, capture, describe_environment};
 
 pub(crate) fn describe(directory: &Path) -> Machine {
     let system = rustix::system::uname();
     let storage = Storage::of(directory);
+    let (environment, umask) = describe_environment();
     Machine {
         cpu_model: field("/proc/cpuinfo", "model name"),
         cores: thread::available_parallelism().map_or(0, usize::from),
@@ -28,11 +29,32 @@ pub(crate) fn describe(directory: &Path) -> Machine {
         network: network(),
         open_files_max: open_files_max(),
         irq_time_accounted: irq_time_accounted(),
+        environment,
+        umask,
     }
 }
 
-/// Returns the revision of the checkout that `directory` is in, from which its programs were built.
-pub(crate) fn git(directory: &Path) -> Git {
+/// Returns the revision of the checkout that `directory` is in, from which its programs were built,
+/// or why it is not known although there is a repository.
+pub(crate) fn git(directory: &Path) -> (Git, Option<String>) {
+    if !is_in_repository(directory) {
+        return (Git::default(), None);
+    }
+    match revision(directory) {
+        Ok(git) => (git, None),
+        Err(error) => {
+            let doubt = format!("revision: it is not known and not recorded: {error:#}");
+            (Git::default(), Some(doubt))
+        }
+    }
+}
+
+pub(crate) fn is_in_repository(directory: &Path) -> bool {
+    let mut above = directory.ancestors();
+    above.any(|directory| directory.join(".git").exists())
+}
+
+fn revision(directory: &Path) -> anyhow::Result<Git> {
     let git = |arguments: &[&str]| {
         capture(&Command {
             program: "git".into(),
@@ -42,28 +64,32 @@ pub(crate) fn git(directory: &Path) -> Git {
                 .collect(),
             directory: Some(directory.to_owned()),
             stops_with_stdin: true,
+            environment: Vec::new(),
         })
     };
-    // Outside of a repository, or without git, there is no revision to name.
-    let Ok(revision) = git(&["rev-parse", "HEAD"]) else {
-        return Git::default();
-    };
-    let status = git(&["status", "--porcelain", "--untracked-files=no"]).unwrap_or_default();
-    Git {
+    let revision = git(&["rev-parse", "HEAD"])?;
+    let status = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Ok(Git {
         revision: revision.trim().to_owned(),
         dirty: !status.trim().is_empty(),
-    }
+    })
 }
 
-/// Returns the version of the compiler that the working directory's toolchain file selects.
+/// Returns the version of the compiler that the working directory's toolchain file selects, and the
+/// flags with which this binary was built.
 pub(crate) fn toolchain() -> String {
     let rustc = Command {
         program: "rustc".into(),
         arguments: vec!["--version".to_owned()],
         directory: None,
         stops_with_stdin: true,
+        environment: Vec::new(),
     };
-    capture(&rustc).map_or_else(|_| String::new(), |version| version.trim().to_owned())
+    let version = capture(&rustc).unwrap_or_default();
+    match (version.trim(), env!("HOPBENCH_RUSTFLAGS")) {
+        (version, "") => version.to_owned(),
+        (version, flags) => format!("{version} with {flags}"),
+    }
 }
 
 /// Returns the profile of this binary. The other programs are built in the same one.
@@ -104,6 +130,7 @@ fn kernel_configuration() -> Option<String> {
         arguments: vec!["-dc".to_owned(), compressed.to_owned()],
         directory: None,
         stops_with_stdin: true,
+        environment: Vec::new(),
     };
     Path::new(compressed)
         .exists()

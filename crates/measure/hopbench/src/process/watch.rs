@@ -42,6 +42,7 @@ impl Watchman {
             arguments: vec![WATCH.to_owned(), directory.display().to_string()],
             directory: None,
             stops_with_stdin: true,
+            environment: Vec::new(),
         };
         Child::start("watchman", &command, Output::Keep).map(Self)
     }

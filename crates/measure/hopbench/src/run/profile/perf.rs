@@ -71,6 +71,7 @@ impl Perf {
             .into(),
             directory: None,
             stops_with_stdin: false,
+            environment: Vec::new(),
         };
         let child = Child::start("perf", &command, Output::Keep)?;
         Ok(Self {
@@ -101,6 +102,7 @@ impl Perf {
             .into(),
             directory: None,
             stops_with_stdin: false,
+            environment: Vec::new(),
         };
         let script = Child::start("perf script", &script, Output::Keep)?;
         let (_, text) =

@@ -52,6 +52,7 @@ impl Strace {
                     arguments,
                     directory: None,
                     stops_with_stdin: false,
+                    environment: Vec::new(),
                 };
                 let name = format!("strace of {}", target.name);
                 strace

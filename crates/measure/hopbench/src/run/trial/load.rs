@@ -149,6 +149,7 @@ impl Live<'_> {
             arguments,
             directory: None,
             stops_with_stdin: true,
+            environment: Vec::new(),
         })
     }
 }

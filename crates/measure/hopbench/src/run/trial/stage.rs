@@ -21,7 +21,10 @@ use crate::{
         usage::{self, Snapshot},
     },
     plan::work::{PlannedRequest, Work},
-    process::{Child, Command, Interrupt, Output, Strays, Watchman, describe_exit, stop_all},
+    process::{
+        Child, Command, Interrupt, Output, Strays, Watchman, describe_exit, stop_all,
+        temporary_directory,
+    },
     run::{builds::Built, profile},
 };
 
@@ -95,15 +98,10 @@ impl Stage {
         (label, delay_ms): (&str, Option<u64>),
     ) -> anyhow::Result<Self> {
         // Directly below the temporary directory: a socket's path may only have 107 bytes.
-        let directory = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
+        let directory = temporary_directory()?;
         let toolbox = build.map_or(live.toolbox, |build| &build.toolbox);
         let mut fill = TrialFill::new(toolbox, directory.path());
-        for file in &definition.files {
-            std::fs::write(
-                directory.path().join(&file.name),
-                file.content.fill(&mut fill)?,
-            )?;
-        }
+        fill.write(&definition.files)?;
         let front = definition
             .front
             .fill(&mut fill)?
