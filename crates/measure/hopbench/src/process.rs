@@ -9,9 +9,11 @@
 //! Nothing is polled: while a load runs, hopbench sleeps until a child ends or prints something, or
 //! a signal arrives.
 
+mod capture;
 mod environment;
 mod interrupt;
 mod log;
+mod name;
 mod pause;
 mod strays;
 pub(crate) mod table;
@@ -37,7 +39,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
@@ -49,11 +51,13 @@ use rustix::{
 
 use self::log::Log;
 pub(crate) use self::{
+    capture::{capture, capture_within},
     environment::{
         StatedUmask, describe as describe_environment, of_cargo, settle_temporary_directory,
         temporary_directory,
     },
     interrupt::{EXIT_INTERRUPTED, Interrupt},
+    name::as_text,
     pause::{ask_until, wait_until},
     strays::Strays,
     timed::{DELAYED, exec_delayed, timed},
@@ -143,9 +147,6 @@ const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time that a child may take to be gone after it was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Time that a program may take to print its version or a description.
-const CAPTURE_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Child {
     /// Starts a child in its own process group, so that a Ctrl-C at the terminal reaches only
@@ -247,18 +248,6 @@ impl Child {
             .collect()
     }
 
-    /// Waits for the end of a child whose output is kept; returns its exit status and output.
-    fn finish(mut self, at_most: Duration) -> anyhow::Result<(ExitStatus, String)> {
-        if wait(&[&self], Instant::now() + at_most, None)? == Waited::TimedOut {
-            bail!(
-                "'{}' did not finish within {} s and was killed",
-                self.name,
-                at_most.as_secs_f64()
-            );
-        }
-        self.take_output()
-    }
-
     /// Returns the exit status and the output of a child that has ended.
     pub(crate) fn take_output(&mut self) -> anyhow::Result<(ExitStatus, String)> {
         // After that, no other process of the group holds its output open.
@@ -350,13 +339,16 @@ impl KeptOutput {
     fn read(stdout: ChildStdout, (beginning, begins): (PipeReader, PipeWriter)) -> Self {
         let (read, text) = mpsc::channel();
         thread::spawn(move || {
-            let mut text = String::new();
+            let mut bytes = Vec::new();
             let mut stdout = BufReader::new(stdout.take(OUTPUT_BYTES_MAX));
             // If this fails, so does the read below.
             let _ = stdout.fill_buf();
             drop(begins);
             // Fails only if nobody waits for it any more.
-            let _ = read.send(stdout.read_to_string(&mut text).map(|_| text));
+            let text = stdout.read_to_end(&mut bytes);
+            // A program may print whatever it wants, such as a version in Latin-1.
+            let text = text.map(|_| String::from_utf8_lossy(&bytes).into_owned());
+            let _ = read.send(text);
         });
         Self { beginning, text }
     }
@@ -433,32 +425,6 @@ fn wait_for<'a>(
             _ => Waited::Interrupted,
         });
     }
-}
-
-/// Runs a program to its end. Returns what it prints on stdout or, if that is nothing, on stderr.
-pub(crate) fn capture(command: &Command) -> anyhow::Result<String> {
-    capture_within(command, CAPTURE_TIMEOUT)
-}
-
-pub(crate) fn capture_within(command: &Command, at_most: Duration) -> anyhow::Result<String> {
-    let name = command.program.display().to_string();
-    let mut child = Child::start(&name, command, Output::Keep)?;
-    // The program gets no input.
-    drop(child.stdin.take());
-    let log = child.log.clone();
-    let (status, text) = child.finish(at_most)?;
-    let log: Vec<String> = {
-        let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.tail().map(str::to_owned).collect()
-    };
-    if !status.success() {
-        bail!("{command}: {}: {}", describe_exit(status), log.join(" / "));
-    }
-    Ok(if text.trim().is_empty() {
-        log.join("\n")
-    } else {
-        text
-    })
 }
 
 /// Replaces this process by a program that dies when its parent does. Returns only if that fails.

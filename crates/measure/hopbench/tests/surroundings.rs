@@ -3,7 +3,12 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::{ffi::OsStringExt as _, fs::PermissionsExt as _},
+    path::PathBuf,
+};
 
 use serde_json::Value;
 use support::{
@@ -142,4 +147,77 @@ fn a_temporary_directory_that_does_not_serve_is_named_and_an_empty_name_is_none(
     let mut left = left.map(|entry| entry.expect("listed").file_name());
     assert!(!left.any(|name| name.to_string_lossy().starts_with("hopbench-")));
     bench.assert_nothing_left();
+}
+
+#[test]
+fn a_version_that_takes_long_is_waited_for_aloud() {
+    let bench = Bench::new();
+    let script = "sleep {{port:front}}";
+    let path = support::bench::shell_path(&bench, "slow.toml", script);
+    let file = bench.directory.path().join("slow.toml");
+    let toml = fs::read_to_string(&file).expect("written");
+    fs::write(&file, toml.replace("'echo 1'", "'sleep 1000'")).expect("writable");
+    let describe = support::Running::start(&mut bench.command(&["describe", &path]));
+    let told = describe.error_line("waiting for '");
+    assert!(told.contains("sh' to finish, 20 s at most"), "{told}");
+}
+
+/// A name that is not UTF-8, since its letter is Latin-1.
+fn latin_1(name: &str) -> OsString {
+    OsString::from_vec([name.as_bytes(), b"\xe4"].concat())
+}
+
+#[test]
+fn results_may_be_in_a_directory_whose_name_is_not_utf_8() {
+    let bench = Bench::new();
+    let place = bench.directory.path().join(latin_1("results-"));
+    let json = ["--format=json", "--out"];
+    for command in [&short("direct")[..], &["report"], &["status"]] {
+        let asked = output(bench.command(&[command, &json].concat()).arg(&place));
+        let errors = text(&asked.stderr);
+        assert!(asked.status.success(), "{command:?}: {errors}");
+        let json: Value = serde_json::from_slice(&asked.stdout).expect("JSON");
+        let run = json["run"].as_str().expect("a name");
+        assert!(run.contains("results-\u{fffd}/"), "{run}");
+    }
+    // Whoever can't say so in a file is told, and nothing is made elsewhere.
+    let temporary = bench.temporary().join(latin_1("x"));
+    fs::create_dir(&temporary).expect("fresh");
+    let mut verify = bench.command(&["verify", "direct"]);
+    let refused = output(verify.env("TMPDIR", &temporary));
+    assert_eq!(refused.status.code(), Some(4));
+    let errors = text(&refused.stderr);
+    assert!(errors.contains("its name is not UTF-8"), "{errors}");
+}
+
+#[test]
+fn a_hop_may_print_any_bytes_and_no_terminal_obeys_them() {
+    let bench = Bench::new();
+    let server = bin("http_baseline");
+    let script = format!(
+        "printf 'caf\\351 \\033[2J\\n' >&2; exec {} --listen=127.0.0.1:{{{{port:front}}}}",
+        server.display()
+    );
+    let path = support::bench::shell_path(&bench, "loud.toml", &script.replace('\\', "\\\\"));
+    let file = bench.directory.path().join("loud.toml");
+    let toml = fs::read_to_string(&file).expect("written");
+    let version = r"printf 'caf\\351 1.0 \\033[2J'";
+    fs::write(&file, toml.replace("'echo 1'", &format!("\"{version}\""))).expect("writable");
+    let made = bench.run(&short(&path));
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let receipts = &manifest(&bench)["paths"][1]["receipts"];
+    assert_eq!(receipts["server"], "caf\u{fffd} 1.0 \u{1b}[2J");
+    for name in ["REPORT.md", "report.html", "summary.csv"] {
+        let report = fs::read_to_string(bench.run_dir().join(name)).expect("written");
+        assert!(!report.contains('\u{1b}'), "{name}");
+    }
+    let report = fs::read_to_string(bench.run_dir().join("REPORT.md")).expect("written");
+    assert!(report.contains("caf\u{fffd} 1.0 "), "{report}");
+    // Its last words are shown when it ends.
+    let toml = fs::read_to_string(&file).expect("written");
+    fs::write(&file, toml.replace("; exec ", "; false ")).expect("writable");
+    let failed = bench.run(&["verify", &path]);
+    let told = text(&failed.stdout) + &text(&failed.stderr);
+    assert!(told.contains("caf\u{fffd} \u{241b}[2J"), "{told}");
+    assert!(!told.contains('\u{1b}'), "{told}");
 }

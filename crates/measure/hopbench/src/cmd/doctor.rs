@@ -138,7 +138,7 @@ fn conditions() -> Vec<Finding> {
         Err(note) => (State::Warning, note),
     };
     add("shared memory", state, note);
-    let (state, note) = match measure::check_temporary_directory() {
+    let (state, note) = match measure::check_surroundings() {
         Ok(()) => (State::Fine, tempfile::env::temp_dir().display().to_string()),
         Err(error) => (State::Broken, format!("{error:#}")),
     };

@@ -66,7 +66,7 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
     let definition = context.catalog.probe(&options.name)?;
     let settings = settings(context, options);
     probe::check(&definition, &settings)?;
-    measure::check_temporary_directory()?;
+    measure::check_surroundings()?;
     // A process of several threads can't enter a namespace, and in it the lock would be another.
     let is_apart = definition.kind == ProbeKind::Network;
     let early = is_apart.then(|| measure::lock(&options.out)).transpose()?;
@@ -166,7 +166,7 @@ fn as_json(probed: &Probed, place: &Path) -> Value {
             }))
         });
     json!({
-        "directory": place,
+        "directory": place.to_string_lossy(),
         "probe": probed.info,
         "series": series.collect::<Vec<_>>(),
         "verdicts": judge(probed),

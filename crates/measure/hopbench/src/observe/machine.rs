@@ -1,7 +1,15 @@
 //! The machine, for the manifest. Fields that can't be determined stay empty.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::OnceLock, thread};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::OnceLock,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use anyhow::bail;
 use hopbench_analysis::record::{Git, Machine};
 
 use super::storage::Storage;
@@ -37,7 +45,7 @@ pub(crate) fn describe(directory: &Path) -> Machine {
 /// Returns the revision of the checkout that `directory` is in, from which its programs were built,
 /// or why it is not known although there is a repository.
 pub(crate) fn git(directory: &Path) -> (Git, Option<String>) {
-    if !is_in_repository(directory) {
+    if repository(directory).is_none() {
         return (Git::default(), None);
     }
     match revision(directory) {
@@ -49,9 +57,10 @@ pub(crate) fn git(directory: &Path) -> (Git, Option<String>) {
     }
 }
 
-pub(crate) fn is_in_repository(directory: &Path) -> bool {
+/// Returns the top of the checkout that a directory is in.
+pub(crate) fn repository(directory: &Path) -> Option<&Path> {
     let mut above = directory.ancestors();
-    above.any(|directory| directory.join(".git").exists())
+    above.find(|directory| directory.join(".git").exists())
 }
 
 fn revision(directory: &Path) -> anyhow::Result<Git> {
@@ -136,6 +145,22 @@ fn kernel_configuration() -> Option<String> {
         .exists()
         .then(|| capture(&unpack).ok())?
 }
+
+/// Checks that the clock has a time that HTTP and records can write. Servers can't serve with
+/// another.
+pub(crate) fn check_clock(now: SystemTime) -> anyhow::Result<()> {
+    let since = now.duration_since(UNIX_EPOCH);
+    if since.is_ok_and(|since| since < YEAR_10_000) {
+        return Ok(());
+    }
+    bail!(
+        "the clock of this machine is not in the years 1970 to 9999, which the dates of HTTP need; \
+         set it, for example with 'date --set'"
+    )
+}
+
+/// Time from 1970 to the year 10,000.
+const YEAR_10_000: Duration = Duration::from_secs(253_402_300_800);
 
 /// Returns the hard limit, to which every child raises its own.
 pub(crate) fn open_files_max() -> u64 {
@@ -312,6 +337,17 @@ fn read(file: impl AsRef<Path>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_no_date_can_write_is_refused() {
+        let year = Duration::from_secs(365 * 24 * 3_600);
+        check_clock(UNIX_EPOCH).expect("1970");
+        check_clock(UNIX_EPOCH + year * 8_000).expect("9964");
+        for wrong in [UNIX_EPOCH - year, UNIX_EPOCH + year * 10_030] {
+            let error = check_clock(wrong).expect_err("no date").to_string();
+            assert!(error.contains("1970 to 9999"), "{error}");
+        }
+    }
 
     #[test]
     fn the_configuration_says_whether_interrupts_are_apart() {

@@ -19,7 +19,7 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{
-    Command, Interrupt, Interrupted, Waited, start_stated, std_command, strays, wait_for,
+    Command, Interrupt, Interrupted, Waited, as_text, start_stated, std_command, strays, wait_for,
     wait_until,
 };
 
@@ -111,7 +111,7 @@ pub(crate) fn exec_delayed(mut arguments: impl Iterator<Item = OsString>) -> any
 impl Command {
     /// Returns the command with a start that is late by some milliseconds.
     pub(crate) fn delayed(self, delay_ms: u64) -> anyhow::Result<Self> {
-        let program = self.program.display().to_string();
+        let program = as_text(&self.program)?;
         let mut arguments = vec![DELAYED.to_owned(), delay_ms.to_string(), program];
         arguments.extend(self.arguments);
         Ok(Self {

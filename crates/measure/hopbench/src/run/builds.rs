@@ -18,7 +18,9 @@ use crate::{
     mistake::Mistake,
     observe::machine,
     plan::{selection::Selection, toolbox::Toolbox},
-    process::{Child, Command, Interrupt, Interrupted, Output, Waited, capture, of_cargo, wait},
+    process::{
+        Child, Command, Interrupt, Interrupted, Output, Waited, as_text, capture, of_cargo, wait,
+    },
 };
 
 #[derive(Clone, Debug)]
@@ -163,22 +165,24 @@ fn check_out(revision: &str) -> anyhow::Result<PathBuf> {
     let here = env::current_dir().context("there is no working directory")?;
     // Without git, the machine is at fault. Otherwise nobody named a build.
     git(&here, &["--version"])?;
-    if !machine::is_in_repository(&here) {
+    let Some(top) = machine::repository(&here) else {
         let message = format!(
             "'{revision}': expected a directory or a revision; it is no directory, and the \
              working directory is in no repository"
         );
         return Err(Mistake(message).into());
-    }
-    let top = git(&here, &["rev-parse", "--show-toplevel"])?;
+    };
+    // If git refuses to read the repository, it says why.
+    git(&here, &["rev-parse", "--git-dir"])?;
     let commit = format!("{revision}^{{commit}}");
     let Ok(commit) = git(&here, &["rev-parse", "--verify", "--quiet", &commit]) else {
+        let top = top.display();
         let message =
             format!("'{revision}': expected a directory or a revision of '{top}'; it is neither");
         return Err(Mistake(message).into());
     };
     let name = &commit[..commit.len().min(REVISION_DIGITS)];
-    let clones = Path::new(&top).join("target/ab");
+    let clones = top.join("target/ab");
     let clone = clones.join(name);
     if !clone.is_dir() {
         // The clone is there as a whole or not at all, however this ends.
@@ -187,8 +191,11 @@ fn check_out(revision: &str) -> anyhow::Result<PathBuf> {
         let fresh = tempfile::Builder::new()
             .prefix("new-")
             .tempdir_in(&clones)?;
-        let into = fresh.path().display().to_string();
-        git(&here, &["clone", "--quiet", "--no-checkout", &top, &into])?;
+        let from = as_text(top)?;
+        git(
+            fresh.path(),
+            &["clone", "--quiet", "--no-checkout", &from, "."],
+        )?;
         git(fresh.path(), &["checkout", "--quiet", "--detach", &commit])?;
         fs::rename(fresh.keep(), &clone)?;
     }
@@ -215,7 +222,8 @@ fn build(checkout: &Path, silent: bool, interrupt: &Interrupt) -> anyhow::Result
         .map(str::to_owned)
         .into();
     arguments.extend(NOT_BUILT.map(|package| format!("--exclude={package}")));
-    arguments.push(format!("--target-dir={}", target.display()));
+    // Below the checkout, in which cargo runs.
+    arguments.push("--target-dir=target".to_owned());
     let command = Command {
         program: "cargo".into(),
         arguments,

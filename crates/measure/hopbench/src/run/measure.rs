@@ -76,7 +76,7 @@ pub(crate) fn measure(
     machine::raise_open_files_limit();
     check_open_files(selection)?;
     toolbox.bin("hopbench-load")?;
-    check_temporary_directory()?;
+    check_surroundings()?;
     let _lock = lock(settings.out)?;
 
     let seed = settings.seed.unwrap_or_else(seed_from_clock);
@@ -311,8 +311,9 @@ fn check_open_files(selection: &Selection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks the temporary directory, in which every trial has its sockets.
-pub(crate) fn check_temporary_directory() -> anyhow::Result<()> {
+/// Checks the clock, and the temporary directory, in which every trial has its sockets.
+pub(crate) fn check_surroundings() -> anyhow::Result<()> {
+    machine::check_clock(SystemTime::now())?;
     let directory = tempfile::env::temp_dir();
     let describe = || {
         format!(
