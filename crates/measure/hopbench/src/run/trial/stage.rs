@@ -10,7 +10,9 @@ use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, UsageSecond
 use tempfile::TempDir;
 
 use super::{
-    Live, READY_TIMEOUT, STOP_GRACE, TrialError, difference::difference, fill::TrialFill,
+    Live, READY_TIMEOUT, STOP_GRACE, TrialError,
+    difference::{difference, unreadable},
+    fill::TrialFill,
     harness_failure,
 };
 use crate::{
@@ -250,12 +252,14 @@ impl Stage {
         request: &PlannedRequest,
     ) -> Result<(), TrialError> {
         let expected = &request.expect[0];
-        let (kind, cause) = match self.ask(live, request) {
-            Ok(answer) => match difference(&answer, expected) {
-                None => return Ok(()),
-                Some(difference) => (FailureKind::WrongAnswer, difference),
+        let subject = Source::Subject;
+        let (source, kind, cause) = match self.ask(live, request) {
+            Ok(answer) => match (difference(&answer, expected), unreadable(&answer)) {
+                (None, None) => return Ok(()),
+                (Some(difference), _) => (subject, FailureKind::WrongAnswer, difference),
+                (None, Some(cause)) => (Source::LoadGenerator, FailureKind::Unable, cause),
             },
-            Err(error) => (FailureKind::Hang, format!("no answer: {error:#}")),
+            Err(error) => (subject, FailureKind::Hang, format!("no answer: {error:#}")),
         };
         if let Some(trouble) = self.trouble(live.interrupt) {
             return Err(trouble);
@@ -269,7 +273,7 @@ impl Stage {
                 self.target(&request.targets[0])
             ),
         };
-        let (source, log) = (Source::Subject, self.last_lines());
+        let log = self.last_lines();
         Err(TrialError::Failed(Failure {
             source,
             kind,
