@@ -1,6 +1,10 @@
 //! Serves an axum router on a listener, or on a byte stream that is already open.
 
-use std::{future::Future, io, time::Duration};
+use std::{
+    future::Future,
+    io,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use axum::Router;
 use hyper_util::{
@@ -18,13 +22,14 @@ use crate::connections::Acceptor;
 /// Serves `router` until `stop` resolves, then lets open requests finish for at most `drain`.
 ///
 /// # Errors
-/// If the listener fails.
+/// If the listener fails, or if the clock is where no date of HTTP is.
 pub async fn serve(
     acceptor: Acceptor,
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
     drain: Duration,
 ) -> io::Result<()> {
+    check_clock(SystemTime::now())?;
     let (stopping, stopped) = oneshot::channel();
     let stop = async move {
         stop.await;
@@ -46,6 +51,21 @@ pub async fn serve(
     }
     Ok(())
 }
+
+/// Checks that a date of HTTP can write the time: with another, each connection would panic.
+fn check_clock(now: SystemTime) -> io::Result<()> {
+    let since = now.duration_since(UNIX_EPOCH);
+    if since.is_ok_and(|since| since < YEAR_10_000) {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "the clock of this machine is not in the years 1970 to 9999, which the dates of HTTP need; \
+         set it, for example with 'date --set'",
+    ))
+}
+
+/// Time from 1970 to the year 10,000.
+const YEAR_10_000: Duration = Duration::from_secs(253_402_300_800);
 
 /// Serves `router` on one open byte stream, as [`serve`] does on each that it accepts. An HTTP/1
 /// head must be complete within `head_timeout` of its first byte, or of the answer before it.
@@ -70,4 +90,19 @@ where
     server
         .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router))
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_no_date_can_write_is_refused() {
+        let year = Duration::from_secs(365 * 24 * 3_600);
+        check_clock(UNIX_EPOCH + year * 8_000).expect("the year 9964");
+        for wrong in [UNIX_EPOCH - year, UNIX_EPOCH + year * 10_030] {
+            let error = check_clock(wrong).expect_err("no date").to_string();
+            assert!(error.contains("1970 to 9999"), "{error}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use rustix::{io::Errno, process::Signal};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -123,6 +124,26 @@ pub fn say(line: &str) {
     let result = thread.map(|_| result.recv_timeout(SAY_MAX));
     if !matches!(result, Ok(Ok(Ok(())))) {
         tracing::debug!(?result, "could not write to stdout");
+    }
+}
+
+/// Prints a result on stdout, for a command that ends with it. A reader that closes the pipe early
+/// (`| head`) is not an error.
+///
+/// # Errors
+/// If the result can't be written, as on a full disk.
+pub fn print(result: &str) -> anyhow::Result<()> {
+    print_on(&mut io::stdout().lock(), format!("{result}\n").as_bytes())
+}
+
+/// Writes a result to stdout, like [`print`], byte by byte.
+///
+/// # Errors
+/// The same.
+pub fn print_on(stdout: &mut impl Write, result: &[u8]) -> anyhow::Result<()> {
+    match stdout.write_all(result).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("could not write to stdout"),
     }
 }
 

@@ -82,20 +82,14 @@ impl Options {
         match self.command {
             Command::Serve(args) => serve(&args),
             Command::Check(args) => match check(&args) {
-                Ok(said) => {
-                    process::say(&said);
-                    ExitCode::SUCCESS
-                }
+                Ok(said) => process::exit_code(process::print(&said)),
                 Err(error) => invalid(error),
             },
             Command::Waf(args) => match prepared(&args) {
                 Ok(waf) => process::exit_code(judge(&waf, &args)),
                 Err(error) => invalid(error),
             },
-            Command::GenerateConfig => {
-                process::say(EXAMPLE.trim_end());
-                ExitCode::SUCCESS
-            }
+            Command::GenerateConfig => process::exit_code(process::print(EXAMPLE.trim_end())),
         }
     }
 }

@@ -71,14 +71,11 @@ impl Options {
             None => start(self.start),
             Some(Command::Start(args)) => start(*args),
             Some(Command::GenerateConfig) => {
-                process::say(include_str!("../examples/01-basic-tcp.toml").trim_end());
-                ExitCode::SUCCESS
+                let example = include_str!("../examples/01-basic-tcp.toml");
+                process::exit_code(process::print(example.trim_end()))
             }
             Some(Command::Check(args)) => match args.read() {
-                Ok(config) => {
-                    check(&config);
-                    ExitCode::SUCCESS
-                }
+                Ok(config) => process::exit_code(check(&config)),
                 Err(error) => invalid(error),
             },
         }
@@ -117,7 +114,7 @@ fn invalid(error: anyhow::Error) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn check(config: &Config) {
+fn check(config: &Config) -> anyhow::Result<()> {
     for route in &config.routes {
         let targets: Vec<_> = route.targets.iter().map(Place::to_string).collect();
         let targets = match targets.as_slice() {
@@ -132,6 +129,7 @@ fn check(config: &Config) {
             },
         };
         let (name, listen) = (&route.name, route.listen);
-        process::say(&format!("{name}: {mode} at {listen} to {targets}"));
+        process::print(&format!("{name}: {mode} at {listen} to {targets}"))?;
     }
+    Ok(())
 }

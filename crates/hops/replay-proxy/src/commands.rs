@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use service::process::say;
+use service::process::{print, print_on};
 
 use crate::{
     cli::{ExportArgs, ImportArgs, PruneArgs, PurgeArgs, ShowArgs},
@@ -45,7 +45,7 @@ pub(crate) fn export(args: &ExportArgs) -> anyhow::Result<()> {
     let (count, bad) = exported.with_context(|| format!("could not write '{path}'"))?;
     file.flush()
         .with_context(|| format!("could not write '{path}'"))?;
-    say(&format!("{count} exchanges written to '{path}'"));
+    print(&format!("{count} exchanges written to '{path}'"))?;
     complain(&bad)
 }
 
@@ -92,11 +92,11 @@ pub(crate) fn import(args: &ImportArgs) -> anyhow::Result<()> {
             .map(|error| error.to_string()),
     );
     close(&writer)?;
-    say(&format!(
+    print(&format!(
         "{count} exchanges imported into session '{}'; {unanswered} without an answer left out; \
          {without_body} without the body that they had",
         args.session
-    ));
+    ))?;
     complain(&bad)
 }
 
@@ -106,9 +106,13 @@ pub(crate) fn list(path: &Path) -> anyhow::Result<()> {
     let sessions = store.sessions()?;
     for (name, _, count) in &sessions {
         let s = if *count == 1 { "" } else { "s" };
-        say(&format!("session '{name}': {count} recording{s}"));
+        print(&format!("session '{name}': {count} recording{s}"))?;
     }
+    let mut printed = Ok(());
     let refused = store.each(None, |row| {
+        if printed.is_err() {
+            return;
+        }
         let session = sessions.iter().find(|(_, id, _)| *id == row.session);
         let place = match row.kind {
             Kind::Cached => "cached",
@@ -122,11 +126,12 @@ pub(crate) fn list(path: &Path) -> anyhow::Result<()> {
             head,
             ..
         } = row;
-        say(&format!(
+        printed = print(&format!(
             "{id}\t{place}\t{method} {target}\t{}\t{body_bytes} bytes",
             head.status
         ));
     });
+    printed?;
     complain(&refused)
 }
 
@@ -139,18 +144,19 @@ pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<()> {
     let request = reader::body(&row.request_body, &row.request_digest, &store.files)?;
     let answer = reader::body(&row.body, &row.digest, &store.files)?;
     let mut out = std::io::stdout().lock();
-    write!(out, "{} {} HTTP/1.1\r\n", row.method, row.target)?;
+    let line = format!("{} {} HTTP/1.1\r\n", row.method, row.target);
     for part in [
-        &row.request_fields[..],
+        line.as_bytes(),
+        &row.request_fields,
         b"\r\n",
         &request,
         row.head.bytes(),
         b"\r\n",
         &answer,
+        row.trailers.as_deref().unwrap_or_default(),
     ] {
-        out.write_all(part)?;
+        print_on(&mut out, part)?;
     }
-    out.write_all(row.trailers.as_deref().unwrap_or_default())?;
     Ok(())
 }
 
@@ -158,8 +164,9 @@ pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<()> {
 pub(crate) fn verify(path: &Path) -> anyhow::Result<bool> {
     let store = open(path)?;
     let verify::Verified { good, bad } = verify::verify(&store);
-    say(&format!("{good} answers are whole, {} are not", bad.len()));
-    bad.iter().for_each(|line| say(&format!("  {line}")));
+    print(&format!("{good} answers are whole, {} are not", bad.len()))?;
+    bad.iter()
+        .try_for_each(|line| print(&format!("  {line}")))?;
     Ok(bad.is_empty())
 }
 
@@ -205,8 +212,7 @@ fn delete(store: Store, over: Vec<u64>) -> anyhow::Result<()> {
         bail!("the store could not be written: {error}");
     }
     close(&writer)?;
-    say(&format!("{count} deleted"));
-    Ok(())
+    print(&format!("{count} deleted"))
 }
 
 fn open(path: &Path) -> anyhow::Result<Store> {

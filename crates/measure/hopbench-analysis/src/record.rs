@@ -141,6 +141,12 @@ pub struct Machine {
     /// not, it is part of the CPU time of the interrupted processes. `None` if this is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub irq_time_accounted: Option<bool>,
+    /// Variables that each process gets, and no others. Absent from runs of older builds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// Permissions that files of the processes don't have, in octal digits.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub umask: String,
 }
 
 /// A scenario, as far as the report needs it.

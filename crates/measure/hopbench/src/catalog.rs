@@ -39,7 +39,7 @@ pub(crate) use self::{
     counters::{Conservation, Counters, Take},
     duration::parse_duration,
     limits::{CONCURRENCY_MAX, DURATION_MS_MAX, RATE_RPS_MAX, rate_min},
-    path::{PathDefinition, ProcessDefinition},
+    path::{FileDefinition, PathDefinition, ProcessDefinition},
     probe::{
         CYCLES_MAX, ConfigParts, ProbeDefinition, ProbeHop, ProbeKind, ProbeNetwork, Reload,
         programs,

@@ -39,6 +39,7 @@ use hopbench_analysis::report::terminal::columns;
 use crate::{
     catalog::Catalog,
     cmd::cli::{Choice, Cli, Command, Format, Maintenance},
+    console::visible,
     mistake::Mistake,
     plan::{selection::Selection, toolbox::Toolbox},
 };
@@ -131,7 +132,7 @@ fn check_place(file: &Path) -> Result<(), Mistake> {
 
 /// Prints to stdout. A reader that closes the pipe early (`| head`) is not an error.
 fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
+    match io::stdout().write_all(visible(text).as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }

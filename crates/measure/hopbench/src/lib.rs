@@ -56,6 +56,7 @@ pub fn main() -> ExitCode {
         }
         None => {}
     }
+    process::settle_temporary_directory();
     let cli = match Cli::from_arg_matches(&cmd::cli::command_line().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

@@ -4,6 +4,7 @@ pub(crate) mod hardware;
 pub(crate) mod http;
 pub(crate) mod machine;
 pub(crate) mod neighbours;
+mod quota;
 pub(crate) mod status;
 mod storage;
 pub(crate) mod usage;

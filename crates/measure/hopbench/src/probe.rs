@@ -32,7 +32,7 @@ use crate::{
     console::say,
     mistake::Mistake,
     plan::toolbox::Toolbox,
-    process::{Interrupt, Interrupted, Watchman},
+    process::{Interrupt, Interrupted, Watchman, temporary_directory},
 };
 
 /// A fault that is injected to test a probe's rules.
@@ -100,7 +100,7 @@ pub(crate) fn prepare(
     definition: &ProbeDefinition,
     settings: &Settings,
 ) -> anyhow::Result<Prepared> {
-    let directory = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
+    let directory = temporary_directory()?;
     let prepared = Prepared {
         _watchman: Watchman::start(directory.path())?,
         directory,

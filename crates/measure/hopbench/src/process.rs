@@ -9,9 +9,12 @@
 //! Nothing is polled: while a load runs, hopbench sleeps until a child ends or prints something, or
 //! a signal arrives.
 
+mod capture;
 mod cores;
+mod environment;
 mod interrupt;
 mod log;
+mod name;
 mod pause;
 mod strays;
 pub(crate) mod table;
@@ -37,7 +40,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
@@ -49,8 +52,14 @@ use rustix::{
 
 use self::log::Log;
 pub(crate) use self::{
+    capture::{capture, capture_within},
     cores::{Awake, Confined, allowed_cores},
+    environment::{
+        StatedUmask, describe as describe_environment, of_cargo, settle_temporary_directory,
+        temporary_directory,
+    },
     interrupt::{EXIT_INTERRUPTED, Interrupt},
+    name::as_text,
     pause::{ask_until, wait_until},
     strays::Strays,
     timed::{DELAYED, exec_delayed, timed},
@@ -72,6 +81,8 @@ pub(crate) struct Command {
     pub(crate) directory: Option<PathBuf>,
     /// Whether the program stops at the end of its stdin.
     pub(crate) stops_with_stdin: bool,
+    /// Variables besides those that every child gets.
+    pub(crate) environment: Vec<(OsString, OsString)>,
 }
 
 /// A running child process, and its whole process group.
@@ -139,9 +150,6 @@ const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that a child may take to be gone after it was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time that a program may take to print its version or a description.
-const CAPTURE_TIMEOUT: Duration = Duration::from_secs(20);
-
 impl Child {
     /// Starts a child in its own process group, so that a Ctrl-C at the terminal reaches only
     /// hopbench. Must be called on the main thread: a guarded child dies with the thread that
@@ -162,13 +170,10 @@ impl Child {
             Output::Keep => (true, Stdio::piped()),
             Output::Log(_) => (false, Stdio::piped()),
         };
-        let mut process = command
-            .to_std()
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(stdout)
-            .stderr(Stdio::piped())
-            .spawn()
+        let mut prepared = command.to_std();
+        prepared.process_group(0).stdin(Stdio::piped());
+        prepared.stdout(stdout).stderr(Stdio::piped());
+        let mut process = start_stated(&mut prepared)
             .with_context(|| format!("could not start '{name}': {command}"))?;
         let pid = rustix::process::Pid::from_child(&process);
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -243,18 +248,6 @@ impl Child {
         log.tail()
             .map(|line| format!("{}: {line}", self.name))
             .collect()
-    }
-
-    /// Waits for the end of a child whose output is kept; returns its exit status and output.
-    fn finish(mut self, at_most: Duration) -> anyhow::Result<(ExitStatus, String)> {
-        if wait(&[&self], Instant::now() + at_most, None)? == Waited::TimedOut {
-            bail!(
-                "'{}' did not finish within {} s and was killed",
-                self.name,
-                at_most.as_secs_f64()
-            );
-        }
-        self.take_output()
     }
 
     /// Returns the exit status and the output of a child that has ended.
@@ -348,13 +341,16 @@ impl KeptOutput {
     fn read(stdout: ChildStdout, (beginning, begins): (PipeReader, PipeWriter)) -> Self {
         let (read, text) = mpsc::channel();
         thread::spawn(move || {
-            let mut text = String::new();
+            let mut bytes = Vec::new();
             let mut stdout = BufReader::new(stdout.take(OUTPUT_BYTES_MAX));
             // If this fails, so does the read below.
             let _ = stdout.fill_buf();
             drop(begins);
             // Fails only if nobody waits for it any more.
-            let _ = read.send(stdout.read_to_string(&mut text).map(|_| text));
+            let text = stdout.read_to_end(&mut bytes);
+            // A program may print whatever it wants, such as a version in Latin-1.
+            let text = text.map(|_| String::from_utf8_lossy(&bytes).into_owned());
+            let _ = read.send(text);
         });
         Self { beginning, text }
     }
@@ -433,31 +429,6 @@ fn wait_for<'a>(
     }
 }
 
-/// Runs a program to its end. Returns what it prints on stdout or, if that is nothing, on stderr.
-pub(crate) fn capture(command: &Command) -> anyhow::Result<String> {
-    capture_within(command, CAPTURE_TIMEOUT)
-}
-
-pub(crate) fn capture_within(command: &Command, at_most: Duration) -> anyhow::Result<String> {
-    let name = command.program.display().to_string();
-    let mut child = Child::start(&name, command, Output::Keep)?;
-    // The program gets no input.
-    drop(child.stdin.take());
-    let log = child.log.clone();
-    let (status, text) = child.finish(at_most)?;
-    let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    if !status.success() {
-        let last: Vec<&str> = log.tail().collect();
-        bail!("{command}: {}: {}", describe_exit(status), last.join(" / "));
-    }
-    Ok(if text.trim().is_empty() {
-        let first: Vec<&str> = log.head().collect();
-        first.join("\n")
-    } else {
-        text
-    })
-}
-
 /// Replaces this process by a program that dies when its parent does. Returns only if that fails.
 pub(crate) fn exec_guarded(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Error {
     let (Some(parent), Some(program)) = (arguments.next(), arguments.next()) else {
@@ -499,11 +470,18 @@ impl Command {
             guard.arg(process::id().to_string()).arg(&self.program);
             guard
         };
-        command.args(&self.arguments);
-        if let Some(directory) = &self.directory {
-            command.current_dir(directory).env(DIRECTORY, directory);
-        }
+        self.surround(&mut command);
         command
+    }
+
+    /// Gives a process its arguments, its directory and its environment.
+    fn surround(&self, process: &mut process::Command) {
+        process.args(&self.arguments).env_clear();
+        process.envs(environment::variables());
+        process.envs(self.environment.iter().cloned());
+        if let Some(directory) = &self.directory {
+            process.current_dir(directory).env(DIRECTORY, directory);
+        }
     }
 }
 
@@ -519,6 +497,11 @@ impl fmt::Display for Command {
         }
         Ok(())
     }
+}
+
+fn start_stated(command: &mut process::Command) -> io::Result<process::Child> {
+    let _umask = StatedUmask::set();
+    command.spawn()
 }
 
 #[expect(
@@ -540,6 +523,7 @@ mod tests {
             arguments: vec!["-c".to_owned(), "sleep 1000".to_owned()],
             directory: None,
             stops_with_stdin: true,
+            environment: Vec::new(),
         };
         let given_up = capture_within(&command, Duration::from_millis(10)).expect_err("it sleeps");
         let expected = "'/bin/sh' did not finish within 0.01 s and was killed";
@@ -554,6 +538,7 @@ mod tests {
                 arguments: vec!["-c".to_owned(), script.to_owned()],
                 directory: None,
                 stops_with_stdin: true,
+                environment: Vec::new(),
             };
             Child::start("sh", &command, Output::Keep).expect("a shell")
         };

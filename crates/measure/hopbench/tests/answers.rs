@@ -142,6 +142,20 @@ fn a_connection_that_is_closed_is_not_a_hang() {
 }
 
 #[test]
+fn an_answer_that_the_generator_can_not_read_is_not_the_path_s_error() {
+    let bench = Bench::new();
+    let path = server(
+        &bench,
+        "c.sendall(head[:-2] + b'x: y\\r\\n' * 120 + b'\\r\\n' + body)",
+    );
+    let failure = failure(&bench, &path);
+    assert_eq!(failure["source"], "load-generator", "{failure}");
+    let cause = failure["cause"].as_str().expect("text");
+    let expected = "has 121 header fields, but the load generator reads at most 100";
+    assert!(cause.contains(expected), "{failure}");
+}
+
+#[test]
 fn each_answer_twice_fails_the_trial_in_both_loops_and_is_not_verified() {
     let bench = Bench::new();
     // It is correct if the request asks it to close the connection, as verification does.

@@ -161,7 +161,7 @@ fn what_a_shell_had_started_before_it_became_hopbench_is_let_be() {
                    sleep 1001 >/dev/null 2>&1 & echo $! >orphan) & :";
     let mut shell = after(before, &bench.command(&short("direct")));
     shell.current_dir(bench.directory.path());
-    shell.env("TMPDIR", bench.temporary());
+    bench.set_apart(&mut shell);
     let result = output(&mut shell);
     assert!(result.status.success(), "{}", text(&result.stderr));
     for name in ["child", "orphan"] {
@@ -401,10 +401,15 @@ fn a_disk_that_is_full_in_the_middle_costs_no_record_that_was_written() {
         seed = seed.expect("some order has it"),
     );
     let mut unshare = command(unshare);
-    unshare
-        .current_dir(bench.directory.path())
-        .env("TMPDIR", bench.temporary())
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+    bench.set_apart(&mut unshare);
+    unshare.current_dir(bench.directory.path()).args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        &script,
+    ]);
     let result = output(&mut unshare);
     let (out, errors) = (text(&result.stdout), text(&result.stderr));
     if !out.starts_with("mounted") {

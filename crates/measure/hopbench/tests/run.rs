@@ -13,7 +13,7 @@ use serde_json::Value;
 use support::{
     Running,
     bench::{Bench, SHORT, children_of, failure, long, shell_path},
-    text, until,
+    output, text, until,
 };
 
 #[test]
@@ -335,6 +335,16 @@ fn two_runs_do_not_measure_each_other() {
         text(&elsewhere.stderr).contains("another run is under way on this machine"),
         "{}",
         text(&elsewhere.stderr)
+    );
+    // Nor do other temporary files, as of another job of CI.
+    let other = Bench::new();
+    let mut other_job = bench.command(&["run", &scenario, "--out=elsewhere"]);
+    let refused = output(other_job.env("TMPDIR", other.temporary()));
+    let errors = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(4), "{errors}");
+    assert!(
+        errors.contains("another run is under way on this machine"),
+        "{errors}"
     );
     let warned = bench.run(&["verify", "direct"]);
     assert!(warned.status.success());

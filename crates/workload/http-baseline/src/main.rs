@@ -42,8 +42,7 @@ fn main() -> ExitCode {
 
 fn describe(targets: &[String]) -> anyhow::Result<()> {
     let expectations = origin::describe_all(targets)?;
-    process::say(&serde_json::to_string_pretty(&expectations)?);
-    Ok(())
+    process::print(&serde_json::to_string_pretty(&expectations)?)
 }
 
 async fn serve(server: Server, options: Options) -> anyhow::Result<()> {

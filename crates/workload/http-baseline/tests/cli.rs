@@ -33,6 +33,21 @@ fn describe_tells_every_endpoint_or_those_asked_for() {
 }
 
 #[test]
+fn a_result_that_can_not_be_written_is_an_error() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    #[expect(clippy::disallowed_methods, reason = "its stdout is a file")]
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_http_baseline"));
+    let made = program.arg("--describe").stdout(full.expect("Linux"));
+    let made = made.output().expect("runs");
+    assert_eq!(made.status.code(), Some(4));
+    let errors = String::from_utf8_lossy(&made.stderr);
+    assert!(
+        errors.contains("error: could not write to stdout: No space left"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn mistakes_are_named() {
     let mistakes: &[(&[&str], i32, &str)] = &[
         (&["--describe", "/smal"], 4, "unknown endpoint '/smal'"),

@@ -216,7 +216,7 @@ fn faults(trial: &Trial, about: About) -> Vec<(Fault, String)> {
         let fault = match warning {
             Warning::Steal { share } | Warning::OtherLoad { share } => Fault::Outside(*share),
             Warning::SlowClock { share } => Fault::Outside(1.0 - share),
-            Warning::Throttled { .. } => Fault::Outside(0.0),
+            Warning::QuotaStops { .. } | Warning::Throttled { .. } => Fault::Outside(0.0),
             Warning::GeneratorBound { .. } | Warning::LittlesLaw { .. } if about.is_of_load() => {
                 Fault::Measuring
             }

@@ -38,6 +38,10 @@ pub struct Disturbance {
     /// doesn't tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled: Option<u64>,
+    /// Number of periods in which the CPU quota of hopbench's control group, or of one above it,
+    /// stopped what is in it; `None` without such a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_stops: Option<u64>,
 }
 
 impl Disturbance {

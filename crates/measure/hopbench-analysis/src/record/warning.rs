@@ -131,6 +131,11 @@ pub enum Warning {
         /// Name and id of the process.
         process: String,
     },
+    /// The CPU quota of the control group stopped everything in it.
+    QuotaStops {
+        /// Number of periods in which it was reached.
+        times: u64,
+    },
     /// Cores were slowed down because they were too hot.
     Throttled {
         /// Number of times, over all cores.
@@ -171,6 +176,7 @@ impl Warning {
             Self::SlowClock { .. } => "slow clock",
             Self::Steal { .. } => "stolen time",
             Self::Strayed { .. } => "left its process group",
+            Self::QuotaStops { .. } => "stopped by a CPU quota",
             Self::Throttled { .. } => "throttled",
             Self::Unchecked { .. } => "bodies not compared",
             Self::Unstoppable { .. } => "killed at the end",
@@ -241,6 +247,7 @@ impl Warning {
             | Self::SlowClock { .. }
             | Self::Steal { .. }
             | Self::Strayed { .. }
+            | Self::QuotaStops { .. }
             | Self::Throttled { .. }
             | Self::Unstoppable { .. } => self.facts_of_machine(),
         }
@@ -293,6 +300,9 @@ impl Warning {
                     "'{process}' left its server's process group, so its CPU time and memory are \
                      not counted"
                 )
+            }
+            Self::QuotaStops { times } => {
+                format!("the CPU quota of the control group stopped everything {times} times")
             }
             Self::Throttled { times } => {
                 format!("cores were slowed down {times} times because they were too hot")
@@ -362,6 +372,7 @@ impl Warning {
             Self::ShortTail { .. } => "; use a longer load ('--duration-ms')",
             Self::SlowClock { .. } => "; set the governor to 'performance'",
             Self::Strayed { .. } => "; start servers in the foreground",
+            Self::QuotaStops { .. } => "; raise 'cpu.max' of the control group, or remove it",
             Self::Throttled { .. } => "; improve the machine's cooling",
             Self::Errors { .. } | Self::Retried { .. } | Self::Unstoppable { .. } => "",
         }

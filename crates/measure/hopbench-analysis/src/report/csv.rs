@@ -34,6 +34,9 @@ const CELL_COLUMNS: [&str; 20] = [
     "rps_max",
 ];
 
+/// Columns with names that somebody chose. They are texts, whatever they look like.
+const NAMES: [&str; 4] = ["scenario", "endpoint", "path", "build"];
+
 /// Endings of the columns that come second: those of each [`Metric`]. CPU time by role comes last.
 const RATIO_ENDINGS: [&str; 6] = ["", "_low", "_high", "_p", "_floor", "_told"];
 
@@ -70,19 +73,17 @@ pub fn render(summary: &Summary<'_>) -> String {
 /// Returns the same cells as JSON objects; missing metrics are null.
 pub fn cells(summary: &Summary<'_>) -> Vec<Value> {
     let (heading, rows) = table(summary);
-    let value = |text: &str| match text {
+    let value = |column: &str, text: &str| match text {
         "" => Value::Null,
+        name if NAMES.contains(&column) => name.into(),
         text => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
     };
-    rows.iter()
-        .map(|row| {
-            heading
-                .iter()
-                .cloned()
-                .zip(row.iter().map(|text| value(text)))
-                .collect()
-        })
-        .collect()
+    let cell = |row: &Vec<String>| {
+        let fields = heading.iter().zip(row);
+        let fields = fields.map(|(column, text)| (column.clone(), value(column, text)));
+        fields.collect()
+    };
+    rows.iter().map(cell).collect()
 }
 
 fn table(summary: &Summary<'_>) -> (Vec<String>, Vec<Vec<String>>) {
@@ -251,10 +252,36 @@ fn number(number: Option<f64>) -> String {
 fn line(fields: &[String]) -> String {
     let quoted: Vec<String> = fields
         .iter()
-        .map(|field| match field.contains([',', '"', '\n']) {
+        .map(|field| match field.contains([',', '"', '\n', '\r']) {
             true => format!("\"{}\"", field.replace('"', "\"\"")),
             false => field.clone(),
         })
         .collect();
     quoted.join(",") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{manifest, trials};
+
+    #[test]
+    fn a_name_that_looks_like_json_stays_a_text() {
+        for name in ["1.10", "1.1", "null", "true", "[]"] {
+            let mut manifest = manifest();
+            let renamed = manifest.paths.iter_mut().find(|it| it.name == "fast");
+            renamed.expect("there").name = name.to_owned();
+            let mut trials = trials();
+            for trial in &mut trials {
+                if trial.planned.cell.path == "fast" {
+                    trial.planned.cell.path = name.to_owned();
+                }
+            }
+            let summary = Summary::new(&manifest, &trials).expect("valid records");
+            let cells = cells(&summary);
+            let mut paths = cells.iter().map(|cell| &cell["path"]);
+            assert!(paths.any(|path| path == name), "{name}: {cells:?}");
+            assert!(cells.iter().all(|cell| cell["concurrency"].is_number()));
+        }
+    }
 }

@@ -1,15 +1,17 @@
 //! Text with places to fill in, as in path files: `--listen=127.0.0.1:{{port:front}}`.
 //!
 //! Places have double braces because configuration files of other programs are full of single ones.
+//! Two braces that are meant as such are written twice: `{{{{` is the text `{{`.
 
 use std::{
-    fmt,
+    fmt, mem,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 
 use super::similar::nearest;
+use crate::process::as_text;
 
 /// A parsed text.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -48,6 +50,12 @@ pub(crate) trait Fill {
     fn port(&mut self, name: &str) -> anyhow::Result<u16>;
     fn program(&mut self, name: &str) -> anyhow::Result<PathBuf>;
 }
+
+/// Braces that a place begins with.
+const OPEN: &str = "{{";
+
+/// Braces that stand for [`OPEN`] as a text.
+const LITERAL: &str = "{{{{";
 
 const KINDS: [&str; 6] = ["bin", "dir", "file", "port", "program", "socket"];
 
@@ -92,7 +100,7 @@ impl Template {
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parts.iter().try_for_each(|part| match part {
-            Part::Text(text) => f.write_str(text),
+            Part::Text(text) => f.write_str(&text.replace(OPEN, LITERAL)),
             Part::Place(place) => place.fmt(f),
         })
     }
@@ -113,14 +121,13 @@ impl fmt::Display for Place {
 
 impl Place {
     fn value(&self, fill: &mut dyn Fill) -> anyhow::Result<String> {
-        let text = |path: &Path| path.display().to_string();
-        Ok(match self {
-            Self::Bin(name) => text(&fill.bin(name)?),
-            Self::Dir => text(fill.directory()),
-            Self::File(name) | Self::Socket(name) => text(&fill.directory().join(name)),
-            Self::Port(name) => fill.port(name)?.to_string(),
-            Self::Program(name) => text(&fill.program(name)?),
-        })
+        match self {
+            Self::Bin(name) => as_text(&fill.bin(name)?),
+            Self::Dir => as_text(fill.directory()),
+            Self::File(name) | Self::Socket(name) => as_text(&fill.directory().join(name)),
+            Self::Port(name) => Ok(fill.port(name)?.to_string()),
+            Self::Program(name) => as_text(&fill.program(name)?),
+        }
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -148,7 +155,8 @@ impl Place {
             "program" => named().map(Self::Program),
             "socket" => named().map(Self::Socket),
             _ => Err(format!(
-                "'{{{{{text}}}}}': unknown place '{kind}', expected one of {}{}",
+                "'{{{{{text}}}}}': unknown place '{kind}', expected one of {}{}; for the text \
+                 '{OPEN}', write '{LITERAL}'",
                 KINDS.map(|kind| format!("'{kind}'")).join(", "),
                 nearest(kind, KINDS),
             )),
@@ -161,20 +169,31 @@ impl TryFrom<String> for Template {
 
     fn try_from(text: String) -> Result<Self, String> {
         let mut parts = Vec::new();
+        let mut literal = String::new();
         let mut rest = text.as_str();
-        while let Some((before, after)) = rest.split_once("{{") {
+        while let Some((before, after)) = rest.split_once(OPEN) {
+            literal += before;
+            if let Some(behind) = after.strip_prefix(OPEN) {
+                literal += OPEN;
+                rest = behind;
+                continue;
+            }
             let Some((place, behind)) = after.split_once("}}") else {
-                return Err(format!("'{{{{{after}': expected '}}}}' after '{{{{'"));
+                return Err(format!(
+                    "'{OPEN}{after}': expected '}}}}' after '{OPEN}'; for the text '{OPEN}', write \
+                     '{LITERAL}'"
+                ));
             };
-            if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
+            if !literal.is_empty() {
+                parts.push(Part::Text(mem::take(&mut literal)));
             }
             parts.push(Part::Place(Place::parse(place.trim())?));
             rest = behind;
         }
         // A text without places is one part, even if it is empty.
-        if !rest.is_empty() || parts.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
+        literal += rest;
+        if !literal.is_empty() || parts.is_empty() {
+            parts.push(Part::Text(literal));
         }
         Ok(Self { parts })
     }
@@ -227,11 +246,22 @@ mod tests {
     }
 
     #[test]
+    fn braces_that_are_written_twice_are_a_text() {
+        let text = "a {{{{ .Host }} b {{port:x}} {{{{{{{{";
+        assert_eq!(fill(text), "a {{ .Host }} b 4000 {{{{");
+        let template = Template::try_from(text.to_owned()).expect("well-formed");
+        assert_eq!(template.to_string(), text);
+        let whole = Template::try_from("{{{{x}}".to_owned()).expect("well-formed");
+        assert_eq!(whole.as_text(), Some("{{x}}"));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, expected) in [
             ("{{prot:front}}", "did you mean 'port'?"),
             ("{{port}}", "expected a name, as in '{{port:front}}'"),
             ("{{port:front", "expected '}}'"),
+            ("{{ .Host }}", "for the text '{{', write '{{{{'"),
             ("{{socket:../x}}", "without '/'"),
         ] {
             let message = Template::try_from(text.to_owned()).unwrap_err();

@@ -66,7 +66,10 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
     if options.confirm {
         repeat = confirm(&policy, &mut result, &settings, measure)?;
     }
-    let repeat = ("repeat", json!(repeat));
+    let repeat = (
+        "repeat",
+        json!(repeat.map(|it| it.to_string_lossy().into_owned())),
+    );
     show(context, &options.output, &result, &measured.run_dir, repeat)
 }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{Context, check_place, report::read};
 use crate::{
     cmd::{cli, exit},
-    console::say,
+    console::{say, visible},
     mistake::Mistake,
     run::run_dir::RunDir,
 };
@@ -64,7 +64,7 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
         let names = names.each_ref().map(String::as_str);
         let page = html::comparison(names, [&of_base.0, &of_head.0], &comparison);
         let describe = || format!("could not write '{}'", file.display());
-        fs::write(file, page).with_context(describe)?;
+        fs::write(file, visible(&page).as_bytes()).with_context(describe)?;
     }
     let names = format!(
         "base {}{base_state}\nhead {}{head_state}{}\n",
@@ -75,8 +75,8 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
     let text = names + &compare::terminal(&comparison);
     context.print(&text, || {
         json!({
-            "base": base.path(),
-            "head": head.path(),
+            "base": base.path().to_string_lossy(),
+            "head": head.path().to_string_lossy(),
             "cells": compare::cells(&comparison),
             "only_base": comparison.only_base,
             "only_head": comparison.only_head,

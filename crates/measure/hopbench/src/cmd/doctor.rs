@@ -2,7 +2,7 @@
 
 mod profile;
 
-use std::{env, fs, path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use serde_json::json;
 
@@ -11,6 +11,7 @@ use crate::{
     catalog::{CONCURRENCY_MAX, PathDefinition},
     cmd::{cli, exit},
     observe::{machine, neighbours},
+    run::measure,
 };
 
 /// The result of one check.
@@ -146,10 +147,9 @@ fn conditions() -> Vec<Finding> {
         Err(note) => (State::Warning, note),
     };
     add("shared memory", state, note);
-    let temporary = env::temp_dir();
-    let (state, note) = match is_writable(&temporary) {
-        Ok(()) => (State::Fine, temporary.display().to_string()),
-        Err(error) => (State::Broken, format!("'{}': {error}", temporary.display())),
+    let (state, note) = match measure::check_surroundings() {
+        Ok(()) => (State::Fine, tempfile::env::temp_dir().display().to_string()),
+        Err(error) => (State::Broken, format!("{error:#}")),
     };
     add("temporary directory", state, note);
     findings
@@ -171,10 +171,4 @@ fn shared_memory() -> Result<(), String> {
     rustix::fs::memfd_create("doctor", rustix::fs::MemfdFlags::CLOEXEC)
         .map(drop)
         .map_err(|error| format!("no memfd: {error}; the shm transport can't run"))
-}
-
-fn is_writable(directory: &Path) -> std::io::Result<()> {
-    let file = directory.join(format!("hopbench-doctor-{}", std::process::id()));
-    fs::write(&file, [])?;
-    fs::remove_file(file)
 }

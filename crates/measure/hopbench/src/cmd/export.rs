@@ -48,7 +48,7 @@ pub(super) fn run(context: &Context, options: &cli::Export) -> anyhow::Result<Ex
     );
     context.print(&text, || {
         let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
-        json!({"engine": engine, "directory": directory, "files": names})
+        json!({"engine": engine, "directory": directory.to_string_lossy(), "files": names})
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -62,9 +62,15 @@ pub(super) fn run(context: &Context, options: &cli::Gate) -> anyhow::Result<Exit
     let other = match options.confirm {
         true => {
             let directory = repeat(context, &run_dir, &records.manifest, &policy, &mut result)?;
-            ("repeat", json!(directory))
+            (
+                "repeat",
+                json!(directory.map(|it| it.to_string_lossy().into_owned())),
+            )
         }
-        false => ("base", json!(base_dir.as_ref().map(RunDir::path))),
+        false => (
+            "base",
+            json!(base_dir.as_ref().map(|it| it.path().to_string_lossy())),
+        ),
     };
     show(context, &options.output, &result, &run_dir, other)
 }

@@ -1,6 +1,6 @@
 //! `hopbench import`
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use hopbench_analysis::{external::External, report::external};
 use serde_json::json;
@@ -35,6 +35,9 @@ pub(super) fn run(context: &Context, options: &cli::Import) -> anyhow::Result<Ex
         let run = run.display();
         text += &format!("\nkept in '{run}'; 'hopbench report {run}' shows it\n");
     }
-    context.print(&text, || json!({"external": figures, "run": options.run}))?;
+    context.print(
+        &text,
+        || json!({"external": figures, "run": options.run.as_deref().map(Path::to_string_lossy)}),
+    )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -66,6 +66,7 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
     let definition = context.catalog.probe(&options.name)?;
     let settings = settings(context, options);
     probe::check(&definition, &settings)?;
+    measure::check_surroundings()?;
     // A process of several threads can't enter a namespace, and in it the lock would be another.
     let is_apart = definition.kind == ProbeKind::Network;
     let early = is_apart.then(|| measure::lock(&options.out)).transpose()?;
@@ -116,6 +117,7 @@ fn info(
 ) -> ProbeInfo {
     let doubts = machine::doubts().into_iter();
     let doubts = doubts.filter_map(|(what, doubt)| doubt.map(|doubt| format!("{what}: {doubt}")));
+    let (git, unversioned) = machine::git(context.toolbox.bin_dir());
     ProbeInfo {
         schema: PROBE_SCHEMA,
         hopbench: env!("CARGO_PKG_VERSION").to_owned(),
@@ -124,10 +126,10 @@ fn info(
         started: jiff::Timestamp::now().to_string(),
         command_line: measure::command_line(),
         seed: settings.seed,
-        git: machine::git(context.toolbox.bin_dir()),
+        git,
         machine: machine::describe(out),
         injected: settings.fault.map(Fault::name),
-        notes: doubts.collect(),
+        notes: doubts.chain(unversioned).collect(),
         subjects: Vec::new(),
         is_finished: false,
         rules: definition.rules.clone(),
@@ -164,7 +166,7 @@ fn as_json(probed: &Probed, place: &Path) -> Value {
             }))
         });
     json!({
-        "directory": place,
+        "directory": place.to_string_lossy(),
         "probe": probed.info,
         "series": series.collect::<Vec<_>>(),
         "verdicts": judge(probed),

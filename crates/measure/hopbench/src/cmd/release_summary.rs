@@ -1,6 +1,7 @@
 //! `hopbench release-summary`
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
@@ -20,6 +21,7 @@ use super::{Context, REFERENCE, check_place, print, report::read_whole};
 use crate::{
     catalog::read_text_within,
     cmd::cli,
+    console::visible,
     mistake::Mistake,
     probe::{ProbeDir, is_probe},
     run::run_dir::{RunDir, write_whole},
@@ -53,15 +55,16 @@ pub(super) fn run(context: &Context, options: &cli::ReleaseSummary) -> anyhow::R
             let message = "is there already, and no page of a release; use another name";
             return Err(Mistake(format!("'{name}' {message}")).into());
         }
-        write_whole(file, page.as_bytes())?;
+        write_whole(file, visible(&page).as_bytes())?;
         print(&format!("wrote '{name}'\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
     context.print(&page, || {
         json!({
             "release": options.release,
-            "runs": places, "probes": probes.iter().map(|it| &it.info.probe).collect::<Vec<_>>(),
-            "base": options.base,
+            "runs": lossy(&places),
+            "probes": probes.iter().map(|it| &it.info.probe).collect::<Vec<_>>(),
+            "base": lossy(&options.base),
             "markdown": page,
         })
     })?;
@@ -69,6 +72,11 @@ pub(super) fn run(context: &Context, options: &cli::ReleaseSummary) -> anyhow::R
 }
 
 /// Returns whether a file is such a page, which may be written anew.
+/// Returns the names of directories for JSON, which has no other text than UTF-8.
+fn lossy(places: &[PathBuf]) -> Vec<Cow<'_, str>> {
+    places.iter().map(|place| place.to_string_lossy()).collect()
+}
+
 fn is_page(file: &Path) -> bool {
     read_text_within(file, PAGE_BYTES_MAX).is_ok_and(|text| text.contains(release::MARK))
 }

@@ -14,7 +14,7 @@ use hopbench_analysis::{
 use super::{Context, print};
 use crate::{
     cmd::cli::{self, Format},
-    console::say,
+    console::{say, visible},
     mistake::Mistake,
     probe::is_probe,
     run::run_dir::{Records, RunDir},
@@ -162,15 +162,18 @@ impl<'a> Report<'a> {
     /// Writes the reports beside the records from which they are made.
     pub(super) fn write(&self) -> anyhow::Result<()> {
         let run_dir = self.run_dir;
-        run_dir.write("REPORT.md", self.markdown().as_bytes())?;
-        run_dir.write(PAGE, self.page().as_bytes())?;
+        run_dir.write("REPORT.md", visible(&self.markdown()).as_bytes())?;
+        run_dir.write(PAGE, visible(&self.page()).as_bytes())?;
         for scenario in &self.summary.scenarios {
             for (kind, _, picture) in markdown::pictures(scenario) {
                 let name = format!("{kind}-{}.svg", scenario.info.name);
-                run_dir.write(&name, picture.as_bytes())?;
+                run_dir.write(&name, visible(&picture).as_bytes())?;
             }
         }
-        run_dir.write("summary.csv", csv::render(&self.summary).as_bytes())
+        run_dir.write(
+            "summary.csv",
+            visible(&csv::render(&self.summary)).as_bytes(),
+        )
     }
 
     /// Writes the reports where something else is asked for, which must not fail because of them.
@@ -228,7 +231,7 @@ impl<'a> Report<'a> {
         let failed = self.trials.iter().filter(|it| it.measured().is_none());
         let comparison = AbComparison::of(self.manifest, self.trials);
         serde_json::json!({
-            "run": self.run_dir.path(),
+            "run": self.run_dir.path().to_string_lossy(),
             "trials": self.trials.len(),
             "failed_trials": failed.count(),
             "cells": csv::cells(&self.summary),

@@ -71,7 +71,7 @@ pub(super) fn run(context: &Context, options: &cli::Status) -> anyhow::Result<Ex
     }
     context.print(&text, || {
         json!({
-            "run": run_dir.path(), "state": phase, "trials_done": trials.len(),
+            "run": run_dir.path().to_string_lossy(), "state": phase, "trials_done": trials.len(),
             "trials_planned": plan.trials.len(), "trials_failed": failed,
             "left_ms": if phase == "running" { Some(left_ms) } else { None },
             "current": current, "stage": current.as_ref().and_then(|it| it.stages.get(stage)),

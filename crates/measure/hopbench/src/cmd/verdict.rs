@@ -20,7 +20,7 @@ use crate::{
         cli::{self, Format},
         exit,
     },
-    console::say,
+    console::{say, visible},
     mistake::Mistake,
     run::run_dir::RunDir,
 };
@@ -41,7 +41,7 @@ pub(super) fn show(
     }
     context.print(&report::terminal(result), || {
         let mut json = report::json(result);
-        json["run"] = json!(run_dir.path());
+        json["run"] = json!(run_dir.path().to_string_lossy());
         json[other] = run;
         json
     })?;
@@ -81,7 +81,8 @@ fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     let mut fresh: OsString = file.into();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
-    let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, file));
+    let written =
+        fs::write(&fresh, visible(text).as_bytes()).and_then(|()| fs::rename(&fresh, file));
     written.with_context(|| {
         // Remove the half-written file. The error is reported in any case.
         let _ = fs::remove_file(&fresh);

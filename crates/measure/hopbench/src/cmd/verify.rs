@@ -22,6 +22,7 @@ use crate::{
 
 pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<ExitCode> {
     let selection = select(context, &options.choice)?;
+    measure::check_surroundings()?;
     // The lock is released at once, so a run that starts meanwhile is not refused.
     if let Err(error) = measure::lock_machine() {
         say(&format!("warning: {error:#}"));

@@ -149,12 +149,18 @@ async fn ask(server: &Endpoint, question: &Question<'_>) -> anyhow::Result<Answe
     }
 }
 
+/// Maximum number of header fields of an answer. A server may send more than hyper's own 100.
+const FIELDS_MAX: usize = 10_000;
+
 async fn ask_on(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     host: &str,
     question: &Question<'_>,
 ) -> anyhow::Result<Answer> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_headers(FIELDS_MAX)
+        .handshake(TokioIo::new(stream))
+        .await?;
     // Ends with the sender or the server, whichever is first. The request has its errors too.
     let connection = tokio::spawn(connection.without_shutdown());
     let mut request = Request::builder()

@@ -1,15 +1,24 @@
 //! The machine, for the manifest. Fields that can't be determined stay empty.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::OnceLock, thread};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::OnceLock,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use anyhow::bail;
 use hopbench_analysis::record::{Git, Machine};
 
 use super::storage::Storage;
-use crate::process::{Command, capture};
+use crate::process::{Command, capture, describe_environment};
 
 pub(crate) fn describe(directory: &Path) -> Machine {
     let system = rustix::system::uname();
     let storage = Storage::of(directory);
+    let (environment, umask) = describe_environment();
     Machine {
         cpu_model: field("/proc/cpuinfo", "model name"),
         cores: thread::available_parallelism().map_or(0, usize::from),
@@ -28,11 +37,33 @@ pub(crate) fn describe(directory: &Path) -> Machine {
         network: network(),
         open_files_max: open_files_max(),
         irq_time_accounted: irq_time_accounted(),
+        environment,
+        umask,
     }
 }
 
-/// Returns the revision of the checkout that `directory` is in, from which its programs were built.
-pub(crate) fn git(directory: &Path) -> Git {
+/// Returns the revision of the checkout that `directory` is in, from which its programs were built,
+/// or why it is not known although there is a repository.
+pub(crate) fn git(directory: &Path) -> (Git, Option<String>) {
+    if repository(directory).is_none() {
+        return (Git::default(), None);
+    }
+    match revision(directory) {
+        Ok(git) => (git, None),
+        Err(error) => {
+            let doubt = format!("revision: it is not known and not recorded: {error:#}");
+            (Git::default(), Some(doubt))
+        }
+    }
+}
+
+/// Returns the top of the checkout that a directory is in.
+pub(crate) fn repository(directory: &Path) -> Option<&Path> {
+    let mut above = directory.ancestors();
+    above.find(|directory| directory.join(".git").exists())
+}
+
+fn revision(directory: &Path) -> anyhow::Result<Git> {
     let git = |arguments: &[&str]| {
         capture(&Command {
             program: "git".into(),
@@ -42,28 +73,32 @@ pub(crate) fn git(directory: &Path) -> Git {
                 .collect(),
             directory: Some(directory.to_owned()),
             stops_with_stdin: true,
+            environment: Vec::new(),
         })
     };
-    // Outside of a repository, or without git, there is no revision to name.
-    let Ok(revision) = git(&["rev-parse", "HEAD"]) else {
-        return Git::default();
-    };
-    let status = git(&["status", "--porcelain", "--untracked-files=no"]).unwrap_or_default();
-    Git {
+    let revision = git(&["rev-parse", "HEAD"])?;
+    let status = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Ok(Git {
         revision: revision.trim().to_owned(),
         dirty: !status.trim().is_empty(),
-    }
+    })
 }
 
-/// Returns the version of the compiler that the working directory's toolchain file selects.
+/// Returns the version of the compiler that the working directory's toolchain file selects, and the
+/// flags with which this binary was built.
 pub(crate) fn toolchain() -> String {
     let rustc = Command {
         program: "rustc".into(),
         arguments: vec!["--version".to_owned()],
         directory: None,
         stops_with_stdin: true,
+        environment: Vec::new(),
     };
-    capture(&rustc).map_or_else(|_| String::new(), |version| version.trim().to_owned())
+    let version = capture(&rustc).unwrap_or_default();
+    match (version.trim(), env!("HOPBENCH_RUSTFLAGS")) {
+        (version, "") => version.to_owned(),
+        (version, flags) => format!("{version} with {flags}"),
+    }
 }
 
 /// Returns the profile of this binary. The other programs are built in the same one.
@@ -104,11 +139,28 @@ fn kernel_configuration() -> Option<String> {
         arguments: vec!["-dc".to_owned(), compressed.to_owned()],
         directory: None,
         stops_with_stdin: true,
+        environment: Vec::new(),
     };
     Path::new(compressed)
         .exists()
         .then(|| capture(&unpack).ok())?
 }
+
+/// Checks that the clock has a time that HTTP and records can write. Servers can't serve with
+/// another.
+pub(crate) fn check_clock(now: SystemTime) -> anyhow::Result<()> {
+    let since = now.duration_since(UNIX_EPOCH);
+    if since.is_ok_and(|since| since < YEAR_10_000) {
+        return Ok(());
+    }
+    bail!(
+        "the clock of this machine is not in the years 1970 to 9999, which the dates of HTTP need; \
+         set it, for example with 'date --set'"
+    )
+}
+
+/// Time from 1970 to the year 10,000.
+const YEAR_10_000: Duration = Duration::from_secs(253_402_300_800);
 
 /// Returns the hard limit, to which every child raises its own.
 pub(crate) fn open_files_max() -> u64 {
@@ -285,6 +337,17 @@ fn read(file: impl AsRef<Path>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_no_date_can_write_is_refused() {
+        let year = Duration::from_secs(365 * 24 * 3_600);
+        check_clock(UNIX_EPOCH).expect("1970");
+        check_clock(UNIX_EPOCH + year * 8_000).expect("9964");
+        for wrong in [UNIX_EPOCH - year, UNIX_EPOCH + year * 10_030] {
+            let error = check_clock(wrong).expect_err("no date").to_string();
+            assert!(error.contains("1970 to 9999"), "{error}");
+        }
+    }
 
     #[test]
     fn the_configuration_says_whether_interrupts_are_apart() {

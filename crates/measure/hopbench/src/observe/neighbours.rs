@@ -8,7 +8,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::usage::MachineSnapshot;
+use super::{quota::count, usage::MachineSnapshot};
 
 /// How one sign looked.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,12 +117,6 @@ fn cgroup_usage(groups: &str, root: &Path) -> Option<String> {
         let usage = fs::read_to_string(file).ok().filter(|_| is_cpu)?;
         count(&usage, "nr_throttled").map(|_| usage)
     })
-}
-
-fn count(usage: &str, name: &str) -> Option<u64> {
-    let mut fields = usage.lines().filter_map(|line| line.split_once(' '));
-    let (_, count) = fields.find(|(field, _)| *field == name)?;
-    count.trim().parse().ok()
 }
 
 fn cgroup_throttling(usage: &str) -> Sign {

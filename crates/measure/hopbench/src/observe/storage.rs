@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use crate::process::table;
+
 /// The storage that holds a directory. Properties that are not known are empty.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Storage {
@@ -25,7 +27,7 @@ impl Storage {
     /// Looks for the mount that holds `directory`.
     pub(super) fn of(directory: &Path) -> Self {
         let directory = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = table::text(Path::new("/proc/self/mountinfo")).unwrap_or_default();
         match Mount::holding(&directory, &mounts) {
             None => Self::default(),
             Some(mount) => Self {

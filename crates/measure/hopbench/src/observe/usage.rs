@@ -136,11 +136,11 @@ impl Snapshot {
             .thread_roles
             .iter()
             .find(|(prefix, _)| name.starts_with(*prefix));
-        let migrations = fs::read_to_string(thread.join("sched")).unwrap_or_default();
+        let migrations = table::text(&thread.join("sched")).unwrap_or_default();
         self.migrations
             .extend(nr_migrations(&migrations).map(|times| (id, times)));
         // Nanoseconds on a core, nanoseconds in its run queue, times the thread got a core.
-        let schedstat = fs::read_to_string(thread.join("schedstat"))?;
+        let schedstat = table::text(&thread.join("schedstat"))?;
         let mut ns = schedstat.split(' ').map(str::parse::<f64>);
         let (Some(ran_ns), Some(waited_ns)) = (ns.next(), ns.next()) else {
             bail!("'schedstat' has no times");
@@ -282,7 +282,7 @@ struct Status(String);
 
 impl Status {
     fn read(directory: &Path) -> io::Result<Self> {
-        Ok(Self(fs::read_to_string(directory.join("status"))?))
+        Ok(Self(table::text(&directory.join("status"))?))
     }
 
     fn text(&self, field: &str) -> Option<&str> {

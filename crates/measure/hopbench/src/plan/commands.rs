@@ -59,6 +59,7 @@ pub(super) fn describe(
         arguments: words.collect(),
         directory: None,
         stops_with_stdin: true,
+        environment: Vec::new(),
     });
     // The command runs without targets, so what it says is about the targets.
     let output = output.map_err(|error| match targets {
@@ -155,6 +156,7 @@ pub(crate) fn receipts(toolbox: &Toolbox, path: &PathDefinition) -> anyhow::Resu
             arguments: words.collect(),
             directory: None,
             stops_with_stdin: true,
+            environment: Vec::new(),
         };
         let version = capture(&command).with_context(|| {
             format!(

@@ -9,7 +9,7 @@ use crate::{
     catalog::{Catalog, ProbeDefinition},
     plan::toolbox::Toolbox,
     process::{Command, capture_within, timed},
-    run::{run_dir::RunDir, trial::TrialFill},
+    run::{measure, run_dir::RunDir, trial::TrialFill},
 };
 
 /// Time that a command may take.
@@ -22,10 +22,7 @@ const RUN: &str = "{{dir}}/run";
 pub(super) fn observe(session: &mut Session<'_>) -> anyhow::Result<()> {
     let directory = session.of.prepared.directory.path();
     let mut fill = TrialFill::new(session.toolbox(), directory);
-    for file in &session.definition().files {
-        let place = directory.join(&file.name);
-        fs::write(place, file.content.fill(&mut fill)?)?;
-    }
+    fill.write(&session.definition().files)?;
     let mut commands = Vec::new();
     for definition in &session.definition().commands {
         if !session.is_chosen(&definition.name) {
@@ -109,6 +106,7 @@ pub(super) fn make_run(
         arguments: arguments.map(str::to_owned).to_vec(),
         directory: None,
         stops_with_stdin: false,
+        environment: measure::test_lock(),
     };
     capture_within(&command, COMMAND_MAX).context("could not make a run for the commands")?;
     // The commands name the run by a name that doesn't change.

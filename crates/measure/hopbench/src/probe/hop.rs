@@ -13,7 +13,10 @@ use crate::{
         http::{Client, Endpoint},
         status::Status,
     },
-    process::{Child, Output, Strays, Watchman, ask_until, describe_exit, stop_all},
+    process::{
+        Child, Output, StatedUmask, Strays, Watchman, ask_until, describe_exit, stop_all,
+        temporary_directory,
+    },
     run::trial::TrialFill,
 };
 
@@ -62,7 +65,8 @@ impl<'a> RunningHop<'a> {
         definition: &ProbeHop,
         start: Start<'_>,
     ) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
+        let directory = temporary_directory()?;
+        let umask = StatedUmask::set();
         let mut fill = TrialFill::new(session.toolbox(), directory.path());
         let front = ([127, 0, 0, 1], fill.port("front")?).into();
         for (name, text) in start.files {
@@ -72,6 +76,7 @@ impl<'a> RunningHop<'a> {
         }
         let config = config(definition, &start.config, &mut fill)?;
         fs::write(directory.path().join(CONFIG), config)?;
+        drop(umask);
         let command = fill.command(&definition.command, definition.stops_with_stdin)?;
         let admin = definition.admin.as_ref();
         let admin = admin.map(|admin| admin.fill(&mut fill)).transpose()?;

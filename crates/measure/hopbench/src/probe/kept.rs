@@ -10,6 +10,7 @@ use hopbench_analysis::probe::{Observation, ProbeInfo, Probed, read};
 
 use crate::{
     catalog::read_text_within,
+    console::visible,
     run::run_dir::{RunDir, append_line, write_whole},
 };
 
@@ -67,7 +68,7 @@ impl ProbeDir {
     /// Writes the report beside the records of a probe.
     pub(crate) fn write_report(directory: &Path, text: &str) -> anyhow::Result<()> {
         let path = directory.join(REPORT);
-        write_whole(&path, text.as_bytes())
+        write_whole(&path, visible(text).as_bytes())
     }
 
     pub(crate) fn append(&mut self, observation: &Observation) -> anyhow::Result<()> {

@@ -246,6 +246,7 @@ fn load(session: &Session<'_>, front: SocketAddr) -> anyhow::Result<Load> {
         arguments: arguments.to_vec(),
         directory: None,
         stops_with_stdin: false,
+        environment: Vec::new(),
     };
     let printed = capture(&command)?;
     Load::read(&printed).context("could not read the load's result")

@@ -135,6 +135,7 @@ mod tests {
                 "/proc/self/status".to_owned(),
             ],
             directory: None,
+            environment: Vec::new(),
             stops_with_stdin: false,
         };
         let text = capture_within(&command, Duration::from_secs(60)).expect("it is there");

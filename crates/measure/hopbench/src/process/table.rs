@@ -1,6 +1,6 @@
 //! The machine's processes, as the kernel lists them.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 /// A process, as `/proc/PID/stat` describes it (proc_pid_stat(5)).
 #[derive(Debug)]
@@ -20,13 +20,19 @@ pub(crate) struct Process {
 /// on every Linux.
 pub(crate) const TICK_US: u64 = 10_000;
 
+/// Reads a file of the kernel. The names of processes and of places in it may be any bytes.
+pub(crate) fn text(file: &Path) -> io::Result<String> {
+    let bytes = fs::read(file)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Returns all visible processes. One that ends meanwhile is left out.
 pub(crate) fn all() -> io::Result<Vec<Process>> {
     let mut processes = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         if let Ok(pid) = entry.file_name().to_string_lossy().parse()
-            && let Ok(stat) = fs::read_to_string(entry.path().join("stat"))
+            && let Ok(stat) = text(&entry.path().join("stat"))
         {
             processes.extend(Process::parse(pid, &stat));
         }

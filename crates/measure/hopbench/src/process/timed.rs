@@ -18,7 +18,10 @@ use nix::{
 };
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use super::{Command, Interrupt, Interrupted, Waited, std_command, strays, wait_for, wait_until};
+use super::{
+    Command, Interrupt, Interrupted, Waited, as_text, start_stated, std_command, strays, wait_for,
+    wait_until,
+};
 
 /// The time that a command took.
 #[derive(Clone, Copy, Debug)]
@@ -41,18 +44,14 @@ pub(crate) fn timed(
     interrupt: Option<&Interrupt>,
 ) -> anyhow::Result<Timed> {
     let mut prepared = std_command(command.program.as_os_str());
-    prepared.args(&command.arguments);
-    if let Some(directory) = &command.directory {
-        prepared.current_dir(directory);
-    }
+    command.surround(&mut prepared);
     // In a group of its own, so that a Ctrl-C at the terminal reaches only hopbench.
     prepared.process_group(0).stdin(Stdio::null());
     prepared.stdout(Stdio::null()).stderr(Stdio::null());
     let cpu_before = children_cpu()?;
     let begin = Instant::now();
-    let mut child = prepared
-        .spawn()
-        .with_context(|| format!("could not start {command}"))?;
+    let child = start_stated(&mut prepared);
+    let mut child = child.with_context(|| format!("could not start {command}"))?;
     strays::own(child.id());
     let pidfd = pidfd_open(
         rustix::process::Pid::from_child(&child),
@@ -112,7 +111,7 @@ pub(crate) fn exec_delayed(mut arguments: impl Iterator<Item = OsString>) -> any
 impl Command {
     /// Returns the command with a start that is late by some milliseconds.
     pub(crate) fn delayed(self, delay_ms: u64) -> anyhow::Result<Self> {
-        let program = self.program.display().to_string();
+        let program = as_text(&self.program)?;
         let mut arguments = vec![DELAYED.to_owned(), delay_ms.to_string(), program];
         arguments.extend(self.arguments);
         Ok(Self {
@@ -141,6 +140,7 @@ mod tests {
             arguments: vec!["-c".to_owned(), script.to_owned()],
             directory: None,
             stops_with_stdin: true,
+            environment: Vec::new(),
         }
     }
 

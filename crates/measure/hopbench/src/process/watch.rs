@@ -18,7 +18,7 @@ use nix::{
 };
 
 use super::{
-    Child, Command, DIRECTORY, Output,
+    Child, Command, DIRECTORY, Output, as_text,
     table::{self, Process},
 };
 
@@ -39,9 +39,10 @@ impl Watchman {
         let command = Command {
             // This program, even if its file has been replaced since.
             program: "/proc/self/exe".into(),
-            arguments: vec![WATCH.to_owned(), directory.display().to_string()],
+            arguments: vec![WATCH.to_owned(), as_text(directory)?],
             directory: None,
             stops_with_stdin: true,
+            environment: Vec::new(),
         };
         Child::start("watchman", &command, Output::Keep).map(Self)
     }

@@ -18,7 +18,9 @@ use crate::{
     mistake::Mistake,
     observe::machine,
     plan::{selection::Selection, toolbox::Toolbox},
-    process::{Child, Command, Interrupt, Interrupted, Output, Waited, capture, wait},
+    process::{
+        Child, Command, Interrupt, Interrupted, Output, Waited, as_text, capture, of_cargo, wait,
+    },
 };
 
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub(crate) struct Built {
     pub(crate) toolbox: Toolbox,
     asked: String,
     git: Git,
+    /// Why the revision is not known, although there is a repository.
+    unversioned: Option<String>,
     /// Arguments added to the command of each process whose role is that of an origin.
     pub(crate) injected: Vec<String>,
 }
@@ -83,6 +87,15 @@ impl Builds {
         [Build::A, Build::B].map(info).into()
     }
 
+    /// Returns the builds whose revision is not known, each with the reason.
+    pub(crate) fn unversioned(&self) -> impl Iterator<Item = String> {
+        let of = |build| {
+            let reason = self.of(build).unversioned.as_ref()?;
+            Some(format!("build {build}: {reason}"))
+        };
+        [Build::A, Build::B].into_iter().filter_map(of)
+    }
+
     /// Checks that both builds have what the selected paths need.
     pub(crate) fn check(&self, selection: &Selection) -> anyhow::Result<()> {
         let paths = selection.paths.iter().filter(|path| path.skipped.is_none());
@@ -118,10 +131,12 @@ impl Built {
 
     /// Returns the programs beside this hopbench as a build.
     pub(crate) fn own(toolbox: &Toolbox) -> Self {
+        let (git, unversioned) = machine::git(toolbox.bin_dir());
         Self {
             toolbox: toolbox.clone(),
             asked: "this build".to_owned(),
-            git: machine::git(toolbox.bin_dir()),
+            git,
+            unversioned,
             injected: Vec::new(),
         }
     }
@@ -134,8 +149,10 @@ impl Built {
             false => build(&check_out(asked)?, silent, interrupt)?,
         };
         let toolbox = Toolbox::new(Some(programs))?;
+        let (git, unversioned) = machine::git(toolbox.bin_dir());
         Ok(Self {
-            git: machine::git(toolbox.bin_dir()),
+            git,
+            unversioned,
             toolbox,
             asked: asked.to_owned(),
             injected: Vec::new(),
@@ -148,21 +165,24 @@ fn check_out(revision: &str) -> anyhow::Result<PathBuf> {
     let here = env::current_dir().context("there is no working directory")?;
     // Without git, the machine is at fault. Otherwise nobody named a build.
     git(&here, &["--version"])?;
-    let Ok(top) = git(&here, &["rev-parse", "--show-toplevel"]) else {
+    let Some(top) = machine::repository(&here) else {
         let message = format!(
             "'{revision}': expected a directory or a revision; it is no directory, and the \
              working directory is in no repository"
         );
         return Err(Mistake(message).into());
     };
+    // If git refuses to read the repository, it says why.
+    git(&here, &["rev-parse", "--git-dir"])?;
     let commit = format!("{revision}^{{commit}}");
     let Ok(commit) = git(&here, &["rev-parse", "--verify", "--quiet", &commit]) else {
+        let top = top.display();
         let message =
             format!("'{revision}': expected a directory or a revision of '{top}'; it is neither");
         return Err(Mistake(message).into());
     };
     let name = &commit[..commit.len().min(REVISION_DIGITS)];
-    let clones = Path::new(&top).join("target/ab");
+    let clones = top.join("target/ab");
     let clone = clones.join(name);
     if !clone.is_dir() {
         // The clone is there as a whole or not at all, however this ends.
@@ -171,8 +191,11 @@ fn check_out(revision: &str) -> anyhow::Result<PathBuf> {
         let fresh = tempfile::Builder::new()
             .prefix("new-")
             .tempdir_in(&clones)?;
-        let into = fresh.path().display().to_string();
-        git(&here, &["clone", "--quiet", "--no-checkout", &top, &into])?;
+        let from = as_text(top)?;
+        git(
+            fresh.path(),
+            &["clone", "--quiet", "--no-checkout", &from, "."],
+        )?;
         git(fresh.path(), &["checkout", "--quiet", "--detach", &commit])?;
         fs::rename(fresh.keep(), &clone)?;
     }
@@ -185,6 +208,7 @@ fn git(directory: &Path, arguments: &[&str]) -> anyhow::Result<String> {
         arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
         directory: Some(directory.to_owned()),
         stops_with_stdin: true,
+        environment: Vec::new(),
     })?;
     Ok(output.trim().to_owned())
 }
@@ -198,13 +222,15 @@ fn build(checkout: &Path, silent: bool, interrupt: &Interrupt) -> anyhow::Result
         .map(str::to_owned)
         .into();
     arguments.extend(NOT_BUILT.map(|package| format!("--exclude={package}")));
-    arguments.push(format!("--target-dir={}", target.display()));
+    // Below the checkout, in which cargo runs.
+    arguments.push("--target-dir=target".to_owned());
     let command = Command {
         program: "cargo".into(),
         arguments,
         directory: Some(checkout.to_owned()),
         // cargo doesn't watch its stdin, so the kernel must kill it if hopbench is killed.
         stops_with_stdin: false,
+        environment: of_cargo(),
     };
     if !silent {
         say(&format!("building '{}'", checkout.display()));

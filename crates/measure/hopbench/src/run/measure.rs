@@ -2,12 +2,13 @@
 
 use std::{
     env,
+    ffi::OsString,
     fs::{self, File},
     io,
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::MetadataExt,
+            ffi::OsStrExt,
             net::{SocketAddr, UnixListener},
         },
     },
@@ -26,7 +27,7 @@ use crate::{
     plan::{
         commands::receipts, goal::Goal, planner::Planner, selection::Selection, toolbox::Toolbox,
     },
-    process::{Interrupt, Interrupted},
+    process::{Interrupt, Interrupted, temporary_directory},
     run::{
         builds::Builds,
         knee,
@@ -75,7 +76,7 @@ pub(crate) fn measure(
     machine::raise_open_files_limit();
     check_open_files(selection)?;
     toolbox.bin("hopbench-load")?;
-    check_temporary_directory()?;
+    check_surroundings()?;
     let _lock = lock(settings.out)?;
 
     let seed = settings.seed.unwrap_or_else(seed_from_clock);
@@ -153,12 +154,12 @@ impl<'a> Start<'a> {
         } = self;
         // Without a version of each program there is no run, and no directory of one.
         let paths = path_infos(toolbox, selection)?;
-        let git = machine::git(toolbox.bin_dir());
+        let (git, unversioned) = machine::git(toolbox.bin_dir());
         let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
         let revision = git.revision.get(..8).unwrap_or("unversioned");
         RunDir::check_space(settings.out, plan.trials.len())?;
         let run_dir = RunDir::create(settings.out, &format!("{stamp}-{revision}"))?;
-        let manifest = Manifest {
+        let mut manifest = Manifest {
             git,
             builds: self.builds.map_or_else(Vec::new, Builds::infos),
             request: Some(Request {
@@ -168,6 +169,10 @@ impl<'a> Start<'a> {
             }),
             ..manifest(paths, selection, self.seed, run_dir.path())
         };
+        manifest.warnings.extend(unversioned);
+        manifest
+            .warnings
+            .extend(self.builds.into_iter().flat_map(Builds::unversioned));
         run_dir.write_manifest(&manifest)?;
         run_dir.write_plan(plan)?;
         Ok((run_dir, manifest))
@@ -307,17 +312,23 @@ fn check_open_files(selection: &Selection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks the temporary directory, in which every trial has its sockets.
-fn check_temporary_directory() -> anyhow::Result<()> {
-    let directory = env::temp_dir();
+/// Checks the clock, and the temporary directory, in which every trial has its sockets.
+pub(crate) fn check_surroundings() -> anyhow::Result<()> {
+    machine::check_clock(SystemTime::now())?;
+    let directory = tempfile::env::temp_dir();
     let describe = || {
         format!(
             "could not use the temporary directory '{}'; set TMPDIR to another",
             directory.display()
         )
     };
-    let probe = tempfile::Builder::new().prefix("hopbench-").tempdir();
-    let probe = probe.with_context(describe)?;
+    let probe = temporary_directory().with_context(describe)?;
+    if probe.path().to_str().is_none() {
+        bail!(
+            "{}: its name is not UTF-8, which configuration files are",
+            describe()
+        );
+    }
     // As long as the catalog's longest socket name, with room to spare.
     let length = probe.path().as_os_str().len() + "/plugin-admin.socket".len();
     if length > SOCKET_PATH_BYTES_MAX {
@@ -354,11 +365,24 @@ pub(crate) fn lock(root: &Path) -> anyhow::Result<(File, UnixListener)> {
     }
 }
 
-/// Binds an abstract socket: only one can have the name, and it leaves no file. The name depends on
-/// the temporary directory, so that tests with their own can run side by side.
+/// Variable with the name of a lock for a test, so that tests can run side by side.
+const TEST_LOCK: &str = "HOPBENCH_TEST_LOCK";
+
+/// Returns the variable with the name of a test's lock, for a hopbench that this one starts.
+pub(crate) fn test_lock() -> Vec<(OsString, OsString)> {
+    let name = env::var_os(TEST_LOCK);
+    name.map(|name| (TEST_LOCK.into(), name))
+        .into_iter()
+        .collect()
+}
+
+/// Binds an abstract socket: only one can have the name, and it leaves no file. All users of the
+/// machine have the same names, whatever their directories.
 pub(crate) fn lock_machine() -> anyhow::Result<UnixListener> {
-    let temporary = fs::metadata(env::temp_dir()).context("no temporary directory")?;
-    let name = format!("hopbench {}:{}", temporary.dev(), temporary.ino());
+    let mut name = b"hopbench".to_vec();
+    for (_, test) in test_lock() {
+        name.extend([b" ", test.as_bytes()].concat());
+    }
     let address = SocketAddr::from_abstract_name(name)?;
     match UnixListener::bind_addr(&address) {
         Ok(lock) => Ok(lock),

@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use hopbench_analysis::record::RoleProfile;
 
+use crate::process::table;
+
 pub(crate) use self::{
     perf::{Perf, frequency_hz},
     strace::Strace,
@@ -36,7 +38,7 @@ impl ProfileTarget {
                 .into_iter()
                 .flatten();
             for thread in threads.flatten() {
-                let name = fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+                let name = table::text(&thread.path().join("comm")).unwrap_or_default();
                 let id = thread.file_name().to_string_lossy().parse::<u32>();
                 roles
                     .entry(self.role_of(name.trim()))

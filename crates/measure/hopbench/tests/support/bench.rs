@@ -27,10 +27,16 @@ impl Bench {
     pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut program = command(bin("hopbench"));
         program.current_dir(self.directory.path());
-        // A separate directory shows what a run leaves behind.
-        program.env("TMPDIR", self.temporary());
+        self.set_apart(&mut program);
         program.args(arguments);
         program
+    }
+
+    /// Gives a program what keeps this bench apart from those of other tests.
+    pub(crate) fn set_apart(&self, program: &mut std::process::Command) {
+        // A separate directory shows what a run leaves behind.
+        program.env("TMPDIR", self.temporary());
+        program.env("HOPBENCH_TEST_LOCK", self.temporary());
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {

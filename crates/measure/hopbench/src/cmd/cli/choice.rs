@@ -1,6 +1,6 @@
 //! Options that choose what to measure, and how long.
 
-use std::time::Duration;
+use std::{convert::Infallible, path::Path, str::FromStr, time::Duration};
 
 use clap::Args;
 use hopbench_analysis::{estimate::BLOCKS_MAX, record::Placement};
@@ -58,22 +58,22 @@ pub(crate) struct Choice {
     #[arg(required = true, value_name = "SCENARIO")]
     pub(crate) scenarios: Vec<String>,
     /// Measure these paths instead: a name, 'tag:NAME', a TOML file, or '*' for all.
-    /// The reference is always measured, too
+    /// The reference is always measured, too. In lists with commas, '\,' is a comma in a name
     #[arg(
         long = "path",
         visible_alias = "paths",
         value_name = "PATH",
-        value_delimiter = ','
+        value_parser = path_list
     )]
-    paths: Vec<String>,
+    paths: Vec<List<String>>,
     /// Request these endpoints instead; '/echo:2' sends a request body of 2 bytes
     #[arg(
         long = "endpoint",
         visible_alias = "endpoints",
         value_name = "TARGET",
-        value_delimiter = ','
+        value_parser = List::<Target>::from_str
     )]
-    endpoints: Vec<Target>,
+    endpoints: Vec<List<Target>>,
     /// Use these numbers of connections instead
     #[arg(
         long,
@@ -116,8 +116,8 @@ pub(crate) struct Choice {
 impl Choice {
     pub(crate) fn overrides(&self) -> Overrides {
         Overrides {
-            paths: self.paths.clone(),
-            endpoints: self.endpoints.clone(),
+            paths: List::joined(&self.paths),
+            endpoints: List::joined(&self.endpoints),
             concurrency: self.concurrency.clone(),
             rates: self.rates.clone(),
             placements: self.placement.clone(),
@@ -126,5 +126,61 @@ impl Choice {
             blocks: self.blocks,
             quick: self.quick,
         }
+    }
+}
+
+/// Values with commas between them. `\,` is a comma in a value.
+#[derive(Clone, Debug)]
+struct List<T>(Vec<T>);
+
+impl<T: Clone> List<T> {
+    fn joined(lists: &[Self]) -> Vec<T> {
+        lists.iter().flat_map(|list| list.0.clone()).collect()
+    }
+}
+
+impl<T: FromStr> FromStr for List<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        let mut values = vec![String::new()];
+        let mut rest = text.chars().peekable();
+        while let Some(char) = rest.next() {
+            match (char, values.last_mut()) {
+                (',', _) | (_, None) => values.push(String::new()),
+                ('\\', Some(value)) if rest.next_if_eq(&',').is_some() => value.push(','),
+                (char, Some(value)) => value.push(char),
+            }
+        }
+        let values = values.iter().map(|value| value.parse());
+        values.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Parses a list of paths. A file that is there is one path, whatever its name.
+fn path_list(text: &str) -> Result<List<String>, Infallible> {
+    match Path::new(text).is_file() {
+        true => Ok(List(vec![text.to_owned()])),
+        false => text.parse(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_may_have_commas_in_its_values() {
+        let list = |text: &str| path_list(text).map(|list| list.0).unwrap_or_default();
+        assert_eq!(list("a,b"), ["a", "b"]);
+        assert_eq!(list(r"./a\,b.toml,c"), ["./a,b.toml", "c"]);
+        assert_eq!(list(r"a\b,"), [r"a\b", ""]);
+        let place = tempfile::TempDir::new().expect("a directory");
+        let file = place.path().join("a,b.toml");
+        std::fs::write(&file, "").expect("writable");
+        let file = file.display().to_string();
+        assert_eq!(list(&file), [file.as_str()]);
+        let targets = List::<Target>::from_str(r"/echo?a=1\,2,/small").expect("targets");
+        assert_eq!(targets.0.len(), 2);
     }
 }

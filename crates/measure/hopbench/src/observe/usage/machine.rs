@@ -5,7 +5,7 @@ use std::{fs, path::Path, process, time::Instant};
 use hopbench_analysis::record::Disturbance;
 
 use super::{process_cpu_us, processor};
-use crate::process::table::TICK_US;
+use crate::{observe::quota, process::table::TICK_US};
 
 /// Counters of the machine at one moment.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub(crate) struct MachineSnapshot {
     cpu_pressure_us: Option<u64>,
     frequency_mhz: Option<(f64, f64)>,
     throttled: Option<u64>,
+    quota_stops: Option<u64>,
 }
 
 /// Time of all cores in microseconds, which the kernel counts in ticks.
@@ -41,6 +42,7 @@ impl MachineSnapshot {
             cpu_pressure_us: cpu_pressure_us(),
             frequency_mhz: processor::frequency_mhz(Path::new(processor::CPUS)),
             throttled: processor::throttled(Path::new(processor::CPUS)),
+            quota_stops: quota::stops(),
         }
     }
 
@@ -52,6 +54,7 @@ impl MachineSnapshot {
         };
         let pressure = self.cpu_pressure_us.zip(before.cpu_pressure_us);
         let throttled = self.throttled.zip(before.throttled);
+        let quota_stops = self.quota_stops.zip(before.quota_stops);
         let own_us = self.own_us.zip(before.own_us);
         let grown = |(now, before): (u64, u64)| now.saturating_sub(before);
         let elapsed_us = self.taken.duration_since(before.taken).as_micros();
@@ -67,6 +70,7 @@ impl MachineSnapshot {
             cpu_pressure_us: pressure.map(grown),
             frequency_share: self.frequency_mhz.map(|(now, most)| now / most),
             throttled: throttled.map(grown),
+            quota_stops: quota_stops.map(grown),
         }
     }
 }
@@ -116,6 +120,7 @@ mod tests {
             cpu_pressure_us: None,
             frequency_mhz: None,
             throttled: None,
+            quota_stops: None,
         }
     }
 

@@ -109,6 +109,7 @@ impl Link {
                 arguments: arguments.split(' ').map(str::to_owned).collect(),
                 directory: None,
                 stops_with_stdin: false,
+                environment: Vec::new(),
             })?;
         }
         let shared = Arc::new(Shared::default());

@@ -5,7 +5,9 @@ use std::{path::Path, time::Instant};
 use anyhow::{Context as _, bail};
 
 use super::{ProfileTarget, Roles, TOOL_GRACE};
-use crate::process::{Child, Command, Interrupt, Interrupted, Output, Waited, describe_exit, wait};
+use crate::process::{
+    Child, Command, Interrupt, Interrupted, Output, Waited, as_text, describe_exit, wait,
+};
 
 /// A recording under way.
 #[derive(Debug)]
@@ -51,8 +53,8 @@ impl Perf {
         file: &Path,
     ) -> anyhow::Result<Self> {
         let pids: Vec<String> = pids(targets).map(|pid| pid.to_string()).collect();
-        let program = program.display().to_string();
-        let file = file.display().to_string();
+        let program = as_text(program)?;
+        let file = as_text(file)?;
         let command = Command {
             program: program.clone().into(),
             arguments: [
@@ -71,6 +73,7 @@ impl Perf {
             .into(),
             directory: None,
             stops_with_stdin: false,
+            environment: Vec::new(),
         };
         let child = Child::start("perf", &command, Output::Keep)?;
         Ok(Self {
@@ -101,6 +104,7 @@ impl Perf {
             .into(),
             directory: None,
             stops_with_stdin: false,
+            environment: Vec::new(),
         };
         let script = Child::start("perf script", &script, Output::Keep)?;
         let (_, text) =

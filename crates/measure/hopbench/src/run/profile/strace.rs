@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{ProfileTarget, TOOL_GRACE};
-use crate::process::{Child, Command, Output, stop_all, wait};
+use crate::process::{Child, Command, Output, as_text, stop_all, wait};
 
 /// Time limit for attaching, which takes milliseconds.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,13 +45,14 @@ impl Strace {
                 let file = directory.join(format!("{label}.{}-{role}.strace", target.name));
                 let words = ["-c", "-q", "-U", "calls,name", "-o"];
                 let mut arguments = words.map(str::to_owned).to_vec();
-                arguments.push(file.display().to_string());
+                arguments.push(as_text(&file)?);
                 arguments.extend(threads.iter().map(|thread| format!("--attach={thread}")));
                 let command = Command {
                     program: program.to_owned(),
                     arguments,
                     directory: None,
                     stops_with_stdin: false,
+                    environment: Vec::new(),
                 };
                 let name = format!("strace of {}", target.name);
                 strace

@@ -4,6 +4,20 @@ use hyper::header::CONTENT_ENCODING;
 
 use crate::{catalog::ExpectedAnswer, observe::http::Answer};
 
+/// Maximum number of header fields that the load generator reads, with either client.
+const FIELDS_MAX: usize = 100;
+
+/// Returns why the load generator could not read an answer that is right otherwise.
+pub(super) fn unreadable(answer: &Answer) -> Option<String> {
+    let fields = answer.headers.len();
+    (fields > FIELDS_MAX).then(|| {
+        format!(
+            "the answer has {fields} header fields, but the load generator reads at most \
+             {FIELDS_MAX}: this path can't be loaded until its answers have fewer"
+        )
+    })
+}
+
 /// Describes how an answer differs from the expected one.
 pub(super) fn difference(answer: &Answer, expected: &ExpectedAnswer) -> Option<String> {
     if answer.status != expected.status {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU16, Ordering::Relaxed},
@@ -10,9 +11,9 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::{
-    catalog::{Fill, Template},
+    catalog::{FileDefinition, Fill, Template},
     plan::toolbox::Toolbox,
-    process::Command,
+    process::{Command, StatedUmask},
 };
 
 /// Fills in places for one trial. A name stands for the same port throughout.
@@ -32,6 +33,16 @@ impl<'a> TrialFill<'a> {
         }
     }
 
+    /// Writes files whose places are filled in.
+    pub(crate) fn write(&mut self, files: &[FileDefinition]) -> anyhow::Result<()> {
+        let _umask = StatedUmask::set();
+        for file in files {
+            let content = file.content.fill(self)?;
+            fs::write(self.directory.join(&file.name), content)?;
+        }
+        Ok(())
+    }
+
     /// Returns a command whose places are filled in. It runs in the trial's directory.
     pub(crate) fn command(
         &mut self,
@@ -45,6 +56,7 @@ impl<'a> TrialFill<'a> {
             arguments: words.collect(),
             directory: Some(self.directory.clone()),
             stops_with_stdin,
+            environment: Vec::new(),
         })
     }
 }

@@ -151,6 +151,7 @@ impl Live<'_> {
             arguments,
             directory: None,
             stops_with_stdin: true,
+            environment: Vec::new(),
         })
     }
 }

@@ -10,7 +10,9 @@ use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, UsageSecond
 use tempfile::TempDir;
 
 use super::{
-    Live, READY_TIMEOUT, STOP_GRACE, TrialError, difference::difference, fill::TrialFill,
+    Live, READY_TIMEOUT, STOP_GRACE, TrialError,
+    difference::{difference, unreadable},
+    fill::TrialFill,
     harness_failure,
 };
 use crate::{
@@ -21,7 +23,10 @@ use crate::{
         usage::{self, Snapshot},
     },
     plan::work::{PlannedRequest, Work},
-    process::{Child, Command, Interrupt, Output, Strays, Watchman, describe_exit, stop_all},
+    process::{
+        Child, Command, Interrupt, Output, Strays, Watchman, describe_exit, stop_all,
+        temporary_directory,
+    },
     run::{builds::Built, profile},
 };
 
@@ -95,15 +100,10 @@ impl Stage {
         (label, delay_ms): (&str, Option<u64>),
     ) -> anyhow::Result<Self> {
         // Directly below the temporary directory: a socket's path may only have 107 bytes.
-        let directory = tempfile::Builder::new().prefix("hopbench-").tempdir()?;
+        let directory = temporary_directory()?;
         let toolbox = build.map_or(live.toolbox, |build| &build.toolbox);
         let mut fill = TrialFill::new(toolbox, directory.path());
-        for file in &definition.files {
-            std::fs::write(
-                directory.path().join(&file.name),
-                file.content.fill(&mut fill)?,
-            )?;
-        }
+        fill.write(&definition.files)?;
         let front = definition
             .front
             .fill(&mut fill)?
@@ -252,13 +252,21 @@ impl Stage {
         request: &PlannedRequest,
     ) -> Result<(), TrialError> {
         let expected = &request.expect[0];
-        let (kind, cause) = match self.ask(live, request) {
-            Ok(answer) => match difference(&answer, expected) {
-                None => return Ok(()),
-                Some(difference) => (FailureKind::WrongAnswer, difference),
+        let subject = Source::Subject;
+        let (source, kind, cause) = match self.ask(live, request) {
+            Ok(answer) => match (difference(&answer, expected), unreadable(&answer)) {
+                (None, None) => return Ok(()),
+                (Some(difference), _) => (subject, FailureKind::WrongAnswer, difference),
+                (None, Some(cause)) => (Source::LoadGenerator, FailureKind::Unable, cause),
             },
-            Err(error) if error.is::<TimedOut>() => (FailureKind::Hang, format!("{error:#}")),
-            Err(error) => (FailureKind::NoAnswer, format!("no answer: {error:#}")),
+            Err(error) if error.is::<TimedOut>() => {
+                (subject, FailureKind::Hang, format!("{error:#}"))
+            }
+            Err(error) => (
+                subject,
+                FailureKind::NoAnswer,
+                format!("no answer: {error:#}"),
+            ),
         };
         if let Some(trouble) = self.trouble(live.interrupt) {
             return Err(trouble);
@@ -272,7 +280,7 @@ impl Stage {
                 self.target(&request.targets[0])
             ),
         };
-        let (source, log) = (Source::Subject, self.last_lines());
+        let log = self.last_lines();
         Err(TrialError::Failed(Failure {
             source,
             kind,

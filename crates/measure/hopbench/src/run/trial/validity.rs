@@ -71,6 +71,7 @@ pub(super) fn warnings(trial: &Trial, load: &Load, irq_is_separate: bool) -> Vec
         unchecked(load),
         slow_clock(trial),
         throttled(trial),
+        quota_stops(trial),
     ]
     .into_iter()
     .flatten()
@@ -244,6 +245,11 @@ fn throttled(trial: &Trial) -> Option<Warning> {
     (times > 0).then_some(Warning::Throttled { times })
 }
 
+fn quota_stops(trial: &Trial) -> Option<Warning> {
+    let times = trial.disturbance.quota_stops?;
+    (times > 0).then_some(Warning::QuotaStops { times })
+}
+
 #[cfg(test)]
 mod tests {
     use hopbench_analysis::record::{Cell, Disturbance, Latency, OpenLoop, Outcome, PlannedTrial};
@@ -385,6 +391,8 @@ mod tests {
         assert_eq!(slow, [Warning::SlowClock { share: 0.5 }]);
         let hot = with(|trial, _| trial.disturbance.throttled = Some(3));
         assert_eq!(hot, [Warning::Throttled { times: 3 }]);
+        let stopped = with(|trial, _| trial.disturbance.quota_stops = Some(55));
+        assert_eq!(stopped, [Warning::QuotaStops { times: 55 }]);
         let bound = with(|_, load| load.cpu_us = 255e3);
         assert!(matches!(bound[..], [Warning::GeneratorBound { .. }]));
         let short = with(|_, load| {
