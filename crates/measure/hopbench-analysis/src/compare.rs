@@ -4,7 +4,12 @@
 //! machine that was slower as a whole in one run slowed the reference, too. Only the reference is
 //! compared by its own metrics, which shows how much the machine differed.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use serde::Serialize;
 
 use crate::{
     estimate::Estimate,
@@ -223,6 +228,40 @@ pub(crate) fn outside_versions<'m>(
     outside
         .map(|(process, receipt)| (process.as_str(), receipt.as_str()))
         .collect()
+}
+
+/// A path whose file has changed between two runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChangedDefinition {
+    /// Name of the path.
+    pub path: String,
+    /// Lines that only the base has.
+    pub only_base: Vec<String>,
+    /// Lines that only the head has.
+    pub only_head: Vec<String>,
+}
+
+/// Finds the paths of both runs whose files have changed. Runs of older builds have recorded none.
+pub fn changed_definitions(base: &Manifest, head: &Manifest) -> Vec<ChangedDefinition> {
+    let changed = |path: &PathInfo| {
+        let mut paths = base.paths.iter();
+        let before = &paths.find(|it| it.name == path.name)?.definition;
+        let now = &path.definition;
+        if before.is_empty() || now.is_empty() || before == now {
+            return None;
+        }
+        let only = |one: &str, other: &str| -> Vec<String> {
+            let others: BTreeSet<&str> = other.lines().collect();
+            let lines = one.lines().filter(|line| !others.contains(line));
+            lines.map(|line| line.trim().to_owned()).collect()
+        };
+        Some(ChangedDefinition {
+            path: path.name.clone(),
+            only_base: only(before, now),
+            only_head: only(now, before),
+        })
+    };
+    head.paths.iter().filter_map(changed).collect()
 }
 
 /// Finds outside programs whose versions differ, on paths that both runs measured.

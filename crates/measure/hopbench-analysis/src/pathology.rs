@@ -4,8 +4,12 @@
 //! would hide it, so every block is looked at. One block suffices, and the number of blocks is
 //! reported. The scenario has the rules and their limits.
 
+mod rules;
+mod within;
+
 use std::{collections::BTreeMap, fmt};
 
+pub use self::within::Within;
 use crate::{
     metrics::Metric,
     record::{Cell, FailureKind, PathologyRules},
@@ -85,6 +89,8 @@ pub enum Pathology {
         /// Blocks in which it did not.
         blocks: Blocks,
     },
+    /// Something goes wrong within the load.
+    Within(Within),
     /// The path is slower than one that it must not be slower than.
     Slower {
         /// Cell of the slower path.
@@ -126,6 +132,7 @@ pub fn find(scenario: &ScenarioSummary<'_>) -> Vec<Pathology> {
             found.extend(dropped(row));
             found.extend(not_recovered(row));
             found.extend(long_tail(rules, row));
+            found.extend(Within::find(rules, table, row).map(Pathology::Within));
             found.extend(collapse(rules, table, row));
             found.extend(slower(rules, table, row));
         }
@@ -301,6 +308,7 @@ impl Pathology {
                 "For a path that did not recover, see the charts over time, and 'load.seconds' in \
                  the trial's line of trials.jsonl"
             }
+            Self::Within(within) => within.advice(),
             Self::Slower { .. } => {
                 "For a path that is slower than it should be, compare the CPU time by role, the \
                  counters and the context switches of both paths"
@@ -367,6 +375,7 @@ impl fmt::Display for Pathology {
                 cell: CellName(cell),
                 blocks,
             } => write!(f, "not recovered: {cell}: not by the load's end, {blocks}"),
+            Self::Within(within) => within.fmt(f),
             Self::Slower {
                 cell: CellName(cell),
                 than,

@@ -183,6 +183,15 @@ pub struct PathologyRules {
     pub rps_collapse: Option<f64>,
     /// Pairs of paths of which the first must not be slower than the second.
     pub slower: Vec<SlowerRule>,
+    /// Whether percentiles that are as long as a delayed acknowledgement are looked for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stalls: bool,
+    /// Smallest RPS of the last quarter of a load, as a share of those of the first quarter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowdown: Option<f64>,
+    /// Largest growth of memory for each correct answer, in KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth_kib_per_request: Option<f64>,
 }
 
 /// When a path counts as recovered from whatever disturbed it during a load in stages.
@@ -219,6 +228,9 @@ pub struct PathInfo {
     /// Everything that a process's version command printed, if that is more than one line.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub version_outputs: BTreeMap<String, String>,
+    /// Text of its file, with all configurations that it writes. Empty in runs of older builds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub definition: String,
     /// Reason for which the path was left out, if it was.
     pub skipped: Option<String>,
     /// Counters that reports show. Absent from runs of older builds.

@@ -4,6 +4,7 @@ pub mod ab;
 pub mod chart;
 pub mod compare;
 pub mod csv;
+pub mod exchange;
 pub mod external;
 pub mod gate;
 pub mod history;

@@ -5,6 +5,7 @@
 //! while, it slows both. Over the blocks, the ratio is an [`Estimate`]. Failed trials and trials
 //! without a request have no metrics; they are counted separately.
 
+mod course;
 mod latency;
 mod parts;
 mod totals;
@@ -19,7 +20,7 @@ pub(crate) use self::latency::latency_may_be_longer;
 pub use self::latency::{
     Merged, Percentile, Percentiles, Quantile, TAIL_SAMPLES_MIN, TrialLatency, has_tail,
 };
-pub use self::{parts::PartSummary, totals::Totals};
+pub use self::{course::Course, parts::PartSummary, totals::Totals};
 use crate::{
     estimate::{Estimate, Groups},
     metrics::{Blocks, CLIENT, Metric, Metrics, Ratios, Series, per_request, server_cpu_us},
@@ -144,6 +145,8 @@ pub struct CellSummary<'a> {
     pub by_stage: Vec<PartSummary>,
     /// Disruptions of each trial; empty unless the scenario looks for them.
     pub disruptions: Vec<Disruptions>,
+    /// How the loads went from their beginning to their end.
+    pub course: Course,
     /// Slopes over the seconds of each trial; empty for a load that stays the same.
     pub slopes: Vec<Slopes>,
 }
@@ -375,6 +378,7 @@ impl<'a> CellSummary<'a> {
             by_stage: parts::by_stage(trials)?,
             disruptions: disruptions(trials, recovery),
             slopes: slopes(trials),
+            course: Course::of(all_loads()),
         })
     }
 

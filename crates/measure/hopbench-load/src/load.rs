@@ -86,7 +86,11 @@ pub(crate) fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<Load
         .read_to_string(&mut text)
         .context("oha wrote no result")?;
     let output: OhaOutput = serde_json::from_str(&text).context("could not read oha's result")?;
-    let mut tally = database.tally(&options.expected(), first_requests(options))?;
+    let mut tally = database.tally(
+        &options.expected(),
+        first_requests(options),
+        options.duration(),
+    )?;
     add_compared(&mut tally, compared);
     LoadResult::of(Outcome {
         generator: "oha 1.16.0",

@@ -1,5 +1,7 @@
 //! The requests that oha has recorded, and their totals.
 
+use std::time::Duration;
+
 use rusqlite::Connection;
 
 use crate::tally::{Answer, Expected, Tally};
@@ -28,7 +30,12 @@ impl Database {
 
     /// Counts the records. The first requests, `first` of them, opened their connections, and oha
     /// includes that in their times. They are kept apart, unless they are more than half of all.
-    pub(crate) fn tally(&self, expected: &Expected, first: u64) -> anyhow::Result<Tally> {
+    pub(crate) fn tally(
+        &self,
+        expected: &Expected,
+        first: u64,
+        duration: Duration,
+    ) -> anyhow::Result<Tally> {
         let mut tally = Tally::new()?;
         let count = self
             .connection
@@ -36,9 +43,10 @@ impl Database {
         let is_apart = u64::try_from(count)? >= FIRST_FACTOR * first;
         let mut statement = self
             .connection
-            .prepare("SELECT duration, status, len_bytes FROM oha ORDER BY start")?;
+            .prepare("SELECT duration, status, len_bytes, start FROM oha ORDER BY start")?;
         let mut rows = statement.query(())?;
         let mut numbers = 0_u64..;
+        let (mut begin_s, mut slices) = (None, Slices::of(duration));
         while let (Some(row), Some(number)) = (rows.next()?, numbers.next()) {
             if is_apart && number == first {
                 tally.keep_first_apart()?;
@@ -52,9 +60,44 @@ impl Database {
                 wrong_header: None,
                 encoding: None,
             };
+            let start_s: f64 = row.get(3)?;
+            let begin_s = *begin_s.get_or_insert(start_s);
+            let good = tally.good;
             tally.answer(expected, &answer, nanoseconds(seconds))?;
+            slices.count(start_s - begin_s + seconds, tally.good - good);
         }
+        tally.good_by_twentieth = slices.good;
         Ok(tally)
+    }
+}
+
+/// Correct answers in each twentieth of the planned duration.
+struct Slices {
+    slice_s: f64,
+    good: Vec<u64>,
+}
+
+impl Slices {
+    /// Number of parts of a load.
+    const COUNT: u32 = 20;
+
+    fn of(duration: Duration) -> Self {
+        Self {
+            slice_s: (duration / Self::COUNT).as_secs_f64(),
+            good: vec![0; Self::COUNT as usize],
+        }
+    }
+
+    /// Counts answers that came so long after the load's begin.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates, and is not negative"
+    )]
+    fn count(&mut self, end_s: f64, good: u64) {
+        let index = (end_s / self.slice_s) as usize;
+        let last = self.good.len() - 1;
+        self.good[index.min(last)] += good;
     }
 }
 
@@ -97,11 +140,20 @@ mod tests {
             headers: Vec::new(),
         };
         // With four connections, most requests are first ones.
-        let short = database.tally(&expected, 4).expect("readable");
+        let short = database
+            .tally(&expected, 4, Duration::from_secs(1))
+            .expect("readable");
         assert_eq!((short.latencies.len(), short.first.len()), (4, 0));
-        let tally = database.tally(&expected, 1).expect("readable");
+        let tally = database
+            .tally(&expected, 1, Duration::from_secs(1))
+            .expect("readable");
         assert_eq!(tally.good, 4);
         assert_eq!(tally.body_bytes, 11);
+        // They came after 0.25, 0.1, 0.2 and 0.5 s, counted from the first start.
+        let slices: Vec<usize> = (0..20)
+            .filter(|it| tally.good_by_twentieth[*it] > 0)
+            .collect();
+        assert_eq!(slices, [2, 4, 5, 10]);
         // The request that started first is kept apart.
         assert_eq!((tally.first.len(), tally.first.max() / 1_000_000), (1, 250));
         assert_eq!(

@@ -27,6 +27,8 @@ pub(crate) struct LoadResult {
     errors: BTreeMap<String, u64>,
     /// Bytes of all bodies received.
     body_bytes: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    good_by_twentieth: Vec<u64>,
     /// Longest time to open a connection, in microseconds.
     connect_us_max: Option<f64>,
     /// Connections that were open halfway through the load; `null` if it ended before.
@@ -153,6 +155,7 @@ impl LoadResult {
             wrong: tally.wrong,
             errors: outcome.errors,
             body_bytes: tally.body_bytes,
+            good_by_twentieth: tally.good_by_twentieth,
             connect_us_max: outcome.connect_us_max,
             connections: usage.connections,
             connections_opened: outcome.connections_opened,

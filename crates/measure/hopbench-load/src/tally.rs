@@ -82,6 +82,8 @@ pub(crate) struct Tally {
     pub(crate) wrong_beside: BTreeMap<String, u64>,
     /// Bytes of all bodies, right or wrong.
     pub(crate) body_bytes: u64,
+    /// Correct answers in each twentieth of the load; empty if not counted so.
+    pub(crate) good_by_twentieth: Vec<u64>,
     /// Answers whose body was compared with the expected one.
     pub(crate) digests_checked: u64,
     /// Latencies of the correct answers and of the [`censored`](Self::censored) requests.
@@ -100,6 +102,7 @@ impl Tally {
             wrong: BTreeMap::new(),
             wrong_beside: BTreeMap::new(),
             body_bytes: 0,
+            good_by_twentieth: Vec::new(),
             digests_checked: 0,
             latencies: no_durations()?,
             first: no_durations()?,

@@ -324,3 +324,29 @@ fn what_was_asked_is_printed_even_if_the_report_cannot_be_written() {
     assert!(out.contains("run directory: "), "{out}");
     assert!(!out.contains("report: "), "{out}");
 }
+
+#[test]
+fn figures_are_printed_for_other_tools() {
+    let shell = Shell::new();
+    let run = reference_run();
+    let run = run.to_str().expect("text");
+    let printed = |tool: &str| {
+        let printed = shell.hopbench(&["report", "--as", tool, run]);
+        assert!(printed.status.success(), "{}", text(&printed.stderr));
+        text(&printed.stdout)
+    };
+    let bmf: Value = serde_json::from_str(&printed("bmf")).expect("JSON");
+    let throughput = &bmf["http-tunnel direct /small c=8"]["throughput"]["value"];
+    assert!(throughput.as_f64() > Some(0.0), "{bmf:#}");
+    let families = printed("prometheus");
+    assert!(families.starts_with("# HELP hopbench_requests_per_second "));
+    let log = printed("hdr");
+    assert!(log.starts_with("#[Histogram log format version 1.3]\n"));
+    let intervals = log.lines().filter(|line| line.starts_with("Tag="));
+    assert_eq!(intervals.count(), trials(Path::new(run)).len());
+    shell.mistake(
+        &["report", "--as=seconds", run],
+        2,
+        &["no load of this run has figures of each second"],
+    );
+}

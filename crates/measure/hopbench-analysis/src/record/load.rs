@@ -23,6 +23,10 @@ pub struct Load {
     pub errors: BTreeMap<String, u64>,
     /// Bytes of all bodies received.
     pub body_bytes: u64,
+    /// Correct answers in each twentieth of the planned duration, by when they came. The last one
+    /// has those that came later, too. Empty if they are not counted so, as in an open loop.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub good_by_twentieth: Vec<u64>,
     /// Longest time to open a connection, in microseconds.
     pub connect_us_max: Option<f64>,
     /// Connections that were open in the middle of the load; `None` if it ended before.
@@ -185,6 +189,16 @@ impl Load {
     /// Returns whether there is a correct answer to form metrics of.
     pub fn has_metrics(&self) -> bool {
         self.good > 0 && self.elapsed_us > 0.0
+    }
+
+    /// Returns the number of correct answers in the last quarter of the load, as a share of those
+    /// in the first. `None` if they are not counted so, or if there were none.
+    pub fn slowdown(&self) -> Option<f64> {
+        let slices = &self.good_by_twentieth;
+        let quarter = slices.len() / 4;
+        let first: u64 = slices.get(..quarter)?.iter().sum();
+        let last: u64 = slices.get(slices.len() - quarter..)?.iter().sum();
+        (first > 0).then(|| last as f64 / first as f64)
     }
 
     /// Returns the number of latencies: those of correct answers, except the first ones of

@@ -9,16 +9,35 @@ use super::{
     text::{bound, marks, part, percent, probability, thousands, with_interval},
 };
 use crate::{
-    compare::{Compared, Comparison},
+    compare::{Compared, Comparison, changed_definitions},
     estimate::Estimate,
     metrics::Metric,
-    record::Cell,
+    record::{Cell, Manifest},
     told::Told,
 };
 
 /// Returns the comparison for a terminal, with aligned columns.
 pub fn terminal(comparison: &Comparison<'_>) -> String {
     text(comparison, Medium::Terminal)
+}
+
+/// Says what has changed in the files of the paths, a line each.
+pub fn definitions(base: &Manifest, head: &Manifest) -> Vec<String> {
+    let changed = changed_definitions(base, head).into_iter();
+    let lines = |lines: &[String]| match lines {
+        [] => "nothing".to_owned(),
+        [first] => format!("'{first}'"),
+        [first, others @ ..] => format!("'{first}' and {} line(s) more", others.len()),
+    };
+    let described = changed.map(|it| {
+        format!(
+            "the definition of '{}' has changed: {} in base, {} in head",
+            it.path,
+            lines(&it.only_base),
+            lines(&it.only_head)
+        )
+    });
+    described.collect()
 }
 
 /// Returns the comparison as Markdown, with one table per scenario and endpoint.

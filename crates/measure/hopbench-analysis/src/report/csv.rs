@@ -249,7 +249,7 @@ fn number(number: Option<f64>) -> String {
 }
 
 /// Writes a line of CSV (RFC 4180).
-fn line(fields: &[String]) -> String {
+pub(super) fn line(fields: &[String]) -> String {
     let quoted: Vec<String> = fields
         .iter()
         .map(|field| match field.contains([',', '"', '\n', '\r']) {

@@ -124,7 +124,10 @@ pub(super) fn pathologies(scenario: &ScenarioSummary<'_>) -> Vec<String> {
     let found = pathology::find(scenario);
     let is_measured = scenario.tables.iter().any(|table| !table.rows.is_empty());
     match (found.is_empty(), is_measured) {
-        (true, true) => vec!["None found.".to_owned()],
+        (true, true) => {
+            let looked_for = scenario.info.pathologies.described().join("; ");
+            vec![format!("None found. Looked for: {looked_for}.")]
+        }
         (true, false) => vec!["Nothing measured.".to_owned()],
         (false, _) => {
             let mut lines: Vec<String> = found.iter().map(ToString::to_string).collect();

@@ -2,7 +2,9 @@
 //! with everything that can happen, and a snapshot per format.
 
 mod compared;
+mod exchanged;
 mod unanswered;
+mod within;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +24,18 @@ use crate::{
     told::Told,
 };
 
+fn rules() -> PathologyRules {
+    PathologyRules {
+        p99_over_reference: Some(10.0),
+        rps_collapse: Some(0.5),
+        slower: vec![SlowerRule {
+            path: "slow".to_owned(),
+            than: "plain".to_owned(),
+        }],
+        ..PathologyRules::default()
+    }
+}
+
 pub(crate) fn manifest() -> Manifest {
     let path = |name: &str, skipped: Option<&str>| PathInfo {
         name: name.to_owned(),
@@ -29,6 +43,7 @@ pub(crate) fn manifest() -> Manifest {
         analysis: String::new(),
         receipts: [("server".to_owned(), format!("{name} 1.0"))].into(),
         version_outputs: Default::default(),
+        definition: String::new(),
         skipped: skipped.map(str::to_owned),
         expect: BTreeMap::new(),
         counters: Some(match name {
@@ -70,14 +85,7 @@ pub(crate) fn manifest() -> Manifest {
             reference: "plain".to_owned(),
             endpoints: vec!["/small".to_owned()],
             blocks: 3,
-            pathologies: PathologyRules {
-                p99_over_reference: Some(10.0),
-                rps_collapse: Some(0.5),
-                slower: vec![SlowerRule {
-                    path: "slow".to_owned(),
-                    than: "plain".to_owned(),
-                }],
-            },
+            pathologies: rules(),
             recovery: None,
             loads: Vec::new(),
         }],

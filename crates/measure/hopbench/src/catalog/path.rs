@@ -22,7 +22,7 @@ use super::{
 pub(crate) struct PathDefinition {
     pub(crate) name: String,
     /// Text of the file, which tells apart two paths with the same name.
-    text: String,
+    pub(crate) text: String,
     pub(crate) summary: String,
     pub(crate) analysis: String,
     pub(crate) tags: Vec<String>,

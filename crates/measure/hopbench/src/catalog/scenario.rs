@@ -79,6 +79,17 @@ pub(crate) enum Rates {
 /// the p99 of any path here that is not overloaded, and far below that of a growing queue.
 const P99_MS_MAX: f64 = 10.0;
 
+/// Largest p99, as a multiple of the reference's, unless a scenario sets it.
+const P99_OVER_REFERENCE: f64 = 20.0;
+
+/// Smallest RPS, as a share of those with fewer connections, or earlier in the load, unless a
+/// scenario sets it.
+const RPS_SHARE_MIN: f64 = 0.5;
+
+/// Largest growth of memory for each answer, in KiB, unless a scenario sets it: that of a path that
+/// keeps what it has read of a request.
+const GROWTH_KIB_PER_REQUEST: f64 = 1.0;
+
 /// Time within which a number of requests must be answered, unless a scenario sets it: a minute.
 const LIMIT_MS: u64 = 60_000;
 
@@ -154,13 +165,20 @@ enum WarmUp {
     None,
 }
 
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct WirePathologies {
     /// Largest p99, as a multiple of the reference's.
     p99_over_reference: Option<f64>,
     /// Smallest RPS, as a share of that at the next lower concurrency.
     rps_collapse: Option<f64>,
+    /// Whether percentiles as long as a delayed acknowledgement are looked for.
+    #[serde(default = "yes")]
+    stalls: bool,
+    /// Smallest RPS of the last quarter of a load, as a share of those of the first.
+    slowdown: Option<f64>,
+    /// Largest growth of memory for each answer, in KiB.
+    growth_kib_per_request: Option<f64>,
     /// Pairs of paths of which the first must not be slower.
     #[serde(default)]
     slower: Vec<WireSlower>,
@@ -221,12 +239,28 @@ impl ScenarioDefinition {
     }
 }
 
+impl Default for WirePathologies {
+    fn default() -> Self {
+        Self {
+            p99_over_reference: None,
+            rps_collapse: None,
+            stalls: true,
+            slowdown: None,
+            growth_kib_per_request: None,
+            slower: Vec::new(),
+        }
+    }
+}
+
 impl WirePathologies {
     fn read(self) -> PathologyRules {
         let slower = self.slower.into_iter();
         PathologyRules {
-            p99_over_reference: self.p99_over_reference,
-            rps_collapse: self.rps_collapse,
+            p99_over_reference: self.p99_over_reference.or(Some(P99_OVER_REFERENCE)),
+            rps_collapse: self.rps_collapse.or(Some(RPS_SHARE_MIN)),
+            stalls: self.stalls,
+            slowdown: self.slowdown.or(Some(RPS_SHARE_MIN)),
+            growth_kib_per_request: self.growth_kib_per_request.or(Some(GROWTH_KIB_PER_REQUEST)),
             slower: slower
                 .map(|WireSlower { path, than }| SlowerRule { path, than })
                 .collect(),

@@ -2,6 +2,7 @@
 
 mod choice;
 mod engine;
+mod exchange;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,7 +14,10 @@ use crate::{
     cmd::number::within,
 };
 
-pub(crate) use self::engine::{Engine, Export, Import};
+pub(crate) use self::{
+    engine::{Engine, Export, Import},
+    exchange::Exchange,
+};
 
 /// Commands as they are typed, below a command's help.
 macro_rules! examples {
@@ -405,6 +409,9 @@ pub(crate) struct Report {
     /// Show the page in a browser
     #[arg(long)]
     pub(crate) open: bool,
+    /// Print the figures in another tool's format instead
+    #[arg(long, value_enum, value_name = "TOOL", conflicts_with = "open")]
+    pub(crate) r#as: Option<Exchange>,
     /// Directory in which to look for runs
     #[arg(long, value_name = "DIR", default_value = "bench_results")]
     pub(crate) out: PathBuf,

@@ -4,7 +4,7 @@ use std::{fs, process::ExitCode};
 
 use anyhow::Context as _;
 use hopbench_analysis::{
-    compare::{Comparison, Side},
+    compare::{Comparison, Side, changed_definitions},
     report::{compare, html},
     summary::Summary,
 };
@@ -72,11 +72,14 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
         head.path().display(),
         if is_same { ", the same run" } else { "" }
     );
-    let text = names + &compare::terminal(&comparison);
+    let definitions = compare::definitions(&of_base.0, &of_head.0);
+    let changed: String = definitions.iter().map(|line| format!("{line}\n")).collect();
+    let text = names + &changed + &compare::terminal(&comparison);
     context.print(&text, || {
         json!({
             "base": base.path().to_string_lossy(),
             "head": head.path().to_string_lossy(),
+            "definitions": changed_definitions(&of_base.0, &of_head.0),
             "cells": compare::cells(&comparison),
             "only_base": comparison.only_base,
             "only_head": comparison.only_head,

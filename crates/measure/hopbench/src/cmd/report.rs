@@ -1,19 +1,21 @@
 //! `hopbench report`
 
-use std::{collections::BTreeSet, env, path::Path, process::ExitCode};
+use std::{collections::BTreeSet, env, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use hopbench_analysis::{
     ab::AbComparison,
     external::External,
     record::{Manifest, Plan, Profile, Trial},
-    report::{ab, csv, external, html, markdown, parts, perf, profile, sentences, terminal},
+    report::{
+        ab, csv, exchange, external, html, markdown, parts, perf, profile, sentences, terminal,
+    },
     summary::Summary,
 };
 
 use super::{Context, print};
 use crate::{
-    cmd::cli::{self, Format},
+    cmd::cli::{self, Exchange, Format},
     console::{say, visible},
     mistake::Mistake,
     probe::is_probe,
@@ -31,6 +33,9 @@ pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<Ex
         None => RunDir::latest(&options.out)?,
     };
     let (manifest, trials) = read(&run_dir)?;
+    if let Some(tool) = options.r#as {
+        return exchange(tool, &manifest, &trials);
+    }
     let report = Report::new(&run_dir, &manifest, &trials)?;
     // Whoever asks for a document gets it, wherever the records are.
     let is_document = context.format != Format::Human && !options.open;
@@ -43,6 +48,26 @@ pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<Ex
     if options.open {
         open(&run_dir.path().join(PAGE))?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the figures in another tool's format.
+fn exchange(tool: Exchange, manifest: &Manifest, trials: &[Trial]) -> anyhow::Result<ExitCode> {
+    let summary = || Summary::new(manifest, trials);
+    let text = match tool {
+        Exchange::Bmf => format!("{:#}\n", exchange::bmf(&summary()?)),
+        Exchange::Prometheus => exchange::prometheus(&summary()?),
+        Exchange::Seconds => {
+            exchange::seconds(trials).map_err(|error| Mistake(error.to_string()))?
+        }
+        Exchange::Hdr => exchange::hdr_log(trials, |trial| {
+            let started = trial.started.parse::<jiff::Timestamp>();
+            let since = started.map(|it| it.duration_since(jiff::Timestamp::UNIX_EPOCH));
+            // A record without a right date is at the beginning of time.
+            since.map_or(Duration::ZERO, jiff::SignedDuration::unsigned_abs)
+        })?,
+    };
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -416,6 +416,7 @@ fn path_infos(toolbox: &Toolbox, selection: &Selection) -> anyhow::Result<Vec<Pa
             analysis: path.definition.analysis.clone(),
             receipts: receipts.lines,
             version_outputs: receipts.outputs,
+            definition: path.definition.text.clone(),
             skipped: path.skipped.clone(),
             counters: Some(path.definition.counters.shown.clone()),
             expect: path

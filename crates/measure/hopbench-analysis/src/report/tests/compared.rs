@@ -142,3 +142,20 @@ fn what_is_meant_to_differ_may() {
     assert!(Comparison::new(side(&of_base), side(&of_head)).is_err());
     assert!(Comparison::of_versions(side(&of_base), side(&of_head)).is_ok());
 }
+
+#[test]
+fn a_changed_definition_is_said_with_its_lines() {
+    let (mut base, mut head) = (manifest(), manifest());
+    assert_eq!(compare::definitions(&base, &head), [""; 0]);
+    "summary = 'x'\nworkers 2\n".clone_into(&mut base.paths[1].definition);
+    // An older build has recorded none.
+    assert_eq!(compare::definitions(&base, &head), [""; 0]);
+    "summary = 'x'\nworkers 4\nnodelay\n".clone_into(&mut head.paths[1].definition);
+    assert_eq!(
+        compare::definitions(&base, &head),
+        [
+            "the definition of 'fast' has changed: 'workers 2' in base, 'workers 4' and 1 line(s) \
+             more in head"
+        ]
+    );
+}

@@ -81,15 +81,7 @@ fn endpoints(scenario: &ScenarioDefinition) -> Vec<String> {
 }
 
 fn pathologies(scenario: &ScenarioDefinition) -> String {
-    let rules = &scenario.pathologies;
-    let p99 = rules.p99_over_reference;
-    let p99 = p99.map(|limit| format!("p99 over {limit} times the reference's"));
-    let collapse = rules.rps_collapse;
-    let collapse = collapse.map(|limit| format!("RPS below {limit} of that at fewer connections"));
-    let slower = rules.slower.iter();
-    let slower = slower.map(|rule| format!("'{}' slower than '{}'", rule.path, rule.than));
-    let all = p99.into_iter().chain(collapse).chain(slower);
-    all.collect::<Vec<_>>().join("; ")
+    scenario.pathologies.described().join("; ")
 }
 
 fn as_json(scenario: &ScenarioDefinition) -> Value {

@@ -1,0 +1,108 @@
+//! Goal: what goes wrong within a load is named, and what is in order isn't. Method: made-up trials
+//! of a path and its reference, with one fault each.
+
+use super::*;
+
+/// Rules with the limits that scenarios have by default.
+fn rules() -> PathologyRules {
+    PathologyRules {
+        stalls: true,
+        slowdown: Some(0.5),
+        growth_kib_per_request: Some(1.0),
+        ..PathologyRules::default()
+    }
+}
+
+/// Returns what is found in four blocks of the reference and of a path with a fault.
+fn found(rules: PathologyRules, fault: impl Fn(u32, &mut Trial)) -> Vec<String> {
+    let mut manifest = manifest();
+    manifest.scenarios[0].pathologies = rules;
+    let mut trials = Vec::new();
+    for block in 1..=4 {
+        for path in ["plain", "fast"] {
+            let mut made = trial(path, 8, block, 0, 20_000, 230);
+            let load = made.load.as_mut().expect("loaded");
+            // So many that there is a p99.
+            load.latency.histogram = histogram(&[&[115; 4_000][..], &[230; 500][..]].concat());
+            load.good_by_twentieth = vec![1_000; 20];
+            if path == "fast" {
+                fault(block, &mut made);
+            }
+            trials.push(made);
+        }
+    }
+    let summary = Summary::new(&manifest, &trials).expect("readable");
+    let found = pathology::find(&summary.scenarios[0]);
+    found.iter().map(ToString::to_string).collect()
+}
+
+fn assert_one(found: &[String], beginning: &str) {
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with(beginning), "{found:?}");
+}
+
+#[test]
+fn a_path_in_good_health_has_nothing() {
+    assert_eq!(found(rules(), |_, _| {}), [""; 0]);
+}
+
+#[test]
+fn answers_that_wait_for_an_acknowledgement_are_named() {
+    let stall = |_, trial: &mut Trial| {
+        let latencies = [&[115; 4_000][..], &[44_000; 500][..]].concat();
+        trial.load.as_mut().expect("loaded").latency.histogram = histogram(&latencies);
+    };
+    let of_p99 = found(rules(), stall);
+    assert_one(&of_p99, "stall: fast /small c=8: the p95 is 44.0 ms");
+    assert_eq!(found(PathologyRules::default(), stall), [""; 0]);
+    // Slow, but in another way.
+    let slow = |_, trial: &mut Trial| {
+        let latencies = [&[115; 4_000][..], &[20_000; 500][..]].concat();
+        trial.load.as_mut().expect("loaded").latency.histogram = histogram(&latencies);
+    };
+    assert_eq!(found(rules(), slow), [""; 0]);
+}
+
+#[test]
+fn a_path_that_slows_down_in_most_blocks_is_named() {
+    let slows = |blocks: u32| {
+        found(rules(), move |block, trial| {
+            let slices = &mut trial.load.as_mut().expect("loaded").good_by_twentieth;
+            if block <= blocks {
+                slices[8..].fill(50);
+            }
+        })
+    };
+    assert_one(
+        &slows(2),
+        "slowing down: fast /small c=8: the last quarter of the load has less",
+    );
+    // Once, the machine may have been busy.
+    assert_eq!(slows(1), [""; 0]);
+    let unknown = found(rules(), |_, trial| {
+        trial
+            .load
+            .as_mut()
+            .expect("loaded")
+            .good_by_twentieth
+            .clear();
+    });
+    assert_eq!(unknown, [""; 0]);
+}
+
+#[test]
+fn memory_that_grows_with_each_answer_is_named() {
+    let grows = |kib: u64| {
+        found(rules(), move |_, trial| {
+            let process = &mut trial.processes[0];
+            process.rss_after_kib = process.rss_before_kib + kib;
+        })
+    };
+    let leak = grows(350 * 1024);
+    assert_one(
+        &leak,
+        "growing memory: fast /small c=8: up to 350 MiB more after the load, 17.9 KiB",
+    );
+    // Buffers and pools may grow.
+    assert_eq!(grows(20 * 1024), [""; 0]);
+}

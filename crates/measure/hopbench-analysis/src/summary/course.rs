@@ -1,0 +1,32 @@
+//! How loads went from their beginning to their end.
+
+use crate::record::{Load, Trial};
+
+/// How a cell's loads went from their beginning to their end.
+#[derive(Clone, Debug, Default)]
+pub struct Course {
+    /// Correct answers in the last quarter of the load, as a share of those in the first, for each
+    /// trial that has counted them.
+    pub slowdowns: Vec<f64>,
+    /// Growth of resident memory, summed over the path's processes, in KiB, with the number of
+    /// correct answers, for each trial.
+    pub growth: Vec<(f64, u64)>,
+}
+
+impl Course {
+    pub(super) fn of<'t>(loads: impl Iterator<Item = (&'t Trial, &'t Load)>) -> Self {
+        let mut course = Self::default();
+        for (trial, load) in loads {
+            course.slowdowns.extend(load.slowdown());
+            course.growth.extend(growth(trial, load));
+        }
+        course
+    }
+}
+
+/// Returns how much memory a path has taken during a load, in KiB, for how many correct answers.
+fn growth(trial: &Trial, load: &Load) -> Option<(f64, u64)> {
+    let processes = trial.watched()?.iter();
+    let grown = processes.map(|it| it.rss_after_kib as f64 - it.rss_before_kib as f64);
+    Some((grown.sum(), load.good))
+}
