@@ -136,7 +136,7 @@ mod tests {
             ],
             directory: None,
             environment: Vec::new(),
-            stops_with_stdin: false,
+            stops_with_stdin: true,
         };
         let text = capture_within(&command, Duration::from_secs(60)).expect("it is there");
         let (_, list) = text.trim().split_once(":\t").expect("a field");
