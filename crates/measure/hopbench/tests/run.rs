@@ -400,7 +400,7 @@ fn a_wrong_answer_never_yields_a_number() {
     );
     let csv = fs::read_to_string(bench.run_dir().join("summary.csv")).expect("written");
     assert!(
-        csv.contains("http-tunnel,/small,wrong,2,true,,false,,1,1,0,0,0,0,0,0,,,"),
+        csv.contains("http-tunnel,/small,wrong,2,true,,false,free,,1,1,0,0,0,0,0,0,,,"),
         "{csv}"
     );
 }
