@@ -136,7 +136,7 @@ pub fn print(result: &str) -> anyhow::Result<()> {
     print_on(&mut io::stdout().lock(), format!("{result}\n").as_bytes())
 }
 
-/// Writes a result to stdout, like [`print`], byte by byte.
+/// Writes a result to stdout, like [`print()`], byte by byte.
 ///
 /// # Errors
 /// The same.
