@@ -176,11 +176,7 @@ impl<'a> Compared<'a> {
 }
 
 fn cells<'a>(summary: &'a Summary<'a>) -> Vec<&'a CellSummary<'a>> {
-    let tables = summary
-        .scenarios
-        .iter()
-        .flat_map(|scenario| &scenario.tables);
-    tables.flat_map(|table| &table.rows).collect()
+    summary.rows().collect()
 }
 
 fn find<'a>(cells: &[&'a CellSummary<'a>], cell: &Cell) -> Option<&'a CellSummary<'a>> {

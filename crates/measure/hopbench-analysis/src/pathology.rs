@@ -89,8 +89,6 @@ pub enum Pathology {
         /// Blocks in which it did not.
         blocks: Blocks,
     },
-    /// Something goes wrong within the load.
-    Within(Within),
     /// The path is slower than one that it must not be slower than.
     Slower {
         /// Cell of the slower path.
@@ -100,6 +98,8 @@ pub enum Pathology {
         /// RPS over those of the other path.
         ratio: f64,
     },
+    /// Something goes wrong within the load.
+    Within(Within),
 }
 
 /// Number of blocks in which something was found.
@@ -132,7 +132,10 @@ pub fn find(scenario: &ScenarioSummary<'_>) -> Vec<Pathology> {
             found.extend(dropped(row));
             found.extend(not_recovered(row));
             found.extend(long_tail(rules, row));
-            found.extend(Within::find(rules, table, row).map(Pathology::Within));
+            found.extend(
+                Within::find(rules, row, find_row(table, &scenario.info.reference, row))
+                    .map(Pathology::Within),
+            );
             found.extend(collapse(rules, table, row));
             found.extend(slower(rules, table, row));
         }

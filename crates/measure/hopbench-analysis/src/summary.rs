@@ -177,6 +177,13 @@ impl<'a> Summary<'a> {
     }
 }
 
+impl<'a> Summary<'a> {
+    /// Returns the cells of all scenarios.
+    pub fn rows(&self) -> impl Iterator<Item = &CellSummary<'a>> {
+        self.scenarios.iter().flat_map(ScenarioSummary::rows)
+    }
+}
+
 impl<'a> ScenarioSummary<'a> {
     fn new(
         manifest: &'a Manifest,

@@ -27,6 +27,7 @@ pub(crate) struct LoadResult {
     errors: BTreeMap<String, u64>,
     /// Bytes of all bodies received.
     body_bytes: u64,
+    /// Correct answers in each twentieth of the planned duration; absent if not counted so.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     good_by_twentieth: Vec<u64>,
     /// Longest time to open a connection, in microseconds.

@@ -73,7 +73,7 @@ use crate::console::say;
 pub(crate) struct Interrupted;
 
 /// A command to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Command {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
@@ -521,9 +521,8 @@ mod tests {
         let command = Command {
             program: "/bin/sh".into(),
             arguments: vec!["-c".to_owned(), "sleep 1000".to_owned()],
-            directory: None,
             stops_with_stdin: true,
-            environment: Vec::new(),
+            ..Command::default()
         };
         let given_up = capture_within(&command, Duration::from_millis(10)).expect_err("it sleeps");
         let expected = "'/bin/sh' did not finish within 0.01 s and was killed";
@@ -536,9 +535,8 @@ mod tests {
             let command = Command {
                 program: "/bin/sh".into(),
                 arguments: vec!["-c".to_owned(), script.to_owned()],
-                directory: None,
                 stops_with_stdin: true,
-                environment: Vec::new(),
+                ..Command::default()
             };
             Child::start("sh", &command, Output::Keep).expect("a shell")
         };

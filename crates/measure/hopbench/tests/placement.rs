@@ -86,7 +86,7 @@ fn placements_that_do_not_fit_are_refused() {
     for (arguments, message) in [
         (
             ["run", "quick-look", "--placement=everywhere"],
-            "expected free, same-core, split, awake",
+            "possible values: free, same-core, split, awake",
         ),
         (
             ["run", "latency-vs-rate", "--placement=awake"],

@@ -213,10 +213,13 @@ fn faults(trial: &Trial, about: About) -> Vec<(Fault, String)> {
         return Vec::new();
     };
     let of_warnings = trial.warnings.iter().filter_map(|warning| {
+        if let Some(share) = warning.taken_share() {
+            // Nothing takes memory from a path.
+            let is_harmless = about == About::Memory;
+            let fault = (Fault::Outside(share), warning.kind().to_owned());
+            return (!is_harmless).then_some(fault);
+        }
         let fault = match warning {
-            Warning::Steal { share } | Warning::OtherLoad { share } => Fault::Outside(*share),
-            Warning::SlowClock { share } => Fault::Outside(1.0 - share),
-            Warning::QuotaStops { .. } | Warning::Throttled { .. } => Fault::Outside(0.0),
             Warning::GeneratorBound { .. } | Warning::LittlesLaw { .. } if about.is_of_load() => {
                 Fault::Measuring
             }
@@ -224,9 +227,7 @@ fn faults(trial: &Trial, about: About) -> Vec<(Fault, String)> {
             Warning::Strayed { .. } if !about.is_of_load() => Fault::Measuring,
             _ => return None,
         };
-        let is_outside = matches!(fault, Fault::Outside(_));
-        let is_harmless = is_outside && about == About::Memory;
-        (!is_harmless).then(|| (fault, warning.kind().to_owned()))
+        Some((fault, warning.kind().to_owned()))
     });
     let mut faults: Vec<(Fault, String)> = of_warnings.collect();
     if let About::Quantile(quantile) = about

@@ -4,21 +4,22 @@
 use std::fmt;
 
 use super::{Blocks, CellName};
-use crate::{
-    record::PathologyRules,
-    summary::{CellSummary, Percentile, Table},
-};
+use crate::{record::PathologyRules, summary::CellSummary};
 
 /// The time for which a receiver may hold back an acknowledgement, with what comes on top of it, in
 /// microseconds. Linux waits 40 ms at least (`TCP_DELACK_MIN`, include/net/tcp.h). A sender that
 /// collects small pieces (Nagle's algorithm, RFC 896) waits as long.
 const DELAYED_ACK_US: std::ops::Range<f64> = 38_000.0..50_000.0;
 
-/// A percentile that is so many times the reference's is the path's own.
+/// A percentile that is so many times the reference's, and the path's median, is a step.
 const STALL_FACTOR: f64 = 4.0;
 
-/// Smallest growth that is looked at, in KiB: buffers and pools may grow by less.
-const GROWTH_KIB_MIN: f64 = 32.0 * 1024.0;
+/// Smallest growth that is looked at, in KiB: pools may grow by less.
+const GROWTH_KIB_MIN: f64 = 128.0 * 1024.0;
+
+/// Memory that a path may take for each connection, in KiB: buffers on both sides that hold an
+/// answer of 256 KiB. It takes that once, and not again with each request.
+const CONNECTION_KIB: f64 = 512.0;
 
 /// Something that goes wrong within a load.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +28,7 @@ pub enum Within {
     Growth {
         /// Cell of the load.
         cell: CellName,
-        /// Largest growth in a block, in MiB.
+        /// Largest growth in a block, in MiB, without what the connections may take.
         mib_max: f64,
         /// This growth for each correct answer, in KiB.
         kib_per_request: f64,
@@ -62,11 +63,11 @@ impl Within {
     /// Finds what goes wrong in the loads of a cell.
     pub(super) fn find(
         rules: &PathologyRules,
-        table: &Table<'_>,
         row: &CellSummary<'_>,
+        reference: Option<&CellSummary<'_>>,
     ) -> impl Iterator<Item = Self> {
         let found = [
-            stall(rules, table, row),
+            stall(rules, row, reference),
             slowdown(rules, row),
             growth(rules, row),
         ];
@@ -102,8 +103,8 @@ impl fmt::Display for Within {
                 blocks,
             } => write!(
                 f,
-                "growing memory: {cell}: up to {mib_max:.0} MiB more after the load, \
-                 {kib_per_request:.1} KiB for each answer, {blocks}"
+                "growing memory: {cell}: up to {mib_max:.0} MiB more after the load than \
+                 connections take, {kib_per_request:.1} KiB for each answer, {blocks}"
             ),
             Self::Slowdown {
                 cell: CellName(cell),
@@ -132,20 +133,35 @@ impl fmt::Display for Within {
 }
 
 /// Finds answers that had to wait for an acknowledgement.
-fn stall(rules: &PathologyRules, table: &Table<'_>, row: &CellSummary<'_>) -> Option<Within> {
+fn stall(
+    rules: &PathologyRules,
+    row: &CellSummary<'_>,
+    reference: Option<&CellSummary<'_>>,
+) -> Option<Within> {
     if !rules.stalls || row.is_reference {
         return None;
     }
-    let load = |row: &CellSummary<'_>| (row.cell.load(), row.cell.build);
-    let mut references = table.rows.iter().filter(|other| other.is_reference);
-    let reference = references.find(|other| load(other) == load(row))?.merged?;
+    let reference = reference?.merged?;
     let own = row.merged?;
-    let percentiles: [(&'static str, Option<Percentile>, Option<Percentile>); 3] = [
+    let p50_us = own.p50_us?.us;
+    // Where many connections wait for each other, any latency is as long as the queue.
+    let is_alone = row.cell.concurrency == 1;
+    let is_step = |us: f64| us >= STALL_FACTOR * p50_us;
+    let percentiles = [
         ("p50", own.p50_us, reference.p50_us),
-        ("p95", own.p95_us, reference.p95_us),
-        ("p99", own.p99_us, reference.p99_us),
+        (
+            "p95",
+            own.p95_us.filter(|it| is_step(it.us)),
+            reference.p95_us,
+        ),
+        (
+            "p99",
+            own.p99_us.filter(|it| is_step(it.us)),
+            reference.p99_us,
+        ),
     ];
-    percentiles.into_iter().find_map(|(name, own, reference)| {
+    let mut percentiles = percentiles.into_iter().skip(usize::from(!is_alone));
+    percentiles.find_map(|(name, own, reference)| {
         let (us, reference_us) = (own?.us, reference?.us);
         let is_own = us >= STALL_FACTOR * reference_us;
         (is_own && DELAYED_ACK_US.contains(&us)).then(|| Within::Stall {
@@ -170,20 +186,24 @@ fn slowdown(rules: &PathologyRules, row: &CellSummary<'_>) -> Option<Within> {
     })
 }
 
-/// Finds paths whose memory grows with every request.
+/// Finds paths whose memory grows with every request, beyond what their connections take.
 fn growth(rules: &PathologyRules, row: &CellSummary<'_>) -> Option<Within> {
     let limit = rules.growth_kib_per_request?;
-    let is_growth = |(kib, requests): &&(f64, u64)| {
-        *kib >= GROWTH_KIB_MIN && *kib / (*requests).max(1) as f64 >= limit
-    };
-    let found: Vec<&(f64, u64)> = row.course.growth.iter().filter(is_growth).collect();
-    let (kib, requests) = found
+    let of_connections = CONNECTION_KIB * f64::from(row.cell.concurrency);
+    let of_requests = row.course.growth.iter().filter_map(|(kib, requests)| {
+        let kib = kib - of_connections;
+        let of_each = kib / (*requests).max(1) as f64;
+        (kib >= GROWTH_KIB_MIN && of_each >= limit).then_some((kib, of_each))
+    });
+    let found: Vec<(f64, f64)> = of_requests.collect();
+    let (kib, kib_per_request) = found
         .iter()
+        .copied()
         .max_by(|one, other| one.0.total_cmp(&other.0))?;
     Some(Within::Growth {
         cell: CellName::of(row),
         mib_max: kib / 1024.0,
-        kib_per_request: kib / (*requests).max(1) as f64,
+        kib_per_request,
         blocks: Blocks {
             found: found.len(),
             of: row.course.growth.len(),

@@ -16,6 +16,9 @@ pub struct Rule {
     pub measure: String,
     /// Subjects that are judged: a name, the beginning of names and `*`, or `*` for all.
     pub subject: String,
+    /// Names of those among them that are not judged, such as one with a rule of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
     /// Statistic that is judged.
     pub statistic: Statistic,
     /// Largest value that is right; with `over`, the most that it may be above the reference's.
@@ -117,6 +120,9 @@ impl Outcome {
 
 impl Rule {
     fn concerns(&self, subject: &str) -> bool {
+        if self.except.iter().any(|name| name == subject) {
+            return false;
+        }
         match self.subject.strip_suffix('*') {
             Some(beginning) => subject.starts_with(beginning),
             None => subject == self.subject,
@@ -193,6 +199,7 @@ mod tests {
         Rule {
             measure: "wall_us".to_owned(),
             subject: subject.to_owned(),
+            except: Vec::new(),
             statistic,
             max,
             over: over.map(str::to_owned),

@@ -154,6 +154,17 @@ pub enum Warning {
 }
 
 impl Warning {
+    /// Returns the share of the machine that something outside of the path has taken from it, as
+    /// far as it is known. `None` if the warning is about something else.
+    pub fn taken_share(&self) -> Option<f64> {
+        match self {
+            Self::Steal { share } | Self::OtherLoad { share } => Some(*share),
+            Self::SlowClock { share } => Some(1.0 - share),
+            Self::QuotaStops { .. } | Self::Throttled { .. } => Some(0.0),
+            _ => None,
+        }
+    }
+
     /// Returns a short name, under which warnings are counted.
     pub fn kind(&self) -> &'static str {
         match self {

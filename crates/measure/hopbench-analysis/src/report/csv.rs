@@ -114,13 +114,8 @@ fn table(summary: &Summary<'_>) -> (Vec<String>, Vec<Vec<String>>) {
             .map(|role| format!("cpu_us_per_request_{role}")),
     );
     heading.push("cpu_us_per_request_server".to_owned());
-    let rows = summary
-        .scenarios
-        .iter()
-        .flat_map(|scenario| &scenario.tables);
-    let rows = rows
-        .flat_map(|table| &table.rows)
-        .map(|row| fields(row, &counters, &roles));
+    let rows = summary.rows();
+    let rows = rows.map(|row| fields(row, &counters, &roles));
     (heading, rows.collect())
 }
 

@@ -34,7 +34,7 @@ pub enum ExchangeError {
 /// over the blocks and with the lowest and highest. Latencies are in nanoseconds, as Bencher has
 /// them.
 pub fn bmf(summary: &Summary<'_>) -> Value {
-    let rows = rows(summary).map(|row| {
+    let rows = summary.rows().map(|row| {
         let mut measures = Map::new();
         let mut add = |name: &str, value: Option<[f64; 3]>| {
             if let Some([value, lower_value, upper_value]) = value {
@@ -45,10 +45,10 @@ pub fn bmf(summary: &Summary<'_>) -> Value {
             }
         };
         add("throughput", row.rps.map(of_spread));
-        for (name, percentiles) in latencies(row) {
+        for (number, percentiles) in latencies(row) {
             add(
-                &format!("latency-{name}"),
-                percentiles.map(|it| scaled(it, 1e3)),
+                &format!("latency-p{number}"),
+                Some(scaled(percentiles, 1e3)),
             );
         }
         add(
@@ -66,7 +66,7 @@ pub fn prometheus(summary: &Summary<'_>) -> String {
     let mut out = String::new();
     let mut family = |name: &str, help: &str, value: &dyn Fn(&CellSummary<'_>) -> Vec<Sample>| {
         let mut lines = String::new();
-        for row in rows(summary) {
+        for row in summary.rows() {
             for (label, value) in value(row) {
                 let labels = labels(&row.cell, label);
                 // Writing to a text can't fail.
@@ -89,13 +89,10 @@ pub fn prometheus(summary: &Summary<'_>) -> String {
         "hopbench_latency_seconds",
         "Percentiles of the latencies.",
         &|row| {
-            let percentiles = latencies(row)
-                .into_iter()
-                .filter_map(|(name, percentiles)| {
-                    let quantile = name.trim_start_matches('p');
-                    let label = ("quantile", format!("0.{}", quantile.trim_end_matches('0')));
-                    Some((Some(label), percentiles?.median.us / 1e6))
-                });
+            let percentiles = latencies(row).map(|(number, percentiles)| {
+                let quantile = (f64::from(number) / 100.0).to_string();
+                (Some(("quantile", quantile)), percentiles.median.us / 1e6)
+            });
             percentiles.collect()
         },
     );
@@ -165,15 +162,30 @@ pub fn hdr_log(
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Columns of the table of seconds.
+const SECONDS: [&str; 14] = [
+    "scenario",
+    "endpoint",
+    "path",
+    "concurrency",
+    "placement",
+    "trial",
+    "block",
+    "second",
+    "due",
+    "good",
+    "errors",
+    "p50_us",
+    "p95_us",
+    "p99_us",
+];
+
 /// Returns a line for each second of each load that has them, as CSV.
 ///
 /// # Errors
 /// If no load has them.
 pub fn seconds(trials: &[Trial]) -> Result<String, ExchangeError> {
-    let mut out =
-        "scenario,endpoint,path,concurrency,placement,trial,block,second,due,good,errors,\
-                   p50_us,p95_us,p99_us\n"
-            .to_owned();
+    let mut out = csv::line(&SECONDS.map(str::to_owned));
     let heading = out.len();
     for trial in trials {
         let Some(load) = &trial.load else { continue };
@@ -203,20 +215,19 @@ pub fn seconds(trials: &[Trial]) -> Result<String, ExchangeError> {
 /// A label besides those of the cell, and a value.
 type Sample = (Option<(&'static str, String)>, f64);
 
-fn rows<'s>(summary: &'s Summary<'_>) -> impl Iterator<Item = &'s CellSummary<'s>> {
-    let tables = summary.scenarios.iter().flat_map(|it| &it.tables);
-    tables.flat_map(|table| &table.rows)
-}
-
-fn latencies(row: &CellSummary<'_>) -> [(&'static str, Option<Percentiles>); 4] {
-    [
-        ("p50", row.p50_us),
-        ("p90", row.p90_us),
-        ("p95", row.p95_us),
-        ("p99", row.p99_us),
-    ]
+/// Returns percentiles that are known, by their numbers.
+fn latencies(row: &CellSummary<'_>) -> impl Iterator<Item = (u32, Percentiles)> {
+    let all = [
+        (50, row.p50_us),
+        (90, row.p90_us),
+        (95, row.p95_us),
+        (99, row.p99_us),
+    ];
     // A lower bound is no figure.
-    .map(|(name, it)| (name, it.filter(|it| !it.median.is_at_least)))
+    let known = |(number, it): (u32, Option<Percentiles>)| {
+        Some((number, it.filter(|it| !it.median.is_at_least)?))
+    };
+    all.into_iter().filter_map(known)
 }
 
 fn of_spread(spread: Spread) -> [f64; 3] {

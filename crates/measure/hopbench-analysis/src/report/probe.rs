@@ -287,6 +287,7 @@ mod tests {
         let rule = |measure: &str, statistic, max| Rule {
             measure: measure.to_owned(),
             subject: "*".to_owned(),
+            except: Vec::new(),
             statistic,
             max,
             over: None,

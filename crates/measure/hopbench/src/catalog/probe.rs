@@ -257,6 +257,8 @@ impl Wire {
             ));
         }
         self.network.iter().try_for_each(ProbeNetwork::check)?;
+        let networks: Vec<String> = self.network.iter().map(ProbeNetwork::name).collect();
+        distinct(networks.iter().map(String::as_str))?;
         self.check_kind()?;
         check_names(&self.file)?;
         if let Some(rule) = self.rule.iter().find(|rule| !rule.max.is_finite()) {

@@ -80,7 +80,7 @@ pub(crate) enum Rates {
 const P99_MS_MAX: f64 = 10.0;
 
 /// Largest p99, as a multiple of the reference's, unless a scenario sets it.
-const P99_OVER_REFERENCE: f64 = 20.0;
+const P99_OVER_REFERENCE: f64 = 10.0;
 
 /// Smallest RPS, as a share of those with fewer connections, or earlier in the load, unless a
 /// scenario sets it.

@@ -102,17 +102,6 @@ fn for_a_gate(policy: &Policy, selection: &Selection, planned: &[PlannedTrial]) 
     )
 }
 
-/// Names what a trial measures, without its rate.
-fn knee_cell(trial: &PlannedTrial) -> String {
-    let Cell {
-        path,
-        endpoint,
-        concurrency,
-        ..
-    } = &trial.cell;
-    format!("{path} {endpoint} c={concurrency}")
-}
-
 /// Describes trials that can't be planned yet: their rates are shares of knees that are found
 /// first.
 fn after_knees(selection: &mut Selection, seed: u64) -> String {
@@ -128,7 +117,12 @@ fn after_knees(selection: &mut Selection, seed: u64) -> String {
     }
     let mut trials = Planner::new(selection, seed, false, None).plan().trials;
     trials.retain(|trial| names.contains(&trial.cell.scenario));
-    let mut shown: Vec<String> = trials.iter().map(knee_cell).collect();
+    let without_rate = |trial: &PlannedTrial| {
+        let rate_rps = None;
+        let cell = trial.cell.clone();
+        Cell { rate_rps, ..cell }.to_string()
+    };
+    let mut shown: Vec<String> = trials.iter().map(without_rate).collect();
     shown.sort_unstable();
     shown.dedup();
     format!(

@@ -71,12 +71,12 @@ pub(super) fn run(context: &Context, options: &cli::ReleaseSummary) -> anyhow::R
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns whether a file is such a page, which may be written anew.
 /// Returns the names of directories for JSON, which has no other text than UTF-8.
 fn lossy(places: &[PathBuf]) -> Vec<Cow<'_, str>> {
     places.iter().map(|place| place.to_string_lossy()).collect()
 }
 
+/// Returns whether a file is such a page, which may be written anew.
 fn is_page(file: &Path) -> bool {
     read_text_within(file, PAGE_BYTES_MAX).is_ok_and(|text| text.contains(release::MARK))
 }

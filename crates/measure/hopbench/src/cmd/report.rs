@@ -186,19 +186,16 @@ impl<'a> Report<'a> {
 
     /// Writes the reports beside the records from which they are made.
     pub(super) fn write(&self) -> anyhow::Result<()> {
-        let run_dir = self.run_dir;
-        run_dir.write("REPORT.md", visible(&self.markdown()).as_bytes())?;
-        run_dir.write(PAGE, visible(&self.page()).as_bytes())?;
+        let write = |name: &str, text: &str| self.run_dir.write(name, visible(text).as_bytes());
+        write("REPORT.md", &self.markdown())?;
+        write(PAGE, &self.page())?;
         for scenario in &self.summary.scenarios {
             for (kind, _, picture) in markdown::pictures(scenario) {
                 let name = format!("{kind}-{}.svg", scenario.info.name);
-                run_dir.write(&name, visible(&picture).as_bytes())?;
+                write(&name, &picture)?;
             }
         }
-        run_dir.write(
-            "summary.csv",
-            visible(&csv::render(&self.summary)).as_bytes(),
-        )
+        write("summary.csv", &csv::render(&self.summary))
     }
 
     /// Writes the reports where something else is asked for, which must not fail because of them.

@@ -73,7 +73,7 @@ fn revision(directory: &Path) -> anyhow::Result<Git> {
                 .collect(),
             directory: Some(directory.to_owned()),
             stops_with_stdin: true,
-            environment: Vec::new(),
+            ..Command::default()
         })
     };
     let revision = git(&["rev-parse", "HEAD"])?;
@@ -90,9 +90,8 @@ pub(crate) fn toolchain() -> String {
     let rustc = Command {
         program: "rustc".into(),
         arguments: vec!["--version".to_owned()],
-        directory: None,
         stops_with_stdin: true,
-        environment: Vec::new(),
+        ..Command::default()
     };
     let version = capture(&rustc).unwrap_or_default();
     match (version.trim(), env!("HOPBENCH_RUSTFLAGS")) {
@@ -137,9 +136,8 @@ fn kernel_configuration() -> Option<String> {
     let unpack = Command {
         program: "gzip".into(),
         arguments: vec!["-dc".to_owned(), compressed.to_owned()],
-        directory: None,
         stops_with_stdin: true,
-        environment: Vec::new(),
+        ..Command::default()
     };
     Path::new(compressed)
         .exists()

@@ -57,9 +57,8 @@ pub(super) fn describe(
     let output = capture(&Command {
         program: program.into(),
         arguments: words.collect(),
-        directory: None,
         stops_with_stdin: true,
-        environment: Vec::new(),
+        ..Command::default()
     });
     // The command runs without targets, so what it says is about the targets.
     let output = output.map_err(|error| match targets {
@@ -154,9 +153,8 @@ pub(crate) fn receipts(toolbox: &Toolbox, path: &PathDefinition) -> anyhow::Resu
         let command = Command {
             program,
             arguments: words.collect(),
-            directory: None,
             stops_with_stdin: true,
-            environment: Vec::new(),
+            ..Command::default()
         };
         let version = capture(&command).with_context(|| {
             format!(

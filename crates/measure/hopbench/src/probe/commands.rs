@@ -104,9 +104,8 @@ pub(super) fn make_run(
     let command = Command {
         program: std::env::current_exe().context("could not find hopbench itself")?,
         arguments: arguments.map(str::to_owned).to_vec(),
-        directory: None,
-        stops_with_stdin: false,
         environment: measure::test_lock(),
+        ..Command::default()
     };
     capture_within(&command, COMMAND_MAX).context("could not make a run for the commands")?;
     // The commands name the run by a name that doesn't change.

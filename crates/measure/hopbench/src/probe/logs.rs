@@ -244,9 +244,7 @@ fn load(session: &Session<'_>, front: SocketAddr) -> anyhow::Result<Load> {
     let command = Command {
         program: session.toolbox().bin("hopbench-load")?,
         arguments: arguments.to_vec(),
-        directory: None,
-        stops_with_stdin: false,
-        environment: Vec::new(),
+        ..Command::default()
     };
     let printed = capture(&command)?;
     Load::read(&printed).context("could not read the load's result")

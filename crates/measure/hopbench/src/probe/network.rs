@@ -51,28 +51,33 @@ pub(super) fn observe(session: &mut Session<'_>, entered: &Entered) -> anyhow::R
     };
     let hops = available(session)?;
     let origin = origin(session)?;
+    let networks = &session.definition().networks;
+    for network in networks {
+        let names = hops.iter().map(|hop| hop.name.as_str());
+        let named = [NO_HOP].into_iter().chain(names);
+        session.order(named.map(|name| subject(network, name)))?;
+    }
     let mut running = Vec::new();
     for hop in &hops {
+        let config = ConfigParts {
+            origin: origin.front().port(),
+            ..ConfigParts::default()
+        };
         let start = Start {
-            config: ConfigParts {
-                origin: origin.front().port(),
-                ..ConfigParts::default()
-            },
+            config,
             ..Start::default()
         };
-        running.push(RunningHop::start(session, hop, start)?);
+        match RunningHop::start(session, hop, start) {
+            Ok(started) => running.push((hop.name.as_str(), started)),
+            Err(error) => fail(session, &hop.name, &error)?,
+        }
     }
     let mut subjects = vec![(NO_HOP, far(origin.front()))];
-    for (hop, running) in hops.iter().zip(&running) {
-        subjects.push((hop.name.as_str(), far(running.front())));
-    }
-    for network in &session.definition().networks {
-        let named = subjects.iter().map(|(name, _)| subject(network, name));
-        session.order(named)?;
-    }
+    let fronts = running.iter().map(|(name, it)| (*name, far(it.front())));
+    subjects.extend(fronts);
     let right = bodies(origin.front())?;
     let cycles = session.cycles();
-    for network in &session.definition().networks {
+    for network in networks {
         session.say(&format!("{}: {cycles} times", network.name()));
         for cycle in 1..=cycles {
             session.rng.shuffle(&mut subjects);
@@ -91,8 +96,21 @@ pub(super) fn observe(session: &mut Session<'_>, entered: &Entered) -> anyhow::R
             }
         }
     }
-    running.into_iter().try_for_each(RunningHop::stop)?;
+    for (name, running) in running {
+        if let Err(error) = running.stop() {
+            fail(session, name, &error)?;
+        }
+    }
     origin.stop()
+}
+
+/// Counts a failure of a hop in all networks. What the user has interrupted is none.
+fn fail(session: &mut Session<'_>, name: &str, error: &anyhow::Error) -> anyhow::Result<()> {
+    let networks = session.definition().networks.iter();
+    let subjects: Vec<String> = networks.map(|network| subject(network, name)).collect();
+    subjects
+        .iter()
+        .try_for_each(|subject| session.attempt(1, subject, |_| Err(anyhow::anyhow!("{error:#}"))))
 }
 
 fn subject(network: &ProbeNetwork, name: &str) -> String {

@@ -78,6 +78,8 @@ impl Awake {
                 let is_ready = ready.is_ok();
                 // Nobody listens if another thread has failed.
                 let _ = tell.send(ready);
+                // Whoever waits for all threads waits until none can tell anything any more.
+                drop(tell);
                 while is_ready && !is_over.load(Relaxed) {
                     std::hint::spin_loop();
                 }
@@ -85,8 +87,8 @@ impl Awake {
             let thread = thread::Builder::new().name(format!("awake-{core}"));
             awake.threads.push(thread.spawn(spin)?);
         }
-        // Each says once whether it is ready.
-        told.iter().take(cores.len()).collect::<io::Result<()>>()?;
+        drop(tell);
+        told.iter().collect::<io::Result<()>>()?;
         Ok(awake)
     }
 }
@@ -134,9 +136,8 @@ mod tests {
                 "Cpus_allowed_list".to_owned(),
                 "/proc/self/status".to_owned(),
             ],
-            directory: None,
-            environment: Vec::new(),
             stops_with_stdin: true,
+            ..Command::default()
         };
         let text = capture_within(&command, Duration::from_secs(60)).expect("it is there");
         let (_, list) = text.trim().split_once(":\t").expect("a field");

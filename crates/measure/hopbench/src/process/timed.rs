@@ -138,9 +138,8 @@ mod tests {
         Command {
             program: "/bin/sh".into(),
             arguments: vec!["-c".to_owned(), script.to_owned()],
-            directory: None,
             stops_with_stdin: true,
-            environment: Vec::new(),
+            ..Command::default()
         }
     }
 

@@ -40,9 +40,8 @@ impl Watchman {
             // This program, even if its file has been replaced since.
             program: "/proc/self/exe".into(),
             arguments: vec![WATCH.to_owned(), as_text(directory)?],
-            directory: None,
             stops_with_stdin: true,
-            environment: Vec::new(),
+            ..Command::default()
         };
         Child::start("watchman", &command, Output::Keep).map(Self)
     }

@@ -208,7 +208,7 @@ fn git(directory: &Path, arguments: &[&str]) -> anyhow::Result<String> {
         arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
         directory: Some(directory.to_owned()),
         stops_with_stdin: true,
-        environment: Vec::new(),
+        ..Command::default()
     })?;
     Ok(output.trim().to_owned())
 }
@@ -229,8 +229,8 @@ fn build(checkout: &Path, silent: bool, interrupt: &Interrupt) -> anyhow::Result
         arguments,
         directory: Some(checkout.to_owned()),
         // cargo doesn't watch its stdin, so the kernel must kill it if hopbench is killed.
-        stops_with_stdin: false,
         environment: of_cargo(),
+        ..Command::default()
     };
     if !silent {
         say(&format!("building '{}'", checkout.display()));

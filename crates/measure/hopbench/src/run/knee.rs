@@ -264,18 +264,13 @@ fn judge(trial: &Trial, p99_ms_max: f64) -> (Verdict, String) {
     match trial
         .warnings
         .iter()
-        .find(|warning| is_disturbance(warning))
+        .find(|warning| warning.taken_share().is_some())
     {
         Some(disturbance) if verdict == Verdict::Missed => {
             (Verdict::Silent, format!("{why}, but {disturbance}"))
         }
         _ => (verdict, why),
     }
-}
-
-fn is_disturbance(warning: &Warning) -> bool {
-    use Warning::{OtherLoad, Steal, Throttled};
-    matches!(warning, OtherLoad { .. } | Steal { .. } | Throttled { .. })
 }
 
 fn judge_undisturbed(trial: &Trial, p99_ms_max: f64) -> (Verdict, String) {

@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, path::Path, str::FromStr, time::Duration};
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use hopbench_analysis::{estimate::BLOCKS_MAX, record::Placement};
 
 use crate::{
@@ -32,11 +35,13 @@ impl Until {
     }
 }
 
-fn placement(text: &str) -> Result<Placement, String> {
-    let all = Placement::ALL;
-    let found = all.into_iter().find(|placement| placement.name() == text);
-    let names = all.map(Placement::name);
-    found.ok_or_else(|| format!("expected {}", names.join(", ")))
+fn placements() -> impl TypedValueParser<Value = Placement> {
+    let names = PossibleValuesParser::new(Placement::ALL.map(Placement::name));
+    names.map(|name| {
+        let mut all = Placement::ALL.into_iter();
+        // clap refuses other names.
+        all.find(|it| it.name() == name).unwrap_or_default()
+    })
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -92,9 +97,8 @@ pub(crate) struct Choice {
         value_parser = within::<u32>(1, RATE_RPS_MAX)
     )]
     rates: Vec<u32>,
-    /// Confine client and path to cores in these ways instead: 'free', 'same-core', 'split' or
-    /// 'awake'
-    #[arg(long, value_name = "PLACEMENT", value_delimiter = ',', value_parser = placement)]
+    /// Confine client and path to cores in these ways instead
+    #[arg(long, value_name = "PLACEMENT", value_delimiter = ',', value_parser = placements())]
     placement: Vec<Placement>,
     /// Load each cell for this many milliseconds instead
     #[arg(long, value_name = "MS", allow_negative_numbers = true,

@@ -107,9 +107,7 @@ impl Link {
             capture(&Command {
                 program: ip.clone(),
                 arguments: arguments.split(' ').map(str::to_owned).collect(),
-                directory: None,
-                stops_with_stdin: false,
-                environment: Vec::new(),
+                ..Command::default()
             })?;
         }
         let shared = Arc::new(Shared::default());

@@ -71,9 +71,7 @@ impl Perf {
             ]
             .map(str::to_owned)
             .into(),
-            directory: None,
-            stops_with_stdin: false,
-            environment: Vec::new(),
+            ..Command::default()
         };
         let child = Child::start("perf", &command, Output::Keep)?;
         Ok(Self {
@@ -102,9 +100,7 @@ impl Perf {
             ]
             .map(str::to_owned)
             .into(),
-            directory: None,
-            stops_with_stdin: false,
-            environment: Vec::new(),
+            ..Command::default()
         };
         let script = Child::start("perf script", &script, Output::Keep)?;
         let (_, text) =

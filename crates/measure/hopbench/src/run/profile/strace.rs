@@ -50,9 +50,7 @@ impl Strace {
                 let command = Command {
                     program: program.to_owned(),
                     arguments,
-                    directory: None,
-                    stops_with_stdin: false,
-                    environment: Vec::new(),
+                    ..Command::default()
                 };
                 let name = format!("strace of {}", target.name);
                 strace

@@ -56,7 +56,7 @@ impl<'a> TrialFill<'a> {
             arguments: words.collect(),
             directory: Some(self.directory.clone()),
             stops_with_stdin,
-            environment: Vec::new(),
+            ..Command::default()
         })
     }
 }

@@ -149,9 +149,8 @@ impl Live<'_> {
         Ok(Command {
             program,
             arguments,
-            directory: None,
             stops_with_stdin: true,
-            environment: Vec::new(),
+            ..Command::default()
         })
     }
 }
