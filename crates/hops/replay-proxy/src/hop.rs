@@ -33,6 +33,7 @@ use crate::{
     respond::respond,
     spool::Spooled,
     state::{Freshness, Miss, Mode, Shared},
+    store::reader::LoadError,
     stored::Stored,
 };
 
@@ -141,7 +142,13 @@ impl Hop {
 
     /// Reads a recording that isn't in memory.
     async fn load(&self, recording: &Arc<Recording>) -> Result<Arc<Stored>, Response<ProxyBody>> {
-        match self.shared.reader.load(recording.id).await {
+        let mut loaded = self.shared.reader.load(recording.id).await;
+        if let Err(LoadError::Gone) = loaded {
+            // It may be on its way into the database.
+            self.shared.writer.flush().await;
+            loaded = self.shared.reader.load(recording.id).await;
+        }
+        match loaded {
             Ok(loaded) => {
                 let memory = loaded.stored.memory(loaded.is_mapped);
                 let stored = Arc::new(loaded.stored);

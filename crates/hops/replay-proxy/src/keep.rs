@@ -11,7 +11,6 @@ use std::{
 
 use bytes::Bytes;
 use http_proxy::UploadTap;
-use tokio::sync::oneshot;
 
 use crate::{
     Mode,
@@ -153,28 +152,12 @@ pub(crate) async fn record(shared: &Arc<Shared>, exchange: Exchange) -> Result<(
         Mode::Record => None,
         Mode::PassthroughCache | Mode::Replay => in_memory(&row),
     };
-    let (committed_in, committed) = oneshot::channel();
     let (index, key, id) = (Arc::clone(shared), row.key.clone(), row.id);
-    let done = Box::new(move |stored: Result<(), Arc<str>>| {
-        if stored.is_ok() {
-            index.recordings.add(&key, id, pairs, answer);
-        }
-        // Whoever waited may be gone.
-        committed_in.send(stored).ok();
-    });
-    if shared.writer.is_synced() {
-        shared.writer.put(row, files, done);
-    } else {
-        shared.writer.put_here(row, files, done);
-    }
-    match committed.await {
-        Ok(Ok(())) => {
-            shared.counters.answers_stored.add(1);
-            Ok(())
-        }
-        Ok(Err(error)) => Err(KeepError::Store(error)),
-        Err(_) => Err(KeepError::Store("the store's thread has ended".into())),
-    }
+    let add = move || index.recordings.add(&key, id, pairs, answer);
+    let stored = shared.writer.store(row, files, add).await;
+    stored.map_err(KeepError::Store)?;
+    shared.counters.answers_stored.add(1);
+    Ok(())
 }
 
 /// Returns the key of a recording, and the parameters that aren't in it.

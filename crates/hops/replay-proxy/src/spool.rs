@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::{
-    store::{BodyPlace, Files, files::Unfinished, rows::Digest, writer::NewFile},
+    store::{BodyPlace, Files, files::Unfinished, known::Tagger, rows::Digest, writer::NewFile},
     stored::{Piece, Timing},
 };
 
@@ -15,14 +15,29 @@ use crate::{
 pub(crate) struct Spool {
     files: Files,
     pieces: Vec<Bytes>,
-    /// Reads the pieces of a long body while they are in the processor's caches.
-    hasher: Option<Box<blake3::Hasher>>,
+    /// Reads the pieces of a body that is too long for a row, while they are in the processor's
+    /// caches.
+    hasher: Option<Hasher>,
     /// Takes the place of `pieces` once they are too many.
     file: Option<Unfinished>,
     length: u64,
     begin: Instant,
     timing: Option<Vec<Piece>>,
     failed: Option<io::Error>,
+}
+
+/// Reads a body that is too long for a row.
+enum Hasher {
+    /// While it is in memory: perhaps its digest is known.
+    Tag(Box<Tagger>),
+    /// Once it is in a file.
+    Digest(Box<blake3::Hasher>),
+}
+
+impl std::fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hasher")
+    }
 }
 
 /// A body that is complete.
@@ -96,13 +111,18 @@ impl Spool {
         if self.failed.is_some() {
             return;
         }
-        if self.length > ROW_BYTES_MAX {
-            let earlier = &self.pieces;
+        if self.length > MEMORY_BYTES_MAX {
+            let hasher = match self.hasher.take() {
+                Some(Hasher::Digest(hasher)) => hasher,
+                _ => Box::new(hashed(&self.pieces)),
+            };
+            let hasher = self.hasher.insert(Hasher::Digest(hasher));
+            hasher.update(piece);
+        } else if self.length > ROW_BYTES_MAX {
+            let (files, earlier) = (&self.files, &self.pieces);
             let hasher = self.hasher.get_or_insert_with(|| {
-                let mut hasher = Box::<blake3::Hasher>::default();
-                for piece in earlier {
-                    hasher.update(piece);
-                }
+                let mut hasher = Hasher::Tag(Box::new(files.tagger()));
+                earlier.iter().for_each(|piece| hasher.update(piece));
                 hasher
             });
             hasher.update(piece);
@@ -141,19 +161,25 @@ impl Spool {
         });
         let (digest, content) = match self.hasher {
             Some(hasher) => {
+                let digest = match hasher {
+                    Hasher::Digest(hasher) => *hasher.finalize().as_bytes(),
+                    Hasher::Tag(tagger) => self
+                        .files
+                        .digest_of(*tagger, || *hashed(&self.pieces).finalize().as_bytes()),
+                };
                 let file = match self.file {
                     Some(file) => NewFile::Written(file),
                     None => NewFile::Memory(self.pieces),
                 };
-                (hasher.finalize(), Content::Long(file))
+                (digest, Content::Long(file))
             }
             None => {
                 let bytes = joined(self.pieces);
-                (blake3::hash(&bytes), Content::Memory(bytes))
+                (*blake3::hash(&bytes).as_bytes(), Content::Memory(bytes))
             }
         };
         Ok(Spooled {
-            digest: *digest.as_bytes(),
+            digest,
             length: self.length,
             timing: timing.map(Timing),
             content,
@@ -190,6 +216,25 @@ impl Spooled {
             Content::Long(NewFile::Written(_)) => None,
         }
     }
+}
+
+impl Hasher {
+    fn update(&mut self, piece: &[u8]) {
+        match self {
+            Self::Tag(tagger) => tagger.update(piece),
+            Self::Digest(hasher) => {
+                hasher.update(piece);
+            }
+        }
+    }
+}
+
+fn hashed(pieces: &[Bytes]) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new();
+    for piece in pieces {
+        hasher.update(piece);
+    }
+    hasher
 }
 
 /// Joins pieces, without a copy if there is one alone that wastes little memory.

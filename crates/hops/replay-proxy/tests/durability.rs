@@ -249,7 +249,7 @@ fn a_store_that_cannot_be_opened_is_named() {
         .expect("written");
     drop(database);
     let (_, said) = fails(&["list", &argument]);
-    assert!(said.contains("has version 99: expected 1"), "{said}");
+    assert!(said.contains("has version 99: expected 2"), "{said}");
     fs::write(store.join("answers.sqlite"), vec![7; 8192]).expect("written");
     let (_, said) = fails(&["list", &argument]);
     assert!(said.contains("'answers.sqlite' is no database"), "{said}");

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,7 +13,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::rows::Digest;
+use super::{
+    known::{Known, Tagger},
+    rows::Digest,
+};
 
 /// The directory of long bodies.
 #[derive(Clone, Debug)]
@@ -26,6 +29,7 @@ struct Shared {
     /// Whether files must survive a loss of power.
     is_synced: bool,
     next: AtomicU64,
+    known: Known,
 }
 
 /// A file that has no name yet. It is deleted unless it is finished.
@@ -42,11 +46,15 @@ impl Files {
         let (bodies, unfinished) = (store.join("bodies"), store.join("unfinished"));
         fs::create_dir_all(&bodies)?;
         fs::create_dir_all(&unfinished)?;
+        let mut key = [0; 16];
+        // The operating system's generator; fastrand's would be guessable.
+        File::open("/dev/urandom")?.read_exact(&mut key)?;
         Ok(Self(Arc::new(Shared {
             bodies,
             unfinished,
             is_synced,
             next: AtomicU64::new(0),
+            known: Known::new(key),
         })))
     }
 
@@ -87,6 +95,16 @@ impl Files {
             return Err(io::Error::other("its digest isn't its name"));
         }
         Ok(bytes)
+    }
+
+    /// Begins to find out whether a body came before.
+    pub(crate) fn tagger(&self) -> Tagger {
+        self.0.known.tagger()
+    }
+
+    /// Returns the digest of a body. If it didn't come before, `digest` finds it out.
+    pub(crate) fn digest_of(&self, tagger: Tagger, digest: impl FnOnce() -> Digest) -> Digest {
+        self.0.known.digest_of(tagger, digest)
     }
 
     /// Begins a file.

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{
     files::Files,
+    journal::{self, JournalError},
     rows::{self, Digest, Row, SCHEMA},
 };
 use crate::redact::HashKey;
@@ -25,6 +26,8 @@ pub struct Store {
     pub secret: HashKey,
     /// The number after the last row's.
     pub next_id: u64,
+    /// The number that the next journal has.
+    pub(crate) next_journal: u64,
     /// Files and rows that were half-written and are dropped.
     pub dropped: usize,
     /// Rows that can't be used, and why.
@@ -69,6 +72,14 @@ pub enum StoreError {
         /// Why not.
         error: io::Error,
     },
+    /// What a killed process left can't be brought into the database.
+    #[error("store '{path}': its journal could not be read: {error}")]
+    Journal {
+        /// The store.
+        path: PathBuf,
+        /// Why not.
+        error: JournalError,
+    },
     /// Another process has it.
     #[error("store '{0}' is in use by another process")]
     Locked(PathBuf),
@@ -85,8 +96,9 @@ pub enum StoreError {
     },
 }
 
-/// Version of the store's layout.
-const VERSION: i64 = 1;
+/// Version of the store's layout. Version 1 had no journal, and is otherwise the same.
+const VERSION: i64 = 2;
+const VERSION_WITHOUT_JOURNAL: i64 = 1;
 
 /// Marks the database as one of this program: "rply".
 const APPLICATION: i64 = 0x7270_6c79;
@@ -134,6 +146,9 @@ impl Store {
         let found = version(&database).map_err(damaged)?;
         match found {
             Some(VERSION) => {}
+            Some(VERSION_WITHOUT_JOURNAL) => database
+                .pragma_update(None, "user_version", VERSION)
+                .map_err(damaged)?,
             Some(found) => {
                 return Err(StoreError::Version {
                     path: path.to_owned(),
@@ -152,6 +167,7 @@ impl Store {
             dropped: files.drop_unfinished().map_err(io_error)?,
             files,
             next_id: 1,
+            next_journal: 1,
             refused: Vec::new(),
             database,
             is_synced,
@@ -159,9 +175,23 @@ impl Store {
             uses: HashMap::new(),
             lock,
         };
+        store.recover()?;
         store.look();
         store.drop_orphans().map_err(io_error)?;
         Ok(store)
+    }
+
+    /// Brings into the database what a process that was killed had in its journal.
+    fn recover(&mut self) -> Result<(), StoreError> {
+        let recovered = journal::recover(&self.path, &self.database);
+        let recovered = recovered.map_err(|error| StoreError::Journal {
+            path: self.path.clone(),
+            error,
+        })?;
+        self.next_journal = recovered.next;
+        self.dropped += recovered.dropped;
+        self.refused = recovered.refused;
+        Ok(())
     }
 
     /// Finds out which rows can be read, and which files they need.
@@ -183,7 +213,7 @@ impl Store {
             .and_then(|last| u64::try_from(last).ok())
             .unwrap_or(0);
         self.next_id = next_id.max(last + 1);
-        self.refused = refused;
+        self.refused.extend(refused);
         self.uses = uses;
     }
 

@@ -58,6 +58,15 @@ impl Kind {
             Self::Cached => 1,
         }
     }
+
+    /// Returns the use of a number.
+    pub(crate) fn of(number: i64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Recorded),
+            1 => Some(Self::Cached),
+            _ => None,
+        }
+    }
 }
 
 /// Where a body is.
@@ -156,11 +165,7 @@ pub(crate) fn read(row: &SqlRow<'_>) -> Result<Row, RowError> {
     Ok(Row {
         id: unsigned(0, "id")?,
         session: row.get(1)?,
-        kind: match row.get::<_, i64>(2)? {
-            0 => Kind::Recorded,
-            1 => Kind::Cached,
-            _ => return Err(RowError::Value("kind")),
-        },
+        kind: Kind::of(row.get(2)?).ok_or(RowError::Value("kind"))?,
         key: row.get(3)?,
         method: row.get(4)?,
         target: row.get(5)?,
@@ -183,10 +188,10 @@ pub(crate) fn read(row: &SqlRow<'_>) -> Result<Row, RowError> {
     })
 }
 
-/// Writes a row, in place of one with its number.
+/// Writes a row. Its number is new.
 pub(crate) fn write(database: &Connection, row: &Row) -> rusqlite::Result<()> {
     let mut statement = database.prepare_cached(
-        "INSERT OR REPLACE INTO answers VALUES \
+        "INSERT INTO answers VALUES \
          (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
     )?;
     let in_row = |place: &'_ BodyPlace| match place {

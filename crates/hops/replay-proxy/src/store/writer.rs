@@ -1,25 +1,29 @@
-//! Writes in groups. A thread does most of it: while it commits, the next group gathers. Where
-//! nothing has to wait for a disk, those who record commit what has gathered themselves, which
-//! saves waking two threads for each answer.
+//! Writes in groups. A thread does it: while it commits, the next group gathers. Where nothing has
+//! to wait for a disk, those who record append to a journal, which is safe at once, and the thread
+//! brings the journal's rows into the database a little later, hundreds at a time.
 
 use std::{
     collections::HashMap,
     fs::File,
     io, mem,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{self, Receiver, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
-    thread::{self, ThreadId},
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use rusqlite::Connection;
+use tokio::sync::{Notify, oneshot};
 
 use crate::head::Head;
 
 use super::{
     files::{Files, Unfinished},
+    journal::{self, Journal, JournalError},
     open::{Store, files_of},
     rows::{self, Digest, Row},
 };
@@ -32,21 +36,29 @@ pub struct Writer {
     is_synced: bool,
 }
 
-/// A store that the thread shares with those who commit themselves.
+/// State that the thread shares with those who record.
 #[derive(Debug)]
 struct Gathering {
-    /// `None` once it is closed.
-    store: tokio::sync::Mutex<Option<Open>>,
-    /// By the thread that commits it: to wake others costs more than it saves.
-    groups: Mutex<HashMap<ThreadId, Group>>,
+    files: Files,
+    /// How many rows have each file.
+    uses: Mutex<HashMap<Digest, u32>>,
+    pending: Mutex<Pending>,
+    /// Is told when rows have left `pending`, or can't leave it.
+    room: Notify,
 }
 
-/// Work that a thread has gathered.
-#[derive(Debug, Default)]
-struct Group {
-    work: Vec<Work>,
-    /// Whether a task is about to commit it.
+/// Rows that are safe in the journal, and not yet in the database.
+#[derive(Debug)]
+struct Pending {
+    journal: Journal,
+    rows: Vec<Row>,
+    /// Bytes of these rows, and of those that are being brought into the database.
+    bytes: usize,
+    /// Whether the thread comes to look without being told.
     is_awaited: bool,
+    /// Why rows could not be brought into the database the last time.
+    failed: Option<Arc<str>>,
+    is_closed: bool,
 }
 
 /// A long body that has yet to get its name.
@@ -74,6 +86,8 @@ enum Work {
     Close(Done),
     /// Everything before it.
     Flush(Done),
+    /// The journal has rows.
+    Look,
 }
 
 impl std::fmt::Debug for Work {
@@ -85,13 +99,31 @@ impl std::fmt::Debug for Work {
 /// Most work in one commit. A larger group would save little, and delay those who wait.
 const GROUP_MAX: usize = 256;
 
+/// How long rows gather in the journal: at 20,000 answers per second, 200 of them, whose commit
+/// takes a millisecond or two of the processor.
+const GATHERING: Duration = Duration::from_millis(10);
+
+/// How long to wait after a failure.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// Most bytes of rows that aren't in the database yet. Whoever records more waits.
+const PENDING_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of a row besides those of its entry.
+const ROW_BYTES: usize = 512;
+
 #[derive(Debug)]
 struct Open {
     database: Connection,
-    files: Files,
-    uses: HashMap<Digest, u32>,
-    /// The largest number of a row so far.
-    last_id: u64,
+    shared: Arc<Gathering>,
+    path: PathBuf,
+    /// Rows on their way from the journal into the database.
+    taken: Vec<Row>,
+    taken_bytes: usize,
+    /// The place in the journal after the rows that were taken.
+    taken_until: journal::Place,
+    /// The first journal that wasn't deleted.
+    oldest: u64,
     _lock: File,
 }
 
@@ -102,23 +134,35 @@ impl Writer {
     /// If it can't be started.
     pub fn start(store: Store) -> io::Result<Self> {
         let (work, arriving) = mpsc::channel();
-        let (files, last_id) = (store.files.clone(), store.next_id.saturating_sub(1));
         let is_synced = store.is_synced;
+        let first = store.next_journal;
+        let (path, files) = (store.path.clone(), store.files.clone());
         let (database, uses, lock) = store.into_parts();
+        let shared = Arc::new(Gathering {
+            files,
+            uses: Mutex::new(uses),
+            pending: Mutex::new(Pending {
+                journal: Journal::new(&path, first),
+                rows: Vec::new(),
+                bytes: 0,
+                is_awaited: false,
+                failed: None,
+                is_closed: false,
+            }),
+            room: Notify::new(),
+        });
         let open = Open {
             database,
-            files,
-            uses,
-            last_id,
+            shared: Arc::clone(&shared),
+            path,
+            taken: Vec::new(),
+            taken_bytes: 0,
+            taken_until: journal::Place::default(),
+            oldest: first,
             _lock: lock,
         };
-        let shared = Arc::new(Gathering {
-            store: tokio::sync::Mutex::new(Some(open)),
-            groups: Mutex::default(),
-        });
-        let gathering = Arc::clone(&shared);
         let named = thread::Builder::new().name("store-writer".to_owned());
-        named.spawn(move || gathering.run(&arriving))?;
+        named.spawn(move || open.run(&arriving))?;
         Ok(Self {
             work,
             shared,
@@ -126,28 +170,58 @@ impl Writer {
         })
     }
 
-    /// Returns whether a commit waits for the disk. Then it is for the writing thread.
-    pub fn is_synced(&self) -> bool {
-        self.is_synced
+    /// Stores a row and the long bodies that it needs, calls `then`, and returns: a client may see
+    /// the answer.
+    ///
+    /// # Errors
+    /// If it can't be written. Then nothing of it is stored.
+    pub async fn store(
+        &self,
+        row: Box<Row>,
+        files: Vec<(Digest, NewFile)>,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Arc<str>> {
+        if !self.is_synced {
+            self.shared.has_room().await?;
+            let noted = self.note(row, files);
+            noted.map_err(|error| Arc::from(error.to_string()))?;
+            then();
+            return Ok(());
+        }
+        let (done_in, done) = oneshot::channel();
+        let stored = |stored: Result<(), Arc<str>>| {
+            if stored.is_ok() {
+                then();
+            }
+            // Whoever waited may be gone.
+            done_in.send(stored).ok();
+        };
+        self.put(row, files, Box::new(stored));
+        done.await.unwrap_or_else(|_| Err(ENDED.into()))
     }
 
-    /// Stores a row and the long bodies that it needs, on this thread, soon: together with what
-    /// else comes until the store is free. Needs a tokio runtime, which has a task for it.
-    pub fn put_here(&self, row: Box<Row>, files: Vec<(Digest, NewFile)>, done: Done) {
-        let thread = thread::current().id();
-        let mut groups = locked(&self.shared.groups);
-        let group = groups.entry(thread).or_default();
-        group.work.push(Work::Put(row, files, done));
-        if !mem::replace(&mut group.is_awaited, true) {
-            let shared = Arc::clone(&self.shared);
-            tokio::spawn(async move {
-                // Answers that are just arriving join the group.
-                tokio::task::yield_now().await;
-                let mut store = shared.store.lock().await;
-                let group = locked(&shared.groups).remove(&thread);
-                commit(&mut store, &mut group.unwrap_or_default().work);
-            });
+    /// Notes a row in the journal.
+    fn note(&self, row: Box<Row>, mut files: Vec<(Digest, NewFile)>) -> io::Result<()> {
+        let entry = journal::entry(&row)?;
+        // Files come before the rows that name them.
+        self.shared.claim(&mut files)?;
+        let mut pending = locked(&self.shared.pending);
+        let appended = match pending.is_closed {
+            true => Err(io::Error::other(ENDED)),
+            false => pending.journal.append(&entry),
+        };
+        if let Err(error) = appended {
+            drop(pending);
+            files_of(&row).for_each(|digest| self.shared.release(digest));
+            return Err(error);
         }
+        pending.rows.push(*row);
+        pending.bytes += entry.len() + ROW_BYTES;
+        if !mem::replace(&mut pending.is_awaited, true) {
+            drop(pending);
+            self.send(Work::Look);
+        }
+        Ok(())
     }
 
     /// Stores a row and the long bodies that it needs.
@@ -170,64 +244,116 @@ impl Writer {
         self.send(Work::Close(done));
     }
 
-    /// Calls `done` once everything so far is committed.
-    pub fn flush(&self, done: Done) {
-        self.send(Work::Flush(done));
+    /// Returns once everything so far is in the database, or can't be brought there now.
+    pub async fn flush(&self) {
+        let (done_in, done) = oneshot::channel();
+        let told = |_| {
+            // Whoever waited may be gone.
+            done_in.send(()).ok();
+        };
+        self.send(Work::Flush(Box::new(told)));
+        // An error means that it was closed, after everything.
+        done.await.ok();
     }
 
     fn send(&self, work: Work) {
-        if let Err(failed) = self.work.send(work) {
-            // The thread panicked.
-            failed.0.done()(Err(ENDED.into()));
+        if let Err(failed) = self.work.send(work)
+            && let Some(done) = failed.0.done()
+        {
+            // The store is closed, or the thread panicked.
+            done(Err(ENDED.into()));
         }
     }
 }
 
 impl Work {
-    fn done(self) -> Done {
+    fn done(self) -> Option<Done> {
         match self {
             Self::Put(_, _, done)
             | Self::Close(done)
             | Self::Delete(_, done)
             | Self::Freshen(_, done)
-            | Self::Flush(done) => done,
+            | Self::Flush(done) => Some(done),
+            Self::Look => None,
+        }
+    }
+
+    fn end(self, result: Result<(), Arc<str>>) {
+        if let Some(done) = self.done() {
+            done(result);
         }
     }
 }
 
 impl Gathering {
-    fn run(&self, arriving: &Receiver<Work>) {
-        let mut group = Vec::new();
-        let mut closed = None;
-        while closed.is_none()
-            && let Ok(first) = arriving.recv()
-        {
-            group.push(first);
-            group.extend(arriving.try_iter().take(GROUP_MAX - 1));
-            if let Some(at) = group.iter().position(|work| matches!(work, Work::Close(_))) {
-                closed = Some(group.swap_remove(at));
+    /// Waits until there is room in memory for one more row.
+    async fn has_room(&self) -> Result<(), Arc<str>> {
+        loop {
+            let room = self.room.notified();
+            {
+                let pending = locked(&self.pending);
+                if pending.bytes <= PENDING_BYTES_MAX {
+                    return Ok(());
+                }
+                // It would wait until the database can be written again.
+                pending.failed.clone().map_or(Ok(()), Err)?;
             }
-            commit(&mut self.store.blocking_lock(), &mut group);
-        }
-        let mut store = self.store.blocking_lock();
-        let gathered = mem::take(&mut *locked(&self.groups));
-        for mut group in gathered.into_values() {
-            commit(&mut store, &mut group.work);
-        }
-        if let Some(open) = store.take() {
-            open.close();
-        }
-        drop(store);
-        if let Some(work) = closed {
-            work.done()(Ok(()));
+            room.await;
         }
     }
-}
 
-fn commit(store: &mut Option<Open>, group: &mut Vec<Work>) {
-    match store {
-        Some(open) => open.commit(group),
-        None => group.drain(..).for_each(|work| fail(work, ENDED)),
+    /// Writes the files of a row that aren't there, and notes that one more row needs them.
+    fn claim(&self, files: &mut Vec<(Digest, NewFile)>) -> io::Result<()> {
+        let mut claimed = Vec::new();
+        for (digest, file) in files.drain(..) {
+            // Nobody shall delete the file between its writing and its note.
+            let mut uses = locked(&self.uses);
+            let noted = match uses.get_mut(&digest) {
+                Some(uses) => {
+                    *uses += 1;
+                    Ok(())
+                }
+                None => self.write_file(&digest, file).map(|()| {
+                    uses.insert(digest, 1);
+                }),
+            };
+            drop(uses);
+            if let Err(error) = noted {
+                claimed.into_iter().for_each(|it| self.release(it));
+                return Err(error);
+            }
+            claimed.push(digest);
+        }
+        Ok(())
+    }
+
+    fn write_file(&self, digest: &Digest, file: NewFile) -> io::Result<()> {
+        let unfinished = match file {
+            NewFile::Written(unfinished) => unfinished,
+            NewFile::Memory(pieces) => {
+                let mut unfinished = self.files.begin()?;
+                for piece in &pieces {
+                    unfinished.write(piece)?;
+                }
+                unfinished
+            }
+        };
+        unfinished.finish(digest)
+    }
+
+    /// Notes that a row no longer needs a file, and deletes the file if no other does.
+    fn release(&self, digest: Digest) {
+        let mut uses = locked(&self.uses);
+        let Some(count) = uses.get_mut(&digest) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            uses.remove(&digest);
+            if let Err(error) = self.files.remove(&digest) {
+                tracing::warn!("a body could not be deleted: {error}");
+            }
+        }
     }
 }
 
@@ -239,147 +365,218 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const ENDED: &str = "the store's thread has ended";
 
 impl Open {
+    fn run(mut self, arriving: &Receiver<Work>) {
+        // `None` while the journal has nothing for the database.
+        let mut pause = None;
+        loop {
+            let first = match pause {
+                Some(pause) => arriving.recv_timeout(pause),
+                None => arriving.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let mut group = match first {
+                // Others join it.
+                Ok(Work::Look) => {
+                    pause = Some(GATHERING);
+                    continue;
+                }
+                Ok(first) => vec![first],
+                Err(RecvTimeoutError::Timeout) => {
+                    pause = self.fill();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            group.extend(arriving.try_iter().take(GROUP_MAX - 1));
+            if let Some(at) = group.iter().position(|work| matches!(work, Work::Close(_))) {
+                let close = group.swap_remove(at);
+                locked(&self.shared.pending).is_closed = true;
+                self.fill();
+                self.commit(&mut group);
+                self.close();
+                return close.end(Ok(()));
+            }
+            // What was noted before comes before it.
+            pause = self.fill();
+            self.commit(&mut group);
+        }
+        self.fill();
+        self.close();
+    }
+
     fn close(self) {
+        if self.taken.is_empty()
+            && let Err(error) = self.end_journal()
+        {
+            // It is read at the next start.
+            tracing::warn!("the store's journal could not be ended: {error}");
+        }
         // What is in the log belongs in the database, so that it is one file for whoever copies it.
         let empty = "PRAGMA wal_checkpoint(TRUNCATE)";
         if let Err(error) = self.database.query_row(empty, [], |_| Ok(())) {
             tracing::warn!("the store's log could not be emptied: {error}");
         }
+        // Whoever waits for room finds that the store is closed.
+        self.shared.room.notify_waiters();
+    }
+
+    /// Deletes the journal, all of which is in the database.
+    fn end_journal(&self) -> Result<(), JournalError> {
+        let end = locked(&self.shared.pending).journal.end();
+        if end.bytes == 0 && self.oldest == end.number {
+            return Ok(());
+        }
+        let next = end.number + 1;
+        let place = journal::Place {
+            number: next,
+            bytes: 0,
+        };
+        self.transact(|database| journal::note_done(database, place))?;
+        journal::delete_before(&self.path, next)?;
+        Ok(())
+    }
+
+    /// Brings what is in the journal into the database. Returns when to look again.
+    fn fill(&mut self) -> Option<Duration> {
+        if self.taken.is_empty() {
+            let mut pending = locked(&self.shared.pending);
+            if pending.rows.is_empty() {
+                pending.is_awaited = false;
+                return None;
+            }
+            self.taken = mem::take(&mut pending.rows);
+            self.taken_bytes = mem::take(&mut pending.bytes);
+            pending.bytes = self.taken_bytes;
+            self.taken_until = pending.journal.end();
+        }
+        let filled = self.transact(|database| {
+            for row in &self.taken {
+                rows::write(database, row)?;
+            }
+            journal::note_done(database, self.taken_until)
+        });
+        let mut pending = locked(&self.shared.pending);
+        let next = match filled {
+            Ok(()) => {
+                self.taken.clear();
+                pending.bytes -= self.taken_bytes;
+                pending.failed = None;
+                GATHERING
+            }
+            Err(error) => {
+                if pending.failed.is_none() {
+                    tracing::warn!("the database could not be written, and will be later: {error}");
+                }
+                pending.failed = Some(error.to_string().into());
+                AFTER_FAILURE
+            }
+        };
+        drop(pending);
+        self.shared.room.notify_waiters();
+        if next == GATHERING && self.oldest < self.taken_until.number {
+            self.oldest = self.taken_until.number;
+            if let Err(error) = journal::delete_before(&self.path, self.oldest) {
+                tracing::warn!("a journal could not be deleted: {error}");
+            }
+        }
+        Some(next)
     }
 
     fn commit(&mut self, group: &mut Vec<Work>) {
         let mut good = Vec::new();
         for mut work in group.drain(..) {
             // Files come before the rows that name them.
-            match self.write_files(&mut work) {
+            let claimed = match &mut work {
+                Work::Put(_, files, _) => self.shared.claim(files),
+                _ => Ok(()),
+            };
+            match claimed {
                 Ok(()) => good.push(work),
                 Err(error) => fail(work, &error.to_string()),
             }
         }
-        match self.transact(&good) {
-            Ok(()) => good.into_iter().for_each(|work| work.done()(Ok(()))),
+        match self.commit_all(&good) {
+            Ok(()) => good.into_iter().for_each(|work| work.end(Ok(()))),
             // One may be to blame; the others shall not suffer.
             Err(_) if good.len() > 1 => {
                 for work in good {
-                    match self.transact(std::slice::from_ref(&work)) {
-                        Ok(()) => work.done()(Ok(())),
-                        Err(error) => fail(work, &error.to_string()),
+                    match self.commit_all(std::slice::from_ref(&work)) {
+                        Ok(()) => work.end(Ok(())),
+                        Err(error) => self.give_up(work, &error),
                     }
                 }
             }
-            Err(error) => good
-                .into_iter()
-                .for_each(|work| fail(work, &error.to_string())),
+            Err(error) => good.into_iter().for_each(|work| self.give_up(work, &error)),
         }
     }
 
-    fn write_files(&self, work: &mut Work) -> io::Result<()> {
-        let Work::Put(_, files, _) = work else {
-            return Ok(());
-        };
-        for (digest, file) in files.drain(..) {
-            if self.uses.contains_key(&digest) {
-                continue;
-            }
-            let unfinished = match file {
-                NewFile::Written(unfinished) => unfinished,
-                NewFile::Memory(pieces) => {
-                    let mut unfinished = self.files.begin()?;
-                    for piece in &pieces {
-                        unfinished.write(piece)?;
-                    }
-                    unfinished
-                }
-            };
-            unfinished.finish(&digest)?;
+    fn give_up(&self, work: Work, error: &rusqlite::Error) {
+        if let Work::Put(row, ..) = &work {
+            files_of(row).for_each(|digest| self.shared.release(digest));
         }
-        Ok(())
+        fail(work, &error.to_string());
     }
 
     /// Commits work. If that fails, nothing of it is done.
-    fn transact(&mut self, group: &[Work]) -> rusqlite::Result<()> {
-        let mut orphans = Vec::new();
-        let mut uses = Vec::new();
-        if !self.database.is_autocommit() {
-            // A thread panicked in the middle.
-            self.database.execute_batch("ROLLBACK")?;
-        }
+    fn commit_all(&self, group: &[Work]) -> rusqlite::Result<()> {
+        let orphans = self.transact(|database| write_rows(database, group))?;
+        orphans
+            .into_iter()
+            .for_each(|digest| self.shared.release(digest));
+        Ok(())
+    }
+
+    /// Writes in a transaction. If that fails, nothing of it is done.
+    fn transact<T>(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
         // A statement that is prepared once costs less than rusqlite's transactions.
         self.database
             .prepare_cached("BEGIN IMMEDIATE")?
             .execute([])?;
-        let done = self.write_rows(group, &mut uses, &mut orphans);
-        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let written = write(&self.database);
+        let end = if written.is_ok() {
+            "COMMIT"
+        } else {
+            "ROLLBACK"
+        };
         let ended = self.database.prepare_cached(end)?.execute([]);
-        done?;
+        let written = written?;
         if let Err(error) = ended {
             // A transaction that can't be committed is still open.
             self.database.execute_batch("ROLLBACK").ok();
             return Err(error);
         }
-        for digest in uses {
-            *self.uses.entry(digest).or_insert(0) += 1;
-        }
-        for digest in orphans {
-            self.release(digest);
-        }
-        Ok(())
+        Ok(written)
     }
+}
 
-    /// Writes work in a transaction. Notes the files that rows have now, and had before.
-    fn write_rows(
-        &mut self,
-        group: &[Work],
-        uses: &mut Vec<Digest>,
-        orphans: &mut Vec<Digest>,
-    ) -> rusqlite::Result<()> {
-        let transaction = &self.database;
-        for work in group {
-            match work {
-                Work::Put(row, _, _) => {
-                    // Most rows are new. Numbers of several threads may come out of order.
-                    if row.id <= self.last_id {
-                        forget(transaction, row.id, orphans)?;
-                    }
-                    self.last_id = self.last_id.max(row.id);
-                    rows::write(transaction, row)?;
-                    uses.extend(files_of(row));
+/// Writes work in a transaction. Returns the files that rows no longer need.
+fn write_rows(database: &Connection, group: &[Work]) -> rusqlite::Result<Vec<Digest>> {
+    let mut orphans = Vec::new();
+    for work in group {
+        match work {
+            Work::Put(row, _, _) => rows::write(database, row)?,
+            Work::Delete(ids, _) => {
+                for &id in ids {
+                    forget(database, id, &mut orphans)?;
+                    let id = i64::try_from(id).unwrap_or(i64::MAX);
+                    database
+                        .prepare_cached("DELETE FROM answers WHERE id = ?1")?
+                        .execute([id])?;
                 }
-                Work::Delete(ids, _) => {
-                    for &id in ids {
-                        forget(transaction, id, orphans)?;
-                        let id = i64::try_from(id).unwrap_or(i64::MAX);
-                        transaction
-                            .prepare_cached("DELETE FROM answers WHERE id = ?1")?
-                            .execute([id])?;
-                    }
-                }
-                Work::Freshen((id, head, requested_ms, received_ms), _) => {
-                    let query = "UPDATE answers SET head = ?2, requested_ms = ?3, \
-                        received_ms = ?4 WHERE id = ?1";
-                    let id = i64::try_from(*id).unwrap_or(i64::MAX);
-                    let values = (id, &head.bytes()[..], requested_ms, received_ms);
-                    transaction.prepare_cached(query)?.execute(values)?;
-                }
-                Work::Close(_) | Work::Flush(_) => {}
             }
-        }
-        Ok(())
-    }
-
-    /// Notes that a row no longer needs a file, and deletes the file if no other does.
-    fn release(&mut self, digest: Digest) {
-        let Some(uses) = self.uses.get_mut(&digest) else {
-            return;
-        };
-        *uses -= 1;
-        if *uses == 0 {
-            self.uses.remove(&digest);
-            if let Err(error) = self.files.remove(&digest) {
-                tracing::warn!("a body could not be deleted: {error}");
+            Work::Freshen((id, head, requested_ms, received_ms), _) => {
+                let query = "UPDATE answers SET head = ?2, requested_ms = ?3, \
+                    received_ms = ?4 WHERE id = ?1";
+                let id = i64::try_from(*id).unwrap_or(i64::MAX);
+                let values = (id, &head.bytes()[..], requested_ms, received_ms);
+                database.prepare_cached(query)?.execute(values)?;
             }
+            Work::Close(_) | Work::Flush(_) | Work::Look => {}
         }
     }
+    Ok(orphans)
 }
 
 /// Notes the files of a row that is about to go.
@@ -402,5 +599,5 @@ fn forget(database: &Connection, id: u64, orphans: &mut Vec<Digest>) -> rusqlite
 
 fn fail(work: Work, error: &str) {
     tracing::warn!("the store could not be written: {error}");
-    work.done()(Err(error.into()));
+    work.end(Err(error.into()));
 }
