@@ -1,6 +1,7 @@
 //! Writes in groups. A thread does it: while it commits, the next group gathers. Where nothing has
-//! to wait for a disk, those who record append to a journal, which is safe at once, and the thread
-//! brings the journal's rows into the database a little later, hundreds at a time.
+//! to wait for a disk, those who record append to a journal, which is safe at once: what a thread
+//! has at the same time with one call. The writing thread brings the journal's rows into the
+//! database a little later, hundreds at a time.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
-    thread,
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -42,9 +43,19 @@ struct Gathering {
     files: Files,
     /// How many rows have each file.
     uses: Mutex<HashMap<Digest, u32>>,
+    /// By the thread that notes it: to wake others costs more than it saves.
+    groups: Mutex<HashMap<ThreadId, Group>>,
     pending: Mutex<Pending>,
     /// Is told when rows have left `pending`, or can't leave it.
     room: Notify,
+}
+
+/// Rows that a thread is about to note in the journal.
+#[derive(Default)]
+struct Group {
+    entries: Vec<u8>,
+    rows: Vec<Row>,
+    done: Vec<Done>,
 }
 
 /// Rows that are safe in the journal, and not yet in the database.
@@ -88,6 +99,12 @@ enum Work {
     Flush(Done),
     /// The journal has rows.
     Look,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Work {
@@ -141,6 +158,7 @@ impl Writer {
         let shared = Arc::new(Gathering {
             files,
             uses: Mutex::new(uses),
+            groups: Mutex::default(),
             pending: Mutex::new(Pending {
                 journal: Journal::new(&path, first),
                 rows: Vec::new(),
@@ -181,13 +199,6 @@ impl Writer {
         files: Vec<(Digest, NewFile)>,
         then: impl FnOnce() + Send + 'static,
     ) -> Result<(), Arc<str>> {
-        if !self.is_synced {
-            self.shared.has_room().await?;
-            let noted = self.note(row, files);
-            noted.map_err(|error| Arc::from(error.to_string()))?;
-            then();
-            return Ok(());
-        }
         let (done_in, done) = oneshot::channel();
         let stored = |stored: Result<(), Arc<str>>| {
             if stored.is_ok() {
@@ -196,32 +207,68 @@ impl Writer {
             // Whoever waited may be gone.
             done_in.send(stored).ok();
         };
-        self.put(row, files, Box::new(stored));
+        if self.is_synced {
+            self.put(row, files, Box::new(stored));
+        } else {
+            self.shared.has_room().await?;
+            let noted = self.note(row, files, Box::new(stored));
+            noted.map_err(|error| Arc::from(error.to_string()))?;
+        }
         done.await.unwrap_or_else(|_| Err(ENDED.into()))
     }
 
-    /// Notes a row in the journal.
-    fn note(&self, row: Box<Row>, mut files: Vec<(Digest, NewFile)>) -> io::Result<()> {
+    /// Has a row noted in the journal by this thread, soon. Needs a tokio runtime, which has a task
+    /// for it.
+    fn note(&self, row: Box<Row>, mut files: Vec<(Digest, NewFile)>, done: Done) -> io::Result<()> {
         let entry = journal::entry(&row)?;
         // Files come before the rows that name them.
         self.shared.claim(&mut files)?;
+        let thread = thread::current().id();
+        let mut groups = locked(&self.shared.groups);
+        let group = groups.entry(thread).or_default();
+        group.entries.extend_from_slice(&entry);
+        group.rows.push(*row);
+        group.done.push(done);
+        if group.rows.len() == 1 {
+            let writer = self.clone();
+            tokio::spawn(async move {
+                // Answers that are just arriving join the group.
+                tokio::task::yield_now().await;
+                let group = locked(&writer.shared.groups).remove(&thread);
+                if let Some(group) = group {
+                    writer.note_group(group);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn note_group(&self, group: Group) {
+        let Group {
+            entries,
+            rows,
+            done,
+        } = group;
         let mut pending = locked(&self.shared.pending);
         let appended = match pending.is_closed {
             true => Err(io::Error::other(ENDED)),
-            false => pending.journal.append(&entry),
+            false => pending.journal.append(&entries),
         };
         if let Err(error) = appended {
             drop(pending);
-            files_of(&row).for_each(|digest| self.shared.release(digest));
-            return Err(error);
+            let digests = rows.iter().flat_map(files_of);
+            digests.for_each(|digest| self.shared.release(digest));
+            let error = Arc::<str>::from(error.to_string());
+            return done.into_iter().for_each(|done| done(Err(error.clone())));
         }
-        pending.rows.push(*row);
-        pending.bytes += entry.len() + ROW_BYTES;
-        if !mem::replace(&mut pending.is_awaited, true) {
-            drop(pending);
+        pending.bytes += entries.len() + rows.len() * ROW_BYTES;
+        pending.rows.extend(rows);
+        let is_awaited = mem::replace(&mut pending.is_awaited, true);
+        drop(pending);
+        if !is_awaited {
             self.send(Work::Look);
         }
-        Ok(())
+        done.into_iter().for_each(|done| done(Ok(())));
     }
 
     /// Stores a row and the long bodies that it needs.
