@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
 use schemars::JsonSchema;
@@ -32,6 +33,8 @@ pub(crate) struct PathDefinition {
     pub(crate) query: Option<Template>,
     /// Target that is requested until the answer has status 200.
     pub(crate) ready: String,
+    /// Time that the path may take until it answers that.
+    pub(crate) start_timeout: Duration,
     /// A command that prints, as JSON, the answers of the endpoints given as arguments.
     pub(crate) describe: Option<Vec<Template>>,
     pub(crate) processes: Vec<ProcessDefinition>,
@@ -58,6 +61,11 @@ pub(crate) struct ProcessDefinition {
     pub(crate) command: Vec<Template>,
     /// A command that prints the version of the program that is run.
     pub(crate) version: Vec<Template>,
+    /// Variables of its environment, besides those that every process gets.
+    #[serde(default)]
+    pub(crate) env: BTreeMap<String, Template>,
+    /// Directory in which it works; by default the trial's.
+    pub(crate) cwd: Option<Template>,
     /// Address at which it serves its counters.
     pub(crate) admin: Option<Template>,
     /// Whether it stops when its stdin ends; otherwise it is killed if hopbench dies.
@@ -100,6 +108,8 @@ pub(super) struct Wire {
     /// Target that is requested at the front until the answer is 200.
     #[serde(default = "default_ready")]
     ready: String,
+    /// Time that the path may take until it answers that, in milliseconds; 10,000 by default.
+    start_timeout_ms: Option<u64>,
     /// Command that prints, as JSON, the answers to the targets given as arguments. A reference
     /// needs it.
     describe: Option<Vec<Template>>,
@@ -126,6 +136,15 @@ pub(super) struct Wire {
     #[serde(default)]
     install: BTreeMap<String, String>,
 }
+
+/// Milliseconds that a path may take until it answers, unless its file says otherwise.
+const START_TIMEOUT_MS: u64 = 10_000;
+
+/// Longest such time: ten minutes, for a program that reads a large model or data set first.
+const START_TIMEOUT_MS_MAX: u64 = 600_000;
+
+/// Beginning of the variables by which hopbench knows its processes.
+const OWN_VARIABLES: &str = "HOPBENCH_";
 
 /// Labels of the load generator's CPU time, and of that of all processes of a path together.
 const RESERVED_ROLES: [&str; 2] = ["client", "server"];
@@ -159,6 +178,7 @@ impl PathDefinition {
             front: wire.front,
             query: wire.query,
             ready: wire.ready,
+            start_timeout: start_timeout(wire.start_timeout_ms)?,
             describe: wire.describe,
             processes: wire.process,
             files: wire.file,
@@ -196,6 +216,12 @@ impl PathDefinition {
             .collect()
     }
 
+    /// Returns the directories in which processes work, as far as they are known before a trial.
+    pub(crate) fn directories(&self) -> BTreeSet<&Path> {
+        let cwd = self.processes.iter().filter_map(|it| it.cwd.as_ref());
+        cwd.filter_map(|cwd| cwd.as_text().map(Path::new)).collect()
+    }
+
     /// Returns the programs that are written literally: a name on `PATH`, or a file.
     pub(crate) fn literal_programs(&self) -> BTreeSet<&str> {
         self.processes
@@ -211,6 +237,8 @@ impl PathDefinition {
                 .command
                 .iter()
                 .chain(&process.version)
+                .chain(process.env.values())
+                .chain(&process.cwd)
                 .chain(&process.admin)
         });
         let files = self.files.iter().map(|file| &file.content);
@@ -254,6 +282,8 @@ impl PathDefinition {
                     "process '{name}': expected 'command' and 'version' to begin with a program"
                 ));
             }
+            let surroundings = check_surroundings(process);
+            surroundings.map_err(|message| format!("process '{name}': {message}"))?;
         }
         self.check_counters()?;
         check_names(&self.files)?;
@@ -306,7 +336,9 @@ impl PathDefinition {
     }
 
     fn check_addresses(&self) -> Result<(), String> {
-        let commands = self.processes.iter().flat_map(|process| &process.command);
+        let commands = self.processes.iter();
+        let commands =
+            commands.flat_map(|process| process.command.iter().chain(process.env.values()));
         let files = self.files.iter().map(|file| &file.content);
         let texts: Vec<&Template> = commands.chain(files).collect();
         let of_front = |message| format!("'front': {message}");
@@ -371,6 +403,50 @@ fn expected(
         Ok((name, answer))
     };
     wire.into_iter().map(read).collect()
+}
+
+fn start_timeout(given_ms: Option<u64>) -> Result<Duration, String> {
+    match given_ms.unwrap_or(START_TIMEOUT_MS) {
+        given_ms @ 1..=START_TIMEOUT_MS_MAX => Ok(Duration::from_millis(given_ms)),
+        given_ms => Err(format!(
+            "'start-timeout-ms': expected milliseconds from 1 to {START_TIMEOUT_MS_MAX}: \
+             '{given_ms}'"
+        )),
+    }
+}
+
+/// Checks the environment and the directory of a process.
+fn check_surroundings(process: &ProcessDefinition) -> Result<(), String> {
+    let is_plain = |name: &str| {
+        let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+        begins
+            && name
+                .chars()
+                .all(|it| it.is_ascii_alphanumeric() || it == '_')
+    };
+    for (name, value) in &process.env {
+        if !is_plain(name) || name.starts_with(OWN_VARIABLES) {
+            return Err(format!(
+                "'env': '{}': expected a name of letters, digits and '_' that doesn't begin with \
+                 a digit or '{OWN_VARIABLES}'",
+                name.escape_debug()
+            ));
+        }
+        if value.to_string().contains('\0') {
+            return Err(format!(
+                "'env': '{name}': expected a text without zero bytes"
+            ));
+        }
+    }
+    let Some(cwd) = &process.cwd else {
+        return Ok(());
+    };
+    match cwd.as_text().is_some_and(|cwd| cwd.starts_with('/')) {
+        true => Ok(()),
+        false => Err(format!(
+            "'cwd': expected the full path of a directory, such as '/srv/www': '{cwd}'"
+        )),
+    }
 }
 
 fn default_ready() -> String {

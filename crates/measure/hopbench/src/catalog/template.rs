@@ -75,6 +75,12 @@ impl Template {
         }
     }
 
+    /// Returns whether a place has its value only in a trial.
+    pub(crate) fn needs_trial(&self) -> bool {
+        let is_known = |place: &Place| matches!(place, Place::Bin(_) | Place::Program(_));
+        !self.places().all(is_known)
+    }
+
     /// Returns the whole text, if it has no places.
     pub(crate) fn as_text(&self) -> Option<&str> {
         match self.parts.as_slice() {

@@ -1,6 +1,6 @@
 //! Commands of a path that run outside of a trial: what its reference describes, and versions.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, bail};
 
@@ -107,7 +107,7 @@ fn last_line(error: &anyhow::Error) -> String {
 struct OnlyPrograms<'a>(&'a Toolbox);
 
 impl Fill for OnlyPrograms<'_> {
-    fn bin(&mut self, name: &str) -> anyhow::Result<std::path::PathBuf> {
+    fn bin(&mut self, name: &str) -> anyhow::Result<PathBuf> {
         self.0.bin(name)
     }
 
@@ -119,7 +119,7 @@ impl Fill for OnlyPrograms<'_> {
         bail!("'{{{{port:{name}}}}}': there are no ports outside a trial")
     }
 
-    fn program(&mut self, name: &str) -> anyhow::Result<std::path::PathBuf> {
+    fn program(&mut self, name: &str) -> anyhow::Result<PathBuf> {
         self.0
             .program(name)
             .with_context(|| format!("'{name}' is not installed"))
@@ -150,9 +150,18 @@ pub(crate) fn receipts(toolbox: &Toolbox, path: &PathDefinition) -> anyhow::Resu
             .collect::<anyhow::Result<_>>()?;
         let mut words = words.into_iter();
         let program = words.next().unwrap_or_default().into();
+        // In the surroundings of the process, as far as they are there outside of a trial.
+        let environment = process.env.iter().filter(|(_, value)| !value.needs_trial());
+        let environment = environment
+            .map(|(name, value)| Ok((name.into(), value.fill(&mut fill)?.into())))
+            .collect::<anyhow::Result<_>>()?;
+        let cwd = process.cwd.as_ref();
+        let cwd = cwd.map(|cwd| cwd.fill(&mut fill)).transpose()?;
         let command = Command {
             program,
             arguments: words.collect(),
+            works_in: cwd.map(PathBuf::from),
+            environment,
             stops_with_stdin: true,
             ..Command::default()
         };

@@ -96,9 +96,6 @@ enum TrialError {
     Interrupted,
 }
 
-/// Time that a path may take until it answers.
-const READY_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Time that processes may take to stop when asked. Their own drain time is two seconds.
 const STOP_GRACE: Duration = Duration::from_secs(4);
 

@@ -10,7 +10,7 @@ use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, UsageSecond
 use tempfile::TempDir;
 
 use super::{
-    Live, READY_TIMEOUT, STOP_GRACE, TrialError,
+    Live, STOP_GRACE, TrialError,
     difference::{difference, unreadable},
     fill::TrialFill,
     harness_failure,
@@ -76,7 +76,7 @@ impl Stage {
     ) -> Result<Self, TrialError> {
         let mut stage = Self::start_processes(live, definition, build, (label, None))
             .map_err(harness_failure)?;
-        stage.wait_until_ready(live, &definition.ready)?;
+        stage.wait_until_ready(live, definition)?;
         if !definition.counters.is_empty() {
             let counters = stage.counters(live)?;
             let missing = missing_counter(definition, &counters);
@@ -120,7 +120,7 @@ impl Stage {
             directory,
         };
         for (index, process) in definition.processes.iter().enumerate() {
-            let mut command = fill.command(&process.command, process.stops_with_stdin)?;
+            let mut command = fill.process(process)?;
             if let Some(build) = build
                 && process.takes_faults
             {
@@ -167,14 +167,19 @@ impl Stage {
     }
 
     /// Waits until the front answers, and every process serves its counters where the path says.
-    fn wait_until_ready(&mut self, live: &Live<'_>, target: &str) -> Result<(), TrialError> {
-        let deadline = Instant::now() + READY_TIMEOUT;
+    fn wait_until_ready(
+        &mut self,
+        live: &Live<'_>,
+        definition: &PathDefinition,
+    ) -> Result<(), TrialError> {
+        let deadline = Instant::now() + definition.start_timeout;
         let is_ready = |answer: &Answer| match answer.status {
             200 => Ok(()),
             status => Err(format!("the status was {status}")),
         };
         let front = self.front.clone();
-        let within = READY_TIMEOUT.as_secs();
+        let target = &definition.ready;
+        let within = definition.start_timeout.as_secs_f64();
         let what = format!("'{front}' did not answer '{target}' within {within} s");
         let target = &self.target(target);
         self.wait_for(live, &front, target, deadline, is_ready, &what)?;
