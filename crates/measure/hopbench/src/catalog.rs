@@ -195,6 +195,23 @@ impl Catalog {
         scenarios.find(|scenario| scenario.asks == Asks::AllEndpoints)
     }
 
+    /// Returns the scenario for a first look at a hop.
+    pub(crate) fn scenario_of_a_first_look(&self) -> Option<&ScenarioDefinition> {
+        let is_quick = |scenario: &&ScenarioDefinition| scenario.tags.iter().any(|it| it == QUICK);
+        self.scenarios.iter().find(is_quick)
+    }
+
+    /// Returns the catalog with one more path, which takes the place of another with its name.
+    pub(crate) fn with(mut self, path: PathDefinition) -> Result<Self, CatalogError> {
+        if self.reference().is_some_and(|it| it.name == path.name) {
+            let name = path.name;
+            return Err(CatalogError::SameName { name });
+        }
+        self.paths.retain(|known| known.name != path.name);
+        self.paths.push(path);
+        Ok(self)
+    }
+
     /// Returns the case with this name, or in this file.
     pub(crate) fn case(&self, name: &str) -> Result<Case, CatalogError> {
         let name_of = |case: &Case| case.name.clone();
@@ -420,6 +437,9 @@ fn check_files() -> Result<(), CatalogError> {
 
 /// Tag of the reference.
 const REFERENCE: &str = "reference";
+
+/// Tag of the scenario for a first look at a hop.
+const QUICK: &str = "quick";
 
 /// Folders of the built-in definitions.
 const KINDS: [&str; 6] = ["cases", "counters", "gates", "paths", "probes", "scenarios"];

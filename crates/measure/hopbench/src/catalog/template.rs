@@ -75,6 +75,14 @@ impl Template {
         }
     }
 
+    /// Returns the names of the ports in it.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = &str> {
+        self.places().filter_map(|place| match place {
+            Place::Port(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// Returns whether a place has its value only in a trial.
     pub(crate) fn needs_trial(&self) -> bool {
         let is_known = |place: &Place| matches!(place, Place::Bin(_) | Place::Program(_));

@@ -1,6 +1,6 @@
 //! Commands of a path that run outside of a trial: what its reference describes, and versions.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 
@@ -8,7 +8,7 @@ use crate::{
     catalog::{Fill, PathDefinition, most_similar},
     mistake::Mistake,
     plan::{toolbox::Toolbox, work::Description},
-    process::{Command, capture},
+    process::{Command, capture, capture_within},
 };
 
 /// Maximum number of targets in one command line, whose length the system limits.
@@ -180,6 +180,25 @@ pub(crate) fn receipts(toolbox: &Toolbox, path: &PathDefinition) -> anyhow::Resu
         receipts.lines.insert(process.name.clone(), line.to_owned());
     }
     Ok(receipts)
+}
+
+/// Options at which programs print their versions, the most usual first.
+const VERSION_FLAGS: [&str; 5] = ["--version", "-V", "-v", "-version", "version"];
+
+/// Time that a program may take at each of them. One that doesn't know it may begin to serve.
+const VERSION_FLAG_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Returns the option at which a program prints its version, if it is one of the usual.
+pub(crate) fn version_flag(surroundings: &Command) -> Option<&'static str> {
+    VERSION_FLAGS.into_iter().find(|flag| {
+        let command = Command {
+            arguments: vec![(*flag).to_owned()],
+            ..surroundings.clone()
+        };
+        let printed = capture_within(&command, VERSION_FLAG_TIMEOUT);
+        // Another flag may do, and a program that can't be started is noticed later.
+        printed.is_ok_and(|printed| has_number(&printed))
+    })
 }
 
 /// Returns the line that holds the version. Some programs print who wrote them, or what they
