@@ -231,6 +231,9 @@ pub struct PathInfo {
     /// Text of its file, with all configurations that it writes. Empty in runs of older builds.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub definition: String,
+    /// Values of its parameters: those of the file, unless others were set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
     /// Reason for which the path was left out, if it was.
     pub skipped: Option<String>,
     /// Counters that reports show. Absent from runs of older builds.

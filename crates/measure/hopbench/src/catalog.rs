@@ -11,6 +11,7 @@ mod counters;
 mod duration;
 mod kind;
 mod limits;
+mod parameters;
 mod path;
 mod probe;
 mod read;

@@ -5,9 +5,9 @@ mod support;
 
 use std::{fs, process::Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{
-    bench::{Bench, failure, run_short, shell_path},
+    bench::{Bench, SHORT, failure, run_short, shell_path},
     text,
 };
 
@@ -123,4 +123,130 @@ fn a_path_has_the_time_that_its_file_gives_it_to_answer() {
         cause.contains("did not answer '/health' within 0.05 s"),
         "{cause}"
     );
+}
+
+/// An origin with parameters of its own.
+const PARAMETERS: &str = r#"
+summary = 'An origin with parameters.'
+front = '127.0.0.1:{{port:front}}'
+[parameters]
+delay = 0
+stop = '--exit-with-stdin'
+[[process]]
+name = 'origin'
+role = 'origin'
+command = ['{{bin:http_baseline}}', '--listen=127.0.0.1:{{port:front}}', '{{parameter:stop}}',
+           '--inject-delay-us={{parameter:delay}}']
+version = ['{{bin:http_baseline}}', '--version']
+stops-with-stdin = true
+"#;
+
+#[test]
+fn swept_values_are_paths_of_their_own_and_recorded() {
+    let bench = Bench::new();
+    let path = bench.write("own.toml", PARAMETERS);
+    let what = ["run", "http-tunnel", "--endpoint=/small", "--path", &path];
+    let swept = bench.run(&[&what[..], &SHORT, &["--sweep=delay=1,20"]].concat());
+    assert_eq!(swept.status.code(), Some(0), "{}", text(&swept.stderr));
+    let table = text(&swept.stdout);
+    for name in ["direct", "own[delay=1]", "own[delay=20]"] {
+        assert!(table.contains(&format!("| {name} ")), "{name}: {table}");
+    }
+    let recorded = manifest(&bench);
+    assert_eq!(recorded["request"]["sweep"], json!(["delay=1,20"]));
+    let info = path_info(&recorded, "own[delay=20]");
+    let expected = json!({"delay": "20", "stop": "--exit-with-stdin"});
+    assert_eq!(info["parameters"], expected);
+    assert_eq!(info["definition"], PARAMETERS);
+    let report = fs::read_to_string(bench.run_dir().join("REPORT.md")).expect("written");
+    assert!(report.contains("- parameter delay: 20"), "{report}");
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn a_value_that_was_set_is_recorded_and_compared() {
+    let bench = Bench::new();
+    let path = bench.write("own.toml", PARAMETERS);
+    let measure = |set: &str| -> String {
+        let what = ["run", "http-tunnel", "--endpoint=/small", "--path", &path];
+        let out = format!("--out={set}");
+        let set = format!("--set=delay={set}");
+        let result = bench.run(&[&what[..], &SHORT, &[&set, &out]].concat());
+        assert_eq!(result.status.code(), Some(0), "{}", text(&result.stderr));
+        let said = text(&result.stdout);
+        let (_, run) = said.rsplit_once("run directory: ").expect("named");
+        run.trim().to_owned()
+    };
+    let (base, head) = (measure("1"), measure("20"));
+    let compared = bench.run(&["compare", &base, &head]);
+    let expected = "the definition of 'own' has changed: 'parameter delay = 1' in base, \
+                    'parameter delay = 20' in head";
+    assert!(text(&compared.stdout).contains(expected), "{compared:?}");
+}
+
+#[test]
+fn mistakes_about_parameters_are_named() {
+    let bench = Bench::new();
+    let path = bench.write("own.toml", PARAMETERS);
+    let known = "'--set': no parameter 'dealy' in the paths 'direct', 'own' (did you mean \
+                 'delay'?); there are: delay, stop";
+    for (arguments, expected) in [
+        (
+            &["plan", "quick-look", "--path", &path, "--set=dealy=1"][..],
+            known,
+        ),
+        (&["verify", &path, "--set=dealy=1"], known),
+        (
+            &["run", "quick-look", "--path", &path, "--sweep=x=1"],
+            "'--sweep': no parameter 'x'",
+        ),
+        (
+            &["plan", "quick-look", "--path", &path, "--set=delay"],
+            "expected NAME=VALUE",
+        ),
+        (
+            &["plan", "quick-look", "--path=direct", "--set=a=1"],
+            "write [parameters] into",
+        ),
+        (
+            &["probe", "cli-latency", "--set=a=1"],
+            "'cli-latency' starts no paths",
+        ),
+    ] {
+        assert_refused(&bench.run(arguments), 2, expected);
+    }
+    for (from, to, expected) in [
+        (
+            "delay = 0",
+            "",
+            "'{{parameter:delay}}': expected 'delay' in [parameters]",
+        ),
+        (
+            "delay = 0",
+            "delay = 0\nmode = 1",
+            "parameter 'mode' is used nowhere",
+        ),
+        (
+            "delay = 0",
+            "delay = []",
+            "expected text, a number, 'true' or 'false'",
+        ),
+        (
+            "delay = 0",
+            "delay = '{{dir}}'",
+            "parameter 'delay': expected a value without '{{'",
+        ),
+    ] {
+        let path = bench.write("wrong.toml", &PARAMETERS.replace(from, to));
+        assert_refused(&bench.run(&["describe", &path]), 2, expected);
+    }
+    let described = text(&bench.run(&["describe", &path]).stdout);
+    assert!(
+        described.contains("delay=0, stop=--exit-with-stdin"),
+        "{described}"
+    );
+    // A value reaches the program.
+    let verified = bench.run(&["verify", &path, "--set=delay=soon"]);
+    assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+    assert!(text(&verified.stdout).contains("soon"), "{verified:?}");
 }

@@ -397,6 +397,9 @@ fn paths(paths: &[PathInfo]) -> Markup {
                     @for (request, answer) in &path.expect {
                         li { "correct answer to '" (request) "': " (answer) }
                     }
+                    @for (name, value) in &path.parameters {
+                        li { "parameter " (name) ": " (value) }
+                    }
                     @for (process, receipt) in &path.receipts { li { (process) ": " (receipt) } }
                 }
             }

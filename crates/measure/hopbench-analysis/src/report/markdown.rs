@@ -132,6 +132,9 @@ fn paths(paths: &[PathInfo]) -> String {
                 escape(answer)
             );
         }
+        for (name, value) in &path.parameters {
+            out += &format!("\n- parameter {name}: {}", escape(value));
+        }
         for (process, receipt) in &path.receipts {
             out += &format!("\n- {process}: {}", escape(receipt));
         }

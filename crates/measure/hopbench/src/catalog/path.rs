@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use super::{
     address,
     counters::{self, Conservation, Counters, WireCounter},
+    parameters::{self, DefaultValue},
     read::from_text,
     request::{ExpectedAnswer, WireExpect},
     similar::is_slip,
@@ -24,6 +26,8 @@ pub(crate) struct PathDefinition {
     pub(crate) name: String,
     /// Text of the file, which tells apart two paths with the same name.
     pub(crate) text: String,
+    /// Value of each parameter, which tells apart two paths with the same text.
+    pub(crate) parameters: BTreeMap<String, String>,
     pub(crate) summary: String,
     pub(crate) analysis: String,
     pub(crate) tags: Vec<String>,
@@ -110,6 +114,9 @@ pub(super) struct Wire {
     ready: String,
     /// Time that the path may take until it answers that, in milliseconds; 10,000 by default.
     start_timeout_ms: Option<u64>,
+    /// Texts that the command line may change, for '{{parameter:NAME}}': their default values.
+    #[serde(default)]
+    parameters: BTreeMap<String, DefaultValue>,
     /// Command that prints, as JSON, the answers to the targets given as arguments. A reference
     /// needs it.
     describe: Option<Vec<Template>>,
@@ -135,6 +142,22 @@ pub(super) struct Wire {
     /// How to install a program or file that is missing.
     #[serde(default)]
     install: BTreeMap<String, String>,
+}
+
+impl Wire {
+    /// Returns everything that may have places.
+    fn templates(&mut self) -> Vec<&mut Template> {
+        let mut templates = vec![&mut self.front];
+        templates.extend(&mut self.query);
+        templates.extend(self.describe.iter_mut().flatten());
+        for process in &mut self.process {
+            templates.extend(process.command.iter_mut().chain(&mut process.version));
+            templates.extend(process.env.values_mut());
+            templates.extend(process.cwd.iter_mut().chain(&mut process.admin));
+        }
+        templates.extend(self.file.iter_mut().map(|file| &mut file.content));
+        templates
+    }
 }
 
 /// Milliseconds that a path may take until it answers, unless its file says otherwise.
@@ -164,7 +187,26 @@ pub(super) fn check_names(files: &[FileDefinition]) -> Result<(), String> {
 impl PathDefinition {
     /// Parses the text of a path file.
     pub(crate) fn parse(name: &str, text: &str) -> Result<Self, String> {
-        let wire: Wire = from_text(text)?;
+        Self::parse_with(name, text, &BTreeMap::new())
+    }
+
+    /// Returns the path of the same file with another name, and other values of its parameters.
+    pub(crate) fn with(
+        &self,
+        name: &str,
+        values: &BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        Self::parse_with(name, &self.text, values)
+    }
+
+    fn parse_with(
+        name: &str,
+        text: &str,
+        given: &BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        let mut wire: Wire = from_text(text)?;
+        let defaults = mem::take(&mut wire.parameters);
+        let parameters = parameters::fill_in(defaults, given, wire.templates())?;
         let own = counters::Wire {
             counter: wire.counter,
             conservation: wire.conservation,
@@ -172,6 +214,7 @@ impl PathDefinition {
         let path = Self {
             name: name.to_owned(),
             text: text.to_owned(),
+            parameters,
             summary: wire.summary,
             analysis: wire.analysis,
             tags: wire.tags,
@@ -191,9 +234,9 @@ impl PathDefinition {
         Ok(path)
     }
 
-    /// Returns whether both have the same name and the same text.
+    /// Returns whether both have the same name, the same text and the same parameters.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.name == other.name && self.text == other.text
+        (&self.name, &self.text, &self.parameters) == (&other.name, &other.text, &other.parameters)
     }
 
     /// Returns the programs of this workspace that the path runs.

@@ -8,7 +8,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-pub(crate) use self::choice::{Choice, Until};
+pub(crate) use self::choice::{Choice, Parameters, Until};
 use crate::{
     catalog::{CONCURRENCY_MAX, FileKind, RATE_RPS_MAX, Target, parse_duration},
     cmd::number::within,
@@ -121,6 +121,7 @@ pub(crate) enum Command {
         "hopbench run quick-look --paths direct,./my-proxy.toml",
         "hopbench run http-tunnel --path ring --endpoint /small --concurrency 1,64 --until 3%",
         "hopbench run http-tunnel --path ring --rate 5000 --format json",
+        "hopbench run quick-look --path ./my-proxy.toml --sweep workers=1,2,4 --set mode=fast",
     ))]
     Run(Run),
     /// Write a run's report again, from its records

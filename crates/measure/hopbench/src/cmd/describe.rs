@@ -151,8 +151,11 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
     };
     let mut text = format!("path {}\n\n{}\n", path.name, path.summary.trim());
     let files: Vec<&str> = path.files.iter().map(|file| file.name.as_str()).collect();
+    let parameters = path.parameters.iter();
+    let parameters = parameters.map(|(name, value)| format!("{name}={value}"));
     let rows = [
         ("tags", path.tags.join(", ")),
+        ("parameters", parameters.collect::<Vec<_>>().join(", ")),
         ("front", path.front.to_string()),
         (
             "query",
@@ -187,7 +190,8 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
     context.print(&text, || {
         json!({
             "path": path.name, "summary": path.summary, "analysis": path.analysis,
-            "tags": path.tags, "receipts": receipts, "missing": missing,
+            "tags": path.tags, "parameters": path.parameters,
+            "receipts": receipts, "missing": missing,
             "front": path.front.to_string(), "ready": path.ready, "files": files,
             "start_timeout_ms": path.start_timeout.as_millis(),
             "query": path.query.as_ref().map(ToString::to_string),

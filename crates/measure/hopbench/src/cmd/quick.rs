@@ -17,7 +17,11 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, PathDefinition, is_file},
-    cmd::{cli::How, exit, number::within},
+    cmd::{
+        cli::{How, Parameters},
+        exit,
+        number::within,
+    },
     console::say,
     mistake::Mistake,
     plan::selection::Overrides,
@@ -28,7 +32,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Command line of the hop, in quotes. Clients connect to '{{port:front}}', and the hop to
-    /// '{{port:origin}}'. It runs in this directory
+    /// '{{port:origin}}'. It runs in this directory. '{{parameter:NAME}}' has the value of '--set'
     #[arg(value_name = "COMMAND")]
     command: String,
     /// Name of the path [default: that of the program]
@@ -41,6 +45,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = within::<u32>(1, BLOCKS_MAX as u64))]
     blocks: Option<u32>,
+    #[command(flatten)]
+    parameters: Parameters,
     #[command(flatten)]
     how: How,
 }
@@ -55,7 +61,8 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
         check_name(name).map_err(|message| Mistake(format!("'--name': '{name}': {message}")))?;
     }
     let save = options.save.as_deref().map(NewFile::check).transpose()?;
-    let hop = Hop::parse(&options.command, options.name.as_deref())?;
+    let parameters = options.parameters.values();
+    let hop = Hop::parse(&options.command, options.name.as_deref(), &parameters)?;
     let file = hop.path_file(&context.toolbox)?;
     let path = PathDefinition::parse(&hop.name, &file).map_err(Mistake)?;
     let context = Context {
@@ -71,6 +78,7 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
         duration_ms: Some(DURATION_MS),
         warm_up_ms: Some(WARM_UP_MS),
         blocks: options.blocks,
+        parameters,
         ..Overrides::default()
     };
     let names = [scenario.clone()];

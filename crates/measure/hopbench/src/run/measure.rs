@@ -417,6 +417,7 @@ fn path_infos(toolbox: &Toolbox, selection: &Selection) -> anyhow::Result<Vec<Pa
             receipts: receipts.lines,
             version_outputs: receipts.outputs,
             definition: path.definition.text.clone(),
+            parameters: path.definition.parameters.clone(),
             skipped: path.skipped.clone(),
             counters: Some(path.definition.counters.shown.clone()),
             expect: path

@@ -1,6 +1,7 @@
 //! A hop from one command line: its words, and the path file that says the same.
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsString,
     path::{self, Path, PathBuf},
@@ -12,7 +13,7 @@ use toml::Value;
 use crate::{
     catalog::{self, Template, most_similar},
     mistake::Mistake,
-    plan::{commands::version_flag, toolbox::Toolbox},
+    plan::{commands::version_flag, toolbox::Toolbox, variants::Parameters},
     process::{Command, as_text},
 };
 
@@ -25,6 +26,8 @@ pub(super) struct Hop {
     words: Vec<String>,
     /// Variables that were written before the program.
     variables: Vec<(String, String)>,
+    /// Values of its parameters.
+    parameters: BTreeMap<String, String>,
     /// Directory in which it works: that of whoever typed the command.
     directory: PathBuf,
 }
@@ -49,7 +52,11 @@ const FRONT_AND_ORIGIN: &str = include_str!("../../../templates/quick.toml");
 
 impl Hop {
     /// Splits a command line as a shell would, and checks that it can be a hop.
-    pub(super) fn parse(line: &str, name: Option<&str>) -> anyhow::Result<Self> {
+    pub(super) fn parse(
+        line: &str,
+        name: Option<&str>,
+        given: &Parameters,
+    ) -> anyhow::Result<Self> {
         let Some(mut words) = shlex::split(line) else {
             let message = format!("'{line}': expected an end of every quote");
             return Err(Mistake(message).into());
@@ -57,9 +64,14 @@ impl Hop {
         let is_variable = |word: &String| variable(word).is_some();
         let program = words.iter().position(|word| !is_variable(word));
         let variables = words.drain(..program.unwrap_or(words.len()));
-        let variables = variables.filter_map(|word| variable(&word)).collect();
+        let variables: Vec<(String, String)> =
+            variables.filter_map(|word| variable(&word)).collect();
         check_words(&words)?;
-        check_places(&words, &variables)?;
+        let values = variables.iter().map(|(_, value)| value);
+        let templates = words.iter().chain(values).cloned().map(Template::try_from);
+        let templates: Vec<Template> = templates.collect::<Result<_, _>>().map_err(Mistake)?;
+        check_places(&templates)?;
+        let parameters = parameters(&templates, given)?;
         let directory = env::current_dir().context("there is no working directory")?;
         let program = &mut words[0];
         let name = match name {
@@ -76,6 +88,7 @@ impl Hop {
             name,
             words,
             variables,
+            parameters,
             directory,
         })
     }
@@ -103,6 +116,13 @@ impl Hop {
         }
         for (name, value) in fields {
             file += &format!("{name} = {value}\n");
+        }
+        if !self.parameters.is_empty() {
+            file +=
+                "\n# Values for '{{parameter:NAME}}', unless '--set' gives others.\n[parameters]\n";
+        }
+        for (name, value) in &self.parameters {
+            file += &format!("{} = {}\n", text(name), text(value));
         }
         Ok(file)
     }
@@ -166,13 +186,9 @@ fn check_words(words: &[String]) -> Result<(), Mistake> {
 }
 
 /// Checks that both ports are somewhere in the command.
-fn check_places(words: &[String], variables: &Vec<(String, String)>) -> Result<(), Mistake> {
-    let values = variables.iter().map(|(_, value)| value);
-    let mut ports = Vec::new();
-    for text in words.iter().chain(values) {
-        let template = Template::try_from(text.clone()).map_err(Mistake)?;
-        ports.extend(template.ports().map(|port| format!("{{{{port:{port}}}}}")));
-    }
+fn check_places(templates: &[Template]) -> Result<(), Mistake> {
+    let ports = templates.iter().flat_map(Template::ports);
+    let ports: Vec<String> = ports.map(|port| format!("{{{{port:{port}}}}}")).collect();
     let missing = [
         (FRONT, "where clients connect", "--listen"),
         (ORIGIN, "where the hop connects to", "--to"),
@@ -201,6 +217,22 @@ fn check_places(words: &[String], variables: &Vec<(String, String)>) -> Result<(
     }
 }
 
+/// Returns the values of all parameters in a command.
+fn parameters(
+    templates: &[Template],
+    given: &Parameters,
+) -> Result<BTreeMap<String, String>, Mistake> {
+    let names = templates.iter().flat_map(Template::parameters);
+    let value = |name: &str| match given.first(name) {
+        Some(value) => Ok((name.to_owned(), value.to_owned())),
+        None => Err(Mistake(format!(
+            "'{{{{parameter:{name}}}}}' has no value; add '--set {name}=VALUE', or \
+             '--sweep {name}=VALUE,VALUE'"
+        ))),
+    };
+    names.map(value).collect()
+}
+
 /// Returns the name of a program, without what paths may not have in their names.
 fn name_of(program: &str) -> String {
     let place = PLACES_OF_PROGRAMS.into_iter();
@@ -226,7 +258,7 @@ mod tests {
     #[test]
     fn a_command_line_is_split_as_a_shell_would() {
         let line = "A='1 2' B=\"x={{port:front}}\" ./bin/my.relay --to '{{port:origin}}' \"a b\"";
-        let hop = Hop::parse(line, None).expect("a hop");
+        let hop = Hop::parse(line, None, &Parameters::default()).expect("a hop");
         assert_eq!(hop.name, "my.relay");
         let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let expected = [variable("A", "1 2"), variable("B", "x={{port:front}}")];
@@ -267,7 +299,7 @@ mod tests {
             (format!("x {front} {{{{prot:origin}}}}"), "mean 'port'?"),
             ("x -l 80".to_owned(), "'hopbench new path my-hop'"),
         ] {
-            let refused = Hop::parse(&line, None).expect_err(&line);
+            let refused = Hop::parse(&line, None, &Parameters::default()).expect_err(&line);
             assert!(refused.is::<Mistake>(), "{refused}");
             assert!(refused.to_string().contains(expected), "{line}: {refused}");
         }
@@ -275,15 +307,22 @@ mod tests {
 
     #[test]
     fn the_path_file_has_what_was_typed() {
-        let line = "A='\"' sh -c 'exec x \"$A\" {{port:front}} {{port:origin}}'";
-        let hop = Hop::parse(line, Some("mine")).expect("a hop");
+        let line = "A='\"' sh -c 'exec x \"$A\" {{port:front}} {{port:origin}}' {{parameter:w}}";
+        let mut given = Parameters::default();
+        let refused = Hop::parse(line, None, &given).expect_err("no value");
+        assert!(
+            refused.to_string().contains("add '--set w=VALUE'"),
+            "{refused}"
+        );
+        given.sweep.extend("w=1,2".parse());
+        let hop = Hop::parse(line, Some("mine"), &given).expect("a hop");
         let toolbox = Toolbox::new(None).expect("a directory");
         let file = hop.path_file(&toolbox).expect("a shell");
         let path = catalog::PathDefinition::parse("mine", &file).expect(&file);
         let process = path.processes.last().expect("two processes");
         let words: Vec<String> = process.command.iter().map(ToString::to_string).collect();
         let script = "exec x \"$A\" {{port:front}} {{port:origin}}";
-        assert_eq!(words, ["{{program:sh}}", "-c", script]);
+        assert_eq!(words, ["{{program:sh}}", "-c", script, "1"]);
         assert_eq!(process.env["A"].to_string(), "\"");
         let here = env::current_dir().expect("a directory");
         let cwd = process.cwd.as_ref().expect("a directory");
