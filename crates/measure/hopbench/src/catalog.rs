@@ -116,6 +116,8 @@ pub enum CatalogError {
 #[derive(Debug)]
 pub(crate) struct Catalog {
     pub(crate) paths: Vec<PathDefinition>,
+    /// Paths that a command makes of what it was given.
+    given: Vec<PathDefinition>,
     pub(crate) scenarios: Vec<ScenarioDefinition>,
     /// The first one judges a run, unless another is chosen.
     pub(crate) gates: Vec<Policy>,
@@ -140,6 +142,7 @@ impl Catalog {
         scenarios.sort_by(|a: &ScenarioDefinition, b| a.name.cmp(&b.name));
         Ok(Self {
             paths,
+            given: Vec::new(),
             scenarios,
             gates: built_in("gates", policy)?,
             cases: built_in("cases", Case::parse)?,
@@ -151,6 +154,9 @@ impl Catalog {
     pub(crate) fn paths(&self, selector: &str) -> Result<Vec<PathDefinition>, CatalogError> {
         if selector == "*" {
             return Ok(self.paths.clone());
+        }
+        if let Some(path) = self.given.iter().find(|path| path.name == selector) {
+            return Ok(vec![path.clone()]);
         }
         if let Some(tag) = selector.strip_prefix("tag:") {
             let tagged = self
@@ -202,14 +208,14 @@ impl Catalog {
         self.scenarios.iter().find(is_quick)
     }
 
-    /// Returns the catalog with one more path, which takes the place of another with its name.
+    /// Returns the catalog with a path that a command was given, in place of another with its name.
     pub(crate) fn with(mut self, path: PathDefinition) -> Result<Self, CatalogError> {
         if self.reference().is_some_and(|it| it.name == path.name) {
             let name = path.name;
             return Err(CatalogError::SameName { name });
         }
-        self.paths.retain(|known| known.name != path.name);
-        self.paths.push(path);
+        self.given.retain(|known| known.name != path.name);
+        self.given.push(path);
         Ok(self)
     }
 

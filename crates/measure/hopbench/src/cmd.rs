@@ -28,6 +28,7 @@ mod self_test;
 mod status;
 mod verdict;
 mod verify;
+mod versions;
 
 use std::{
     io::{self, Write},

@@ -98,6 +98,7 @@ fn select(context: &Context, options: &cli::Profile) -> anyhow::Result<Selection
         duration_ms: Some(options.duration_ms),
         warm_up_ms: Some(WARM_UP_MS),
         blocks: Some(1),
+        parameters: options.parameters.values(),
         ..Overrides::default()
     };
     let Some(scenario) = context.scenario_of_everything() else {

@@ -200,8 +200,8 @@ impl FromStr for Setting {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) =
-            split(text).ok_or("expected NAME=VALUE, such as 'workers=2'".to_owned())?;
+        let expected = || "expected NAME=VALUE, such as 'workers=2'".to_owned();
+        let (name, value) = split(text).ok_or_else(expected)?;
         let value = value.to_owned();
         Ok(Self { name, value })
     }
