@@ -109,7 +109,7 @@ pub(crate) enum Command {
         "hopbench verify http-tunnel --path ring,./my-proxy.toml",
     ))]
     Verify(Verify),
-    /// Measure a hop that is given as one command line, within a minute
+    /// Measure a hop that is given as one command line, in about a minute
     #[command(after_help = examples!(
         "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork TCP:127.0.0.1:{{port:origin}}'",
         "hopbench quick './relay.py {{port:front}} {{port:origin}}' --save my-relay.toml",

@@ -197,7 +197,9 @@ pub(crate) fn version_flag(surroundings: &Command) -> Option<&'static str> {
         };
         let printed = capture_within(&command, VERSION_FLAG_TIMEOUT);
         // Another flag may do, and a program that can't be started is noticed later.
-        printed.is_ok_and(|printed| has_number(&printed))
+        let has_digit = |text: &str| text.contains(|it: char| it.is_ascii_digit());
+        let is_usual = *flag == VERSION_FLAGS[0];
+        printed.is_ok_and(|it| has_number(&it) || is_usual && has_digit(&it))
     })
 }
 

@@ -175,7 +175,10 @@ impl Stage {
         let deadline = Instant::now() + definition.start_timeout;
         let is_ready = |answer: &Answer| match answer.status {
             200 => Ok(()),
-            status => Err(format!("the status was {status}")),
+            status => Err(format!(
+                "the status was {status}{}",
+                said(&answer.beginning)
+            )),
         };
         let front = self.front.clone();
         let target = &definition.ready;
@@ -517,6 +520,17 @@ fn as_under_load(own: &[(String, String)]) -> Vec<(String, String)> {
     added.chain(own.iter().cloned()).collect()
 }
 
+/// Longest part of an answer that a message quotes, in characters.
+const QUOTED_CHARS_MAX: usize = 100;
+
+/// Returns the first line of an answer's body, for a message. It often says what is wrong.
+fn said(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+    let line = line.map(|line| line.chars().take(QUOTED_CHARS_MAX).collect::<String>());
+    line.map_or_else(String::new, |line| format!(": '{}'", line.escape_debug()))
+}
+
 /// Returns what is wrong if a counter that the path declares is served by none of its processes.
 fn missing_counter(path: &PathDefinition, served: &Counters) -> Option<String> {
     let serves = |role: Option<&String>, name: &str| {
@@ -550,6 +564,16 @@ fn decisive(lines: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_quoted_by_its_first_line() {
+        let long = "x".repeat(200);
+        let quoted = format!(": '{}'", &long[..QUOTED_CHARS_MAX]);
+        for (body, expected) in [("", ""), ("\n <b>No\u{1b}\nmore", ": '<b>No\\u{1b}'")] {
+            assert_eq!(said(body.as_bytes()), expected);
+        }
+        assert_eq!(said(long.as_bytes()), quoted);
+    }
 
     #[test]
     fn of_what_a_process_said_its_error_counts() {
