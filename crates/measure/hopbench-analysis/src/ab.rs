@@ -98,9 +98,12 @@ impl<'a> AbComparison<'a> {
         })
     }
 
-    /// Describes in one line which revisions `a` and `b` are.
+    /// Describes in one line which revisions or files `a` and `b` are.
     pub fn builds(&self) -> String {
         let builds = self.manifest.builds.iter().map(|info| {
+            if info.path.is_some() {
+                return format!("{} is '{}'", info.build, info.asked);
+            }
             let revision = match info.git.revision.as_str() {
                 "" => "unversioned",
                 revision => revision.get(..12).unwrap_or(revision),

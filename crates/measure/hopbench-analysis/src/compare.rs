@@ -226,35 +226,44 @@ pub(crate) fn outside_versions<'m>(
         .collect()
 }
 
-/// A path whose file has changed between two runs.
+/// A path whose file, or whose parameters, have changed between two runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChangedDefinition {
     /// Name of the path.
     pub path: String,
-    /// Lines that only the base has.
+    /// Lines and parameters that only the base has.
     pub only_base: Vec<String>,
-    /// Lines that only the head has.
+    /// Lines and parameters that only the head has.
     pub only_head: Vec<String>,
 }
 
-/// Finds the paths of both runs whose files have changed. Runs of older builds have recorded none.
+/// Finds the paths of both runs whose files or parameters have changed. Runs of older builds have
+/// recorded none.
 pub fn changed_definitions(base: &Manifest, head: &Manifest) -> Vec<ChangedDefinition> {
     let changed = |path: &PathInfo| {
         let mut paths = base.paths.iter();
-        let before = &paths.find(|it| it.name == path.name)?.definition;
-        let now = &path.definition;
-        if before.is_empty() || now.is_empty() || before == now {
+        let before = paths.find(|it| it.name == path.name)?;
+        let is_same =
+            (&before.definition, &before.parameters) == (&path.definition, &path.parameters);
+        if before.definition.is_empty() || path.definition.is_empty() || is_same {
             return None;
         }
-        let only = |one: &str, other: &str| -> Vec<String> {
-            let others: BTreeSet<&str> = other.lines().collect();
-            let lines = one.lines().filter(|line| !others.contains(line));
+        let lines = |path: &PathInfo| -> Vec<String> {
+            let parameters = path.parameters.iter();
+            let parameters = parameters.map(|(name, value)| format!("parameter {name} = {value}"));
+            let lines = path.definition.lines().map(str::to_owned);
+            lines.chain(parameters).collect()
+        };
+        let [before, now] = [before, path].map(lines);
+        let only = |one: &[String], other: &[String]| -> Vec<String> {
+            let others: BTreeSet<&String> = other.iter().collect();
+            let lines = one.iter().filter(|line| !others.contains(line));
             lines.map(|line| line.trim().to_owned()).collect()
         };
         Some(ChangedDefinition {
             path: path.name.clone(),
-            only_base: only(before, now),
-            only_head: only(now, before),
+            only_base: only(&before, &now),
+            only_head: only(&now, &before),
         })
     };
     head.paths.iter().filter_map(changed).collect()

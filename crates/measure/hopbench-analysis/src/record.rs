@@ -74,15 +74,26 @@ pub struct Manifest {
     pub knees: Vec<Knee>,
 }
 
-/// One of two builds of this workspace.
+impl Manifest {
+    /// Returns the paths of the run, followed by those of the files that are compared as builds.
+    pub fn all_paths(&self) -> impl Iterator<Item = &PathInfo> {
+        let of_builds = self.builds.iter().filter_map(|info| info.path.as_ref());
+        self.paths.iter().chain(of_builds)
+    }
+}
+
+/// One of two builds of this workspace, or one of two files of a path.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 pub struct BuildInfo {
     /// Which of the two it is.
     pub build: Build,
-    /// Directory or revision, as the user named it.
+    /// Directory, revision or file of a path, as the user named it.
     pub asked: String,
     /// Revision that was built.
     pub git: Git,
+    /// The path of the file, if two files of a path are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathInfo>,
 }
 
 /// One of two builds that are measured against each other.
@@ -231,6 +242,9 @@ pub struct PathInfo {
     /// Text of its file, with all configurations that it writes. Empty in runs of older builds.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub definition: String,
+    /// Values of its parameters: those of the file, unless others were set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
     /// Reason for which the path was left out, if it was.
     pub skipped: Option<String>,
     /// Counters that reports show. Absent from runs of older builds.

@@ -11,6 +11,7 @@ mod counters;
 mod duration;
 mod kind;
 mod limits;
+mod parameters;
 mod path;
 mod probe;
 mod read;
@@ -115,6 +116,8 @@ pub enum CatalogError {
 #[derive(Debug)]
 pub(crate) struct Catalog {
     pub(crate) paths: Vec<PathDefinition>,
+    /// Paths that a command makes of what it was given.
+    given: Vec<PathDefinition>,
     pub(crate) scenarios: Vec<ScenarioDefinition>,
     /// The first one judges a run, unless another is chosen.
     pub(crate) gates: Vec<Policy>,
@@ -139,6 +142,7 @@ impl Catalog {
         scenarios.sort_by(|a: &ScenarioDefinition, b| a.name.cmp(&b.name));
         Ok(Self {
             paths,
+            given: Vec::new(),
             scenarios,
             gates: built_in("gates", policy)?,
             cases: built_in("cases", Case::parse)?,
@@ -150,6 +154,9 @@ impl Catalog {
     pub(crate) fn paths(&self, selector: &str) -> Result<Vec<PathDefinition>, CatalogError> {
         if selector == "*" {
             return Ok(self.paths.clone());
+        }
+        if let Some(path) = self.given.iter().find(|path| path.name == selector) {
+            return Ok(vec![path.clone()]);
         }
         if let Some(tag) = selector.strip_prefix("tag:") {
             let tagged = self
@@ -193,6 +200,23 @@ impl Catalog {
     pub(crate) fn scenario_of_everything(&self) -> Option<&ScenarioDefinition> {
         let mut scenarios = self.scenarios.iter();
         scenarios.find(|scenario| scenario.asks == Asks::AllEndpoints)
+    }
+
+    /// Returns the scenario for a first look at a hop.
+    pub(crate) fn scenario_of_a_first_look(&self) -> Option<&ScenarioDefinition> {
+        let is_quick = |scenario: &&ScenarioDefinition| scenario.tags.iter().any(|it| it == QUICK);
+        self.scenarios.iter().find(is_quick)
+    }
+
+    /// Returns the catalog with a path that a command was given, in place of another with its name.
+    pub(crate) fn with(mut self, path: PathDefinition) -> Result<Self, CatalogError> {
+        if self.reference().is_some_and(|it| it.name == path.name) {
+            let name = path.name;
+            return Err(CatalogError::SameName { name });
+        }
+        self.given.retain(|known| known.name != path.name);
+        self.given.push(path);
+        Ok(self)
     }
 
     /// Returns the case with this name, or in this file.
@@ -420,6 +444,9 @@ fn check_files() -> Result<(), CatalogError> {
 
 /// Tag of the reference.
 const REFERENCE: &str = "reference";
+
+/// Tag of the scenario for a first look at a hop.
+const QUICK: &str = "quick";
 
 /// Folders of the built-in definitions.
 const KINDS: [&str; 6] = ["cases", "counters", "gates", "paths", "probes", "scenarios"];

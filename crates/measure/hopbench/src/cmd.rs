@@ -19,6 +19,7 @@ mod permute;
 mod plan;
 mod probe;
 mod profile;
+mod quick;
 mod release_summary;
 mod repeat;
 mod report;
@@ -27,6 +28,7 @@ mod self_test;
 mod status;
 mod verdict;
 mod verify;
+mod versions;
 
 use std::{
     io::{self, Write},
@@ -75,6 +77,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Plan(options) => plan::run(&context, options),
         Command::Probe(options) => probe::run(&context, options),
         Command::Profile(options) => profile::run(&context, options),
+        Command::Quick(options) => quick::run(&context, options),
         Command::Report(options) => report::run(&context, options),
         Command::Run(options) => run::run(&context, options),
         Command::Maintenance(Maintenance::Calibrate(options)) => calibrate::run(&context, options),

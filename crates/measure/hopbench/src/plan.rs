@@ -5,4 +5,5 @@ pub(crate) mod goal;
 pub(crate) mod planner;
 pub(crate) mod selection;
 pub(crate) mod toolbox;
+pub(crate) mod variants;
 pub(crate) mod work;

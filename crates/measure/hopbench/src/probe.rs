@@ -31,7 +31,7 @@ use crate::{
     catalog::{self, Catalog, ProbeDefinition, ProbeKind, Template},
     console::say,
     mistake::Mistake,
-    plan::toolbox::Toolbox,
+    plan::{toolbox::Toolbox, variants::Parameters},
     process::{Interrupt, Interrupted, Watchman, temporary_directory},
 };
 
@@ -61,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) only: Vec<String>,
     pub(crate) sizes: Vec<u32>,
     pub(crate) fault: Option<Fault>,
+    /// Values for parameters of the paths' files.
+    pub(crate) parameters: Parameters,
     pub(crate) seed: u64,
     pub(crate) silent: bool,
 }
@@ -195,6 +197,12 @@ pub(crate) fn check(definition: &ProbeDefinition, settings: &Settings) -> Result
     if !settings.sizes.is_empty() && definition.sizes.is_empty() {
         return Err(Mistake(format!(
             "'{}' has no sizes: leave out '--size'",
+            definition.name
+        )));
+    }
+    if !settings.parameters.is_empty() && definition.kind != ProbeKind::Starts {
+        return Err(Mistake(format!(
+            "'{}' starts no paths: leave out '--set' and '--sweep'",
             definition.name
         )));
     }

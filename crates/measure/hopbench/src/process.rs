@@ -77,8 +77,10 @@ pub(crate) struct Interrupted;
 pub(crate) struct Command {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
-    /// Working directory; hopbench's own if `None`.
+    /// Working directory; hopbench's own if `None`. Whatever the command starts is known by it.
     pub(crate) directory: Option<PathBuf>,
+    /// Directory in which it works instead.
+    pub(crate) works_in: Option<PathBuf>,
     /// Whether the program stops at the end of its stdin.
     pub(crate) stops_with_stdin: bool,
     /// Variables besides those that every child gets.
@@ -481,6 +483,9 @@ impl Command {
         process.envs(self.environment.iter().cloned());
         if let Some(directory) = &self.directory {
             process.current_dir(directory).env(DIRECTORY, directory);
+        }
+        if let Some(directory) = &self.works_in {
+            process.current_dir(directory);
         }
     }
 }

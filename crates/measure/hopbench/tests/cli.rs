@@ -46,7 +46,7 @@ fn describe_knows_paths_scenarios_and_endpoints() {
         ("rapace-stream", "role              plugin"),
         ("ring", "admin             unix:{{socket:host-admin}}"),
         ("ring", "--addr={{socket:tunnel}}"),
-        ("haproxy-tcp", "files  haproxy.cfg"),
+        ("haproxy-tcp", "files             haproxy.cfg"),
         ("http-tunnel", "[1, 8, 64, 256]"),
         (
             "/small",

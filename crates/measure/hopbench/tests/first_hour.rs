@@ -220,7 +220,8 @@ fn help_has_examples_that_are_understood() {
                 continue;
             };
             let arguments = arguments.split(" > ").next().unwrap_or_default();
-            let mut arguments: Vec<&str> = arguments.split_whitespace().collect();
+            let arguments = shlex::split(arguments).expect("the end of every quote");
+            let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             // With a wrong flag at the end nothing runs, and only that flag is reported if all else
             // is right.
             arguments.push("--not-a-flag");

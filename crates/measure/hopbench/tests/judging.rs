@@ -280,3 +280,92 @@ fn requests_that_are_never_asked_are_a_regression_everywhere() {
     let against = bench.run(&["gate", &head, &policy, &format!("--base={base}")]);
     assert_eq!(against.status.code(), Some(1), "{against:?}");
 }
+
+/// An origin that takes a while for each answer.
+const DELAYED: &str = "\
+summary = 'An origin that takes its time.'
+front = '127.0.0.1:{{port:front}}'
+[parameters]
+delay = 0
+[[process]]
+name = 'origin'
+role = 'origin'
+command = ['{{bin:http_baseline}}', '--listen=127.0.0.1:{{port:front}}', '--exit-with-stdin',
+           '--inject-delay-us={{parameter:delay}}']
+version = ['{{bin:http_baseline}}', '--version']
+stops-with-stdin = true
+";
+
+#[test]
+fn two_files_of_a_path_are_measured_as_builds() {
+    let bench = Bench::new();
+    let scenario = scenario(&bench, "files.toml", "");
+    let a = bench.write("v1.toml", DELAYED);
+    let slow = DELAYED.replace("delay = 0", "delay = 3000");
+    let b = bench.write("v2.toml", &slow);
+    let policy = bench.write(
+        "lenient.toml",
+        "question = 'Is anything wrong?'\n[[absolute]]\nmetric = 'errors'\nmax = 0\n",
+    );
+    let sides = [format!("--a={a}"), format!("--b={b}")];
+    let policy = format!("--policy={policy}");
+    let output = bench.run(&[
+        "ab",
+        &scenario,
+        &sides[0],
+        &sides[1],
+        "--blocks=2",
+        "--gate",
+        &policy,
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let run_dir = bench.run_dir();
+    let trials = trials(&run_dir);
+    let of_path = trials.iter().filter(|trial| trial["path"] == "v1..v2");
+    let of_b: Vec<&Value> = of_path.filter(|trial| trial["build"] == "b").collect();
+    assert_eq!(of_b.len(), 2, "{trials:?}");
+    for trial in of_b {
+        let mean_us = trial["load"]["latency"]["mean_us"].as_f64();
+        assert!(mean_us.expect("a number") >= 3_000.0, "{trial}");
+    }
+    let manifest = json(&run_dir.join("manifest.json"));
+    let [of_a, of_b] = [0, 1].map(|build| &manifest["builds"][build]["path"]);
+    assert_eq!((&of_a["name"], &of_b["name"]), (&"v1".into(), &"v2".into()));
+    assert_eq!(of_b["definition"], slow);
+    assert!(of_b["receipts"]["origin"].as_str().is_some(), "{of_b}");
+    let report = fs::read_to_string(run_dir.join("REPORT.md")).expect("written");
+    assert!(
+        report.contains("a is './v1.toml', b is './v2.toml'"),
+        "{report}"
+    );
+    assert!(report.contains("- parameter delay: 3000"), "{report}");
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn a_file_of_a_path_is_compared_only_with_another() {
+    let bench = Bench::new();
+    let a = format!("--a={}", bench.write("v1.toml", DELAYED));
+    let b = format!("--b={}", bench.write("v2.toml", DELAYED));
+    let wrong = DELAYED.replace("http_baseline}}', '--l", "http_basline}}', '--l");
+    let wrong = format!("--b={}", bench.write("v3.toml", &wrong));
+    for (arguments, expected) in [
+        (
+            &[&a[..], "--b=main"][..],
+            "'main': expected the file of a path",
+        ),
+        (&[&a, &b, "--path=direct"], "'--path': leave it out"),
+        (
+            &[&a, &b, "--sweep=delay=1,2"],
+            "'--sweep': expected '--set'",
+        ),
+        (&[&a, &b, "--set=dealy=1"], "did you mean 'delay'?"),
+        (&[&a, &wrong], "path 'v3' can't be run"),
+        (&[&a, "--b=none.toml"], "could not read 'none.toml'"),
+    ] {
+        let refused = bench.run(&[&["ab", "quick-look"], arguments].concat());
+        let told = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {told}");
+        assert!(told.contains(expected), "{arguments:?}: {told}");
+    }
+}

@@ -132,7 +132,7 @@ fn commands_in_the_documents_are_understood() {
                 continue;
             };
             let arguments = arguments.split('#').next().unwrap_or_default();
-            let arguments: Vec<&str> = arguments.split_whitespace().collect();
+            let arguments = shlex::split(arguments).expect("the end of every quote");
             // With a wrong flag at the end nothing runs, and only that flag is reported if all else
             // is right.
             let mut command = cargo_bin_cmd!("hopbench");

@@ -45,6 +45,7 @@ fn manifest(has_builds: bool) -> Manifest {
             revision: format!("{asked}0123456789abcdef"),
             dirty: asked == "head",
         },
+        path: None,
     };
     Manifest {
         builds: match has_builds {

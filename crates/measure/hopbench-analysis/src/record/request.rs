@@ -37,6 +37,12 @@ pub struct Request {
     /// Whether everything is measured once and briefly.
     #[serde(default)]
     pub quick: bool,
+    /// Values of parameters of the paths' files, each as `NAME=VALUE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<String>,
+    /// Values of which each made a path of its own, as `NAME=VALUE,VALUE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sweep: Vec<String>,
     /// Threads of the load generator, if it does not choose them itself.
     #[serde(default)]
     pub load_threads: Option<u16>,

@@ -20,7 +20,7 @@ use crate::{
     compare::Comparison,
     external::External,
     metrics::{per_request, server_cpu_us},
-    record::{Load, Manifest, Outcome, PathInfo, Profile, Trial},
+    record::{Load, Manifest, Outcome, Profile, Trial},
     summary::{Percentile, ScenarioSummary, Summary, TrialLatency},
 };
 
@@ -134,7 +134,7 @@ pub fn report(
                 (external::sheet(figures).html(external::HEADING))
             }
         }
-        (paths(&manifest.paths))
+        (paths(manifest))
         (trial_rows(summary, trials))
         (colophon(manifest))
         (definitions())
@@ -384,11 +384,11 @@ fn table(section: &Section) -> Markup {
     }
 }
 
-fn paths(paths: &[PathInfo]) -> Markup {
+fn paths(manifest: &Manifest) -> Markup {
     html! {
         section {
             h2 { "Paths" }
-            @for path in paths {
+            @for path in manifest.all_paths() {
                 h3 { (path.name) }
                 p { (path.summary.trim()) }
                 @if let Some(reason) = &path.skipped { p.bad { "Skipped: " (reason) } }
@@ -396,6 +396,9 @@ fn paths(paths: &[PathInfo]) -> Markup {
                 ul {
                     @for (request, answer) in &path.expect {
                         li { "correct answer to '" (request) "': " (answer) }
+                    }
+                    @for (name, value) in &path.parameters {
+                        li { "parameter " (name) ": " (value) }
                     }
                     @for (process, receipt) in &path.receipts { li { (process) ": " (receipt) } }
                 }

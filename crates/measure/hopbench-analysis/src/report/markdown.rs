@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ab::AbComparison,
-    record::{Manifest, PathInfo, Trial},
+    record::{Manifest, Trial},
     summary::{ScenarioSummary, Summary},
 };
 
@@ -51,7 +51,7 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
             out += &format!("\n### Warnings\n\n{}", list(&warnings, Medium::Markdown));
         }
     }
-    out += &paths(&summary.manifest.paths);
+    out += &paths(summary.manifest);
     out += &environment(summary.manifest);
     out
 }
@@ -115,9 +115,9 @@ fn environment(manifest: &Manifest) -> String {
     )
 }
 
-fn paths(paths: &[PathInfo]) -> String {
+fn paths(manifest: &Manifest) -> String {
     let mut out = String::from("\n## Paths\n");
-    for path in paths {
+    for path in manifest.all_paths() {
         out += &format!("\n**{}**: {}\n", path.name, path.summary.trim());
         if let Some(reason) = &path.skipped {
             out += &format!("\nSkipped: {reason}\n");
@@ -131,6 +131,9 @@ fn paths(paths: &[PathInfo]) -> String {
                 escape(request),
                 escape(answer)
             );
+        }
+        for (name, value) in &path.parameters {
+            out += &format!("\n- parameter {name}: {}", escape(value));
         }
         for (process, receipt) in &path.receipts {
             out += &format!("\n- {process}: {}", escape(receipt));

@@ -44,6 +44,7 @@ pub(crate) fn manifest() -> Manifest {
         receipts: [("server".to_owned(), format!("{name} 1.0"))].into(),
         version_outputs: Default::default(),
         definition: String::new(),
+        parameters: Default::default(),
         skipped: skipped.map(str::to_owned),
         expect: BTreeMap::new(),
         counters: Some(match name {

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    mem,
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
 use schemars::JsonSchema;
@@ -11,6 +13,7 @@ use serde::Deserialize;
 use super::{
     address,
     counters::{self, Conservation, Counters, WireCounter},
+    parameters::{self, DefaultValue},
     read::from_text,
     request::{ExpectedAnswer, WireExpect},
     similar::is_slip,
@@ -23,6 +26,8 @@ pub(crate) struct PathDefinition {
     pub(crate) name: String,
     /// Text of the file, which tells apart two paths with the same name.
     pub(crate) text: String,
+    /// Value of each parameter, which tells apart two paths with the same text.
+    pub(crate) parameters: BTreeMap<String, String>,
     pub(crate) summary: String,
     pub(crate) analysis: String,
     pub(crate) tags: Vec<String>,
@@ -32,6 +37,8 @@ pub(crate) struct PathDefinition {
     pub(crate) query: Option<Template>,
     /// Target that is requested until the answer has status 200.
     pub(crate) ready: String,
+    /// Time that the path may take until it answers that.
+    pub(crate) start_timeout: Duration,
     /// A command that prints, as JSON, the answers of the endpoints given as arguments.
     pub(crate) describe: Option<Vec<Template>>,
     pub(crate) processes: Vec<ProcessDefinition>,
@@ -58,6 +65,11 @@ pub(crate) struct ProcessDefinition {
     pub(crate) command: Vec<Template>,
     /// A command that prints the version of the program that is run.
     pub(crate) version: Vec<Template>,
+    /// Variables of its environment, besides those that every process gets.
+    #[serde(default)]
+    pub(crate) env: BTreeMap<String, Template>,
+    /// Directory in which it works; by default the trial's.
+    pub(crate) cwd: Option<Template>,
     /// Address at which it serves its counters.
     pub(crate) admin: Option<Template>,
     /// Whether it stops when its stdin ends; otherwise it is killed if hopbench dies.
@@ -100,6 +112,11 @@ pub(super) struct Wire {
     /// Target that is requested at the front until the answer is 200.
     #[serde(default = "default_ready")]
     ready: String,
+    /// Time that the path may take until it answers that, in milliseconds; 10,000 by default.
+    start_timeout_ms: Option<u64>,
+    /// Texts that the command line may change, for '{{parameter:NAME}}': their default values.
+    #[serde(default)]
+    parameters: BTreeMap<String, DefaultValue>,
     /// Command that prints, as JSON, the answers to the targets given as arguments. A reference
     /// needs it.
     describe: Option<Vec<Template>>,
@@ -127,6 +144,31 @@ pub(super) struct Wire {
     install: BTreeMap<String, String>,
 }
 
+impl Wire {
+    /// Returns everything that may have places.
+    fn templates(&mut self) -> Vec<&mut Template> {
+        let mut templates = vec![&mut self.front];
+        templates.extend(&mut self.query);
+        templates.extend(self.describe.iter_mut().flatten());
+        for process in &mut self.process {
+            templates.extend(process.command.iter_mut().chain(&mut process.version));
+            templates.extend(process.env.values_mut());
+            templates.extend(process.cwd.iter_mut().chain(&mut process.admin));
+        }
+        templates.extend(self.file.iter_mut().map(|file| &mut file.content));
+        templates
+    }
+}
+
+/// Milliseconds that a path may take until it answers, unless its file says otherwise.
+const START_TIMEOUT_MS: u64 = 10_000;
+
+/// Longest such time: ten minutes, for a program that reads a large model or data set first.
+const START_TIMEOUT_MS_MAX: u64 = 600_000;
+
+/// Beginning of the variables by which hopbench knows its processes.
+const OWN_VARIABLES: &str = "HOPBENCH_";
+
 /// Labels of the load generator's CPU time, and of that of all processes of a path together.
 const RESERVED_ROLES: [&str; 2] = ["client", "server"];
 
@@ -145,7 +187,26 @@ pub(super) fn check_names(files: &[FileDefinition]) -> Result<(), String> {
 impl PathDefinition {
     /// Parses the text of a path file.
     pub(crate) fn parse(name: &str, text: &str) -> Result<Self, String> {
-        let wire: Wire = from_text(text)?;
+        Self::parse_with(name, text, &BTreeMap::new())
+    }
+
+    /// Returns the path of the same file with another name, and other values of its parameters.
+    pub(crate) fn with(
+        &self,
+        name: &str,
+        values: &BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        Self::parse_with(name, &self.text, values)
+    }
+
+    fn parse_with(
+        name: &str,
+        text: &str,
+        given: &BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        let mut wire: Wire = from_text(text)?;
+        let defaults = mem::take(&mut wire.parameters);
+        let parameters = parameters::fill_in(defaults, given, wire.templates())?;
         let own = counters::Wire {
             counter: wire.counter,
             conservation: wire.conservation,
@@ -153,12 +214,14 @@ impl PathDefinition {
         let path = Self {
             name: name.to_owned(),
             text: text.to_owned(),
+            parameters,
             summary: wire.summary,
             analysis: wire.analysis,
             tags: wire.tags,
             front: wire.front,
             query: wire.query,
             ready: wire.ready,
+            start_timeout: start_timeout(wire.start_timeout_ms)?,
             describe: wire.describe,
             processes: wire.process,
             files: wire.file,
@@ -171,9 +234,9 @@ impl PathDefinition {
         Ok(path)
     }
 
-    /// Returns whether both have the same name and the same text.
+    /// Returns whether both have the same name, the same text and the same parameters.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.name == other.name && self.text == other.text
+        (&self.name, &self.text, &self.parameters) == (&other.name, &other.text, &other.parameters)
     }
 
     /// Returns the programs of this workspace that the path runs.
@@ -196,6 +259,12 @@ impl PathDefinition {
             .collect()
     }
 
+    /// Returns the directories in which processes work, as far as they are known before a trial.
+    pub(crate) fn directories(&self) -> BTreeSet<&Path> {
+        let cwd = self.processes.iter().filter_map(|it| it.cwd.as_ref());
+        cwd.filter_map(|cwd| cwd.as_text().map(Path::new)).collect()
+    }
+
     /// Returns the programs that are written literally: a name on `PATH`, or a file.
     pub(crate) fn literal_programs(&self) -> BTreeSet<&str> {
         self.processes
@@ -211,6 +280,8 @@ impl PathDefinition {
                 .command
                 .iter()
                 .chain(&process.version)
+                .chain(process.env.values())
+                .chain(&process.cwd)
                 .chain(&process.admin)
         });
         let files = self.files.iter().map(|file| &file.content);
@@ -254,6 +325,8 @@ impl PathDefinition {
                     "process '{name}': expected 'command' and 'version' to begin with a program"
                 ));
             }
+            let surroundings = check_surroundings(process);
+            surroundings.map_err(|message| format!("process '{name}': {message}"))?;
         }
         self.check_counters()?;
         check_names(&self.files)?;
@@ -306,7 +379,9 @@ impl PathDefinition {
     }
 
     fn check_addresses(&self) -> Result<(), String> {
-        let commands = self.processes.iter().flat_map(|process| &process.command);
+        let commands = self.processes.iter();
+        let commands =
+            commands.flat_map(|process| process.command.iter().chain(process.env.values()));
         let files = self.files.iter().map(|file| &file.content);
         let texts: Vec<&Template> = commands.chain(files).collect();
         let of_front = |message| format!("'front': {message}");
@@ -371,6 +446,50 @@ fn expected(
         Ok((name, answer))
     };
     wire.into_iter().map(read).collect()
+}
+
+fn start_timeout(given_ms: Option<u64>) -> Result<Duration, String> {
+    match given_ms.unwrap_or(START_TIMEOUT_MS) {
+        given_ms @ 1..=START_TIMEOUT_MS_MAX => Ok(Duration::from_millis(given_ms)),
+        given_ms => Err(format!(
+            "'start-timeout-ms': expected milliseconds from 1 to {START_TIMEOUT_MS_MAX}: \
+             '{given_ms}'"
+        )),
+    }
+}
+
+/// Checks the environment and the directory of a process.
+fn check_surroundings(process: &ProcessDefinition) -> Result<(), String> {
+    let is_plain = |name: &str| {
+        let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+        begins
+            && name
+                .chars()
+                .all(|it| it.is_ascii_alphanumeric() || it == '_')
+    };
+    for (name, value) in &process.env {
+        if !is_plain(name) || name.starts_with(OWN_VARIABLES) {
+            return Err(format!(
+                "'env': '{}': expected a name of letters, digits and '_' that doesn't begin with \
+                 a digit or '{OWN_VARIABLES}'",
+                name.escape_debug()
+            ));
+        }
+        if value.to_string().contains('\0') {
+            return Err(format!(
+                "'env': '{name}': expected a text without zero bytes"
+            ));
+        }
+    }
+    let Some(cwd) = &process.cwd else {
+        return Ok(());
+    };
+    match cwd.as_text().is_some_and(|cwd| cwd.starts_with('/')) {
+        true => Ok(()),
+        false => Err(format!(
+            "'cwd': expected the full path of a directory, such as '/srv/www': '{cwd}'"
+        )),
+    }
 }
 
 fn default_ready() -> String {

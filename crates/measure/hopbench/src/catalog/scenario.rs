@@ -19,6 +19,8 @@ pub(crate) struct ScenarioDefinition {
     pub(crate) name: String,
     pub(crate) question: String,
     pub(crate) analysis: String,
+    /// Tags, by which commands find the scenario that they need.
+    pub(crate) tags: Vec<String>,
     /// Selector of the path that the others are compared with.
     pub(crate) reference: String,
     /// Selectors of paths: a name, `tag:` and a tag, a file, or `*`.
@@ -102,6 +104,9 @@ pub(super) struct Wire {
     /// How to read the answer.
     #[serde(default)]
     analysis: String,
+    /// Tags, by which commands find the scenario that they need.
+    #[serde(default)]
+    tags: Vec<String>,
     /// Selector of the path that the others are compared with.
     #[serde(default = "default_reference")]
     reference: String,
@@ -214,6 +219,7 @@ impl ScenarioDefinition {
             name: name.to_owned(),
             question: wire.question,
             analysis: wire.analysis,
+            tags: wire.tags,
             reference: wire.reference,
             paths: wire.paths,
             asks,

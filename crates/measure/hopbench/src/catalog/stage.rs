@@ -6,7 +6,10 @@ use hopbench_analysis::record::Recovery;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::limits::{CONCURRENCY_MAX, DURATION_MS_MAX, KNEE_PERCENT_MAX, RATE_RPS_MAX};
+use super::{
+    limits::{CONCURRENCY_MAX, DURATION_MS_MAX, KNEE_PERCENT_MAX, RATE_RPS_MAX},
+    path::PathDefinition,
+};
 
 /// A load before the warm-up, which fills a store or makes a path ready in another way.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -35,6 +38,15 @@ impl Prepare {
     /// Returns whether a path gets the load.
     pub(crate) fn applies_to(&self, path: &str) -> bool {
         self.paths.is_empty() || self.paths.iter().any(|name| name == path)
+    }
+
+    /// Names variants of a path where the path itself is named.
+    pub(crate) fn name_variants(&mut self, path: &str, variants: &[PathDefinition]) {
+        let names = variants.iter().map(|variant| variant.name.clone());
+        let names: Vec<String> = names.filter(|name| !self.applies_to(name)).collect();
+        if self.paths.iter().any(|name| name == path) {
+            self.paths.extend(names);
+        }
     }
 }
 

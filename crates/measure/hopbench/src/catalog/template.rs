@@ -4,10 +4,12 @@
 //! Two braces that are meant as such are written twice: `{{{{` is the text `{{`.
 
 use std::{
+    collections::BTreeMap,
     fmt, mem,
     path::{Path, PathBuf},
 };
 
+use anyhow::bail;
 use serde::Deserialize;
 
 use super::similar::nearest;
@@ -35,6 +37,8 @@ pub(crate) enum Place {
     Dir,
     /// The location of a file that the path writes.
     File(String),
+    /// A value that the file of a path or the command line gives.
+    Parameter(String),
     /// A free TCP port, the same one wherever the name recurs in a trial.
     Port(String),
     /// The file of an installed program.
@@ -52,12 +56,20 @@ pub(crate) trait Fill {
 }
 
 /// Braces that a place begins with.
-const OPEN: &str = "{{";
+pub(super) const OPEN: &str = "{{";
 
 /// Braces that stand for [`OPEN`] as a text.
 const LITERAL: &str = "{{{{";
 
-const KINDS: [&str; 6] = ["bin", "dir", "file", "port", "program", "socket"];
+const KINDS: [&str; 7] = [
+    "bin",
+    "dir",
+    "file",
+    "parameter",
+    "port",
+    "program",
+    "socket",
+];
 
 impl Template {
     pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
@@ -73,6 +85,49 @@ impl Template {
             Some(Part::Place(place)) => Some(place),
             _ => None,
         }
+    }
+
+    /// Returns the names of its parameters.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.places().filter_map(|place| match place {
+            Place::Parameter(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Puts values in the place of parameters. A parameter without a value is left.
+    pub(super) fn fill_in_parameters(&mut self, values: &BTreeMap<String, String>) {
+        let mut parts: Vec<Part> = Vec::new();
+        for part in mem::take(&mut self.parts) {
+            let part = match part {
+                Part::Place(Place::Parameter(name)) => match values.get(&name) {
+                    Some(value) => Part::Text(value.clone()),
+                    None => Part::Place(Place::Parameter(name)),
+                },
+                part => part,
+            };
+            // What has no places is one part, and no part but that is empty.
+            match (parts.last_mut(), part) {
+                (Some(Part::Text(before)), Part::Text(text)) => *before += &text,
+                (Some(_), Part::Text(text)) if text.is_empty() => {}
+                (_, part) => parts.push(part),
+            }
+        }
+        self.parts = parts;
+    }
+
+    /// Returns the names of the ports in it.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = &str> {
+        self.places().filter_map(|place| match place {
+            Place::Port(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Returns whether a place has its value only in a trial.
+    pub(crate) fn needs_trial(&self) -> bool {
+        let is_known = |place: &Place| matches!(place, Place::Bin(_) | Place::Program(_));
+        !self.places().all(is_known)
     }
 
     /// Returns the whole text, if it has no places.
@@ -112,6 +167,7 @@ impl fmt::Display for Place {
             Self::Bin(name) => write!(f, "{{{{bin:{name}}}}}"),
             Self::Dir => f.write_str("{{dir}}"),
             Self::File(name) => write!(f, "{{{{file:{name}}}}}"),
+            Self::Parameter(name) => write!(f, "{{{{parameter:{name}}}}}"),
             Self::Port(name) => write!(f, "{{{{port:{name}}}}}"),
             Self::Program(name) => write!(f, "{{{{program:{name}}}}}"),
             Self::Socket(name) => write!(f, "{{{{socket:{name}}}}}"),
@@ -125,6 +181,8 @@ impl Place {
             Self::Bin(name) => as_text(&fill.bin(name)?),
             Self::Dir => as_text(fill.directory()),
             Self::File(name) | Self::Socket(name) => as_text(&fill.directory().join(name)),
+            // In path files, these are filled in when the file is read.
+            Self::Parameter(_) => bail!("'{self}': only the file of a path has parameters"),
             Self::Port(name) => Ok(fill.port(name)?.to_string()),
             Self::Program(name) => as_text(&fill.program(name)?),
         }
@@ -151,6 +209,7 @@ impl Place {
             "bin" => named().map(Self::Bin),
             "dir" => Ok(Self::Dir),
             "file" => named().map(Self::File),
+            "parameter" => named().map(Self::Parameter),
             "port" => named().map(Self::Port),
             "program" => named().map(Self::Program),
             "socket" => named().map(Self::Socket),
@@ -223,7 +282,7 @@ mod tests {
         }
 
         fn program(&mut self, name: &str) -> anyhow::Result<PathBuf> {
-            anyhow::bail!("'{name}' is not installed")
+            bail!("'{name}' is not installed")
         }
     }
 
@@ -243,6 +302,29 @@ mod tests {
             "server { listen 4000; }"
         );
         assert_eq!(fill("{{dir}}/x {{file:a.cfg}}"), "/trial/x /trial/a.cfg");
+    }
+
+    #[test]
+    fn parameters_become_texts() {
+        let values: BTreeMap<String, String> = [("a", "1"), ("empty", "")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        for (text, expected, is_text) in [
+            ("{{parameter:a}}", "1", true),
+            ("{{parameter:empty}}", "", true),
+            ("x{{parameter:empty}}y{{parameter:a}}", "xy1", true),
+            ("{{port:p}}{{parameter:empty}}", "{{port:p}}", false),
+            ("{{parameter:empty}}{{port:p}}", "{{port:p}}", false),
+            ("{{parameter:b}}", "{{parameter:b}}", false),
+        ] {
+            let mut template = Template::try_from(text.to_owned()).expect(text);
+            template.fill_in_parameters(&values);
+            assert_eq!(template.to_string(), expected);
+            assert_eq!(template.as_text().is_some(), is_text, "{text}");
+        }
+        let template = Template::try_from("{{parameter:b}}".to_owned()).expect("well-formed");
+        let message = template.fill(&mut Fixed).unwrap_err().to_string();
+        assert!(message.contains("only the file of a path"), "{message}");
     }
 
     #[test]

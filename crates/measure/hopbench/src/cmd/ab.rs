@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     Context,
-    repeat::{confirm, judge, settings},
+    repeat::{confirm, judge, select, settings},
     report::Report,
     run as runs,
     verdict::{check, policy, show},
@@ -18,10 +18,7 @@ use crate::{
     console::say,
     plan::{planner::Planner, selection::Selection},
     process::{EXIT_INTERRUPTED, Interrupt},
-    run::{
-        builds::Builds,
-        measure::{Settings, measure},
-    },
+    run::measure::{Settings, measure},
 };
 
 pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCode> {
@@ -32,10 +29,11 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
         true => Some(policy(context, options.policy.as_deref())?),
         false => None,
     };
-    let mut selection = runs::select_choice(context, &options.choice, &interrupt)?;
     let settings = settings(context, options);
-    let builds = Builds::prepare(&options.a, &options.b, settings.silent, &interrupt)?;
-    builds.check(&selection)?;
+    let overrides = options.choice.overrides();
+    let sides = [options.a.as_str(), options.b.as_str()];
+    let subject = (options.choice.scenarios.as_slice(), &overrides, sides);
+    let (mut selection, builds) = select(context, subject, settings.silent, &interrupt)?;
     if let Some(policy) = &policy
         && !settings.silent
         && settings.goal.is_none()

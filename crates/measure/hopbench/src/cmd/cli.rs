@@ -8,7 +8,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-pub(crate) use self::choice::{Choice, Until};
+pub(crate) use self::choice::{Choice, Parameters, Until};
 use crate::{
     catalog::{CONCURRENCY_MAX, FileKind, RATE_RPS_MAX, Target, parse_duration},
     cmd::number::within,
@@ -109,12 +109,19 @@ pub(crate) enum Command {
         "hopbench verify http-tunnel --path ring,./my-proxy.toml",
     ))]
     Verify(Verify),
+    /// Measure a hop that is given as one command line, in about a minute
+    #[command(after_help = examples!(
+        "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork TCP:127.0.0.1:{{port:origin}}'",
+        "hopbench quick './relay.py {{port:front}} {{port:origin}}' --save my-relay.toml",
+    ))]
+    Quick(super::quick::Options),
     /// Measure paths
     #[command(after_help = examples!(
         "hopbench run http-tunnel --quick",
         "hopbench run quick-look --paths direct,./my-proxy.toml",
         "hopbench run http-tunnel --path ring --endpoint /small --concurrency 1,64 --until 3%",
         "hopbench run http-tunnel --path ring --rate 5000 --format json",
+        "hopbench run quick-look --path ./my-proxy.toml --sweep workers=1,2,4 --set mode=fast",
     ))]
     Run(Run),
     /// Write a run's report again, from its records
@@ -135,10 +142,11 @@ pub(crate) enum Command {
         "hopbench gate bench_results/AFTER --base bench_results/BEFORE --policy ./strict.toml",
     ))]
     Gate(Gate),
-    /// Measure two builds of this workspace against each other, in the same blocks
+    /// Measure two builds of this workspace, or two files of a path, in the same blocks
     #[command(after_help = examples!(
         "hopbench ab http-tunnel --path ring --a main --b . --blocks 20 --gate --confirm",
         "hopbench ab http-tunnel --a v1.0 --b ../other-checkout --quick",
+        "hopbench ab quick-look --a my-proxy-1.toml --b my-proxy-2.toml --blocks 20 --gate",
     ))]
     Ab(Ab),
     /// Write a commented file to start from: a path, a scenario, a gate or a probe
@@ -348,11 +356,11 @@ pub(crate) struct How {
 pub(crate) struct Ab {
     #[command(flatten)]
     pub(crate) choice: Choice,
-    /// Base build (A): revision, checkout, or directory with built programs
-    #[arg(long, value_name = "DIR_OR_REV")]
+    /// Base build (A): revision, checkout, or directory with built programs; or a path's TOML file
+    #[arg(long, value_name = "DIR_OR_REV_OR_FILE")]
     pub(crate) a: String,
-    /// Candidate build (B): revision, checkout, or directory with built programs
-    #[arg(long, value_name = "DIR_OR_REV")]
+    /// Candidate build (B): revision, checkout, or directory with built programs; or another file
+    #[arg(long, value_name = "DIR_OR_REV_OR_FILE")]
     pub(crate) b: String,
     /// Judge the run afterwards, as 'hopbench gate' does
     #[arg(long)]
@@ -398,6 +406,8 @@ pub(crate) struct Profile {
     #[arg(long, value_name = "MS", default_value_t = 3_000,
         value_parser = within::<u64>(100, 60_000_u64))]
     pub(crate) duration_ms: u64,
+    #[command(flatten)]
+    pub(crate) parameters: Parameters,
     #[command(flatten)]
     pub(crate) how: How,
 }

@@ -151,8 +151,11 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
     };
     let mut text = format!("path {}\n\n{}\n", path.name, path.summary.trim());
     let files: Vec<&str> = path.files.iter().map(|file| file.name.as_str()).collect();
+    let parameters = path.parameters.iter();
+    let parameters = parameters.map(|(name, value)| format!("{name}={value}"));
     let rows = [
         ("tags", path.tags.join(", ")),
+        ("parameters", parameters.collect::<Vec<_>>().join(", ")),
         ("front", path.front.to_string()),
         (
             "query",
@@ -162,6 +165,10 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
                 .unwrap_or_default(),
         ),
         ("ready", path.ready.clone()),
+        (
+            "start-timeout-ms",
+            path.start_timeout.as_millis().to_string(),
+        ),
         ("files", files.join(", ")),
     ];
     text += &format!("{}\n{}", path.analysis, fields(rows));
@@ -183,8 +190,10 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
     context.print(&text, || {
         json!({
             "path": path.name, "summary": path.summary, "analysis": path.analysis,
-            "tags": path.tags, "receipts": receipts, "missing": missing,
+            "tags": path.tags, "parameters": path.parameters,
+            "receipts": receipts, "missing": missing,
             "front": path.front.to_string(), "ready": path.ready, "files": files,
+            "start_timeout_ms": path.start_timeout.as_millis(),
             "query": path.query.as_ref().map(ToString::to_string),
             "expect": path.expect.iter().map(|(name, answer)| (name, answer.to_string()))
                 .collect::<BTreeMap<_, _>>(),
@@ -198,18 +207,19 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
 fn of_process(process: &ProcessDefinition, receipt: String) -> String {
     let thread_roles = process.thread_roles.iter();
     let thread_roles = thread_roles.map(|(prefix, role)| format!("{prefix}… as {role}"));
+    let env = process.env.iter();
+    let env = env.map(|(name, value)| format!("{name}={value}"));
+    let text = |template: &Option<Template>| {
+        let template = template.as_ref();
+        template.map(Template::to_string).unwrap_or_default()
+    };
     fields([
         ("role", process.role.clone()),
         ("command", words(&process.command).join(" ")),
         ("version", receipt),
-        (
-            "admin",
-            process
-                .admin
-                .as_ref()
-                .map(Template::to_string)
-                .unwrap_or_default(),
-        ),
+        ("env", env.collect::<Vec<_>>().join(" ")),
+        ("cwd", text(&process.cwd)),
+        ("admin", text(&process.admin)),
         ("stops-with-stdin", process.stops_with_stdin.to_string()),
         ("takes-faults", process.takes_faults.to_string()),
         ("thread-roles", thread_roles.collect::<Vec<_>>().join(", ")),
@@ -270,6 +280,9 @@ fn process_json(process: &ProcessDefinition) -> serde_json::Value {
         "admin": process.admin.as_ref().map(Template::to_string),
         "stops_with_stdin": process.stops_with_stdin, "takes_faults": process.takes_faults,
         "thread_roles": process.thread_roles,
+        "env": process.env.iter().map(|(name, value)| (name, value.to_string()))
+            .collect::<BTreeMap<_, _>>(),
+        "cwd": process.cwd.as_ref().map(Template::to_string),
     })
 }
 

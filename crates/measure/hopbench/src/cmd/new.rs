@@ -18,18 +18,10 @@ use crate::{
 };
 
 pub(super) fn run(context: &Context, options: &cli::New) -> anyhow::Result<ExitCode> {
-    let file = match options.name.strip_suffix(".toml") {
-        Some(_) => options.name.clone(),
-        None => format!("{}.toml", options.name),
-    };
-    let name = Path::new(&file).file_stem().unwrap_or_default();
+    let created = NewFile::check(&options.name)?;
+    let file = created.name();
+    let name = Path::new(file).file_stem().unwrap_or_default();
     let name = name.to_string_lossy();
-    let mistake = |message: &str| Mistake(format!("'{file}': {message}"));
-    if !catalog::is_plain_name(&name) || name.contains(' ') || name.starts_with('.') {
-        let message = "expected a name of letters, digits, '-', '_', '.' and '+'";
-        return Err(mistake(message).into());
-    }
-    check_place(Path::new(&file))?;
     let (template, next) = match options.kind {
         Kind::Gate => (
             include_str!("../../templates/gate.toml"),
@@ -54,17 +46,63 @@ pub(super) fn run(context: &Context, options: &cli::New) -> anyhow::Result<ExitC
             },
         ),
     };
-    let created = OpenOptions::new().write(true).create_new(true).open(&file);
-    let written =
-        created.and_then(|mut it| it.write_all(template.replace("NAME", &name).as_bytes()));
-    match written {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let message = "the file already exists; use another name, or remove it";
-            return Err(mistake(message).into());
-        }
-        other => other.with_context(|| format!("could not write '{file}'"))?,
-    }
+    created.write(&template.replace("NAME", &name))?;
     let text = format!("wrote '{file}'; edit it, then run '{next}'\n");
     context.print(&text, || json!({"file": file, "next": next}))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A file of a definition that isn't there yet.
+#[derive(Debug)]
+pub(super) struct NewFile(String);
+
+impl NewFile {
+    /// Adds the ending to a name, if it has none, and checks that such a file can be written.
+    pub(super) fn check(name: &str) -> anyhow::Result<Self> {
+        let file = match name.strip_suffix(".toml") {
+            Some(_) => name.to_owned(),
+            None => format!("{name}.toml"),
+        };
+        let stem = Path::new(&file).file_stem().unwrap_or_default();
+        check_name(&stem.to_string_lossy())
+            .map_err(|message| Mistake(format!("'{file}': {message}")))?;
+        check_place(Path::new(&file))?;
+        let file = Self(file);
+        match Path::new(&file.0).symlink_metadata() {
+            Ok(_) => Err(file.is_there().into()),
+            Err(_) => Ok(file),
+        }
+    }
+
+    /// Returns its name, with its ending.
+    pub(super) fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Writes it, unless it is there by now.
+    pub(super) fn write(&self, text: &str) -> anyhow::Result<()> {
+        let created = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&self.0);
+        match created.and_then(|mut file| file.write_all(text.as_bytes())) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(self.is_there().into()),
+            other => other.with_context(|| format!("could not write '{}'", self.0)),
+        }
+    }
+
+    fn is_there(&self) -> Mistake {
+        Mistake(format!(
+            "'{}': the file already exists; use another name, or remove it",
+            self.0
+        ))
+    }
+}
+
+/// Checks a name from which a file is named, and which is written in tables.
+pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
+    match catalog::is_plain_name(name) && !name.contains(' ') && !name.starts_with('.') {
+        true => Ok(()),
+        false => Err("expected a name of letters, digits, '-', '_', '.' and '+'"),
+    }
 }

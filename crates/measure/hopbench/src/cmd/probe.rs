@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::{
     catalog::{CYCLES_MAX, ProbeDefinition, ProbeKind},
-    cmd::{exit, number::within},
+    cmd::{cli::Parameters, exit, number::within},
     console::say,
     observe::machine,
     probe::{self, Fault, ProbeDir, Settings, is_probe},
@@ -48,6 +48,8 @@ pub(crate) struct Options {
     /// Inject a fault, to see that a rule finds it
     #[arg(long, value_enum, value_name = "FAULT")]
     inject: Option<Fault>,
+    #[command(flatten)]
+    parameters: Parameters,
     /// Seed of the random order [default: taken from the clock, and recorded]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -104,6 +106,7 @@ fn settings(context: &Context, options: &Options) -> Settings {
         only: options.only.clone(),
         sizes: options.sizes.clone(),
         fault: options.inject,
+        parameters: options.parameters.values(),
         seed: options.seed.unwrap_or_else(measure::seed_from_clock),
         silent: context.format != super::Format::Human,
     }

@@ -95,11 +95,11 @@ fn select(context: &Context, options: &cli::Profile) -> anyhow::Result<Selection
         endpoints: vec![options.endpoint.clone()],
         concurrency: vec![options.concurrency],
         rates: options.rate.into_iter().collect(),
-        placements: Vec::new(),
         duration_ms: Some(options.duration_ms),
         warm_up_ms: Some(WARM_UP_MS),
         blocks: Some(1),
-        quick: false,
+        parameters: options.parameters.values(),
+        ..Overrides::default()
     };
     let Some(scenario) = context.scenario_of_everything() else {
         bail!("no built-in scenario has every endpoint");

@@ -8,15 +8,15 @@ use std::{
 use anyhow::Context as _;
 use hopbench_analysis::{
     gate::{self, GateResult, Policy},
-    record::{BuildInfo, Manifest},
+    record::Manifest,
 };
 
-use super::{Context, report::Report, run as runs};
+use super::{Context, report::Report, run as runs, versions};
 use crate::{
     cmd::cli::{self, Format},
     console::say,
     mistake::Mistake,
-    plan::selection::Overrides,
+    plan::selection::{Overrides, Selection},
     process::{Interrupt, Interrupted},
     run::{
         builds::Builds,
@@ -30,6 +30,27 @@ pub(super) fn settings<'a>(context: &Context, options: &'a cli::Ab) -> Settings<
         goal: options.until.goal(),
         ..runs::settings(context, &options.how)
     }
+}
+
+/// Selects what is measured with two builds, or with two files of a path, and prepares these.
+/// `subject` has the names of scenarios, the overrides, and what stands for A and B.
+pub(super) fn select(
+    context: &Context,
+    subject: (&[String], &Overrides, [&str; 2]),
+    silent: bool,
+    interrupt: &Interrupt,
+) -> anyhow::Result<(Selection, Builds)> {
+    let (scenarios, overrides, [a, b]) = subject;
+    if [a, b].into_iter().any(versions::is_path_file) {
+        let (selection, builds) =
+            versions::select(context, scenarios, overrides, [a, b], interrupt)?;
+        builds.check(&selection)?;
+        return Ok((selection, builds));
+    }
+    let selection = runs::select(context, scenarios, overrides, interrupt)?;
+    let builds = Builds::prepare(a, b, silent, interrupt)?;
+    builds.check(&selection)?;
+    Ok((selection, builds))
 }
 
 /// Measures the suspects of an earlier run again, as that run was asked to measure. Returns the
@@ -51,7 +72,6 @@ pub(super) fn repeat(
     }
     let interrupt = Interrupt::catch().context("could not catch signals")?;
     let overrides = Overrides::of_request(request).map_err(Mistake)?;
-    let mut selection = runs::select(context, &request.scenarios, &overrides, &interrupt)?;
     let settings = Settings {
         out: run_dir.path().parent().unwrap_or_else(|| Path::new(".")),
         seed: None,
@@ -62,15 +82,12 @@ pub(super) fn repeat(
         only_knees: false,
         silent: context.format != Format::Human,
     };
-    let builds = Builds::prepare(&a.asked, &b.asked, settings.silent, &interrupt)?;
-    builds.check(&selection)?;
-    let of = |infos: &[BuildInfo]| -> Vec<(String, bool)> {
-        let gits = infos.iter().map(|info| &info.git);
-        gits.map(|git| (git.revision.clone(), git.dirty)).collect()
-    };
-    if of(&builds.infos()) != of(&manifest.builds) {
+    let sides = [a.asked.as_str(), b.asked.as_str()];
+    let subject = (request.scenarios.as_slice(), &overrides, sides);
+    let (mut selection, builds) = select(context, subject, settings.silent, &interrupt)?;
+    if !builds.are(&manifest.builds) {
         let message = "--confirm: the builds have changed since they were measured; check out \
-                       the revisions that they were built from";
+                       the revisions that they were built from, or restore the files";
         return Err(Mistake(message.to_owned()).into());
     }
     let toolbox = &context.toolbox;

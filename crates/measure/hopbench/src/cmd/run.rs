@@ -30,11 +30,16 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
         &settings,
         &interrupt,
     )?;
+    publish(context, &measured)
+}
+
+/// Writes and prints the report of a run that has ended; returns the exit code that says how.
+pub(super) fn publish(context: &Context, measured: &Measured) -> anyhow::Result<ExitCode> {
     let Measured {
         run_dir,
         manifest,
         ended,
-    } = &measured;
+    } = measured;
     let report = Report::new(run_dir, manifest, &ended.trials)?;
     report.publish(context)?;
     Ok(ExitCode::from(match ended.interrupted {

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use hopbench_analysis::record::{Failure, FailureKind, Source};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{Context, columns};
@@ -22,15 +22,37 @@ use crate::{
 
 pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<ExitCode> {
     let selection = select(context, &options.choice)?;
+    let interrupt = Interrupt::catch()?;
+    let checked = verify(context, &selection, &interrupt)?;
+    checked.show(context)?;
+    Ok(ExitCode::from(match checked.has_failed {
+        true => exit::FAILED,
+        false => 0,
+    }))
+}
+
+/// The answers of all paths of a selection.
+#[derive(Debug, Default)]
+pub(super) struct Checked {
+    rows: Vec<Vec<String>>,
+    results: Vec<Value>,
+    pub(super) has_failed: bool,
+}
+
+/// Starts every path of a selection and sends each kind of request once.
+pub(super) fn verify(
+    context: &Context,
+    selection: &Selection,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Checked> {
     measure::check_surroundings()?;
     // The lock is released at once, so a run that starts meanwhile is not refused.
     if let Err(error) = measure::lock_machine() {
         say(&format!("warning: {error:#}"));
     }
-    let interrupt = Interrupt::catch()?;
     let logs = TempDir::new()?;
     let logs = logs.path().to_owned();
-    let mut live = Live::new(&context.toolbox, None, &selection, &interrupt, logs)?;
+    let mut live = Live::new(&context.toolbox, None, selection, interrupt, logs)?;
     let mut asked: Vec<(String, String)> = Vec::new();
     for scenario in &selection.scenarios {
         for endpoint in &scenario.endpoints {
@@ -41,16 +63,11 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
             }
         }
     }
-    let (mut rows, mut results, mut failed) = (Vec::new(), Vec::new(), false);
+    let mut checked = Checked::default();
     for path in &selection.paths {
         let name = &path.definition.name;
         if let Some(reason) = &path.skipped {
-            rows.push(vec![
-                name.clone(),
-                "-".to_owned(),
-                format!("skipped: {reason}"),
-            ]);
-            results.push(json!({"path": name, "skipped": reason}));
+            checked.skip(name, reason);
             continue;
         }
         // A run is refused without the versions of what it measures.
@@ -58,18 +75,35 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
             .err()
             .map(unversioned);
         let answers = live.verify(name, &asked)?;
-        for Verified { asked, failure } in version.into_iter().chain(answers) {
-            failed |= failure.is_some();
-            let text = match &failure {
-                None => "ok".to_owned(),
-                Some(failure) => format!("FAILED: {}: {}", failure.kind, failure.cause),
-            };
-            results.push(json!({"path": name, "endpoint": asked, "failure": failure}));
-            rows.push(vec![name.clone(), asked, text]);
+        for verified in version.into_iter().chain(answers) {
+            checked.add(name, verified);
         }
     }
-    context.print(&columns(&rows), || json!(results))?;
-    Ok(ExitCode::from(if failed { exit::FAILED } else { 0 }))
+    Ok(checked)
+}
+
+impl Checked {
+    fn skip(&mut self, path: &str, reason: &str) {
+        let said = format!("skipped: {reason}");
+        self.rows.push(vec![path.to_owned(), "-".to_owned(), said]);
+        self.results.push(json!({"path": path, "skipped": reason}));
+    }
+
+    fn add(&mut self, path: &str, Verified { asked, failure }: Verified) {
+        self.has_failed |= failure.is_some();
+        let text = match &failure {
+            None => "ok".to_owned(),
+            Some(failure) => format!("FAILED: {}: {}", failure.kind, failure.cause),
+        };
+        self.results
+            .push(json!({"path": path, "endpoint": asked, "failure": failure}));
+        self.rows.push(vec![path.to_owned(), asked, text]);
+    }
+
+    /// Prints them.
+    pub(super) fn show(&self, context: &Context) -> anyhow::Result<()> {
+        context.print(&columns(&self.rows), || json!(self.results))
+    }
 }
 
 /// Returns the error for a name that is unknown.

@@ -308,6 +308,8 @@ mod tests {
             role: "main".to_owned(),
             command: Vec::new(),
             version: Vec::new(),
+            env: BTreeMap::new(),
+            cwd: None,
             admin: None,
             takes_faults: false,
             stops_with_stdin: true,

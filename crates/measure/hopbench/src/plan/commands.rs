@@ -1,6 +1,6 @@
 //! Commands of a path that run outside of a trial: what its reference describes, and versions.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 
@@ -8,7 +8,7 @@ use crate::{
     catalog::{Fill, PathDefinition, most_similar},
     mistake::Mistake,
     plan::{toolbox::Toolbox, work::Description},
-    process::{Command, capture},
+    process::{Command, capture, capture_within},
 };
 
 /// Maximum number of targets in one command line, whose length the system limits.
@@ -107,7 +107,7 @@ fn last_line(error: &anyhow::Error) -> String {
 struct OnlyPrograms<'a>(&'a Toolbox);
 
 impl Fill for OnlyPrograms<'_> {
-    fn bin(&mut self, name: &str) -> anyhow::Result<std::path::PathBuf> {
+    fn bin(&mut self, name: &str) -> anyhow::Result<PathBuf> {
         self.0.bin(name)
     }
 
@@ -119,7 +119,7 @@ impl Fill for OnlyPrograms<'_> {
         bail!("'{{{{port:{name}}}}}': there are no ports outside a trial")
     }
 
-    fn program(&mut self, name: &str) -> anyhow::Result<std::path::PathBuf> {
+    fn program(&mut self, name: &str) -> anyhow::Result<PathBuf> {
         self.0
             .program(name)
             .with_context(|| format!("'{name}' is not installed"))
@@ -150,9 +150,18 @@ pub(crate) fn receipts(toolbox: &Toolbox, path: &PathDefinition) -> anyhow::Resu
             .collect::<anyhow::Result<_>>()?;
         let mut words = words.into_iter();
         let program = words.next().unwrap_or_default().into();
+        // In the surroundings of the process, as far as they are there outside of a trial.
+        let environment = process.env.iter().filter(|(_, value)| !value.needs_trial());
+        let environment = environment
+            .map(|(name, value)| Ok((name.into(), value.fill(&mut fill)?.into())))
+            .collect::<anyhow::Result<_>>()?;
+        let cwd = process.cwd.as_ref();
+        let cwd = cwd.map(|cwd| cwd.fill(&mut fill)).transpose()?;
         let command = Command {
             program,
             arguments: words.collect(),
+            works_in: cwd.map(PathBuf::from),
+            environment,
             stops_with_stdin: true,
             ..Command::default()
         };
@@ -171,6 +180,27 @@ pub(crate) fn receipts(toolbox: &Toolbox, path: &PathDefinition) -> anyhow::Resu
         receipts.lines.insert(process.name.clone(), line.to_owned());
     }
     Ok(receipts)
+}
+
+/// Options at which programs print their versions, the most usual first.
+const VERSION_FLAGS: [&str; 5] = ["--version", "-V", "-v", "-version", "version"];
+
+/// Time that a program may take at each of them. One that doesn't know it may begin to serve.
+const VERSION_FLAG_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Returns the option at which a program prints its version, if it is one of the usual.
+pub(crate) fn version_flag(surroundings: &Command) -> Option<&'static str> {
+    VERSION_FLAGS.into_iter().find(|flag| {
+        let command = Command {
+            arguments: vec![(*flag).to_owned()],
+            ..surroundings.clone()
+        };
+        let printed = capture_within(&command, VERSION_FLAG_TIMEOUT);
+        // Another flag may do, and a program that can't be started is noticed later.
+        let has_digit = |text: &str| text.contains(|it: char| it.is_ascii_digit());
+        let is_usual = *flag == VERSION_FLAGS[0];
+        printed.is_ok_and(|it| has_number(&it) || is_usual && has_digit(&it))
+    })
 }
 
 /// Returns the line that holds the version. Some programs print who wrote them, or what they

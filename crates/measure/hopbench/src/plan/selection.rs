@@ -15,6 +15,7 @@ use crate::{
     plan::{
         commands::{describe, describe_each},
         toolbox::Toolbox,
+        variants::{Parameters, Setting, Sweep},
         work::{Description, Work},
     },
     process::allowed_cores,
@@ -32,6 +33,8 @@ pub(crate) struct Overrides {
     pub(crate) warm_up_ms: Option<u64>,
     pub(crate) blocks: Option<u32>,
     pub(crate) quick: bool,
+    /// Values for parameters of the paths' files.
+    pub(crate) parameters: Parameters,
 }
 
 /// Scenarios, ready to be planned.
@@ -86,6 +89,8 @@ impl Overrides {
             warm_up_ms: self.warm_up_ms,
             blocks: self.blocks,
             quick: self.quick,
+            set: self.parameters.set.iter().map(Setting::to_string).collect(),
+            sweep: self.parameters.sweep.iter().map(Sweep::to_string).collect(),
             ..Request::default()
         }
     }
@@ -103,6 +108,7 @@ impl Overrides {
             warm_up_ms: request.warm_up_ms,
             blocks: request.blocks,
             quick: request.quick,
+            parameters: Parameters::of_request(request)?,
         })
     }
 
@@ -310,6 +316,7 @@ impl Selection {
             paths: Vec::new(),
             work: BTreeMap::new(),
         };
+        overrides.parameters.check_names()?;
         for name in names {
             let mut definition = catalog.scenario(name)?;
             let applied = overrides.apply(&mut definition);
@@ -328,6 +335,8 @@ impl Selection {
             };
             selection.add(catalog, toolbox, definition, source)?;
         }
+        let paths = selection.paths.iter().map(|path| &path.definition);
+        overrides.parameters.check_known(paths)?;
         Ok(selection)
     }
 
@@ -335,10 +344,12 @@ impl Selection {
         &mut self,
         catalog: &Catalog,
         toolbox: &Toolbox,
-        definition: ScenarioDefinition,
+        mut definition: ScenarioDefinition,
         source: Source<'_>,
     ) -> anyhow::Result<()> {
+        let parameters = &source.overrides.parameters;
         let reference = reference(catalog, &definition).map_err(|error| source.of_file(error))?;
+        let reference = parameters.set_on(&reference)?;
         let mut chosen = vec![reference.clone()];
         for selector in &definition.paths {
             let paths = catalog.paths(selector);
@@ -346,10 +357,16 @@ impl Selection {
             // A path named on the command line must be there. Of many, one may be missing.
             let is_one = selector != "*" && !selector.starts_with("tag:");
             for path in paths {
+                let variants = parameters.variants(&path)?;
                 if is_one && !source.overrides.paths.is_empty() {
-                    check_programs(catalog, toolbox, &path)?;
+                    variants
+                        .iter()
+                        .try_for_each(|path| check_programs(catalog, toolbox, path))?;
                 }
-                chosen.push(path);
+                for prepare in &mut definition.prepare {
+                    prepare.name_variants(&path.name, &variants);
+                }
+                chosen.extend(variants);
             }
         }
         check_prepared_counters(&definition, &chosen)?;

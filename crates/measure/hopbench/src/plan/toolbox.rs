@@ -123,7 +123,12 @@ impl Toolbox {
             let trouble = self.trouble_with(program)?;
             Some(format!("{trouble}{}", install(program).unwrap_or_default()))
         });
-        bins.chain(programs).chain(files).chain(literal).collect()
+        let directories = path.directories().into_iter();
+        let directories = directories.filter(|directory| !directory.is_dir());
+        let directories = directories
+            .map(|directory| format!("'cwd': there is no directory '{}'", directory.display()));
+        let all = bins.chain(programs).chain(files).chain(literal);
+        all.chain(directories).collect()
     }
 
     /// Returns whether a path file names a program that can't be meant: a full path that leads

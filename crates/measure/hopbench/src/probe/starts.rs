@@ -73,6 +73,7 @@ fn select(session: &Session<'_>) -> anyhow::Result<Selection> {
         },
         endpoints: vec![reference.ready.parse().map_err(anyhow::Error::msg)?],
         blocks: Some(1),
+        parameters: session.settings.parameters.clone(),
         ..Overrides::default()
     };
     let name = scenario.map(|it| it.name.clone()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Two builds of this workspace, to be measured against each other.
+//! Two builds of this workspace, or two files of a path, to be measured against each other.
 //!
 //! Each is named by a directory of built programs, by a checkout, or by a revision. A checkout is
 //! built in place. A revision is built in its own clone below `target/ab/`, which is kept, so that
@@ -11,9 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use hopbench_analysis::record::{Build, BuildInfo, Git};
+use hopbench_analysis::record::{Build, BuildInfo, Git, PathInfo};
 
 use crate::{
+    catalog::PathDefinition,
     console::say,
     mistake::Mistake,
     observe::machine,
@@ -29,6 +30,16 @@ pub(crate) struct Builds {
     pub(crate) b: Built,
 }
 
+/// One of two files of a path, in place of a build.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    /// File, as the user named it.
+    pub(crate) asked: String,
+    pub(crate) definition: PathDefinition,
+    /// Name of the path that is measured with both files.
+    pub(crate) stands_for: String,
+}
+
 /// One of the two builds.
 #[derive(Clone, Debug)]
 pub(crate) struct Built {
@@ -39,6 +50,8 @@ pub(crate) struct Built {
     unversioned: Option<String>,
     /// Arguments added to the command of each process whose role is that of an origin.
     pub(crate) injected: Vec<String>,
+    /// The file of a path that makes this build, if it isn't made of programs.
+    version: Option<Version>,
 }
 
 /// Time limit of a build: everything from scratch, on a slow machine.
@@ -67,6 +80,16 @@ impl Builds {
         })
     }
 
+    /// Returns two files of a path as builds, with the programs beside this hopbench.
+    pub(crate) fn of_versions(toolbox: &Toolbox, versions: [Version; 2]) -> Self {
+        let [a, b] = versions.map(|version| Built {
+            asked: version.asked.clone(),
+            version: Some(version),
+            ..Built::own(toolbox)
+        });
+        Self { a, b }
+    }
+
     pub(crate) fn of(&self, build: Build) -> &Built {
         match build {
             Build::A => &self.a,
@@ -74,17 +97,41 @@ impl Builds {
         }
     }
 
-    /// Describes both builds for the manifest.
-    pub(crate) fn infos(&self) -> Vec<BuildInfo> {
+    /// Describes both builds for the manifest. `describe` describes the path of a file.
+    pub(crate) fn infos(
+        &self,
+        describe: impl Fn(&PathDefinition) -> anyhow::Result<PathInfo>,
+    ) -> anyhow::Result<Vec<BuildInfo>> {
         let info = |build| {
-            let Built { asked, git, .. } = self.of(build);
-            BuildInfo {
+            let Built {
+                asked,
+                git,
+                version,
+                ..
+            } = self.of(build);
+            let path = version.as_ref();
+            let path = path.map(|version| describe(&version.definition));
+            Ok(BuildInfo {
                 build,
                 asked: asked.clone(),
                 git: git.clone(),
-            }
+                path: path.transpose()?,
+            })
         };
-        [Build::A, Build::B].map(info).into()
+        [Build::A, Build::B].into_iter().map(info).collect()
+    }
+
+    /// Returns whether these are the builds that a run has recorded.
+    pub(crate) fn are(&self, recorded: &[BuildInfo]) -> bool {
+        let is = |info: &BuildInfo| {
+            let Built { git, version, .. } = self.of(info.build);
+            let path = info.path.as_ref();
+            let path = path.map(|path| (&path.definition, &path.parameters));
+            let version = version.as_ref().map(|version| &version.definition);
+            let version = version.map(|path| (&path.text, &path.parameters));
+            (&git.revision, git.dirty) == (&info.git.revision, info.git.dirty) && path == version
+        };
+        recorded.iter().all(is)
     }
 
     /// Returns the builds whose revision is not known, each with the reason.
@@ -101,7 +148,8 @@ impl Builds {
         let paths = selection.paths.iter().filter(|path| path.skipped.is_none());
         for path in paths {
             for build in [Build::A, Build::B] {
-                let missing = self.of(build).toolbox.missing(&path.definition);
+                let built = self.of(build);
+                let missing = built.toolbox.missing(built.definition(&path.definition));
                 if !missing.is_empty() {
                     bail!(
                         "path '{}' can't be run with build {build}: {}; leave it out with --path",
@@ -116,6 +164,13 @@ impl Builds {
 }
 
 impl Built {
+    /// Returns what this build makes of a path.
+    pub(crate) fn definition<'p>(&'p self, path: &'p PathDefinition) -> &'p PathDefinition {
+        let version = self.version.as_ref();
+        let version = version.filter(|version| version.stands_for == path.name);
+        version.map_or(path, |version| &version.definition)
+    }
+
     /// Returns this build with arguments added to its origin's command.
     pub(crate) fn with(&self, injected: Vec<String>) -> Self {
         let asked = match injected.is_empty() {
@@ -138,6 +193,7 @@ impl Built {
             git,
             unversioned,
             injected: Vec::new(),
+            version: None,
         }
     }
 
@@ -156,6 +212,7 @@ impl Built {
             toolbox,
             asked: asked.to_owned(),
             injected: Vec::new(),
+            version: None,
         })
     }
 }
@@ -247,4 +304,69 @@ fn build(checkout: &Path, silent: bool, interrupt: &Interrupt) -> anyhow::Result
         bail!("{command}: {}", cargo.last_lines().join(" / "));
     }
     Ok(target.join("release"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeat_knows_the_files_that_were_measured() {
+        let text = |word: &str| {
+            format!(
+                "summary = '{word}'\nfront = '127.0.0.1:{{{{port:a}}}}'\n\
+                 [parameters]\nw = 1\n[[process]]\nname = 'a'\nrole = 'x'\nversion = ['a']\n\
+                 command = ['a', '{{{{port:a}}}}', '{{{{parameter:w}}}}']\n"
+            )
+        };
+        let toolbox = Toolbox::new(None).expect("a directory");
+        let builds = |word: &str, value: &str| {
+            let parameters = [("w".to_owned(), value.to_owned())].into();
+            let versions = ["v1", word].map(|word| Version {
+                asked: format!("{word}.toml"),
+                definition: PathDefinition::parse(word, &text(word))
+                    .and_then(|path| path.with(word, &parameters))
+                    .expect("valid"),
+                stands_for: "both".to_owned(),
+            });
+            Builds::of_versions(&toolbox, versions)
+        };
+        let describe = |path: &PathDefinition| {
+            Ok(PathInfo {
+                name: path.name.clone(),
+                summary: String::new(),
+                analysis: String::new(),
+                receipts: Default::default(),
+                version_outputs: Default::default(),
+                definition: path.text.clone(),
+                parameters: path.parameters.clone(),
+                skipped: None,
+                counters: None,
+                expect: Default::default(),
+            })
+        };
+        let recorded = builds("v2", "1").infos(describe).expect("described");
+        assert!(builds("v2", "1").are(&recorded));
+        assert!(!builds("v3", "1").are(&recorded));
+        assert!(!builds("v2", "2").are(&recorded));
+    }
+
+    #[test]
+    fn a_build_of_programs_leaves_paths_as_they_are() {
+        let toolbox = Toolbox::new(None).expect("a directory");
+        let text = "summary = 's'\nfront = '127.0.0.1:{{port:a}}'\n[[process]]\nname = 'a'\n\
+                    role = 'x'\nversion = ['a']\ncommand = ['a', '{{port:a}}']\n";
+        let path = |name: &str| PathDefinition::parse(name, text).expect("valid");
+        assert_eq!(Built::own(&toolbox).definition(&path("own")).name, "own");
+        let version = |name: &str| Version {
+            asked: format!("{name}.toml"),
+            definition: path(name),
+            stands_for: "both".to_owned(),
+        };
+        let Builds { a, b } = Builds::of_versions(&toolbox, ["v1", "v2"].map(version));
+        let (both, other) = (path("both"), path("other"));
+        let names = [&a, &b].map(|it| it.definition(&both).name.as_str());
+        assert_eq!(names, ["v1", "v2"]);
+        assert_eq!(b.definition(&other).name, "other");
+    }
 }

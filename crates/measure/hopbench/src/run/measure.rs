@@ -22,6 +22,7 @@ use hopbench_analysis::record::{
 };
 
 use crate::{
+    catalog::PathDefinition,
     console::{say, seconds},
     observe::machine,
     plan::{
@@ -154,6 +155,9 @@ impl<'a> Start<'a> {
         } = self;
         // Without a version of each program there is no run, and no directory of one.
         let paths = path_infos(toolbox, selection)?;
+        let describe = |definition: &PathDefinition| path_info(toolbox, definition, None);
+        let builds = self.builds.map(|builds| builds.infos(describe));
+        let builds = builds.transpose()?.unwrap_or_default();
         let (git, unversioned) = machine::git(toolbox.bin_dir());
         let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
         let revision = git.revision.get(..8).unwrap_or("unversioned");
@@ -161,7 +165,7 @@ impl<'a> Start<'a> {
         let run_dir = RunDir::create(settings.out, &format!("{stamp}-{revision}"))?;
         let mut manifest = Manifest {
             git,
-            builds: self.builds.map_or_else(Vec::new, Builds::infos),
+            builds,
             request: Some(Request {
                 load_threads: settings.load_threads,
                 request_timeout_ms: millis(settings.request_timeout),
@@ -403,31 +407,37 @@ pub(crate) fn seed_from_clock() -> u64 {
 }
 
 fn path_infos(toolbox: &Toolbox, selection: &Selection) -> anyhow::Result<Vec<PathInfo>> {
-    let mut paths = Vec::new();
-    for path in &selection.paths {
-        let receipts = match path.skipped {
-            // Without a receipt there is no trial.
-            None => receipts(toolbox, &path.definition)?,
-            Some(_) => Default::default(),
-        };
-        paths.push(PathInfo {
-            name: path.definition.name.clone(),
-            summary: path.definition.summary.clone(),
-            analysis: path.definition.analysis.clone(),
-            receipts: receipts.lines,
-            version_outputs: receipts.outputs,
-            definition: path.definition.text.clone(),
-            skipped: path.skipped.clone(),
-            counters: Some(path.definition.counters.shown.clone()),
-            expect: path
-                .definition
-                .expect
-                .iter()
-                .map(|(name, answer)| (name.clone(), answer.to_string()))
-                .collect(),
-        });
-    }
-    Ok(paths)
+    let paths = selection.paths.iter();
+    let infos = paths.map(|path| path_info(toolbox, &path.definition, path.skipped.as_deref()));
+    infos.collect()
+}
+
+/// Describes a path for the manifest.
+fn path_info(
+    toolbox: &Toolbox,
+    path: &PathDefinition,
+    skipped: Option<&str>,
+) -> anyhow::Result<PathInfo> {
+    let receipts = match skipped {
+        // Without a receipt there is no trial. What stands for two files has those of the files.
+        None if !path.text.is_empty() => receipts(toolbox, path)?,
+        _ => Default::default(),
+    };
+    let expect = path.expect.iter();
+    Ok(PathInfo {
+        name: path.name.clone(),
+        summary: path.summary.clone(),
+        analysis: path.analysis.clone(),
+        receipts: receipts.lines,
+        version_outputs: receipts.outputs,
+        definition: path.text.clone(),
+        parameters: path.parameters.clone(),
+        skipped: skipped.map(str::to_owned),
+        counters: Some(path.counters.shown.clone()),
+        expect: expect
+            .map(|(name, answer)| (name.clone(), answer.to_string()))
+            .collect(),
+    })
 }
 
 fn manifest(paths: Vec<PathInfo>, selection: &Selection, seed: u64, directory: &Path) -> Manifest {

@@ -96,9 +96,6 @@ enum TrialError {
     Interrupted,
 }
 
-/// Time that a path may take until it answers.
-const READY_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Time that processes may take to stop when asked. Their own drain time is two seconds.
 const STOP_GRACE: Duration = Duration::from_secs(4);
 
@@ -186,7 +183,11 @@ impl<'a> Live<'a> {
         on_stage: &mut dyn FnMut(usize),
     ) -> Result<(), TrialError> {
         let cell = trial.planned.cell.clone();
-        let definition = self.paths[&cell.path].clone();
+        let build = cell.build.zip(self.builds);
+        let build = build.map(|(build, builds)| builds.of(build));
+        let definition = &self.paths[&cell.path];
+        let definition = build.map_or(definition, |build| build.definition(definition));
+        let definition = definition.clone();
         let work = self.work_of(&cell).on(&definition);
         let kind = if trial.planned.block == 0 {
             "knee-"
@@ -196,8 +197,6 @@ impl<'a> Live<'a> {
         let label = format!("{kind}{:04}-{}", trial.planned.trial, cell.path);
 
         let mut clock = Lap::start();
-        let build = cell.build.zip(self.builds);
-        let build = build.map(|(build, builds)| builds.of(build));
         let _awake = keep_awake(cell.placement).map_err(harness_failure)?;
         let confined = confine_path(cell.placement).map_err(harness_failure)?;
         let mut stage = Stage::start(self, &definition, build, &label)?;

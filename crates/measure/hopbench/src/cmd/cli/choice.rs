@@ -11,7 +11,11 @@ use hopbench_analysis::{estimate::BLOCKS_MAX, record::Placement};
 use crate::{
     catalog::{CONCURRENCY_MAX, DURATION_MS_MAX, RATE_RPS_MAX, Target, parse_duration},
     cmd::number::within,
-    plan::{goal::Goal, selection::Overrides},
+    plan::{
+        goal::Goal,
+        selection::Overrides,
+        variants::{self, Setting, Sweep, split_list},
+    },
 };
 
 /// When a run has enough blocks.
@@ -115,6 +119,28 @@ pub(crate) struct Choice {
     /// Measure each cell once and briefly: good for a first look, but not for comparing
     #[arg(long)]
     quick: bool,
+    #[command(flatten)]
+    parameters: Parameters,
+}
+
+/// Values for parameters of path files.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Parameters {
+    /// Give the parameter NAME of path files this value
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<Setting>,
+    /// Measure each path whose file has this parameter once for each value, as a path of its own
+    #[arg(long, value_name = "NAME=VALUE,…")]
+    sweep: Vec<Sweep>,
+}
+
+impl Parameters {
+    pub(crate) fn values(&self) -> variants::Parameters {
+        variants::Parameters {
+            set: self.set.clone(),
+            sweep: self.sweep.clone(),
+        }
+    }
 }
 
 impl Choice {
@@ -129,6 +155,7 @@ impl Choice {
             warm_up_ms: self.warm_up_ms,
             blocks: self.blocks,
             quick: self.quick,
+            parameters: self.parameters.values(),
         }
     }
 }
@@ -147,15 +174,7 @@ impl<T: FromStr> FromStr for List<T> {
     type Err = T::Err;
 
     fn from_str(text: &str) -> Result<Self, T::Err> {
-        let mut values = vec![String::new()];
-        let mut rest = text.chars().peekable();
-        while let Some(char) = rest.next() {
-            match (char, values.last_mut()) {
-                (',', _) | (_, None) => values.push(String::new()),
-                ('\\', Some(value)) if rest.next_if_eq(&',').is_some() => value.push(','),
-                (char, Some(value)) => value.push(char),
-            }
-        }
+        let values = split_list(text);
         let values = values.iter().map(|value| value.parse());
         values.collect::<Result<_, _>>().map(Self)
     }

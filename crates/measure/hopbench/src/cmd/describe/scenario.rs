@@ -38,6 +38,7 @@ fn general(scenario: &ScenarioDefinition) -> String {
         )
     });
     fields([
+        ("tags", scenario.tags.join(", ")),
         ("reference", scenario.reference.clone()),
         ("paths", scenario.paths.join(", ")),
         ("endpoints", endpoints(scenario).join(", ")),

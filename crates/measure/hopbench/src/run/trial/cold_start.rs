@@ -9,7 +9,7 @@ use std::{
 
 use hopbench_analysis::record::{Failure, FailureKind, Source};
 
-use super::{Live, READY_TIMEOUT, Stage, TrialError, difference::difference, harness_failure};
+use super::{Live, Stage, TrialError, difference::difference, harness_failure};
 use crate::{
     observe::http::Endpoint,
     plan::work::Work,
@@ -81,13 +81,15 @@ impl Live<'_> {
         let label = format!("{:04}-{}", order.cycle, order.path);
         let begun = Stage::start_processes(self, definition, None, (&label, order.delay_ms));
         let mut stage = begun.map_err(harness_failure)?;
-        stage.until(self, "listen", |stage| Ok(stage.listens()))?;
+        let limit = definition.start_timeout;
+        stage.until(self, "listen", limit, |stage| Ok(stage.listens(limit)))?;
         started.listening = Some(begin.elapsed());
-        stage.until(self, "answer", |stage| stage.answers(self, &work))?;
+        stage.until(self, "answer", limit, |stage| stage.answers(self, &work))?;
         started.answered = Some(begin.elapsed());
         let begin = Instant::now();
         stage.restart_hop()?;
-        stage.until(self, "answer again", |stage| stage.answers(self, &work))?;
+        let answers = |stage: &mut Stage| stage.answers(self, &work);
+        stage.until(self, "answer again", limit, answers)?;
         started.recovered = Some(begin.elapsed());
         stage.stop();
         Ok(())
@@ -96,9 +98,9 @@ impl Live<'_> {
 
 impl Stage {
     /// Returns whether the front accepts a connection.
-    fn listens(&self) -> bool {
+    fn listens(&self, limit: Duration) -> bool {
         match self.front() {
-            Endpoint::Tcp(address) => TcpStream::connect_timeout(address, READY_TIMEOUT).is_ok(),
+            Endpoint::Tcp(address) => TcpStream::connect_timeout(address, limit).is_ok(),
             Endpoint::Unix(path) => UnixStream::connect(path).is_ok(),
         }
     }
@@ -128,15 +130,16 @@ impl Stage {
         &mut self,
         live: &Live<'_>,
         what: &str,
+        limit: Duration,
         mut is_so: impl FnMut(&mut Self) -> Result<bool, TrialError>,
     ) -> Result<(), TrialError> {
-        let deadline = Instant::now() + READY_TIMEOUT;
+        let deadline = Instant::now() + limit;
         while !is_so(self)? {
             if let Some(trouble) = self.trouble(live.interrupt) {
                 return Err(trouble);
             }
             if Instant::now() >= deadline {
-                let within = READY_TIMEOUT.as_secs();
+                let within = limit.as_secs_f64();
                 return Err(TrialError::Failed(Failure {
                     source: Source::Subject,
                     kind: FailureKind::Start,

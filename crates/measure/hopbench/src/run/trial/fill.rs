@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::{
-    catalog::{FileDefinition, Fill, Template},
+    catalog::{FileDefinition, Fill, ProcessDefinition, Template},
     plan::toolbox::Toolbox,
     process::{Command, StatedUmask},
 };
@@ -57,6 +57,22 @@ impl<'a> TrialFill<'a> {
             directory: Some(self.directory.clone()),
             stops_with_stdin,
             ..Command::default()
+        })
+    }
+
+    /// Returns the command of a path's process, in its surroundings.
+    pub(super) fn process(&mut self, process: &ProcessDefinition) -> anyhow::Result<Command> {
+        let command = self.command(&process.command, process.stops_with_stdin)?;
+        let cwd = process.cwd.as_ref();
+        let cwd = cwd.map(|cwd| cwd.fill(self)).transpose()?;
+        let mut environment = Vec::new();
+        for (name, value) in &process.env {
+            environment.push((name.into(), value.fill(self)?.into()));
+        }
+        Ok(Command {
+            works_in: cwd.map(PathBuf::from),
+            environment,
+            ..command
         })
     }
 }

@@ -10,7 +10,7 @@ use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, UsageSecond
 use tempfile::TempDir;
 
 use super::{
-    Live, READY_TIMEOUT, STOP_GRACE, TrialError,
+    Live, STOP_GRACE, TrialError,
     difference::{difference, unreadable},
     fill::TrialFill,
     harness_failure,
@@ -76,7 +76,7 @@ impl Stage {
     ) -> Result<Self, TrialError> {
         let mut stage = Self::start_processes(live, definition, build, (label, None))
             .map_err(harness_failure)?;
-        stage.wait_until_ready(live, &definition.ready)?;
+        stage.wait_until_ready(live, definition)?;
         if !definition.counters.is_empty() {
             let counters = stage.counters(live)?;
             let missing = missing_counter(definition, &counters);
@@ -120,7 +120,7 @@ impl Stage {
             directory,
         };
         for (index, process) in definition.processes.iter().enumerate() {
-            let mut command = fill.command(&process.command, process.stops_with_stdin)?;
+            let mut command = fill.process(process)?;
             if let Some(build) = build
                 && process.takes_faults
             {
@@ -167,14 +167,22 @@ impl Stage {
     }
 
     /// Waits until the front answers, and every process serves its counters where the path says.
-    fn wait_until_ready(&mut self, live: &Live<'_>, target: &str) -> Result<(), TrialError> {
-        let deadline = Instant::now() + READY_TIMEOUT;
+    fn wait_until_ready(
+        &mut self,
+        live: &Live<'_>,
+        definition: &PathDefinition,
+    ) -> Result<(), TrialError> {
+        let deadline = Instant::now() + definition.start_timeout;
         let is_ready = |answer: &Answer| match answer.status {
             200 => Ok(()),
-            status => Err(format!("the status was {status}")),
+            status => Err(format!(
+                "the status was {status}{}",
+                said(&answer.beginning)
+            )),
         };
         let front = self.front.clone();
-        let within = READY_TIMEOUT.as_secs();
+        let target = &definition.ready;
+        let within = definition.start_timeout.as_secs_f64();
         let what = format!("'{front}' did not answer '{target}' within {within} s");
         let target = &self.target(target);
         self.wait_for(live, &front, target, deadline, is_ready, &what)?;
@@ -512,6 +520,17 @@ fn as_under_load(own: &[(String, String)]) -> Vec<(String, String)> {
     added.chain(own.iter().cloned()).collect()
 }
 
+/// Longest part of an answer that a message quotes, in characters.
+const QUOTED_CHARS_MAX: usize = 100;
+
+/// Returns the first line of an answer's body, for a message. It often says what is wrong.
+fn said(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+    let line = line.map(|line| line.chars().take(QUOTED_CHARS_MAX).collect::<String>());
+    line.map_or_else(String::new, |line| format!(": '{}'", line.escape_debug()))
+}
+
 /// Returns what is wrong if a counter that the path declares is served by none of its processes.
 fn missing_counter(path: &PathDefinition, served: &Counters) -> Option<String> {
     let serves = |role: Option<&String>, name: &str| {
@@ -545,6 +564,16 @@ fn decisive(lines: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_quoted_by_its_first_line() {
+        let long = "x".repeat(200);
+        let quoted = format!(": '{}'", &long[..QUOTED_CHARS_MAX]);
+        for (body, expected) in [("", ""), ("\n <b>No\u{1b}\nmore", ": '<b>No\\u{1b}'")] {
+            assert_eq!(said(body.as_bytes()), expected);
+        }
+        assert_eq!(said(long.as_bytes()), quoted);
+    }
 
     #[test]
     fn of_what_a_process_said_its_error_counts() {

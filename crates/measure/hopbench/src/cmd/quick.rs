@@ -1,0 +1,112 @@
+//! `hopbench quick`
+
+mod hop;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use hopbench_analysis::estimate::BLOCKS_MAX;
+
+use self::hop::Hop;
+use super::{
+    Context,
+    new::{NewFile, check_name},
+    run::{self, publish},
+    verify::verify,
+};
+use crate::{
+    catalog::{Catalog, PathDefinition, is_file},
+    cmd::{
+        cli::{How, Parameters},
+        exit,
+        number::within,
+    },
+    console::say,
+    mistake::Mistake,
+    plan::selection::Overrides,
+    process::Interrupt,
+    run::measure::measure,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Command line of the hop, in quotes. Clients connect to '{{port:front}}', and the hop to
+    /// '{{port:origin}}'. It runs in this directory. '{{parameter:NAME}}' has the value of '--set'
+    #[arg(value_name = "COMMAND")]
+    command: String,
+    /// Name of the path [default: that of the program]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Also write a path file that says the same, once the hop answers
+    #[arg(long, value_name = "FILE")]
+    save: Option<String>,
+    /// Measure each cell in this many blocks instead
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = within::<u32>(1, BLOCKS_MAX as u64))]
+    blocks: Option<u32>,
+    #[command(flatten)]
+    parameters: Parameters,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Milliseconds of each load and each warm-up: with them, the scenario takes less than a minute.
+const DURATION_MS: u64 = 250;
+const WARM_UP_MS: u64 = 50;
+
+pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCode> {
+    let interrupt = Interrupt::catch().context("could not catch signals")?;
+    if let Some(name) = &options.name {
+        check_name(name).map_err(|message| Mistake(format!("'--name': '{name}': {message}")))?;
+    }
+    let save = options.save.as_deref().map(NewFile::check).transpose()?;
+    let parameters = options.parameters.values();
+    let hop = Hop::parse(&options.command, options.name.as_deref(), &parameters)?;
+    let file = hop.path_file(&context.toolbox)?;
+    let path = PathDefinition::parse(&hop.name, &file).map_err(Mistake)?;
+    let context = Context {
+        catalog: Catalog::built_in()?.with(path)?,
+        toolbox: context.toolbox.clone(),
+        format: context.format,
+    };
+    let scenario = context.catalog.scenario_of_a_first_look();
+    let scenario = scenario.context("no built-in scenario is for a first look")?;
+    let scenario = scenario.name.clone();
+    let overrides = Overrides {
+        paths: vec![hop.name],
+        duration_ms: Some(DURATION_MS),
+        warm_up_ms: Some(WARM_UP_MS),
+        blocks: options.blocks,
+        parameters,
+        ..Overrides::default()
+    };
+    let names = [scenario.clone()];
+    let mut selection = run::select(&context, &names, &overrides, &interrupt)?;
+    // A hop that doesn't start would take its time in every trial.
+    let verified = verify(&context, &selection, &interrupt)?;
+    if verified.has_failed {
+        verified.show(&context)?;
+        return Ok(ExitCode::from(exit::FAILED));
+    }
+    if let Some(save) = save {
+        save.write(&file)?;
+        let selector = match is_file(save.name()) && save.name().contains('/') {
+            true => save.name().to_owned(),
+            false => format!("./{}", save.name()),
+        };
+        say(&format!(
+            "wrote '{}'; 'hopbench run {scenario} --path {selector}' measures it for longer",
+            save.name()
+        ));
+    }
+    let settings = run::settings(&context, &options.how);
+    let measured = measure(
+        &context.toolbox,
+        &mut selection,
+        None,
+        &settings,
+        &interrupt,
+    )?;
+    publish(&context, &measured)
+}

@@ -1,0 +1,119 @@
+//! Goal: one command line is enough to measure a hop, and what can't be one is refused with what to
+//! write. Method: the program, with an origin in a shell in the place of a hop.
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::{bench::Bench, text};
+
+/// A hop that answers by itself, and so needs nothing that isn't built here.
+const HOP: &str = "GREETING='a b' sh -c 'test \"$GREETING\" = \"a b\" && test -f here.txt && \
+                   exec {{bin:http_baseline}} --listen=127.0.0.1:{{port:front}} \
+                   --exit-with-stdin --inject-delay-us=0 # {{port:origin}}'";
+
+fn file(bench: &Bench, name: &str) -> String {
+    fs::read_to_string(bench.directory.path().join(name)).unwrap_or_default()
+}
+
+#[test]
+fn one_command_line_is_measured_and_saved_as_a_path_that_says_the_same() {
+    let bench = Bench::new();
+    bench.write("here.txt", "");
+    let measured = bench.run(&["quick", HOP, "--blocks=1", "--save=my.toml"]);
+    let (shown, told) = (text(&measured.stdout), text(&measured.stderr));
+    assert_eq!(measured.status.code(), Some(0), "{told}");
+    // The path has the name of the program, and is compared with the reference.
+    assert!(
+        shown.contains("| sh ") && shown.contains("RPS vs direct"),
+        "{shown}"
+    );
+    assert!(told.contains("wrote 'my.toml'; 'hopbench run"), "{told}");
+
+    let manifest = fs::read_to_string(bench.run_dir().join("manifest.json")).expect("written");
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    let mut paths = manifest["paths"].as_array().expect("a list").iter();
+    let path = paths.find(|path| path["name"] == "sh").expect("the hop");
+    assert_eq!(path["definition"], Value::from(file(&bench, "my.toml")));
+    assert!(!path["receipts"]["sh"].as_str().expect("text").is_empty());
+
+    let verified = bench.run(&["verify", "quick-look", "--path=./my.toml"]);
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    assert!(text(&verified.stdout).contains("my "), "{verified:?}");
+
+    // Nothing is measured whose file could not be written afterwards.
+    let again = bench.run(&["quick", HOP, "--blocks=1", "--save=my"]);
+    assert_eq!(again.status.code(), Some(2), "{again:?}");
+    let expected = "'my.toml': the file already exists";
+    assert!(text(&again.stderr).contains(expected), "{again:?}");
+    assert_eq!(bench.runs().len(), 1);
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn a_hop_that_does_not_answer_is_told_before_anything_is_measured() {
+    let bench = Bench::new();
+    let hop = "sh -c 'echo no such option >&2; exit 3 # {{port:front}} {{port:origin}}'";
+    let failed = bench.run(&["quick", hop, "--save=my.toml", "--name=mine"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let shown = text(&failed.stdout);
+    assert!(
+        shown.contains("mine") && shown.contains("exited with code 3"),
+        "{shown}"
+    );
+    assert!(shown.contains("no such option"), "{shown}");
+    assert_eq!(bench.runs().len(), 0);
+    assert_eq!(file(&bench, "my.toml"), "");
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn what_can_not_be_a_hop_is_refused() {
+    let bench = Bench::new();
+    let both = "x --listen={{port:front}} --to={{port:origin}}";
+    for (arguments, code, expected) in [
+        (
+            &["x --listen={{port:front}}"][..],
+            2,
+            "the command has no '{{port:origin}}'",
+        ),
+        (
+            &["x --to={{port:origin}}"],
+            2,
+            "the command has no '{{port:front}}'",
+        ),
+        (&["x"], 2, "for example, hopbench quick 'socat "),
+        (&["x | y"], 2, "'|': no shell reads the command"),
+        (
+            &[both, "--name=a/b"],
+            2,
+            "'--name': 'a/b': expected a name of letters",
+        ),
+        (
+            &["sh {{port:front}} {{port:origin}}", "--name=direct"],
+            2,
+            "two different paths are named 'direct'",
+        ),
+        (
+            &[both, "--save=none/my.toml"],
+            2,
+            "there is no directory 'none'",
+        ),
+        (
+            &["no-such-hop {{port:front}} {{port:origin}}"],
+            4,
+            "'no-such-hop' is not installed",
+        ),
+        (
+            &["./no-such-hop {{port:front}} {{port:origin}}"],
+            2,
+            "no-such-hop' does not exist",
+        ),
+    ] {
+        let refused = bench.run(&[&["quick"], arguments].concat());
+        let told = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(code), "{arguments:?}: {told}");
+        assert!(told.contains(expected), "{arguments:?}: {told}");
+    }
+}
