@@ -80,6 +80,24 @@ pub fn doubts(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Vec<St
     doubts
 }
 
+/// Says in one line how many doubts there are, and of which kinds. `None` if there are none.
+pub fn doubts_line(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Option<String> {
+    let mut parts = Vec::new();
+    if trials.len() < planned {
+        let missing = planned - trials.len();
+        parts.push(format!(
+            "the run is not complete: {missing} of {planned} trials missing."
+        ));
+    }
+    match summary.manifest.warnings.len() {
+        0 => {}
+        1 => parts.push("1 warning of the run.".to_owned()),
+        warnings => parts.push(format!("{warnings} warnings of the run.")),
+    }
+    parts.extend(doubts_in_short(trials));
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
 /// Says in one line how many trials have validity warnings, and of which kinds. `None` if none has.
 pub fn doubts_in_short(trials: &[Trial]) -> Option<String> {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
@@ -138,6 +156,16 @@ pub(super) fn pathologies(scenario: &ScenarioSummary<'_>) -> Vec<String> {
             lines
         }
     }
+}
+
+/// Says in one line how many pathologies there are. `None` if nothing was measured.
+pub(super) fn pathologies_line(scenario: &ScenarioSummary<'_>) -> Option<String> {
+    scenario.rows().next()?;
+    Some(match pathology::find(scenario).len() {
+        0 => "Pathologies: none found.".to_owned(),
+        1 => "Pathologies: 1 found; see below.".to_owned(),
+        found => format!("Pathologies: {found} found; see below."),
+    })
 }
 
 /// Says that the metrics of a scenario are medians, and over how many blocks.

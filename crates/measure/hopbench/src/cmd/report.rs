@@ -190,7 +190,7 @@ impl<'a> Report<'a> {
         write("REPORT.md", &self.markdown())?;
         write(PAGE, &self.page())?;
         for scenario in &self.summary.scenarios {
-            for (kind, _, picture) in markdown::pictures(scenario) {
+            for (kind, _, picture) in markdown::pictures(self.manifest, scenario) {
                 let name = format!("{kind}-{}.svg", scenario.info.name);
                 write(&name, &picture)?;
             }
@@ -225,7 +225,7 @@ impl<'a> Report<'a> {
     }
 
     fn show_tables(&self, is_written: bool) -> anyhow::Result<()> {
-        print(&terminal::render(&self.summary))?;
+        print(&terminal::render(&self.summary, self.trials, self.planned))?;
         if let Some(comparison) = AbComparison::of(self.manifest, self.trials) {
             print(&ab::terminal(&comparison))?;
         }
@@ -237,9 +237,6 @@ impl<'a> Report<'a> {
         ))?;
         if self.trials.len() < self.planned {
             print("The run is not complete.\n")?;
-        }
-        if let Some(doubts) = sentences::doubts_in_short(self.trials) {
-            print(&format!("{doubts} The report says what to do.\n"))?;
         }
         let directory = self.run_dir.path().display();
         let report = match is_written {

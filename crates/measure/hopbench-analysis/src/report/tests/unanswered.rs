@@ -66,7 +66,7 @@ fn drops_are_in_every_format() {
     );
     assert!(markdown.contains("| 2.0 % | 2.0 % | 0.7 % |"), "{markdown}");
     assert!(markdown.contains(", 2.0 % not answered |"), "{markdown}");
-    let terminal = terminal::render(&summary);
+    let terminal = terminal::render(&summary, &trials, trials.len());
     assert!(terminal.contains("Not answered"), "{terminal}");
     assert!(terminal.contains("2.0 % not answered"), "{terminal}");
     let page = html::report(&summary, &trials, trials.len(), &[], &[]);
@@ -234,10 +234,10 @@ fn a_percentile_needs_twenty_samples_above_it() {
     let markdown = markdown::report(&summary, &trials, 2);
     assert!(markdown.contains("| 0.050 | n/a |"), "{markdown}");
     let page = html::report(&summary, &trials, 2, &[], &[]);
-    // One n/a is in the table of cells, and one in that of trials.
+    // One n/a is in the answer, one in the table of cells, and one in that of trials.
     assert_eq!(
         page.matches("<td class=\"metric\">n/a</td>").count(),
-        2,
+        3,
         "{page}"
     );
 }
@@ -315,7 +315,7 @@ fn three_answers_are_in_every_format() {
     let page = html::report(&summary, &trials, 0, &[], &[]);
     for text in [
         markdown::report(&summary, &trials, 0),
-        terminal::render(&summary),
+        terminal::render(&summary, &trials, trials.len()),
         page,
     ] {
         for shown in [
