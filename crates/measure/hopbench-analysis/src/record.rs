@@ -277,6 +277,9 @@ pub struct PlannedTrial {
     /// milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub think_time_ms: u64,
+    /// How often the block had been measured at this load before, and was disturbed.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub attempt: u32,
 }
 
 /// A part of a load's duration, over which the load changes evenly.
@@ -491,6 +494,11 @@ pub struct ProcessUsage {
     pub rss_peak_kib: u64,
     /// Number of threads at the load's end.
     pub threads: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_first(attempt: &u32) -> bool {
+    *attempt == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]

@@ -8,6 +8,7 @@ use crate::{
     metrics::Metric,
     pathology::{self, Pathology},
     record::{Build, Cell, FailureKind, Manifest, Trial, Warning},
+    repeats,
     summary::{CellSummary, ScenarioSummary, Summary, Table},
 };
 
@@ -26,6 +27,13 @@ pub fn progress(trials: &[Trial], planned: usize) -> String {
             " They took {:.0} s, {:.0} % of it outside the load (start, verify, scrape, stop).",
             total / 1e3,
             100.0 * overhead / total
+        );
+    }
+    let (blocks, again) = repeats::repeated(trials);
+    if again > 0 {
+        out += &format!(
+            " {again} of {blocks} blocks of a load were disturbed from outside and measured again; \
+             in their place, the first undisturbed repetition counts."
         );
     }
     if let Some(bodies) = bodies(trials) {

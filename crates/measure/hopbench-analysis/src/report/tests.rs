@@ -184,6 +184,7 @@ pub(crate) fn trial(
             requests: None,
             stages: Vec::new(),
             think_time_ms: 0,
+            attempt: 0,
         },
         started: "2026-01-02T03:04:05Z".to_owned(),
         outcome: Outcome::Ok,

@@ -21,6 +21,7 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
     let mut selection = select_choice(context, &options.choice, &interrupt)?;
     let settings = Settings {
         goal: options.until.goal(),
+        repeats_percent: options.until.repeat_disturbed,
         ..settings(context, &options.how)
     };
     let measured = measure(
@@ -82,6 +83,7 @@ pub(super) fn settings<'a>(context: &Context, how: &'a cli::How) -> Settings<'a>
         load_threads: how.load_threads,
         request_timeout: Duration::from_millis(how.request_timeout_ms),
         goal: None,
+        repeats_percent: 0,
         only_cells: None,
         only_knees: false,
         silent: context.format != Format::Human,

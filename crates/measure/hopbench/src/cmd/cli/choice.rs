@@ -24,6 +24,9 @@ pub(crate) struct Until {
     #[arg(long, value_name = "TIME", default_value = "1h", requires = "until",
         value_parser = parse_duration)]
     pub(crate) max_time: Duration,
+    /// Repeat blocks that others disturbed, with at most this share of the planned trials
+    #[arg(long, value_name = "PERCENT", default_value = "50%", value_parser = share)]
+    pub(crate) repeat_disturbed: u8,
 }
 
 impl Until {
@@ -53,6 +56,13 @@ fn percent(text: &str) -> Result<f64, String> {
     match number {
         Ok(percent) if (0.1..=100.0).contains(&percent) => Ok(percent),
         _ => Err("expected a percentage from 0.1% to 100%, such as '3%'".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<u8, String> {
+    match text.strip_suffix('%').unwrap_or(text).trim_end().parse() {
+        Ok(percent @ 0..=100) => Ok(percent),
+        _ => Err("expected a whole percentage from 0% (never) to 100%, such as '50%'".to_owned()),
     }
 }
 
