@@ -1,7 +1,7 @@
 //! Blocks that were measured again, because something outside had disturbed them.
 //!
-//! What is repeated is a *slot*: all paths, builds and replicates at one load in one block, so that
-//! every ratio is still formed between trials that ran side by side. Of a slot's attempts, one
+//! A *slot* is repeated as a whole: all paths, builds and replicates at one load in one block, so
+//! that every ratio is still formed between trials that ran side by side. Of a slot's attempts, one
 //! counts, and no metric decides which: the first one that is final. An attempt is final if nothing
 //! disturbed it, or if a trial of it failed or got a wrong answer, since that is a result. If none
 //! is final, the first attempt counts, with its warnings.

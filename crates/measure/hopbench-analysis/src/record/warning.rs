@@ -165,8 +165,8 @@ impl Warning {
         }
     }
 
-    /// Returns whether something outside of the path disturbed the trial that may be over when it is
-    /// repeated. A CPU quota is not: it stops a path that needs more CPU time more often.
+    /// Returns whether something outside of the path disturbed the trial that may be over when it
+    /// is repeated. A CPU quota is not: it stops a path that needs more CPU time more often.
     pub fn is_passing(&self) -> bool {
         matches!(
             self,

@@ -11,7 +11,10 @@ use crate::{
         cli::{self, Format},
         exit,
     },
-    plan::selection::{Overrides, Selection},
+    plan::{
+        selection::{Overrides, Selection},
+        several,
+    },
     process::{EXIT_INTERRUPTED, Interrupt, Interrupted},
     run::measure::{Measured, Settings, measure},
 };
@@ -67,12 +70,12 @@ pub(super) fn select(
     overrides: &Overrides,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Selection> {
+    let (scenarios, overrides) = several::apart(&context.catalog, scenarios, overrides);
+    let selection = Selection::new(&context.catalog, &context.toolbox, &scenarios, &overrides);
     // Noticed once a program that is running has answered or its time is up.
-    Selection::new(&context.catalog, &context.toolbox, scenarios, overrides).map_err(|error| {
-        match interrupt.is_requested() {
-            true => Interrupted.into(),
-            false => error,
-        }
+    selection.map_err(|error| match interrupt.is_requested() {
+        true => Interrupted.into(),
+        false => error,
     })
 }
 

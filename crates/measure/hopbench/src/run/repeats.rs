@@ -44,8 +44,8 @@ pub(crate) fn more(planner: &mut Planner<'_>, percent_max: u8, trials: &[Trial])
 
 #[cfg(test)]
 mod tests {
-    //! Goal: what others disturb is planned again, within the bound, and nothing else. Method: a plan
-    //! of three blocks at two loads, and trials that are made from it.
+    //! Goal: what others disturb is planned again, within the bound, and nothing else. Method: a
+    //! plan of three blocks at two loads, and trials that are made from it.
 
     use std::collections::BTreeMap;
 

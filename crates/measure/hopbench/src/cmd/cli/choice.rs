@@ -72,7 +72,7 @@ pub(crate) struct Choice {
     /// Names or files of scenarios ('verify' takes paths, too)
     #[arg(required = true, value_name = "SCENARIO")]
     pub(crate) scenarios: Vec<String>,
-    /// Measure these paths instead: a name, 'tag:NAME', a TOML file, or '*' for all.
+    /// Measure these paths instead: names, 'tag:NAME', TOML files, or '*' for all.
     /// The reference is always measured, too. In lists with commas, '\,' is a comma in a name
     #[arg(
         long = "path",
