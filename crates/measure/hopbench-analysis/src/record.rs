@@ -192,6 +192,9 @@ pub struct PathologyRules {
     /// Largest growth of memory for each correct answer, in KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_kib_per_request: Option<f64>,
+    /// Largest growth of open descriptors for each correct answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth_descriptors_per_request: Option<f64>,
 }
 
 /// When a path counts as recovered from whatever disturbed it during a load in stages.
@@ -494,6 +497,12 @@ pub struct ProcessUsage {
     pub rss_peak_kib: u64,
     /// Number of threads at the load's end.
     pub threads: u64,
+    /// Open descriptors before the warm-up; `None` if they can't be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub descriptors_before: Option<u64>,
+    /// Open descriptors at the load's end; `None` if they can't be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub descriptors_after: Option<u64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
