@@ -187,7 +187,7 @@ impl<'s> Leading<'s> {
     /// Writes what the path adds, with its interval.
     fn entry(&self, metric: Metric) -> Entry {
         let Some(shift) = self.shift(metric) else {
-            return tables::told(self.row, metric, |_| String::new());
+            return "–".into();
         };
         let Some(told) = self.told(metric, &shift) else {
             return "–".into();
