@@ -51,8 +51,9 @@ pub struct RowCell {
     pub cell: Cell,
     /// Whether the path is the reference.
     pub is_reference: bool,
-    /// Ratios to the reference by metric, without those that are only bounds. For the reference
-    /// itself, only its CPU time per request, in microseconds.
+    /// Ratios to the reference by metric, without those that are only bounds, and `rss_kib`, the
+    /// peak memory in KiB, which rows of older releases lack. For the reference itself, only its
+    /// CPU time per request, in microseconds.
     #[serde(alias = "figures")]
     pub metrics: BTreeMap<String, f64>,
     /// How the cell was loaded, and the versions of outside programs. Cells with other conditions
@@ -131,7 +132,8 @@ pub struct Trend<'a> {
     pub cell: &'a Cell,
     /// The metric.
     pub metric: Metric,
-    /// Whether the values are ratios to the reference; those of the reference itself are not.
+    /// Whether the values are ratios to the reference; those of the reference itself are not, nor
+    /// is memory, which is in KiB.
     pub is_ratio: bool,
     /// Values in the order of the rows.
     pub points: Vec<Point<'a>>,
@@ -177,6 +179,11 @@ pub struct Change {
     /// Approximate p of Pettitt's test.
     pub p: f64,
 }
+
+/// Name of the peak memory among a row's metrics. Memory is not compared with the reference's: a
+/// server of 2 MiB makes any hop "1,000 %", and how much it needs doesn't depend on the machine's
+/// speed.
+const RSS_KIB: &str = "rss_kib";
 
 /// Fewest rows for a change; with fewer rows it would be a guess.
 pub const ROWS_MIN: usize = 30;
@@ -294,6 +301,7 @@ impl RowCell {
             let ratio = row.ratios[metric].filter(|_| row.bounds[metric] == Bound::Exact)?;
             Some((metric.key().to_owned(), ratio.ratio))
         };
+        let own_rss = || Some((RSS_KIB.to_owned(), row.rss_peak_kib?.median));
         let own_cpu = || {
             let cpu = row.cpu_us_per_request_server?;
             Some((Metric::Cpu.key().to_owned(), cpu.median))
@@ -303,7 +311,10 @@ impl RowCell {
             is_reference: row.is_reference,
             metrics: match row.is_reference {
                 true => own_cpu().into_iter().collect(),
-                false => Metric::ALL.into_iter().filter_map(ratio).collect(),
+                false => {
+                    let ratios = Metric::ALL.into_iter().filter_map(ratio);
+                    ratios.chain(own_rss()).collect()
+                }
             },
             conditions,
             answers: Some(Answers {
@@ -474,10 +485,13 @@ impl<'a> Trend<'a> {
         let cells = rows.iter().rev().filter_map(|row| row.cell(&of.cell));
         let mut loaded = cells.filter(|it| it.conditions.contains_key("load"));
         let loaded = loaded.next().unwrap_or(of);
+        let mut all = rows.iter().filter_map(|row| row.cell(&of.cell));
+        let is_absolute = metric == Metric::Rss && all.any(|it| it.metrics.contains_key(RSS_KIB));
+        let key = if is_absolute { RSS_KIB } else { metric.key() };
         let value = |row: &'a Row| {
             let of_row = row.cell(&of.cell)?;
             let of_row = Some(of_row).filter(|it| it.is_like(of) && it.is_like(loaded))?;
-            let value = *of_row.metrics.get(metric.key())?;
+            let value = *of_row.metrics.get(key)?;
             Some(Point { row, value })
         };
         let points: Vec<Point<'_>> = rows.iter().filter_map(|row| value(row)).collect();
@@ -495,7 +509,7 @@ impl<'a> Trend<'a> {
         Some(Self {
             cell: &of.cell,
             metric,
-            is_ratio: !of.is_reference,
+            is_ratio: !of.is_reference && !is_absolute,
             is_in_last: value(last).is_some(),
             points,
             recent: Recent::of(&values, since),

@@ -91,7 +91,7 @@ fn report_on(manifest: &Manifest, trials: &[Trial], plan: &Plan) -> bool {
     let text = markdown::report(&summary, trials, plan.trials.len());
     let page = html::report(&summary, trials, plan.trials.len(), &[], &[]);
     let rest = [
-        terminal::render(&summary),
+        terminal::render(&summary, trials, plan.trials.len()),
         csv::render(&summary),
         perf::render(&summary),
     ];

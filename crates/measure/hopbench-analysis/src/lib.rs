@@ -25,6 +25,7 @@ pub mod pathology;
 pub mod permute;
 pub mod probe;
 pub mod record;
+pub mod repeats;
 pub mod report;
 mod schema;
 pub mod statistics;

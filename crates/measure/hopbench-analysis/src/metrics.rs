@@ -192,6 +192,19 @@ impl Blocks {
         })
     }
 
+    /// Returns the differences of these metrics and the others', over blocks that both sides have.
+    pub fn minus(&self, others: &Self) -> Series {
+        let difference = |(block, ours): (&u32, &Block), metric| {
+            Some(ours.metrics[metric]? - others.0.get(block)?.metrics[metric]?)
+        };
+        Series::new(|metric| {
+            let blocks = self.0.iter();
+            blocks
+                .filter_map(|block| difference(block, metric))
+                .collect()
+        })
+    }
+
     /// Returns the memory growth of the path's processes under the load, in MiB, per block.
     pub fn growth_mib(&self) -> Vec<f64> {
         let blocks = self.0.values();

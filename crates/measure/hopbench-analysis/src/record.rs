@@ -203,6 +203,9 @@ pub struct PathologyRules {
     /// Largest growth of memory for each correct answer, in KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_kib_per_request: Option<f64>,
+    /// Largest growth of open descriptors for each correct answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth_descriptors_per_request: Option<f64>,
 }
 
 /// When a path counts as recovered from whatever disturbed it during a load in stages.
@@ -291,6 +294,9 @@ pub struct PlannedTrial {
     /// milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub think_time_ms: u64,
+    /// How often the block had been measured at this load before, and was disturbed.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub attempt: u32,
 }
 
 /// A part of a load's duration, over which the load changes evenly.
@@ -505,6 +511,17 @@ pub struct ProcessUsage {
     pub rss_peak_kib: u64,
     /// Number of threads at the load's end.
     pub threads: u64,
+    /// Open descriptors before the warm-up; `None` if they can't be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub descriptors_before: Option<u64>,
+    /// Open descriptors at the load's end; `None` if they can't be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub descriptors_after: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_first(attempt: &u32) -> bool {
+    *attempt == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]

@@ -9,6 +9,7 @@ pub mod external;
 pub mod gate;
 pub mod history;
 pub mod html;
+mod lead;
 pub mod lines;
 pub mod markdown;
 pub mod overview;

@@ -43,7 +43,7 @@ use crate::{
     cmd::cli::{Choice, Cli, Command, Format, Maintenance},
     console::visible,
     mistake::Mistake,
-    plan::{selection::Selection, toolbox::Toolbox},
+    plan::{selection::Selection, several, toolbox::Toolbox},
 };
 
 /// Directory of the runs whose figures the documents show.
@@ -93,12 +93,9 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 
 impl Context {
     fn select(&self, choice: &Choice) -> anyhow::Result<Selection> {
-        Selection::new(
-            &self.catalog,
-            &self.toolbox,
-            &choice.scenarios,
-            &choice.overrides(),
-        )
+        let (scenarios, overrides) =
+            several::apart(&self.catalog, &choice.scenarios, &choice.overrides());
+        Selection::new(&self.catalog, &self.toolbox, &scenarios, &overrides)
     }
 
     /// Returns the built-in scenario with every endpoint, for commands about a single path.

@@ -5,6 +5,7 @@ pub(crate) mod knee;
 pub(crate) mod measure;
 pub(crate) mod profile;
 pub(crate) mod progress;
+pub(crate) mod repeats;
 pub(crate) mod run_dir;
 mod runner;
 pub(crate) mod trial;

@@ -17,6 +17,7 @@ fn server(bench: &Bench, more: &str) -> String {
         "import socket, sys, threading\n\
          head = b'HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n'\n\
          answers = 0\n\
+         kept = dict()\n\
          def serve(c):\n\
          \x20   global answers\n\
          \x20   while True:\n\
@@ -234,4 +235,45 @@ fn without_a_warm_up_and_at_a_fixed_rate_bodies_are_compared_too() {
             assert_eq!(warnings(&trial, "reconnects").len(), 0, "{trial}");
         }
     }
+}
+
+/// Measures a server that keeps descriptors as `more` says; returns the pathologies of the report.
+fn pathologies(more: &str) -> String {
+    let bench = Bench::new();
+    let path = server(&bench, more);
+    let what = ["run", "http-tunnel", "--endpoint=/small", "--path", &path];
+    let how = [
+        "--concurrency=2",
+        "--duration-ms=300",
+        "--warm-up-ms=50",
+        "--blocks=1",
+        "--repeat-disturbed=0%",
+    ];
+    let run = bench.run(&[&what[..], &how].concat());
+    assert!(run.status.success(), "{run:?}");
+    let trials = bench.trials();
+    let counted = trials.iter().flat_map(|trial| {
+        let processes = trial["processes"].as_array().expect("a list");
+        processes.iter().map(|it| it["descriptors_after"].as_u64())
+    });
+    assert!(counted.into_iter().all(|it| it > Some(0)), "{trials:?}");
+    let report = fs::read_to_string(bench.run_dir().join("REPORT.md")).expect("written");
+    let (_, found) = report.split_once("### Pathologies").expect("a section");
+    let (found, _) = found.split_once("\n#").expect("another section");
+    found.to_owned()
+}
+
+#[test]
+fn a_server_that_leaks_a_descriptor_with_each_request_is_named() {
+    let found = pathologies("c.sendall(head + body); kept[answers] = socket.socket()");
+    assert!(
+        found.contains("leaking descriptors: odd /small c=2: "),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_server_that_keeps_a_descriptor_for_each_connection_is_in_order() {
+    let found = pathologies("c.sendall(head + body); kept[c] = kept.get(c) or socket.socket()");
+    assert!(!found.contains("leaking"), "{found}");
 }

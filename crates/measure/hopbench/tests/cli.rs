@@ -130,6 +130,21 @@ fn a_plan_says_what_it_cannot_plan_yet() {
 }
 
 #[test]
+fn several_paths_may_follow_one_option() {
+    let shell = Shell::new();
+    for arguments in [
+        ["plan", "smoke", "--path", "forwarder-tcp", "forwarder-http"],
+        ["plan", "--path", "forwarder-tcp", "forwarder-http", "smoke"],
+    ] {
+        let result = shell.hopbench(&arguments);
+        let plan = text(&result.stdout);
+        assert!(result.status.success(), "{}", text(&result.stderr));
+        let has = |path: &str| plan.contains(path);
+        assert!(has("forwarder-tcp") && has("forwarder-http"), "{plan}");
+    }
+}
+
+#[test]
 fn numbers_out_of_bounds_say_what_was_expected() {
     let shell = Shell::new();
     for (option, expected) in [

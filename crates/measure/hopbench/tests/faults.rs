@@ -262,7 +262,12 @@ fn a_server_that_prints_without_end_fills_no_disk() {
 fn a_server_that_is_stopped_in_the_middle_is_a_failed_trial() {
     let bench = Bench::new();
     let scenario = long(&bench);
-    let arguments = ["run", &scenario, "--request-timeout-ms=1500"];
+    let arguments = [
+        "run",
+        &scenario,
+        "--request-timeout-ms=1500",
+        "--repeat-disturbed=0%",
+    ];
     let running = Running::start(&mut bench.command(&arguments));
     let mut pids = Vec::new();
     until("the load is on", || {

@@ -267,6 +267,11 @@ fn records_are_shown_again_and_mistakes_are_named() {
     let report = bench.directory.path().join(&directory).join("report.md");
     let report = std::fs::read_to_string(report).expect("written");
     assert!(report.contains("| true | wall, ms | 5 |"), "{report}");
+    let status = text(&bench.run(&["status", &directory]).stdout);
+    assert!(
+        status.contains("probe 'cli-latency', finished; "),
+        "{status}"
+    );
     for (arguments, said) in [
         (
             &["cold-strat"][..],

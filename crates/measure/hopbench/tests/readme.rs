@@ -60,7 +60,7 @@ fn the_tables_and_the_pictures_are_the_reference_runs() {
         let file = run.join(format!("overview-{name}.svg"));
         assert_eq!(
             fs::read_to_string(file).expect("is there"),
-            chart::overview(scenario),
+            chart::overview(&manifest, scenario),
             "make it with 'hopbench report'"
         );
         shown.push(name.clone());

@@ -189,7 +189,8 @@ fn a_killed_process_is_a_failed_trial_and_the_run_goes_on() {
     ] {
         let bench = Bench::new();
         let scenario = long(&bench);
-        let running = Running::start(&mut bench.command(&["run", &scenario]));
+        let arguments = ["run", &scenario, "--repeat-disturbed=0%"];
+        let running = Running::start(&mut bench.command(&arguments));
         let mut pids = Vec::new();
         until("the load is on", || {
             let load = children_of(running.pid(), "hopbench-load");

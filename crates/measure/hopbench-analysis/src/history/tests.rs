@@ -246,3 +246,32 @@ fn rows_that_cannot_be_are_refused() {
     });
     assert!(none.contains("requests failed"), "{none}");
 }
+
+/// Memory is followed in bytes: over a reference of a few MiB, every hop is many times as large.
+#[test]
+fn memory_is_in_bytes_and_not_a_share() {
+    let of = |rss_kib: Option<f64>| {
+        let mut row = row("new", "6", 1.0);
+        let cell = &mut row.cells[0];
+        cell.is_reference = false;
+        cell.metrics = [("rss".to_owned(), 9.5)].into();
+        cell.metrics
+            .extend(rss_kib.map(|kib| ("rss_kib".to_owned(), kib)));
+        row
+    };
+    let rows = [of(None), of(Some(20_480.0)), of(Some(21_504.0))];
+    let text = crate::report::history::terminal(&rows);
+    assert!(
+        text.contains("20.0 MiB") && text.contains("21.0 MiB"),
+        "{text}"
+    );
+    assert!(!text.contains("950"), "{text}");
+    let trend = &trends(&rows)[0];
+    // A row that doesn't say it is not in the trend.
+    assert_eq!(
+        (trend.points.len(), trend.is_ratio, trend.is_in_last),
+        (2, false, true)
+    );
+    // Rows of older releases have the share alone.
+    assert!(trends(&[of(None)])[0].is_ratio);
+}

@@ -20,9 +20,12 @@ impl PathologyRules {
         let growth = self.growth_kib_per_request;
         let growth =
             growth.map(|limit| format!("memory that grows by {limit} KiB for each answer"));
+        let descriptors = self.growth_descriptors_per_request;
+        let descriptors =
+            descriptors.map(|limit| format!("descriptors that stay open, {limit} for each answer"));
         let slower = self.slower.iter();
         let slower = slower.map(|rule| format!("'{}' slower than '{}'", rule.path, rule.than));
-        let limits = [p99, collapse, stalls, slowdown, growth];
+        let limits = [p99, collapse, stalls, slowdown, growth, descriptors];
         let limits = limits.into_iter().flatten();
         always.into_iter().chain(limits).chain(slower).collect()
     }

@@ -21,9 +21,27 @@ const GROWTH_KIB_MIN: f64 = 128.0 * 1024.0;
 /// answer of 256 KiB. It takes that once, and not again with each request.
 const CONNECTION_KIB: f64 = 512.0;
 
+/// Smallest growth of open descriptors that is looked at: pools and logs may take some.
+const DESCRIPTORS_MIN: f64 = 64.0;
+
+/// Descriptors that a path may take for each connection: sockets on both sides, pipes between them,
+/// and what a process that serves it alone opens.
+const CONNECTION_DESCRIPTORS: f64 = 32.0;
+
 /// Something that goes wrong within a load.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Within {
+    /// Descriptors stayed open with every request.
+    Descriptors {
+        /// Cell of the load.
+        cell: CellName,
+        /// Largest growth in a block, without what the connections may take.
+        count_max: f64,
+        /// This growth for each correct answer.
+        per_request: f64,
+        /// Blocks in which it grew.
+        blocks: Blocks,
+    },
     /// Memory grew with every request.
     Growth {
         /// Cell of the load.
@@ -70,6 +88,7 @@ impl Within {
             stall(rules, row, reference),
             slowdown(rules, row),
             growth(rules, row),
+            descriptors(rules, row),
         ];
         found.into_iter().flatten()
     }
@@ -77,6 +96,10 @@ impl Within {
     /// Advises what to look at next.
     pub(super) fn advice(&self) -> &'static str {
         match self {
+            Self::Descriptors { .. } => {
+                "For descriptors that stay open, look at '/proc/PID/fd' after the load; a path \
+                 that may open no more answers nothing"
+            }
             Self::Growth { .. } => {
                 "For growing memory, see whether a longer load makes it grow further; a cache that \
                  fills up is none"
@@ -96,6 +119,16 @@ impl Within {
 impl fmt::Display for Within {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Descriptors {
+                cell: CellName(cell),
+                count_max,
+                per_request,
+                blocks,
+            } => write!(
+                f,
+                "leaking descriptors: {cell}: up to {count_max:.0} more are open after the load \
+                 than connections take, {per_request:.2} for each answer, {blocks}"
+            ),
             Self::Growth {
                 cell: CellName(cell),
                 mib_max,
@@ -186,27 +219,60 @@ fn slowdown(rules: &PathologyRules, row: &CellSummary<'_>) -> Option<Within> {
     })
 }
 
+/// Growth that is found in some blocks of a cell.
+struct Found {
+    /// The largest growth.
+    most: f64,
+    /// This growth for each correct answer.
+    per_request: f64,
+    blocks: Blocks,
+}
+
+/// Finds growth of at least `least`, and of at least `limit` for each answer, beyond what is
+/// `allowed`.
+fn grown(growth: &[(f64, u64)], allowed: f64, least: f64, limit: f64) -> Option<Found> {
+    let of_requests = growth.iter().filter_map(|(grown, requests)| {
+        let grown = grown - allowed;
+        let of_each = grown / (*requests).max(1) as f64;
+        (grown >= least && of_each >= limit).then_some((grown, of_each))
+    });
+    let found: Vec<(f64, f64)> = of_requests.collect();
+    let largest = found.iter().copied();
+    let (most, per_request) = largest.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    let blocks = Blocks {
+        found: found.len(),
+        of: growth.len(),
+    };
+    Some(Found {
+        most,
+        per_request,
+        blocks,
+    })
+}
+
 /// Finds paths whose memory grows with every request, beyond what their connections take.
 fn growth(rules: &PathologyRules, row: &CellSummary<'_>) -> Option<Within> {
     let limit = rules.growth_kib_per_request?;
-    let of_connections = CONNECTION_KIB * f64::from(row.cell.concurrency);
-    let of_requests = row.course.growth.iter().filter_map(|(kib, requests)| {
-        let kib = kib - of_connections;
-        let of_each = kib / (*requests).max(1) as f64;
-        (kib >= GROWTH_KIB_MIN && of_each >= limit).then_some((kib, of_each))
-    });
-    let found: Vec<(f64, f64)> = of_requests.collect();
-    let (kib, kib_per_request) = found
-        .iter()
-        .copied()
-        .max_by(|one, other| one.0.total_cmp(&other.0))?;
+    let allowed = CONNECTION_KIB * f64::from(row.cell.concurrency);
+    let found = grown(&row.course.growth, allowed, GROWTH_KIB_MIN, limit)?;
     Some(Within::Growth {
         cell: CellName::of(row),
-        mib_max: kib / 1024.0,
-        kib_per_request,
-        blocks: Blocks {
-            found: found.len(),
-            of: row.course.growth.len(),
-        },
+        mib_max: found.most / 1024.0,
+        kib_per_request: found.per_request,
+        blocks: found.blocks,
+    })
+}
+
+/// Finds paths that open descriptors with every request and don't close them, beyond what their
+/// connections take.
+fn descriptors(rules: &PathologyRules, row: &CellSummary<'_>) -> Option<Within> {
+    let limit = rules.growth_descriptors_per_request?;
+    let allowed = CONNECTION_DESCRIPTORS * f64::from(row.cell.concurrency);
+    let found = grown(&row.course.descriptors, allowed, DESCRIPTORS_MIN, limit)?;
+    Some(Within::Descriptors {
+        cell: CellName::of(row),
+        count_max: found.most,
+        per_request: found.per_request,
+        blocks: found.blocks,
     })
 }

@@ -165,6 +165,18 @@ impl Warning {
         }
     }
 
+    /// Returns whether something outside of the path disturbed the trial that may be over when it
+    /// is repeated. A CPU quota is not: it stops a path that needs more CPU time more often.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::OtherLoad { .. }
+                | Self::SlowClock { .. }
+                | Self::Steal { .. }
+                | Self::Throttled { .. }
+        )
+    }
+
     /// Returns a short name, under which warnings are counted.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -5,12 +5,14 @@
 use maud::{Markup, html};
 
 use super::{
+    lead,
     plot::{Scale, across, at, down},
-    sentences::shortfall,
+    sentences::{self, shortfall},
     text::{percent, tenths, xml},
 };
 use crate::{
     metrics::Metric,
+    record::Manifest,
     summary::{CellSummary, ScenarioSummary, Table},
 };
 
@@ -27,13 +29,15 @@ const PANEL_HEIGHT: f64 = 190.0;
 const PANEL_PITCH: f64 = PANEL_HEIGHT + 66.0;
 const LEGEND_COLUMNS: usize = 3;
 const LEGEND_PITCH: f64 = 20.0;
+/// Height of the line at the bottom.
+const FOOTER_HEIGHT: f64 = 22.0;
 /// Largest share that the axis is made for. A longer bar is cut, and its metric still says how long
 /// it is.
 const SHARE_MAX: f64 = 2.0;
 
 /// Returns the picture, with one panel per table and one group of bars per concurrency. Empty
 /// without a path to compare.
-pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
+pub fn overview(manifest: &Manifest, scenario: &ScenarioSummary<'_>) -> String {
     let tables: Vec<&Table<'_>> = scenario
         .tables
         .iter()
@@ -45,7 +49,15 @@ pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
     }
     let legend_rows = paths.len().div_ceil(LEGEND_COLUMNS) as f64;
     let top = 44.0 + legend_rows * LEGEND_PITCH;
-    let height = top + tables.len() as f64 * PANEL_PITCH;
+    let bottom = top + tables.len() as f64 * PANEL_PITCH;
+    // Pasted somewhere, the picture still says what was measured, when and where.
+    let origin = format!(
+        "hopbench {}, {} · {} · {}",
+        manifest.hopbench,
+        scenario.info.name,
+        sentences::started(manifest),
+        sentences::processor(manifest),
+    );
     let heading = format!(
         "Requests per second, as a share of '{}', over {} blocks (whiskers: interval; grey: A/A \
          control)",
@@ -57,14 +69,29 @@ pub fn overview(scenario: &ScenarioSummary<'_>) -> String {
                 LEFT + (index % LEGEND_COLUMNS) as f64 * (WIDTH - LEFT) / LEGEND_COLUMNS as f64,
                 38.0 + (index / LEGEND_COLUMNS) as f64 * LEGEND_PITCH,
                 index,
-                path,
+                &named(manifest, scenario, path),
             ))
         }
         @for (index, table) in tables.iter().enumerate() {
             (panel(table, &paths, top + index as f64 * PANEL_PITCH))
         }
+        text x=(at(LEFT)) y=(at(bottom + 10.0)) font-size="11" fill="#666" { (origin) } "\n"
     };
-    picture(&scenario.info.question, &heading, LEFT, height, &body)
+    picture(
+        &scenario.info.question,
+        &heading,
+        LEFT,
+        bottom + FOOTER_HEIGHT,
+        &body,
+    )
+}
+
+/// Names a path with its version; with two builds, which may differ in it, only the build.
+fn named(manifest: &Manifest, scenario: &ScenarioSummary<'_>, path: &str) -> String {
+    match manifest.builds.is_empty() {
+        true => lead::named(manifest, scenario.info, path),
+        false => path.to_owned(),
+    }
 }
 
 /// Returns a file with a picture.

@@ -244,7 +244,7 @@ pub(super) fn by_endpoint<'a>(
             sections.push(Section {
                 heading,
                 text: None,
-                sheet: Table::new(1, columns.iter().copied()),
+                sheet: Table::new(1, columns.iter().copied()).with_keys(2),
             });
         }
         let section = sections.last_mut().expect("there is one");

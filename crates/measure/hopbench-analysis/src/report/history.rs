@@ -123,6 +123,7 @@ fn number(trend: &Trend<'_>, value: f64) -> String {
         true if value >= TIMES_MIN => percent(value),
         true => format!("{:.1} %", value * 100.0),
         false if trend.metric == Metric::Cpu => format!("{value:.1} µs"),
+        false if trend.metric == Metric::Rss => format!("{:.1} MiB", value / 1024.0),
         false => format!("{value:.1}"),
     }
 }

@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::legend::Legend;
 use super::{
-    ab, compare, external, overview, parts, plot, rates, sentences,
+    ab, compare, external, lead, overview, parts, plot, rates, sentences,
     sheet::{Entry, Table, Tone},
     tables::{self, Section},
     text::{self, hundredths, thousands},
@@ -215,15 +215,18 @@ fn head(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Markup {
     html! {
         header {
             h1 { "What does a hop cost?" }
+            @for (index, scenario) in summary.scenarios.iter().enumerate() {
+                (answer(summary, index, scenario))
+            }
+            @if let Some(line) = sentences::doubts_line(summary, trials, planned) {
+                details.first {
+                    summary { strong { "Read this first: " } (line) }
+                    ul { @for doubt in &doubts { li { (doubt) } } }
+                }
+            }
             p.lead {
                 (sentences::started(manifest)) " · " (sentences::processor(manifest)) " · "
                 (sentences::progress(trials, planned))
-            }
-            @if !doubts.is_empty() {
-                div.first {
-                    h2 { "Read this first" }
-                    ul { @for doubt in &doubts { li { (doubt) } } }
-                }
             }
             @if summary.scenarios.len() > 1 {
                 nav aria-label="Scenarios" {
@@ -232,6 +235,24 @@ fn head(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Returns the answer of a scenario: a sentence for each path, and a small table.
+fn answer(summary: &Summary<'_>, index: usize, scenario: &ScenarioSummary<'_>) -> Markup {
+    let (manifest, info) = (summary.manifest, scenario.info);
+    html! {
+        @if summary.scenarios.len() > 1 {
+            p { strong { (info.name) } ": " (info.question.trim()) }
+        }
+        ul.answer { @for line in lead::sentences(manifest, scenario) { li { (line) } } }
+        @if let Some(section) = lead::section(manifest, scenario) {
+            (section.sheet.html(&section.heading))
+            @if let Some(text) = &section.text { p { (text) } }
+        }
+        @if let Some(line) = sentences::pathologies_line(scenario) {
+            p { a href={ "#scenario-" (index) } { (line) } }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `REPORT.md`, and the tables that a run prints.
 
 use super::{
-    ab, chart, lines, overview, parts, rates, sentences,
+    ab, chart, lead, lines, overview, parts, rates, sentences,
     sheet::{Medium, Table},
     tables,
     text::escape,
@@ -14,15 +14,21 @@ use crate::{
 
 /// Returns the whole report of a run, of which `planned` trials were planned.
 pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String {
-    let mut out = String::from("# What does a hop cost?\n\n");
-    out += &format!("{}\n", sentences::progress(trials, planned));
-    let doubts = sentences::doubts(summary, trials, planned);
-    if !doubts.is_empty() {
+    let mut out = String::from("# What does a hop cost?\n");
+    for scenario in &summary.scenarios {
+        out += &answer(summary, scenario, Medium::Markdown);
+    }
+    if let Some(line) = sentences::doubts_line(summary, trials, planned) {
+        let doubts = list(
+            &sentences::doubts(summary, trials, planned),
+            Medium::Markdown,
+        );
         out += &format!(
-            "\n**Read this first**\n\n{}",
-            list(&doubts, Medium::Markdown)
+            "\n<details>\n<summary>Read this first: {}</summary>\n\n{doubts}\n</details>\n",
+            escape(&line)
         );
     }
+    out += &format!("\n{}\n", sentences::progress(trials, planned));
     if let Some(comparison) = AbComparison::of(summary.manifest, trials) {
         out += "\n## b over a\n";
         out += &ab::markdown(&comparison);
@@ -31,7 +37,7 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
         out += &scenario_heading(scenario);
         out += &pathologies(scenario, Medium::Markdown);
         out += &overview::section(scenario, Medium::Markdown);
-        for (kind, alternative, _) in pictures(scenario) {
+        for (kind, alternative, _) in pictures(summary.manifest, scenario) {
             let file = format!("{kind}-{}.svg", scenario.info.name);
             // Without the angle brackets a name with a space would end there.
             out += &match file.contains(' ') {
@@ -56,15 +62,43 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     out
 }
 
+/// Returns the answer of a scenario: a sentence for each path, and a small table.
+pub(super) fn answer(
+    summary: &Summary<'_>,
+    scenario: &ScenarioSummary<'_>,
+    medium: Medium,
+) -> String {
+    let (manifest, info) = (summary.manifest, scenario.info);
+    let mut out = String::new();
+    if summary.scenarios.len() > 1 {
+        out += &match medium {
+            Medium::Markdown => format!("\n**{}**: {}\n", info.name, info.question.trim()),
+            Medium::Terminal => format!("\n{}: {}\n", info.name, info.question.trim()),
+        };
+    }
+    let said = lead::sentences(manifest, scenario);
+    if !said.is_empty() {
+        out += &format!("\n{}", list(&said, medium));
+    }
+    if let Some(section) = lead::section(manifest, scenario) {
+        let explained = section.text.unwrap_or_default();
+        out += &format!("\n{}\n{explained}\n", section.sheet.text(medium));
+    }
+    let found = sentences::pathologies_line(scenario);
+    out.extend(found.map(|line| format!("\n{line}\n")));
+    out
+}
+
 /// Returns the pictures of a scenario: kind, alternative text and SVG of each.
 pub fn pictures(
+    manifest: &Manifest,
     scenario: &ScenarioSummary<'_>,
 ) -> impl Iterator<Item = (&'static str, &'static str, String)> {
     [
         (
             "overview",
             "RPS as a share of the reference's",
-            chart::overview(scenario),
+            chart::overview(manifest, scenario),
         ),
         ("latency", "p99 by offered rate", lines::latency(scenario)),
     ]

@@ -31,7 +31,7 @@ const KINDS_MAX: usize = 5;
 /// Returns what was wrong with the requests that got no correct answer, the most frequent first.
 fn errors(scenario: &ScenarioSummary<'_>) -> Option<Section> {
     let columns = ["Transport", "Endpoint", "Concurrency", "Errors"];
-    let mut sheet = Table::new(2, columns).with_notes(1);
+    let mut sheet = Table::new(2, columns).with_keys(3).with_notes(1);
     for row in scenario.rows() {
         let mut kinds: Vec<(&String, &u64)> = row.totals.errors.iter().collect();
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -122,7 +122,7 @@ fn recovery(scenario: &ScenarioSummary<'_>) -> Option<Section> {
         "Not recovered (blocks)",
         "Failed requests",
     ];
-    let mut sheet = Table::new(1, columns);
+    let mut sheet = Table::new(1, columns).with_keys(2);
     for row in scenario.rows().filter(|row| !row.disruptions.is_empty()) {
         let blocks = &row.disruptions;
         let longest = blocks.iter().filter_map(|it| it.longest_s());
@@ -159,7 +159,7 @@ fn slopes(scenario: &ScenarioSummary<'_>) -> Option<Section> {
         "descriptors (1/min)",
         "p99 (ms/min)",
     ];
-    let mut sheet = Table::new(1, columns);
+    let mut sheet = Table::new(1, columns).with_keys(2);
     for row in scenario.rows().filter(|row| has_slope(row)) {
         let slope = |of: fn(&Slopes) -> Option<Slope>, factor: f64, text: fn(f64) -> String| {
             Entry::from(over_blocks(row, of).map_or_else(

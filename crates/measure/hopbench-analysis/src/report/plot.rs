@@ -12,6 +12,9 @@ const WIDTH: f64 = 388.0;
 /// Fewest ticks of a logarithmic scale: fewer say too little.
 const TICKS_MIN: usize = 3;
 
+/// Largest share, in percent, of a linear scale of shares.
+const SHARE_MAX: f64 = 150.0;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scale {
     Linear { least: f64, most: f64 },
@@ -119,6 +122,19 @@ impl Scale {
                 least: 1.0,
                 most: 10.0,
             },
+        }
+    }
+
+    /// Returns a scale for shares in percent: from 0 to at most 150 % if all of them lie there,
+    /// since a length from 0 says more than a place on a logarithmic scale.
+    pub(super) fn of_shares(shares: impl Iterator<Item = f64>) -> Self {
+        let shares: Vec<f64> = shares.filter(|share| share.is_finite()).collect();
+        match shares.iter().all(|it| (0.0..=SHARE_MAX).contains(it)) {
+            true => Self::Linear {
+                least: 0.0,
+                most: (shares.iter().copied().fold(100.0, f64::max) * 1.05).min(SHARE_MAX),
+            },
+            false => Self::log(shares.into_iter()),
         }
     }
 
@@ -434,6 +450,18 @@ mod tests {
         assert_eq!(Scale::log([1.0, 1e4].into_iter()).ticks().len(), 5);
         let labels = [0.5, 20.0, 1_500.0, 2e6].map(short);
         assert_eq!(labels, ["0.5", "20", "1.5k", "2M"]);
+    }
+
+    #[test]
+    fn shares_that_are_not_far_from_all_have_a_linear_scale() {
+        let near = Scale::of_shares([28.0, 149.0].into_iter());
+        assert!(matches!(near, Scale::Linear { least: 0.0, .. }), "{near:?}");
+        // The largest share is not beyond the end.
+        assert!(near.share(149.0) < 1.0, "{near:?}");
+        let far = Scale::of_shares([28.0, 151.0].into_iter());
+        assert!(matches!(far, Scale::Log { .. }), "{far:?}");
+        let low = Scale::of_shares([10.0, 28.0, f64::NAN].into_iter());
+        assert!(low.share(100.0) > 0.9, "{low:?}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) fn sheet(scenario: &ScenarioSummary<'_>, table: &Cells<'_>) -> Table 
         "Errors",
     ];
     let columns = metrics.map(str::to_owned).into_iter();
-    let mut sheet = Table::new(1, columns.chain(tables::cpu_columns(scenario)));
+    let mut sheet = Table::new(1, columns.chain(tables::cpu_columns(scenario))).with_keys(3);
     for row in &table.rows {
         let mut entries: Vec<Entry> = vec![
             row.cell.path_and_build().into(),
@@ -192,7 +192,7 @@ mod tests {
         );
         let picture = lines::latency(&summary.scenarios[0]);
         insta::assert_snapshot!("latency_over_rate", picture);
-        let kinds: Vec<&str> = markdown::pictures(&summary.scenarios[0])
+        let kinds: Vec<&str> = markdown::pictures(&manifest, &summary.scenarios[0])
             .map(|(kind, ..)| kind)
             .collect();
         assert_eq!(kinds, ["latency"]);

@@ -8,6 +8,7 @@ use crate::{
     metrics::Metric,
     pathology::{self, Pathology},
     record::{Build, Cell, FailureKind, Manifest, Trial, Warning},
+    repeats,
     summary::{CellSummary, ScenarioSummary, Summary, Table},
 };
 
@@ -26,6 +27,13 @@ pub fn progress(trials: &[Trial], planned: usize) -> String {
             " They took {:.0} s, {:.0} % of it outside the load (start, verify, scrape, stop).",
             total / 1e3,
             100.0 * overhead / total
+        );
+    }
+    let (blocks, again) = repeats::repeated(trials);
+    if again > 0 {
+        out += &format!(
+            " {again} of {blocks} blocks of a load were disturbed from outside and measured again; \
+             in their place, the first undisturbed repetition counts."
         );
     }
     if let Some(bodies) = bodies(trials) {
@@ -78,6 +86,24 @@ pub fn doubts(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Vec<St
         });
     }
     doubts
+}
+
+/// Says in one line how many doubts there are, and of which kinds. `None` if there are none.
+pub fn doubts_line(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Option<String> {
+    let mut parts = Vec::new();
+    if trials.len() < planned {
+        let missing = planned - trials.len();
+        parts.push(format!(
+            "the run is not complete: {missing} of {planned} trials missing."
+        ));
+    }
+    match summary.manifest.warnings.len() {
+        0 => {}
+        1 => parts.push("1 warning of the run.".to_owned()),
+        warnings => parts.push(format!("{warnings} warnings of the run.")),
+    }
+    parts.extend(doubts_in_short(trials));
+    (!parts.is_empty()).then(|| parts.join(" "))
 }
 
 /// Says in one line how many trials have validity warnings, and of which kinds. `None` if none has.
@@ -138,6 +164,16 @@ pub(super) fn pathologies(scenario: &ScenarioSummary<'_>) -> Vec<String> {
             lines
         }
     }
+}
+
+/// Says in one line how many pathologies there are. `None` if nothing was measured.
+pub(super) fn pathologies_line(scenario: &ScenarioSummary<'_>) -> Option<String> {
+    scenario.rows().next()?;
+    Some(match pathology::find(scenario).len() {
+        0 => "Pathologies: none found.".to_owned(),
+        1 => "Pathologies: 1 found; see below.".to_owned(),
+        found => format!("Pathologies: {found} found; see below."),
+    })
 }
 
 /// Says that the metrics of a scenario are medians, and over how many blocks.

@@ -1,13 +1,12 @@
 //! A table of a report, before it becomes text or HTML.
 
+mod fit;
+
 use std::{iter, ops::Range};
 
 use maud::{Markup, html};
 
-use super::{
-    terminal::pad,
-    text::{self, escape},
-};
+use super::text::{self, escape};
 use crate::told::Told;
 
 /// The medium that a report is written for.
@@ -22,6 +21,8 @@ pub(super) enum Medium {
 pub(super) struct Table {
     /// Which columns hold metrics. The others hold text.
     metrics: Range<usize>,
+    /// How many of the first columns tell rows apart.
+    keys: usize,
     columns: Vec<String>,
     rows: Vec<Vec<Entry>>,
 }
@@ -48,9 +49,17 @@ impl Table {
         let columns: Vec<String> = columns.into_iter().map(Into::into).collect();
         Self {
             metrics: names..columns.len(),
+            keys: names,
             columns,
             rows: Vec::new(),
         }
+    }
+
+    /// Lets this many of the first columns tell rows apart, such as a path and a number of
+    /// connections. They are repeated where a table is continued.
+    pub(super) fn with_keys(mut self, keys: usize) -> Self {
+        self.keys = keys;
+        self
     }
 
     /// Lets the last columns hold text.
@@ -77,11 +86,27 @@ impl Table {
         }
     }
 
+    /// Returns the columns that are shown: all but those that no row has anything for. If that is
+    /// all, it is what the table shows.
+    fn shown(&self) -> Vec<usize> {
+        let is_known = |column: &usize| {
+            let mut entries = self.rows.iter().map(|row| row[*column].text.as_str());
+            entries.any(|text| !matches!(text, "" | "–"))
+        };
+        let all = || 0..self.columns.len();
+        let shown: Vec<usize> = all().filter(|it| *it < self.keys || is_known(it)).collect();
+        match shown.len() > self.keys {
+            true => shown,
+            false => all().collect(),
+        }
+    }
+
     fn markdown(&self) -> String {
-        let columns: Vec<String> = self.columns.iter().map(|column| escape(column)).collect();
-        let mut out = format!("| {} |\n|", columns.join(" | "));
-        for column in 0..self.columns.len() {
-            out += if self.metrics.contains(&column) {
+        let shown = self.shown();
+        let columns = shown.iter().map(|column| escape(&self.columns[*column]));
+        let mut out = format!("| {} |\n|", columns.collect::<Vec<_>>().join(" | "));
+        for column in &shown {
+            out += if self.metrics.contains(column) {
                 "---:|"
             } else {
                 "---|"
@@ -89,45 +114,42 @@ impl Table {
         }
         out += "\n";
         for row in &self.rows {
-            let texts: Vec<String> = row.iter().map(|entry| escape(&entry.text)).collect();
-            out += &format!("| {} |\n", texts.join(" | "));
+            let texts = shown.iter().map(|column| escape(&row[*column].text));
+            out += &format!("| {} |\n", texts.collect::<Vec<_>>().join(" | "));
         }
         out
     }
 
-    /// Returns the table with aligned columns.
+    /// Returns the table with aligned columns, in parts below one another if it is too wide.
     fn terminal(&self) -> String {
-        let plain = |text: &String| text.replace(char::is_control, " ");
-        let heading = self.columns.iter().map(plain).collect();
-        let texts = |row: &Vec<Entry>| row.iter().map(|entry| plain(&entry.text)).collect();
+        let plain = |text: &str| text.replace(char::is_control, " ");
+        let shown = self.shown();
+        let heading = shown.iter().map(|it| plain(&self.columns[*it])).collect();
+        let texts = |row: &Vec<Entry>| shown.iter().map(|it| plain(&row[*it].text)).collect();
         let rows: Vec<Vec<String>> = iter::once(heading)
             .chain(self.rows.iter().map(texts))
             .collect();
-        let rows = pad(&rows, |column| self.metrics.contains(&column));
-        let mut lines: Vec<String> = rows
-            .iter()
-            .map(|row| format!("| {} |\n", row.join(" | ")))
-            .collect();
-        let rules = rows[0].iter().map(|it| "-".repeat(it.chars().count() + 2));
-        let rules: Vec<String> = rules.collect();
-        lines.insert(1, format!("|{}|\n", rules.join("|")));
-        lines.concat()
+        let is_metric: Vec<bool> = shown.iter().map(|it| self.metrics.contains(it)).collect();
+        fit::draw(&rows, self.keys, &is_metric)
     }
 
     pub(super) fn html(&self, caption: &str) -> Markup {
+        let shown = self.shown();
         html! {
             div.scroll tabindex="0" role="group" aria-label=(caption) {
                 table {
                     thead {
                         tr {
-                            @for (index, column) in self.columns.iter().enumerate() {
-                                th scope="col" .metric[self.metrics.contains(&index)] { (column) }
+                            @for index in &shown {
+                                th scope="col" .metric[self.metrics.contains(index)] {
+                                    (self.columns[*index])
+                                }
                             }
                         }
                     }
                     tbody {
                         @for row in &self.rows {
-                            tr { (self.row(row)) }
+                            tr { (self.row(row, &shown)) }
                         }
                     }
                 }
@@ -135,13 +157,14 @@ impl Table {
         }
     }
 
-    fn row(&self, row: &[Entry]) -> Markup {
+    fn row(&self, row: &[Entry], shown: &[usize]) -> Markup {
         html! {
-            @for (index, Entry { text, tone }) in row.iter().enumerate() {
-                @if index == 0 {
+            @for index in shown {
+                @let Entry { text, tone } = &row[*index];
+                @if *index == 0 {
                     th scope="row" { (text) }
                 } @else {
-                    td .metric[self.metrics.contains(&index)] .faint[*tone == Tone::Faint]
+                    td .metric[self.metrics.contains(index)] .faint[*tone == Tone::Faint]
                         .bad[*tone == Tone::Bad] { (text) }
                 }
             }
@@ -215,6 +238,22 @@ mod tests {
             html.contains("aria-label=\"a &quot;caption&quot;\""),
             "{html}"
         );
+    }
+
+    #[test]
+    fn a_column_of_nothing_is_left_out() {
+        let mut sheet = Table::new(1, ["path", "RPS", "copies", "note"]).with_notes(1);
+        for (path, rps) in [("direct", "–"), ("hop", "7")] {
+            sheet.push(vec![path.into(), rps.into(), "–".into(), "".into()]);
+        }
+        let wanted = "| path | RPS |\n|---|---:|\n| direct | – |\n| hop | 7 |\n";
+        assert_eq!(sheet.markdown(), wanted);
+        assert!(!sheet.terminal().contains("copies"));
+        assert!(!sheet.html("x").into_string().contains("copies"));
+        // If nothing is known, that is what there is to show.
+        let mut sheet = Table::new(1, ["path", "RPS"]);
+        sheet.push(vec!["hop".into(), "–".into()]);
+        assert!(sheet.markdown().contains("| hop | – |"));
     }
 
     #[test]

@@ -94,7 +94,8 @@ fn closed_loop(scenario: &ScenarioSummary<'_>, table: &Cells<'_>) -> Table {
             .map(str::to_owned)
             .into_iter()
             .chain(cpu_columns(scenario)),
-    );
+    )
+    .with_keys(2);
     for row in &table.rows {
         let mut entries = vec![
             row.cell.path_and_build().into(),
@@ -220,7 +221,7 @@ fn counters_per(scenario: &ScenarioSummary<'_>, per: Per, heading: &str) -> Opti
     let columns = ["Transport", "Endpoint", "Concurrency"]
         .into_iter()
         .chain(labels);
-    let mut sheet = Table::new(2, columns);
+    let mut sheet = Table::new(2, columns).with_keys(3);
     for row in scenario.rows().filter(has_one) {
         let totals = &row.totals;
         let body_bytes = totals.body_bytes as f64 / totals.good as f64;
@@ -257,7 +258,7 @@ pub(super) fn wake_ups(scenario: &ScenarioSummary<'_>) -> Option<Section> {
         "peak RSS (MiB)",
         "RSS/connection (KiB)",
     ];
-    let mut sheet = Table::new(2, columns);
+    let mut sheet = Table::new(2, columns).with_keys(3);
     for row in scenario.rows().filter(|row| row.totals.good > 0) {
         let metrics = [
             spread(row.context_switches_per_request, hundredths),

@@ -1,11 +1,18 @@
 //! The tables of the report for a terminal, with aligned columns.
 
 use super::{markdown, overview, parts, sentences, sheet::Medium, tables};
-use crate::summary::Summary;
+use crate::{record::Trial, summary::Summary};
 
-/// Returns the tables and pathologies of every scenario.
-pub fn render(summary: &Summary<'_>) -> String {
+/// Returns the answer of every scenario, the warnings in one line, then all tables and pathologies.
+/// `planned` trials were planned.
+pub fn render(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String {
     let mut out = String::new();
+    for scenario in &summary.scenarios {
+        out += &markdown::answer(summary, scenario, Medium::Terminal);
+    }
+    if let Some(line) = sentences::doubts_line(summary, trials, planned) {
+        out += &format!("\nRead this first: {line} The report says what to do.\n");
+    }
     for scenario in &summary.scenarios {
         out += &format!(
             "\n## {}: {}\n",

@@ -185,6 +185,7 @@ pub(crate) fn trial(
             requests: None,
             stages: Vec::new(),
             think_time_ms: 0,
+            attempt: 0,
         },
         started: "2026-01-02T03:04:05Z".to_owned(),
         outcome: Outcome::Ok,
@@ -282,14 +283,14 @@ fn what_a_path_said_is_text_in_markdown_too() {
     let summary = Summary::new(&manifest, &trials).expect("valid records");
     let report = markdown::report(&summary, &trials, 22);
     assert!(report.contains(r"\<b>\*no\*\</b>"), "{report}");
-    assert!(terminal::render(&summary).contains(said));
+    assert!(terminal::render(&summary, &trials, 22).contains(said));
 }
 
 #[test]
 fn terminal_tables() {
     let (manifest, trials) = (manifest(), trials());
     let summary = Summary::new(&manifest, &trials).expect("valid records");
-    insta::assert_snapshot!(terminal::render(&summary));
+    insta::assert_snapshot!(terminal::render(&summary, &trials, 22));
 }
 
 #[test]
@@ -298,7 +299,7 @@ fn overview_chart() {
     manifest.scenarios[0].question = "<script>alert(1)</script> & \"more\"".to_owned();
     let trials = trials();
     let summary = Summary::new(&manifest, &trials).expect("readable");
-    let svg = chart::overview(&summary.scenarios[0]);
+    let svg = chart::overview(&manifest, &summary.scenarios[0]);
     assert!(!svg.contains("<script"), "{svg}");
     insta::assert_snapshot!(svg);
 }

@@ -11,6 +11,9 @@ pub struct Course {
     /// Growth of resident memory, summed over the path's processes, in KiB, with the number of
     /// correct answers, for each trial.
     pub growth: Vec<(f64, u64)>,
+    /// Growth of open descriptors, summed over the path's processes, with the number of correct
+    /// answers, for each trial that has counted them.
+    pub descriptors: Vec<(f64, u64)>,
 }
 
 impl Course {
@@ -19,6 +22,7 @@ impl Course {
         for (trial, load) in loads {
             course.slowdowns.extend(load.slowdown());
             course.growth.extend(growth(trial, load));
+            course.descriptors.extend(descriptors(trial, load));
         }
         course
     }
@@ -29,4 +33,14 @@ fn growth(trial: &Trial, load: &Load) -> Option<(f64, u64)> {
     let processes = trial.watched()?.iter();
     let grown = processes.map(|it| it.rss_after_kib as f64 - it.rss_before_kib as f64);
     Some((grown.sum(), load.good))
+}
+
+/// Returns how many descriptors a path has opened and not closed, for how many correct answers.
+fn descriptors(trial: &Trial, load: &Load) -> Option<(f64, u64)> {
+    let processes = trial.watched()?.iter();
+    let grown = processes.map(|it| {
+        let (before, after) = (it.descriptors_before?, it.descriptors_after?);
+        Some(after as f64 - before as f64)
+    });
+    Some((grown.sum::<Option<f64>>()?, load.good))
 }

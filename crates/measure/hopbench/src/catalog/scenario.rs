@@ -92,6 +92,10 @@ const RPS_SHARE_MIN: f64 = 0.5;
 /// keeps what it has read of a request.
 const GROWTH_KIB_PER_REQUEST: f64 = 1.0;
 
+/// Largest growth of open descriptors for each answer, unless a scenario sets it: that of a path
+/// that keeps one in a hundred.
+const GROWTH_DESCRIPTORS_PER_REQUEST: f64 = 0.01;
+
 /// Time within which a number of requests must be answered, unless a scenario sets it: a minute.
 const LIMIT_MS: u64 = 60_000;
 
@@ -184,6 +188,8 @@ struct WirePathologies {
     slowdown: Option<f64>,
     /// Largest growth of memory for each answer, in KiB.
     growth_kib_per_request: Option<f64>,
+    /// Largest growth of open descriptors for each answer.
+    growth_descriptors_per_request: Option<f64>,
     /// Pairs of paths of which the first must not be slower.
     #[serde(default)]
     slower: Vec<WireSlower>,
@@ -253,6 +259,7 @@ impl Default for WirePathologies {
             stalls: true,
             slowdown: None,
             growth_kib_per_request: None,
+            growth_descriptors_per_request: None,
             slower: Vec::new(),
         }
     }
@@ -267,6 +274,9 @@ impl WirePathologies {
             stalls: self.stalls,
             slowdown: self.slowdown.or(Some(RPS_SHARE_MIN)),
             growth_kib_per_request: self.growth_kib_per_request.or(Some(GROWTH_KIB_PER_REQUEST)),
+            growth_descriptors_per_request: self
+                .growth_descriptors_per_request
+                .or(Some(GROWTH_DESCRIPTORS_PER_REQUEST)),
             slower: slower
                 .map(|WireSlower { path, than }| SlowerRule { path, than })
                 .collect(),

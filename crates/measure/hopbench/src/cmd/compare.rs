@@ -5,12 +5,16 @@ use std::{fs, process::ExitCode};
 use anyhow::Context as _;
 use hopbench_analysis::{
     compare::{Comparison, Side, changed_definitions},
+    record::Trial,
     report::{compare, html},
     summary::Summary,
 };
 use serde_json::json;
 
-use super::{Context, check_place, report::read};
+use super::{
+    Context, check_place,
+    report::{planned, read},
+};
 use crate::{
     cmd::{cli, exit},
     console::{say, visible},
@@ -28,8 +32,8 @@ pub(super) fn run(context: &Context, options: &cli::Compare) -> anyhow::Result<E
     check(options, is_same)?;
     let [of_base, of_head] = [read(&base)?, read(&head)?];
     let [base_state, head_state] = [
-        completeness(&base, of_base.1.len())?,
-        completeness(&head, of_head.1.len())?,
+        completeness(&base, &of_base.1)?,
+        completeness(&head, &of_head.1)?,
     ];
     let summaries = [
         Summary::new(&of_base.0, &of_base.1)?,
@@ -103,8 +107,8 @@ fn check(options: &cli::Compare, is_same: bool) -> Result<(), Mistake> {
 }
 
 /// Says how much of its plan a run has, if not all of it.
-fn completeness(run_dir: &RunDir, trials: usize) -> anyhow::Result<String> {
-    let planned = run_dir.plan()?.trials.len();
+fn completeness(run_dir: &RunDir, trials: &[Trial]) -> anyhow::Result<String> {
+    let (trials, planned) = (trials.len(), planned(run_dir, trials)?.len());
     Ok(match trials < planned {
         true => format!(", not complete: {trials} of {planned} trials"),
         false => String::new(),

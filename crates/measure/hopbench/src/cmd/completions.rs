@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Command, CommandFactory, builder::PossibleValuesParser};
+use clap_complete::Shell;
 
 use super::{Context, print};
 use crate::cmd::cli::{self, Cli};
@@ -12,6 +13,9 @@ pub(super) fn run(context: &Context, options: &cli::Completions) -> anyhow::Resu
     let mut command = with_names(context, Cli::command());
     clap_complete::generate(options.shell, &mut command, "hopbench", &mut script);
     print(&String::from_utf8(script)?)?;
+    if options.shell == Shell::Fish {
+        print(&names_for_fish(&command))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -44,6 +48,26 @@ fn with_names(context: &Context, command: Command) -> Command {
             argument.value_parser(PossibleValuesParser::new(names.iter().copied()))
         })
     })
+}
+
+/// Returns the values of arguments without an option, which clap leaves out of its completions for
+/// fish. A name of a file may be given instead, so files are still completed.
+fn names_for_fish(command: &Command) -> String {
+    let mut lines = String::new();
+    for subcommand in command.get_subcommands() {
+        let names = subcommand.get_positionals().flat_map(|argument| {
+            let names = argument.get_possible_values().into_iter();
+            names.map(|it| it.get_name().to_owned()).collect::<Vec<_>>()
+        });
+        let names: Vec<String> = names.collect();
+        if !names.is_empty() {
+            let name = subcommand.get_name();
+            let condition = format!("__fish_hopbench_using_subcommand {name}");
+            let names = names.join(" ");
+            lines += &format!("complete -c hopbench -n \"{condition}\" -a \"{names}\"\n");
+        }
+    }
+    lines
 }
 
 /// Prints the manual page of hopbench, followed by those of its commands.

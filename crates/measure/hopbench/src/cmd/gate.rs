@@ -4,14 +4,14 @@ use std::{fs, process::ExitCode};
 
 use hopbench_analysis::{
     gate::{self, Unjudged},
-    record::{Manifest, Plan, Trial},
+    record::{Manifest, PlannedTrial, Trial},
 };
 use serde_json::json;
 
 use super::{
     Context,
     repeat::repeat,
-    report::read,
+    report::{planned, read},
     verdict::{check, policy, show},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 struct Records {
     manifest: Manifest,
     trials: Vec<Trial>,
-    plan: Plan,
+    planned: Vec<PlannedTrial>,
 }
 
 pub(super) fn run(context: &Context, options: &cli::Gate) -> anyhow::Result<ExitCode> {
@@ -80,8 +80,8 @@ impl Records {
         let (manifest, trials) = read(run_dir)?;
         Ok(Self {
             manifest,
+            planned: planned(run_dir, &trials)?,
             trials,
-            plan: run_dir.plan()?,
         })
     }
 
@@ -89,7 +89,7 @@ impl Records {
         gate::Run {
             manifest: &self.manifest,
             trials: &self.trials,
-            planned: &self.plan.trials,
+            planned: &self.planned,
         }
     }
 }

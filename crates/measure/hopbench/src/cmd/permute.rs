@@ -10,7 +10,11 @@ use hopbench_analysis::{
 };
 use serde_json::json;
 
-use super::{Context, report::read, verdict::policy};
+use super::{
+    Context,
+    report::{planned, read},
+    verdict::policy,
+};
 use crate::{
     cmd::{cli, exit},
     mistake::Mistake,
@@ -32,7 +36,7 @@ pub(super) fn run(
     let run_dir = RunDir::open(run)?;
     let (manifest, trials) = read(&run_dir)?;
     check(&manifest)?;
-    let planned = run_dir.plan()?.trials;
+    let planned = planned(&run_dir, &trials)?;
     let seed = options.how.seed.unwrap_or_else(seed_from_clock);
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut regressed, mut inconclusive, mut passed) = (0_usize, 0_usize, 0_usize);

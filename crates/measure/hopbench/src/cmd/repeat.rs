@@ -11,7 +11,11 @@ use hopbench_analysis::{
     record::Manifest,
 };
 
-use super::{Context, report::Report, run as runs, versions};
+use super::{
+    Context,
+    report::{Report, planned},
+    run as runs, versions,
+};
 use crate::{
     cmd::cli::{self, Format},
     console::say,
@@ -28,6 +32,7 @@ use crate::{
 pub(super) fn settings<'a>(context: &Context, options: &'a cli::Ab) -> Settings<'a> {
     Settings {
         goal: options.until.goal(),
+        repeats_percent: options.until.repeat_disturbed,
         ..runs::settings(context, &options.how)
     }
 }
@@ -78,6 +83,7 @@ pub(super) fn repeat(
         load_threads: request.load_threads,
         request_timeout: Duration::from_millis(request.request_timeout_ms),
         goal: None,
+        repeats_percent: 0,
         only_cells: None,
         only_knees: false,
         silent: context.format != Format::Human,
@@ -128,11 +134,11 @@ pub(super) fn confirm(
 
 /// Judges a run that was just made.
 pub(super) fn judge(policy: &Policy, measured: &Measured) -> anyhow::Result<GateResult> {
-    let plan = measured.run_dir.plan()?;
+    let planned = planned(&measured.run_dir, &measured.ended.trials)?;
     let run = gate::Run {
         manifest: &measured.manifest,
         trials: &measured.ended.trials,
-        planned: &plan.trials,
+        planned: &planned,
     };
     Ok(gate::judge(policy, run, None)?)
 }

@@ -6,7 +6,8 @@ use anyhow::{Context as _, bail};
 use hopbench_analysis::{
     ab::AbComparison,
     external::External,
-    record::{Manifest, Plan, Profile, Trial},
+    record::{Manifest, Plan, PlannedTrial, Profile, Trial},
+    repeats::{counted, counted_plan},
     report::{
         ab, csv, exchange, external, html, markdown, parts, perf, profile, sentences, terminal,
     },
@@ -90,7 +91,7 @@ fn open(page: &Path) -> anyhow::Result<()> {
 /// File name of the report as a page, in the run directory.
 const PAGE: &str = "report.html";
 
-/// Reads the records of a run, finished or not.
+/// Reads the records of a run that count, finished or not.
 pub(super) fn read(run_dir: &RunDir) -> anyhow::Result<(Manifest, Vec<Trial>)> {
     let (manifest, plan) = (run_dir.manifest()?, run_dir.plan()?);
     let Records { trials, cut } = run_dir.records()?;
@@ -107,7 +108,12 @@ pub(super) fn read(run_dir: &RunDir) -> anyhow::Result<(Manifest, Vec<Trial>)> {
         ));
     }
     check_against_plan(&plan, &trials)?;
-    Ok((manifest, trials))
+    Ok((manifest, counted(trials)))
+}
+
+/// Returns the planned trials that count, given those of them that were run.
+pub(super) fn planned(run_dir: &RunDir, counted: &[Trial]) -> anyhow::Result<Vec<PlannedTrial>> {
+    Ok(counted_plan(run_dir.plan()?, counted))
 }
 
 /// Reads the records of a run of one build that has all of its trials.
@@ -116,7 +122,7 @@ pub(super) fn read_whole(run: &Path) -> anyhow::Result<(Manifest, Vec<Trial>)> {
     let (manifest, trials) = read(&run_dir)?;
     let trouble = if !manifest.builds.is_empty() {
         "is of two builds: expected a run of one build; make one with 'hopbench run'"
-    } else if trials.len() < run_dir.plan()?.trials.len() {
+    } else if trials.len() < planned(&run_dir, &trials)?.len() {
         "is not complete: expected a run with all of its planned trials"
     } else {
         return Ok((manifest, trials));
@@ -162,7 +168,7 @@ impl<'a> Report<'a> {
             run_dir,
             manifest,
             trials,
-            planned: run_dir.plan()?.trials.len(),
+            planned: planned(run_dir, trials)?.len(),
             summary: Summary::new(manifest, trials)?,
             profiles: run_dir.profiles()?,
             external: run_dir.external()?,
@@ -190,7 +196,7 @@ impl<'a> Report<'a> {
         write("REPORT.md", &self.markdown())?;
         write(PAGE, &self.page())?;
         for scenario in &self.summary.scenarios {
-            for (kind, _, picture) in markdown::pictures(scenario) {
+            for (kind, _, picture) in markdown::pictures(self.manifest, scenario) {
                 let name = format!("{kind}-{}.svg", scenario.info.name);
                 write(&name, &picture)?;
             }
@@ -225,7 +231,7 @@ impl<'a> Report<'a> {
     }
 
     fn show_tables(&self, is_written: bool) -> anyhow::Result<()> {
-        print(&terminal::render(&self.summary))?;
+        print(&terminal::render(&self.summary, self.trials, self.planned))?;
         if let Some(comparison) = AbComparison::of(self.manifest, self.trials) {
             print(&ab::terminal(&comparison))?;
         }
@@ -237,9 +243,6 @@ impl<'a> Report<'a> {
         ))?;
         if self.trials.len() < self.planned {
             print("The run is not complete.\n")?;
-        }
-        if let Some(doubts) = sentences::doubts_in_short(self.trials) {
-            print(&format!("{doubts} The report says what to do.\n"))?;
         }
         let directory = self.run_dir.path().display();
         let report = match is_written {

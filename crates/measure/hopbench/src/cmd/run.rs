@@ -11,7 +11,10 @@ use crate::{
         cli::{self, Format},
         exit,
     },
-    plan::selection::{Overrides, Selection},
+    plan::{
+        selection::{Overrides, Selection},
+        several,
+    },
     process::{EXIT_INTERRUPTED, Interrupt, Interrupted},
     run::measure::{Measured, Settings, measure},
 };
@@ -21,6 +24,7 @@ pub(super) fn run(context: &Context, options: &cli::Run) -> anyhow::Result<ExitC
     let mut selection = select_choice(context, &options.choice, &interrupt)?;
     let settings = Settings {
         goal: options.until.goal(),
+        repeats_percent: options.until.repeat_disturbed,
         ..settings(context, &options.how)
     };
     let measured = measure(
@@ -71,12 +75,12 @@ pub(super) fn select(
     overrides: &Overrides,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Selection> {
+    let (scenarios, overrides) = several::apart(&context.catalog, scenarios, overrides);
+    let selection = Selection::new(&context.catalog, &context.toolbox, &scenarios, &overrides);
     // Noticed once a program that is running has answered or its time is up.
-    Selection::new(&context.catalog, &context.toolbox, scenarios, overrides).map_err(|error| {
-        match interrupt.is_requested() {
-            true => Interrupted.into(),
-            false => error,
-        }
+    selection.map_err(|error| match interrupt.is_requested() {
+        true => Interrupted.into(),
+        false => error,
     })
 }
 
@@ -87,6 +91,7 @@ pub(super) fn settings<'a>(context: &Context, how: &'a cli::How) -> Settings<'a>
         load_threads: how.load_threads,
         request_timeout: Duration::from_millis(how.request_timeout_ms),
         goal: None,
+        repeats_percent: 0,
         only_cells: None,
         only_knees: false,
         silent: context.format != Format::Human,

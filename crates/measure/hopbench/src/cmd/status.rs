@@ -2,13 +2,17 @@
 
 use std::{path::Path, process::ExitCode};
 
-use hopbench_analysis::record::{Plan, Trial};
+use hopbench_analysis::{
+    probe::Probed,
+    record::{Plan, Trial},
+};
 use serde_json::json;
 
 use super::Context;
 use crate::{
     cmd::cli,
     console::seconds,
+    probe::{ProbeDir, is_probe},
     run::{
         progress,
         run_dir::{Phase, RunDir},
@@ -17,6 +21,7 @@ use crate::{
 
 pub(super) fn run(context: &Context, options: &cli::Status) -> anyhow::Result<ExitCode> {
     let run_dir = match &options.run {
+        Some(path) if is_probe(path) => return of_probe(context, path),
         Some(path) => RunDir::open(path)?,
         None => RunDir::latest(&options.out)?,
     };
@@ -75,6 +80,30 @@ pub(super) fn run(context: &Context, options: &cli::Status) -> anyhow::Result<Ex
             "trials_planned": plan.trials.len(), "trials_failed": failed,
             "left_ms": if phase == "running" { Some(left_ms) } else { None },
             "current": current, "stage": current.as_ref().and_then(|it| it.stages.get(stage)),
+        })
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints how far a probe is.
+fn of_probe(context: &Context, path: &Path) -> anyhow::Result<ExitCode> {
+    let Probed { info, observations } = ProbeDir::read(path)?;
+    let shown = path.display();
+    let cycles = observations.iter().map(|it| it.cycle).max().unwrap_or(0);
+    let phase = match info.is_finished {
+        true => "finished",
+        false => "not finished: it is running, or was interrupted, or failed",
+    };
+    let count = observations.len();
+    let text = format!(
+        "{shown}\nprobe '{}', {phase}; {count} observations in {cycles} cycle(s)\n",
+        info.probe
+    );
+    context.print(&text, || {
+        json!({
+            "run": path.to_string_lossy(), "probe": info.probe,
+            "state": if info.is_finished { "finished" } else { "not finished" },
+            "observations": count, "cycles": cycles,
         })
     })?;
     Ok(ExitCode::SUCCESS)

@@ -161,9 +161,10 @@ impl Snapshot {
         self.held.descriptors
     }
 
-    /// Replaces the resident memory by that of an earlier moment.
-    pub(crate) fn remember_memory_of(&mut self, earlier: &Self) {
+    /// Replaces the resident memory and the number of descriptors by those of an earlier moment.
+    pub(crate) fn remember_held_of(&mut self, earlier: &Self) {
         self.held.rss_kib = earlier.held.rss_kib;
+        self.held.descriptors = earlier.held.descriptors;
     }
 
     /// Returns the usage since `before`: the process's record, and CPU time by role.
@@ -200,6 +201,8 @@ impl Snapshot {
             rss_after_kib: self.held.rss_kib,
             rss_peak_kib: self.held.peak_kib,
             threads: self.threads,
+            descriptors_before: before.held.descriptors,
+            descriptors_after: self.held.descriptors,
         };
         (usage, by_role)
     }

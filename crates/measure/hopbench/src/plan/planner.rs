@@ -71,6 +71,22 @@ impl<'a> Planner<'a> {
         (!self.is_full(scenario)).then(|| self.next_block(index))
     }
 
+    /// Plans trials of a block once more, in another order.
+    pub(crate) fn again(&mut self, trials: &[PlannedTrial], attempt: u32) -> Vec<PlannedTrial> {
+        let mut trials = trials.to_vec();
+        self.rng.shuffle(&mut trials);
+        for trial in &mut trials {
+            self.trials += 1;
+            (trial.trial, trial.attempt) = (self.trials, attempt);
+        }
+        trials
+    }
+
+    /// Shuffles what has no order of its own.
+    pub(crate) fn shuffle<T>(&mut self, all: &mut [T]) {
+        self.rng.shuffle(all);
+    }
+
     /// Returns whether a scenario has the maximum number of blocks.
     pub(crate) fn is_full(&self, scenario: &str) -> bool {
         let index = self.index(scenario);
@@ -174,6 +190,7 @@ fn block_trials(scenario: &SelectedScenario, of_builds: bool) -> Vec<PlannedTria
                         requests: definition.requests,
                         stages: stages.clone(),
                         think_time_ms: definition.think_time_ms,
+                        attempt: 0,
                     });
                 }
             }

@@ -223,6 +223,7 @@ impl<E: Executor> Probes<'_, E> {
                     requests: None,
                     stages: Vec::new(),
                     think_time_ms: 0,
+                    attempt: 0,
                 },
                 &mut |_| {},
             );

@@ -17,8 +17,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use hopbench_analysis::record::{
-    Cell, Knee, Manifest, PathInfo, Plan, Request, SCHEMA, ScenarioInfo, Trial,
+use hopbench_analysis::{
+    record::{Cell, Knee, Manifest, PathInfo, Plan, Request, SCHEMA, ScenarioInfo, Trial},
+    repeats::counted,
 };
 
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
         builds::Builds,
         knee,
         progress::{self, Progress},
+        repeats,
         run_dir::{Phase, RunDir},
         runner::{self, Ended},
         trial::Live,
@@ -51,6 +53,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) request_timeout: Duration,
     /// When to stop adding blocks.
     pub(crate) goal: Option<Goal>,
+    /// How many trials may be added for each planned one, to repeat disturbed blocks: in per cent.
+    pub(crate) repeats_percent: u8,
     /// If `Some`, the only cells to measure. They have no build.
     pub(crate) only_cells: Option<&'a [Cell]>,
     /// Whether to find knees and nothing else.
@@ -185,7 +189,7 @@ impl<'a> Start<'a> {
 
 /// Runs the planned blocks, and more of them until the goal is reached, if there is one.
 fn run_blocks(
-    planner: Planner<'_>,
+    mut planner: Planner<'_>,
     plan: Plan,
     settings: &Settings<'_>,
     mut live: Live<'_>,
@@ -199,16 +203,20 @@ fn run_blocks(
         }
     }
     let mut progress = Progress::new(&plan, settings.silent || settings.only_knees);
-    let mut until = settings
-        .goal
-        .map(|goal| Until::new(goal, planner, &manifest));
-    let more = |trials: &[Trial]| match &mut until {
-        Some(until) => until.more(trials),
-        None => Ok(runner::Added::default()),
+    let until = settings.goal.map(|goal| Until::new(goal, &manifest));
+    let more = |trials: &[Trial]| {
+        let repeats = repeats::more(&mut planner, settings.repeats_percent, trials);
+        match &until {
+            Some(until) if repeats.trials.is_empty() => {
+                until.more(&mut planner, &counted(trials.to_vec()))
+            }
+            _ => Ok(repeats),
+        }
     };
     let interrupt = live.interrupt;
-    let ended = runner::run(plan, more, &mut live, &run_dir, &mut progress, interrupt)?;
-    let missed = until.map_or(Ok(Vec::new()), |until| until.missed(&ended))?;
+    let mut ended = runner::run(plan, more, &mut live, &run_dir, &mut progress, interrupt)?;
+    ended.trials = counted(ended.trials);
+    let missed = until.map_or(Ok(Vec::new()), |until| until.missed(&planner, &ended))?;
     if !missed.is_empty() {
         if !settings.silent {
             missed

@@ -213,6 +213,7 @@ mod tests {
             requests: None,
             stages: Vec::new(),
             think_time_ms: 0,
+            attempt: 0,
         }
     }
 

@@ -258,7 +258,7 @@ impl<'a> Live<'a> {
         let counters = stage.counters(self)?;
         let mut usage = stage.usage()?;
         for (usage, fresh) in usage.iter_mut().zip(&fresh) {
-            usage.remember_memory_of(fresh);
+            usage.remember_held_of(fresh);
         }
         let machine = MachineSnapshot::take();
         trial.timing.scrape_ms = clock.lap_ms();

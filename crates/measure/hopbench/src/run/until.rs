@@ -27,7 +27,6 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Until<'a> {
     goal: Goal,
-    planner: Planner<'a>,
     manifest: &'a Manifest,
     started: Instant,
 }
@@ -42,10 +41,9 @@ struct Interval {
 }
 
 impl<'a> Until<'a> {
-    pub(crate) fn new(goal: Goal, planner: Planner<'a>, manifest: &'a Manifest) -> Self {
+    pub(crate) fn new(goal: Goal, manifest: &'a Manifest) -> Self {
         Self {
             goal,
-            planner,
             manifest,
             started: Instant::now(),
         }
@@ -53,14 +51,19 @@ impl<'a> Until<'a> {
 
     /// Returns the next blocks, one for each scenario with an interval that is too wide. Empty if
     /// there is none, or no time for it.
-    pub(crate) fn more(&mut self, trials: &[Trial]) -> anyhow::Result<Added> {
+    pub(crate) fn more(
+        &self,
+        planner: &mut Planner<'_>,
+        trials: &[Trial],
+    ) -> anyhow::Result<Added> {
         let mut added = Added::default();
         for widest in self.too_wide(trials)? {
             let name = widest.cell.scenario.as_str();
-            if self.has_time_for(name, estimate_ms(&added.trials))
-                && let Some(block) = self.planner.block(name)
+            let needed_ms = planner.block_ms(name) + estimate_ms(&added.trials);
+            if self.has_time_for(needed_ms)
+                && let Some(block) = planner.block(name)
             {
-                let reason = self.progress(&widest, self.planner.block_ms(name));
+                let reason = self.progress(&widest, planner.block_ms(name));
                 added.reasons.push(reason);
                 added.trials.extend(block);
             }
@@ -69,12 +72,16 @@ impl<'a> Until<'a> {
     }
 
     /// Describes in which scenarios the goal was not reached, and why.
-    pub(crate) fn missed(self, ended: &Ended) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn missed(
+        &self,
+        planner: &Planner<'_>,
+        ended: &Ended,
+    ) -> anyhow::Result<Vec<String>> {
         let too_wide = self.too_wide(&ended.trials)?;
         let missed = too_wide.iter().map(|widest| {
             let limit = match ended.interrupted {
                 true => "before the interruption".to_owned(),
-                false if self.planner.is_full(&widest.cell.scenario) => {
+                false if planner.is_full(&widest.cell.scenario) => {
                     "within the maximum number of blocks".to_owned()
                 }
                 false => {
@@ -102,8 +109,7 @@ impl<'a> Until<'a> {
         Ok(widest)
     }
 
-    fn has_time_for(&self, scenario: &str, before_ms: u64) -> bool {
-        let needed_ms = self.planner.block_ms(scenario) + before_ms;
+    fn has_time_for(&self, needed_ms: u64) -> bool {
         self.started.elapsed() + Duration::from_millis(needed_ms) <= self.goal.time_max
     }
 

@@ -106,7 +106,7 @@ fn a_report_of_two_builds_has_both() {
         assert!(report.contains(part), "'{part}' is missing: {report}");
     }
     assert_eq!(report.matches("A/A control: ").count(), 1, "{report}");
-    let chart = report::chart::overview(&summary.scenarios[0]);
+    let chart = report::chart::overview(&manifest, &summary.scenarios[0]);
     assert!(
         chart.contains(">fast (a)</text>") && chart.contains(">fast (b)</text>"),
         "{chart}"

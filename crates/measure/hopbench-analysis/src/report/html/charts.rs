@@ -46,7 +46,7 @@ pub(super) fn panels(
 }
 
 /// Returns the share of the reference that each path has: RPS, and at a fixed rate p99. All panels
-/// of a kind have the same axis.
+/// of a kind have the same axis, linear if it needn't be long.
 pub(super) fn shares(scenario: &ScenarioSummary<'_>, legend: &Legend) -> Vec<Rows> {
     let metric_of = |table: &Table<'_>| match table.is_fixed_rate {
         true => Metric::P99,
@@ -59,7 +59,7 @@ pub(super) fn shares(scenario: &ScenarioSummary<'_>, legend: &Legend) -> Vec<Row
             let others = table.rows.iter().filter(|row| !row.is_reference);
             others.flat_map(|row| share_ends(row, metric_of(table)))
         });
-        Scale::log(ends.chain([1.0]).map(|share| share * 100.0))
+        Scale::of_shares(ends.chain([1.0]).map(|share| share * 100.0))
     };
     panels(scenario, |table, title, rows| {
         let metric = metric_of(table);

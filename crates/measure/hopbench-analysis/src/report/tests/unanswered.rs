@@ -66,7 +66,7 @@ fn drops_are_in_every_format() {
     );
     assert!(markdown.contains("| 2.0 % | 2.0 % | 0.7 % |"), "{markdown}");
     assert!(markdown.contains(", 2.0 % not answered |"), "{markdown}");
-    let terminal = terminal::render(&summary);
+    let terminal = terminal::render(&summary, &trials, trials.len());
     assert!(terminal.contains("Not answered"), "{terminal}");
     assert!(terminal.contains("2.0 % not answered"), "{terminal}");
     let page = html::report(&summary, &trials, trials.len(), &[], &[]);
@@ -315,7 +315,7 @@ fn three_answers_are_in_every_format() {
     let page = html::report(&summary, &trials, 0, &[], &[]);
     for text in [
         markdown::report(&summary, &trials, 0),
-        terminal::render(&summary),
+        terminal::render(&summary, &trials, trials.len()),
         page,
     ] {
         for shown in [

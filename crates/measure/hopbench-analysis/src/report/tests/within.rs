@@ -9,6 +9,7 @@ fn rules() -> PathologyRules {
         stalls: true,
         slowdown: Some(0.5),
         growth_kib_per_request: Some(1.0),
+        growth_descriptors_per_request: Some(0.01),
         ..PathologyRules::default()
     }
 }
@@ -111,4 +112,25 @@ fn memory_that_grows_with_each_answer_is_named() {
     );
     // Pools may grow, and each of eight connections may have buffers.
     assert_eq!(grows(131 * 1024), [""; 0]);
+}
+
+#[test]
+fn descriptors_that_stay_open_with_each_answer_are_named() {
+    let grows = |after: Option<u64>| {
+        found(rules(), move |_, trial| {
+            let process = &mut trial.processes[0];
+            (process.descriptors_before, process.descriptors_after) = (Some(10), after);
+        })
+    };
+    // One in ten of 20,000 answers.
+    assert_one(
+        &grows(Some(2_010)),
+        "leaking descriptors: fast /small c=8: up to 1744 more are open after the load than",
+    );
+    // Each of eight connections may have a few, and a pool, too. Not all can be counted.
+    assert_eq!(grows(Some(18)), [""; 0]);
+    assert_eq!(grows(Some(300)), [""; 0]);
+    assert_eq!(grows(None), [""; 0]);
+    // Fewer than before.
+    assert_eq!(grows(Some(2)), [""; 0]);
 }

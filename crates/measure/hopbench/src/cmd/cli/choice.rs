@@ -28,6 +28,9 @@ pub(crate) struct Until {
     #[arg(long, value_name = "TIME", default_value = "1h", requires = "until",
         value_parser = parse_duration)]
     pub(crate) max_time: Duration,
+    /// Repeat blocks that others disturbed, with at most this share of the planned trials
+    #[arg(long, value_name = "PERCENT", default_value = "50%", value_parser = share)]
+    pub(crate) repeat_disturbed: u8,
 }
 
 impl Until {
@@ -60,13 +63,20 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
+fn share(text: &str) -> Result<u8, String> {
+    match text.strip_suffix('%').unwrap_or(text).trim_end().parse() {
+        Ok(percent @ 0..=100) => Ok(percent),
+        _ => Err("expected a whole percentage from 0% (never) to 100%, such as '50%'".to_owned()),
+    }
+}
+
 /// Scenarios, and the changes to make to them.
 #[derive(Debug, Args)]
 pub(crate) struct Choice {
     /// Names or files of scenarios ('verify' takes paths, too)
     #[arg(required = true, value_name = "SCENARIO")]
     pub(crate) scenarios: Vec<String>,
-    /// Measure these paths instead: a name, 'tag:NAME', a TOML file, or '*' for all.
+    /// Measure these paths instead: names, 'tag:NAME', TOML files, or '*' for all.
     /// The reference is always measured, too. In lists with commas, '\,' is a comma in a name
     #[arg(
         long = "path",

@@ -279,6 +279,7 @@ mod tests {
             requests: None,
             stages: Vec::new(),
             think_time_ms: 0,
+            attempt: 0,
         };
         let trial = Trial {
             planned,
