@@ -17,7 +17,7 @@ use service::{
 };
 use tunnel::{
     plugin::{Plugin, PluginOptions, Target},
-    transport::{ADMIN_HELP, TransportOptions},
+    transport::{ADMIN_HELP, TransportKind, TransportOptions},
 };
 
 #[derive(Debug, Parser)]
@@ -56,8 +56,9 @@ struct Options {
     )]
     head_timeout_ms: Option<u64>,
     /// Number of threads that relay, and that serve with --origin=in-process
-    #[arg(long, default_value = "1", value_name = "N", value_parser = args::threads)]
-    threads: NonZeroUsize,
+    /// [default: 1; on handoff: one per core]
+    #[arg(long, value_name = "N", value_parser = args::threads)]
+    threads: Option<NonZeroUsize>,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -91,8 +92,13 @@ fn main() -> ExitCode {
         Ok(target) => target,
         Err(error) => return process::exit_code(Err(error)),
     };
-    let (process, threads) = (options.process.clone(), options.threads);
-    server::run("plugin", Some(threads), &process, async |server| {
+    // On handoff the plugin is the server, and the host has next to nothing to do.
+    let default = match options.transport.transport {
+        TransportKind::Handoff => None,
+        TransportKind::Stream | TransportKind::Shm | TransportKind::Ring => Some(NonZeroUsize::MIN),
+    };
+    let (process, threads) = (options.process.clone(), options.threads.or(default));
+    server::run("plugin", threads, &process, async |server| {
         serve(server, options, target).await
     })
 }

@@ -1,5 +1,11 @@
 //! The counters of the tunnel's processes.
 
+use std::sync::Arc;
+
+use service::counters::{CounterReading, Source};
+
+use crate::transport::TransportKind;
+
 service::counters! {
     /// Counters of one process, for all its sessions since it started.
     pub struct Counters, "tunnel_" {
@@ -39,5 +45,64 @@ service::counters! {
         spins_found: Counter, "spins";
         /// times looking again before sleeping found no work (ring)
         spins_in_vain: Counter, "spins";
+    }
+}
+
+/// Counters of what a host no longer sees once it has passed its clients to the plugin.
+const UNSEEN_BY_HANDOFF_HOST: [&str; 4] = [
+    "tunnel_zero_copy_bytes",
+    "tunnel_copied_bytes",
+    "tunnel_bytes_in",
+    "tunnel_bytes_out",
+];
+
+/// The counters without those of what this process doesn't see. They would be 0, which is wrong.
+#[derive(Debug)]
+struct Seen {
+    counters: Arc<Counters>,
+    unseen: &'static [&'static str],
+}
+
+impl Counters {
+    /// Returns what a host shows of its counters.
+    pub(crate) fn seen_by_host(
+        self: &Arc<Self>,
+        transport: TransportKind,
+    ) -> Arc<impl Source + use<>> {
+        let unseen = match transport {
+            TransportKind::Handoff => &UNSEEN_BY_HANDOFF_HOST[..],
+            TransportKind::Stream | TransportKind::Shm | TransportKind::Ring => &[],
+        };
+        Arc::new(Seen {
+            counters: self.clone(),
+            unseen,
+        })
+    }
+}
+
+impl Source for Seen {
+    fn readings(&self) -> Vec<CounterReading> {
+        let mut readings = self.counters.readings();
+        readings.retain(|reading| !self.unseen.contains(&reading.name));
+        readings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_on_handoff_shows_no_bytes() {
+        let counters = Arc::new(Counters::default());
+        let names = |transport| {
+            let readings = counters.seen_by_host(transport).readings();
+            let names = readings.into_iter().map(|reading| reading.name);
+            names.collect::<Vec<_>>()
+        };
+        let all = names(TransportKind::Ring);
+        let seen = names(TransportKind::Handoff);
+        let missing = all.iter().filter(|name| !seen.contains(name));
+        assert!(missing.eq(&UNSEEN_BY_HANDOFF_HOST));
     }
 }

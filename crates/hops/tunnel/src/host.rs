@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     counters::Counters,
     framed::{Local, LocalSocket, Role, Session, SlotCounters},
+    handoff,
     local::Clients,
     rendezvous::{Bounds, Newcomer, Newcomers, Peer, PeerListener},
     ring::{self, RelayOptions, RelaySocket, Relays},
@@ -25,7 +26,8 @@ pub struct HostOptions {
     pub listen: Address,
     /// Most clients connected at a time; more wait in the listen backlog.
     pub connections_max: usize,
-    /// Time without traffic after which a client is reset; `None` for never.
+    /// Time without traffic after which a client is reset; `None` for never. On handoff, the plugin
+    /// does so.
     pub idle_timeout: Option<Duration>,
     /// How long open connections may take to finish once the host is told to stop.
     pub drain: Duration,
@@ -61,6 +63,7 @@ struct Sessions {
 enum Attached {
     Framed(Arc<Session>),
     Ring(Relays),
+    Handoff(handoff::Passer),
 }
 
 /// How long a second plugin is kept waiting for the first one's end: a restarted plugin may connect
@@ -79,7 +82,7 @@ impl Host {
     pub async fn bind(options: HostOptions, registry: &Registry) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
         let slot_counters = Arc::new(SlotCounters::default());
-        registry.register(counters.clone());
+        registry.register(counters.seen_by_host(options.transport.transport));
         registry.register(slot_counters.clone());
         let peers = PeerListener::bind(&options.transport.addr).await?;
         let clients = Listener::bind(&options.listen)?;
@@ -285,6 +288,13 @@ impl Sessions {
                 };
                 Ok(ring::run_relays(links, None, relaying, socket, stopped, started).await?)
             }
+            Peer::Handoff { socket, .. } => {
+                counters.sessions.add(1);
+                let started = |passer| {
+                    self.current.send_replace(Some(Attached::Handoff(passer)));
+                };
+                Ok(handoff::pass_clients(socket, counters, stopped, started).await?)
+            }
         }
     }
 
@@ -314,12 +324,12 @@ impl Sessions {
                 self.counters.clients_refused.add(1);
                 continue;
             };
-            self.carry(socket, permit, &attached, tunnels);
+            self.carry(socket, permit, &attached, tunnels).await;
         }
     }
 
-    /// Opens a tunnel for a client.
-    fn carry(
+    /// Opens a tunnel for a client. On handoff, waits until there is room to pass it.
+    async fn carry(
         &self,
         socket: LocalSocket,
         permit: Permit,
@@ -350,6 +360,7 @@ impl Sessions {
                 let guard = Box::new((permit, tunnels.token()));
                 relays.give(RelaySocket::from(socket), guard);
             }
+            Attached::Handoff(passer) => passer.pass(socket, (permit, tunnels.token())).await,
         }
     }
 
@@ -362,11 +373,12 @@ impl Sessions {
                 let terms = options.transport.ring_terms(shards, most);
                 terms.connections_max().min(most)
             }
-            TransportKind::Shm | TransportKind::Stream => most,
+            TransportKind::Shm | TransportKind::Stream | TransportKind::Handoff => most,
         };
         Bounds {
             tunnels_max,
             shards,
+            idle_timeout: options.idle_timeout,
         }
     }
 }

@@ -20,6 +20,8 @@ pub enum TransportKind {
     Shm,
     /// Lanes in shared memory, without frames
     Ring,
+    /// The clients' own sockets, which the host passes to the plugin
+    Handoff,
 }
 
 /// How long to look for work before sleeping.
@@ -160,8 +162,8 @@ impl TransportOptions {
             && let PeerAddress::Tcp(address) = self.addr
         {
             return Err(format!(
-                "--transport={} can't use '--addr={address}': shared memory needs both ends on \
-                 one machine; expected a path",
+                "--transport={} can't use '--addr={address}': it needs both ends on one machine; \
+                 expected a path",
                 self.transport
             ));
         }
@@ -300,6 +302,7 @@ impl fmt::Display for TransportKind {
             Self::Stream => "stream",
             Self::Shm => "shm",
             Self::Ring => "ring",
+            Self::Handoff => "handoff",
         })
     }
 }
@@ -354,6 +357,7 @@ mod tests {
         for (arguments, expected) in [
             ("--transport=ship --addr=/a", "'ship'"),
             ("--transport=shm --addr=127.0.0.1:1", "expected a path"),
+            ("--transport=handoff --addr=127.0.0.1:1", "expected a path"),
             ("--transport=shm --addr=/a --shm-slots=7", "from 8 to"),
             (
                 "--transport=shm --addr=/a --shm-slot-size=100",

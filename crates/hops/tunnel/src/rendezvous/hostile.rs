@@ -72,6 +72,7 @@ async fn attack(moves: Vec<u8>) -> bool {
             let bounds = Bounds {
                 tunnels_max: 4,
                 shards: 1,
+                idle_timeout: None,
             };
             newcomer.welcome(options, bounds, &counters).await.is_ok()
         } else {
@@ -158,12 +159,13 @@ mod tests {
     /// Returns the line that an honest host sends on ring.
     fn welcome() -> String {
         let terms = OPTIONS[2].ring_terms(1, 4);
-        let answer = Answer::Welcome {
+        let answer = Answer::Welcome(Welcome {
             window_bytes: 65536,
             tunnels_max: 4,
             slots: None,
             ring: Some(terms),
-        };
+            handoff: None,
+        });
         serde_json::to_string(&answer).expect("JSON") + "\n"
     }
 
@@ -206,6 +208,7 @@ mod tests {
             let bounds = Bounds {
                 tunnels_max: 4,
                 shards: 1,
+                idle_timeout: None,
             };
             let (options, theirs) = (&OPTIONS[2], counters.clone());
             let welcome = tokio::spawn(async move {

@@ -17,6 +17,8 @@ use tunnel::{
     transport::{PeerAddress, TransportOptions},
 };
 
+use super::streams;
+
 /// The transports, with sizes that differ in what may go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -30,6 +32,7 @@ pub(crate) enum Kind {
     Ring,
     /// The smallest sizes that are allowed.
     RingTiny,
+    Handoff,
 }
 
 /// Longer than any test lets a connection stay open.
@@ -234,6 +237,7 @@ impl Rig {
                 let tiny = &["--ring-entries=2", "--ring-kib=4", "--arena-mib=1"];
                 ("ring", path, tiny)
             }
+            Kind::Handoff => ("handoff", path, &[]),
         };
         let fixed = [
             "test".to_owned(),
@@ -353,8 +357,12 @@ impl Rig {
     }
 
     /// Returns how many of the bytes that the only client has sent were not read.
-    pub(crate) fn unread_of_client(&self, _client: &TcpStream, sent: u64) -> u64 {
-        sent - self.host_counters.bytes_in.get()
+    pub(crate) fn unread_of_client(&self, client: &TcpStream, sent: u64) -> u64 {
+        match self.kind {
+            // Nothing counts what was read and not written yet.
+            Kind::Handoff => streams::unread_by_peer(client),
+            _ => sent - self.host_counters.bytes_in.get(),
+        }
     }
 
     /// Returns how many of the bytes that the only server has sent were not read.
@@ -363,16 +371,21 @@ impl Rig {
     }
 
     /// Waits until this many bytes of clients were read.
-    pub(crate) async fn until_read(&self, _client: &TcpStream, bytes: u64) {
-        until(|| self.host_counters.bytes_in.get() >= bytes).await;
+    pub(crate) async fn until_read(&self, client: &TcpStream, bytes: u64) {
+        match self.kind {
+            Kind::Handoff => streams::until_read(client).await,
+            _ => until(|| self.host_counters.bytes_in.get() >= bytes).await,
+        }
     }
 
     /// Waits until both ends have counted this much in and out: a byte may arrive before it is
-    /// counted.
+    /// counted. On handoff, the host sees no bytes.
     pub(crate) async fn wait_until_counted(&self, bytes: u64) {
         until(|| {
-            let ends = [&self.host_counters, &self.plugin_counters];
-            ends.iter()
+            let ends = [&self.plugin_counters, &self.host_counters];
+            let counting = if self.kind == Kind::Handoff { 1 } else { 2 };
+            ends[..counting]
+                .iter()
                 .all(|end| end.bytes_in.get() >= bytes && end.bytes_out.get() >= bytes)
         })
         .await;
