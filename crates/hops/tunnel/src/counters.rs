@@ -23,21 +23,23 @@ service::counters! {
         tunnels_open: Gauge, "tunnels";
         /// tunnels that ended with a reset or could not be connected
         tunnels_failed: Counter, "tunnels";
-        /// clients turned away because no peer was attached
+        /// clients turned away because no peer was attached, or that could not be passed (handoff)
         clients_refused: Counter, "clients";
         /// times the listener stopped accepting because --max-connections was reached
         accept_stalls: Counter, "stalls";
         /// peers attached
         sessions: Counter, "sessions";
-        /// frames sent to the peer
+        /// frames sent to the peer; clients (host) or ends of connections (plugin) on handoff
         frames_sent: Counter, "frames";
-        /// frames received from the peer
+        /// frames received from the peer; ends of connections (host) or clients (plugin) on handoff
         frames_received: Counter, "frames";
         /// times a sender waited because the ring, the slots or the socket to the peer were full
         ring_full_stalls: Counter, "stalls";
-        /// system calls to wake the peer: writes (stream), futex wakes (shm), eventfd writes (ring)
+        /// system calls to wake the peer: writes (stream, handoff), futex wakes (shm), eventfd writes
+        /// (ring)
         doorbells_sent: Counter, "doorbells";
-        /// doorbells saved: frames sent with another one (stream), or the peer was awake (ring)
+        /// doorbells saved: frames sent with another one (stream, handoff), or the peer was awake
+        /// (ring)
         doorbells_suppressed: Counter, "doorbells";
         /// times the receiver woke up from waiting for the peer
         wake_ups: Counter, "wake-ups";

@@ -24,6 +24,8 @@
 //! closed, and the plugin takes that back when a connection has ended in good order.
 
 mod client;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 mod passing;
 mod relay;
 mod stream;

@@ -10,6 +10,7 @@ use tokio::{
 
 pub use crate::{
     framed::hostile::attack_session,
+    handoff::hostile::{attack_handoff_host, attack_handoff_plugin},
     rendezvous::hostile::attack_handshake,
     ring::hostile::{attack_host, attack_plugin},
 };
