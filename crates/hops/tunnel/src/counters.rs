@@ -35,8 +35,8 @@ service::counters! {
         frames_received: Counter, "frames";
         /// times a sender waited because the ring, the slots or the socket to the peer were full
         ring_full_stalls: Counter, "stalls";
-        /// system calls to wake the peer: writes (stream, handoff), futex wakes (shm), eventfd writes
-        /// (ring)
+        /// system calls to wake the peer: writes (stream, handoff), futex wakes (shm), eventfd
+        /// writes (ring)
         doorbells_sent: Counter, "doorbells";
         /// doorbells saved: frames sent with another one (stream, handoff), or the peer was awake
         /// (ring)

@@ -42,7 +42,7 @@ pub(crate) use self::{
     taking::{Limits, take_clients},
 };
 
-/// What a host asks of a plugin.
+/// The host's terms of a session.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Terms {
     /// Time without traffic after which the plugin resets a client. Only it sees the traffic.

@@ -23,7 +23,7 @@ pub(crate) struct Client {
     pub(super) connection: Arc<Connection>,
 }
 
-/// What is known of a client's connection. It counts as open until this is dropped.
+/// A client's connection, whoever has its socket. It counts as open until this is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
     counters: Arc<Counters>,

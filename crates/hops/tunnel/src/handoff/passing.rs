@@ -18,8 +18,7 @@ use crate::{
     rendezvous::descriptors::{self, send_once},
 };
 
-/// What a client keeps in the host until its end: its place within the limit, and the drain's
-/// knowledge of it.
+/// A client's place within the limit, which it has until its end, and the drain's knowledge of it.
 type Place = (Permit, TaskTrackerToken);
 
 /// A session in which clients can be passed to a plugin.

@@ -133,10 +133,11 @@ impl Pair<'_> {
         let down = async {
             let carried = self.carry(from_upstream, &self.to_client, Direction::Down);
             match carried.await.map_err(Failure::Upstream)? {
-                Over::End if was_cut.load(Relaxed) => Err(cut_off()),
-                Over::End => Ok(self.to_client.shut_down()),
-                Over::Unwanted(error) => Err(Failure::Client(error)),
+                Over::End if was_cut.load(Relaxed) => return Err(cut_off()),
+                Over::End => self.to_client.shut_down(),
+                Over::Unwanted(error) => return Err(Failure::Client(error)),
             }
+            Ok(())
         };
         let both = async {
             futures_util::future::try_join(up, down).await?;
@@ -178,11 +179,11 @@ impl Pair<'_> {
                 self.connection.taken(bytes.len());
             }
             while !bytes.is_empty() {
-                let written = match sink.try_write(std::iter::once(&bytes[..])) {
-                    Ok(0) => {
-                        self.until_writable(sink, direction).await?;
-                        continue;
-                    }
+                let mut written = sink.try_write(std::iter::once(&bytes[..]));
+                if let Ok(0) = written {
+                    written = until_writable(sink, direction).await.map(|()| 0);
+                }
+                let written = match written {
                     Ok(written) => written,
                     Err(error) => return Ok(Over::Unwanted(error)),
                 };
@@ -195,17 +196,6 @@ impl Pair<'_> {
         }
     }
 
-    async fn until_writable(&self, sink: &Sink, direction: Direction<'_>) -> io::Result<()> {
-        if let Direction::Up(is_deaf) = direction {
-            is_deaf.store(true, Relaxed);
-        }
-        poll_fn(|cx| sink.poll_write_ready(cx)).await?;
-        if let Direction::Up(is_deaf) = direction {
-            is_deaf.store(false, Relaxed);
-        }
-        Ok(())
-    }
-
     /// Lets both sockets be closed as usual.
     fn end_in_order(&self) {
         for sink in [&self.to_client, &self.to_upstream] {
@@ -214,6 +204,18 @@ impl Pair<'_> {
             }
         }
     }
+}
+
+/// Waits until there is room. Meanwhile nothing is read.
+async fn until_writable(sink: &Sink, direction: Direction<'_>) -> io::Result<()> {
+    if let Direction::Up(is_deaf) = direction {
+        is_deaf.store(true, Relaxed);
+    }
+    poll_fn(|cx| sink.poll_write_ready(cx)).await?;
+    if let Direction::Up(is_deaf) = direction {
+        is_deaf.store(false, Relaxed);
+    }
+    Ok(())
 }
 
 /// Reads what there is, at least a byte. No bytes are the end.

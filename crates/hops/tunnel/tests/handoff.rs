@@ -1,0 +1,225 @@
+//! Goal: on handoff the host keeps nothing of a client, and whatever keeps a client from being
+//! passed costs nobody else anything.
+//! Method: real processes. A plugin is suspended, killed, or has too few open files.
+
+mod process;
+
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
+    process::Command,
+};
+
+use nix::sys::signal::Signal;
+use process::{
+    Running, after, bin, command, get,
+    traffic::{answer, connect},
+    tunnel::{LOG, Tunnel, host_command, plugin_command, start_host, start_plugin},
+    until,
+};
+use tempfile::TempDir;
+
+const REQUEST: &[u8] = b"GET /small HTTP/1.1\r\nhost: x\r\n\r\n";
+const IN_PROCESS: &str = "--origin=in-process";
+
+/// A user who has no rights on most systems.
+const NOBODY: u32 = 65_534;
+
+fn start(host_options: &[&str]) -> Tunnel {
+    let host_options = [host_options, &[LOG]].concat();
+    let tunnel = Tunnel::start_with("handoff", &host_options, &[IN_PROCESS, LOG]);
+    asked(&tunnel.front);
+    tunnel
+}
+
+/// Connects, and has one request answered.
+fn asked(front: &str) -> TcpStream {
+    let mut client = connect(front);
+    client.write_all(REQUEST).expect("taken");
+    assert_eq!(answer(&mut client).expect("answered"), b"ok");
+    client
+}
+
+/// Connects many clients, each of which sends a request.
+fn asking(front: &str, count: usize) -> Vec<TcpStream> {
+    let ask = |_| {
+        let mut client = connect(front);
+        client.write_all(REQUEST).expect("taken");
+        client
+    };
+    (0..count).map(ask).collect()
+}
+
+#[test]
+fn the_host_keeps_nothing_of_a_client_and_does_nothing_for_a_request() {
+    let tunnel = start(&[]);
+    tunnel.until_idle("host");
+    let before = tunnel.host.descriptors();
+    let mut clients: Vec<TcpStream> = (0..50).map(|_| asked(&tunnel.front)).collect();
+    until("the host has closed all of them", || {
+        // One that read the counters may still have been open before.
+        tunnel.host.descriptors() <= before
+    });
+    let counted = || tunnel.status("host").expect("it runs")["counters"].clone();
+    let before = counted();
+    assert_eq!(before["tunnel_tunnels_open"], 50);
+    for _ in 0..20 {
+        for client in &mut clients {
+            client.write_all(REQUEST).expect("taken");
+            assert_eq!(answer(client).expect("answered"), b"ok");
+        }
+    }
+    assert_eq!(counted(), before);
+    drop(clients);
+    tunnel.until_idle("host");
+    assert_eq!(tunnel.counter("host", "tunnel_tunnels_failed"), 0);
+    assert_eq!(tunnel.counter("plugin", "tunnel_tunnels_failed"), 0);
+}
+
+/// The socket between the two has room for some clients. With more, the host accepts no more.
+#[test]
+fn clients_wait_for_a_suspended_plugin_and_are_served_when_it_goes_on() {
+    const CLIENTS: usize = 600;
+    let tunnel = start(&[]);
+    tunnel.until_idle("host");
+    tunnel.plugin.signal(Signal::SIGSTOP);
+    let mut clients = asking(&tunnel.front, CLIENTS);
+    tunnel.until_counted("host", "tunnel_ring_full_stalls", |stalls| stalls > 0);
+    assert!(tunnel.counter("host", "tunnel_tunnels_open") < CLIENTS as u64);
+    tunnel.plugin.signal(Signal::SIGCONT);
+    for client in &mut clients {
+        assert_eq!(answer(client).expect("answered"), b"ok");
+    }
+    assert_eq!(tunnel.counter("host", "tunnel_clients_refused"), 0);
+}
+
+#[test]
+fn clients_on_their_way_to_a_plugin_that_is_killed_are_told() {
+    let mut tunnel = start(&[]);
+    tunnel.until_idle("host");
+    tunnel.plugin.signal(Signal::SIGSTOP);
+    // More than there is room for: one waits in the host, others in its backlog.
+    let clients = asking(&tunnel.front, 600);
+    tunnel.until_counted("host", "tunnel_ring_full_stalls", |stalls| stalls > 0);
+    tunnel.plugin.kill();
+    for mut client in clients {
+        let told = client.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(told, Err(ErrorKind::ConnectionReset));
+    }
+    tunnel.plugin = start_plugin("handoff", tunnel.directory.path(), &[IN_PROCESS]);
+    until("the next plugin serves", || {
+        get(&tunnel.front, "/small").is_ok_and(|answer| answer.ends_with("ok"))
+    });
+    tunnel.until_idle("host");
+}
+
+/// The end of the drain is the end of the session: whoever has the sockets.
+#[test]
+fn what_is_open_when_the_drain_ends_is_reset() {
+    for stopping in ["host", "plugin"] {
+        let directory = TempDir::new().expect("a directory");
+        let options = ["--drain-ms=200", LOG];
+        let host = start_host("handoff", directory.path(), &options);
+        let front = host.line("listening on ");
+        let options = ["--drain-ms=200", IN_PROCESS, LOG];
+        let plugin = start_plugin("handoff", directory.path(), &options);
+        let mut slow = asked(&front);
+        slow.write_all(b"GET /delay/60000 HTTP/1.1\r\nhost: x\r\n\r\n")
+            .expect("taken");
+        let (stopped, other) = match stopping {
+            "host" => (host, plugin),
+            _ => (plugin, host),
+        };
+        stopped.signal(Signal::SIGTERM);
+        let told = slow.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(told, Err(ErrorKind::ConnectionReset), "{stopping}");
+        let (status, _, errors) = stopped.wait();
+        assert!(status.success(), "{stopping}: {status}: {errors}");
+        let left = match stopping {
+            "host" => "the host left",
+            _ => "plugin left",
+        };
+        other.error_line(left);
+    }
+}
+
+#[test]
+fn a_plugin_without_open_files_for_a_client_says_so_and_goes_on() {
+    const CLIENTS: usize = 60;
+    let tunnel = Tunnel::start_with_open_files("handoff", [1024, 40], IN_PROCESS);
+    tunnel.plugin.error_line("attached to the host");
+    let mut clients = asking(&tunnel.front, CLIENTS);
+    let answered = clients
+        .iter_mut()
+        .map(|client| client.read(&mut [0; 500]).map_err(|error| error.kind()))
+        .filter(|read| match read {
+            Ok(count) => *count > 0,
+            Err(kind) => {
+                assert_eq!(*kind, ErrorKind::ConnectionReset);
+                false
+            }
+        })
+        .count();
+    assert!((1..CLIENTS).contains(&answered), "{answered} were answered");
+    let line = tunnel.plugin.error_line("could not take a client");
+    assert!(line.contains("ulimit -n"), "{line}");
+    drop(clients);
+    tunnel.until_idle("host");
+    asked(&tunnel.front);
+}
+
+/// Runs a program as a user whom the kernel's limits hold, from a copy that this user can reach.
+fn unprivileged(program: &Command, name: &str, directory: &Path) -> Command {
+    let copy = directory.join(name);
+    fs::copy(bin(name), &copy).expect("room");
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o777)).expect("ours");
+    let mut unprivileged = command(copy);
+    unprivileged.args(program.get_args());
+    unprivileged
+}
+
+/// A user may have only so many descriptors on their way from process to process.
+#[test]
+fn too_many_descriptors_on_their_way_are_waited_for() {
+    const CLIENTS: usize = 60;
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path();
+    let host = host_command("handoff", path, &[LOG]);
+    let plugin = plugin_command("handoff", path, &[IN_PROCESS, LOG]);
+    let is_root = rustix::process::geteuid().is_root();
+    let (host, plugin) = match is_root {
+        // The limit doesn't hold for root.
+        true => {
+            let everybody = fs::Permissions::from_mode(0o777);
+            fs::set_permissions(path, everybody).expect("ours");
+            let programs = [(host, "http-tunnel-host"), (plugin, "http-tunnel-plugin")];
+            programs
+                .map(|(program, name)| unprivileged(&program, name, path))
+                .into()
+        }
+        false => (host, plugin),
+    };
+    // The kernel compares with the limit of the process that passes.
+    let mut host = after("ulimit -n 30", &host);
+    let mut plugin = after("true", &plugin);
+    if is_root {
+        for program in [&mut host, &mut plugin] {
+            program.uid(NOBODY).gid(NOBODY).current_dir("/");
+        }
+    }
+    let host = Running::start(&mut host);
+    let front = host.line("listening on ");
+    let plugin = Running::start(&mut plugin);
+    drop(asked(&front));
+    plugin.signal(Signal::SIGSTOP);
+    let mut clients = asking(&front, CLIENTS);
+    let line = host.error_line("the plugin has yet to take earlier clients");
+    assert!(line.contains("ulimit -n"), "{line}");
+    plugin.signal(Signal::SIGCONT);
+    for client in &mut clients {
+        assert_eq!(answer(client).expect("answered"), b"ok");
+    }
+}
