@@ -5,7 +5,9 @@ libfuzzer_sys::fuzz_target!(|moves: &[u8]| {
     // An error is an answer.
     let _ = match moves.split_first() {
         Some((0, moves)) => tunnel::hostile::attack_handoff_plugin(moves),
-        Some((_, moves)) => tunnel::hostile::attack_handoff_host(moves),
+        Some((1, moves)) => tunnel::hostile::attack_handoff_host(moves),
+        Some((2, moves)) => tunnel::hostile::attack_handoff_asker(moves),
+        Some((_, moves)) => tunnel::hostile::attack_handoff_lender(moves),
         None => Ok(()),
     };
 });

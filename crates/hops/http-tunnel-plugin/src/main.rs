@@ -17,7 +17,7 @@ use service::{
 };
 use tunnel::{
     plugin::{Plugin, PluginOptions, Target},
-    transport::{ADMIN_HELP, TransportKind, TransportOptions},
+    transport::{ADMIN_HELP, Relay, TransportKind, TransportOptions},
 };
 
 #[derive(Debug, Parser)]
@@ -56,7 +56,7 @@ struct Options {
     )]
     head_timeout_ms: Option<u64>,
     /// Number of threads that relay, and that serve with --origin=in-process
-    /// [default: 1; on handoff: one per core]
+    /// [default: 1; on handoff, unless --relay=host: one per core]
     #[arg(long, value_name = "N", value_parser = args::threads)]
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
@@ -76,6 +76,12 @@ impl Options {
                            the plugin read requests itself";
             return Err(message.to_owned());
         }
+        let serves_itself = self.upstream.is_none() && self.origin == Origin::InProcess;
+        if self.transport.relay == Relay::Host && serves_itself {
+            let message = "'--relay=host' needs '--origin=tcp' or '--upstream': with \
+                           '--origin=in-process' there is nothing to relay to";
+            return Err(message.to_owned());
+        }
         self.transport.validate()
     }
 }
@@ -92,10 +98,10 @@ fn main() -> ExitCode {
         Ok(target) => target,
         Err(error) => return process::exit_code(Err(error)),
     };
-    // On handoff the plugin is the server, and the host has next to nothing to do.
-    let default = match options.transport.transport {
-        TransportKind::Handoff => None,
-        TransportKind::Stream | TransportKind::Shm | TransportKind::Ring => Some(NonZeroUsize::MIN),
+    // On handoff one of the two has nothing to do for a request, and the other one does it all.
+    let default = match (options.transport.transport, options.transport.relay) {
+        (TransportKind::Handoff, Relay::Plugin) => None,
+        _ => Some(NonZeroUsize::MIN),
     };
     let (process, threads) = (options.process.clone(), options.threads.or(default));
     server::run("plugin", threads, &process, async |server| {

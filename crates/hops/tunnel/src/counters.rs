@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use service::counters::{CounterReading, Source};
 
-use crate::transport::TransportKind;
-
 service::counters! {
     /// Counters of one process, for all its sessions since it started.
     pub struct Counters, "tunnel_" {
@@ -50,8 +48,8 @@ service::counters! {
     }
 }
 
-/// Counters of what a host no longer sees once it has passed its clients to the plugin.
-const UNSEEN_BY_HANDOFF_HOST: [&str; 4] = [
+/// Counters of what a process doesn't see on handoff if the other one has the sockets.
+const OF_BYTES: [&str; 4] = [
     "tunnel_zero_copy_bytes",
     "tunnel_copied_bytes",
     "tunnel_bytes_in",
@@ -66,15 +64,9 @@ struct Seen {
 }
 
 impl Counters {
-    /// Returns what a host shows of its counters.
-    pub(crate) fn seen_by_host(
-        self: &Arc<Self>,
-        transport: TransportKind,
-    ) -> Arc<impl Source + use<>> {
-        let unseen = match transport {
-            TransportKind::Handoff => &UNSEEN_BY_HANDOFF_HOST[..],
-            TransportKind::Stream | TransportKind::Shm | TransportKind::Ring => &[],
-        };
+    /// Returns those that a process shows.
+    pub(crate) fn shown(self: &Arc<Self>, sees_bytes: bool) -> Arc<impl Source + use<>> {
+        let unseen = if sees_bytes { &[] } else { &OF_BYTES[..] };
         Arc::new(Seen {
             counters: self.clone(),
             unseen,
@@ -95,16 +87,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_on_handoff_shows_no_bytes() {
+    fn who_sees_no_bytes_shows_none() {
         let counters = Arc::new(Counters::default());
-        let names = |transport| {
-            let readings = counters.seen_by_host(transport).readings();
+        let names = |sees_bytes| {
+            let readings = counters.shown(sees_bytes).readings();
             let names = readings.into_iter().map(|reading| reading.name);
             names.collect::<Vec<_>>()
         };
-        let all = names(TransportKind::Ring);
-        let seen = names(TransportKind::Handoff);
+        let (all, seen) = (names(true), names(false));
         let missing = all.iter().filter(|name| !seen.contains(name));
-        assert!(missing.eq(&UNSEEN_BY_HANDOFF_HOST));
+        assert!(missing.eq(&OF_BYTES));
     }
 }

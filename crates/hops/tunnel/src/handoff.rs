@@ -7,6 +7,16 @@
 //!   ◄──  a byte when a connection has ended: 'e', or 'f' if it failed
 //! ```
 //!
+//! With `--relay=host` it is the other way round, and the plugin keeps nothing:
+//!
+//! ```text
+//!   accept a client
+//!   a byte: 'w' for an upstream wanted  ──►     connect to an upstream
+//!   ◄──  a byte with its socket; or without it, if it can't be reached
+//!   relay
+//!   a byte when a connection has ended  ──►
+//! ```
+//!
 //! | file | what |
 //! |---|---|
 //! | `passing` | the host's end: passes clients, and hears of their ends |
@@ -14,6 +24,8 @@
 //! | `client` | a client that was taken: how it is served, and how it ends |
 //! | `stream` | its socket as a byte stream, for an application in this process |
 //! | `relay` | its socket joined to an upstream's |
+//! | `asking` | the host's end where the host relays: asks for upstreams |
+//! | `lending` | the plugin's end where the host relays: passes upstreams |
 //!
 //! A client's connection is of its session. It counts within the host's limit until the plugin has
 //! reported its end, and it is reset when the session ends. So the host's limit, its drain and its
@@ -23,9 +35,11 @@
 //! answer look complete. So the host makes each client's socket one that is reset when it is
 //! closed, and the plugin takes that back when a connection has ended in good order.
 
+mod asking;
 mod client;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
+mod lending;
 mod passing;
 mod relay;
 mod stream;
@@ -35,9 +49,14 @@ use std::{io, os::fd::AsFd, time::Duration};
 
 use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
+use service::limit::Permit;
+use tokio::net::UnixStream;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) use self::{
+    asking::{Asker, ask_upstreams},
     client::{Client, End},
+    lending::{Lender, lend_upstreams},
     passing::{Passer, pass_clients},
     taking::{Limits, take_clients},
 };
@@ -56,18 +75,27 @@ const IDLE_TIMEOUT_MS_MAX: u64 = 604_800_000;
 /// there are some again.
 const FAILED_PAUSE: Duration = Duration::from_millis(50);
 
+/// Asks a plugin for an upstream.
+const WANTED: u8 = b'w';
+
+/// A client's place within the host's limit, which it has until its end, and the drain's knowledge
+/// of it.
+type Place = (Permit, TaskTrackerToken);
+
 /// Reason why a session failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandoffError {
-    #[error("the host passed {0} descriptors at once, expected 1")]
+    #[error("the peer passed {0} descriptors at once, expected 1")]
     Count(usize),
-    #[error("the host passed a descriptor that is no connection, expected a client's socket")]
+    #[error("the peer passed a descriptor that is no connection, expected a socket")]
     NoConnection,
-    #[error("the host passed more than the {0} clients that it may")]
+    #[error("the host has more than the {0} clients that it may")]
     TooMany(usize),
-    #[error("the plugin reported {0:#04x}, expected 'e' or 'f' for the end of a connection")]
-    Report(u8),
-    #[error("the plugin reported the end of more connections than it has")]
+    #[error("the plugin passed an upstream that nobody asked for")]
+    Unasked,
+    #[error("the peer said {0:#04x}, expected 'e' or 'f' for the end of a connection")]
+    Word(u8),
+    #[error("the peer reported the end of more connections than it has")]
     TooManyEnds,
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -102,4 +130,37 @@ fn set_reset_on_close(socket: impl AsFd, is_reset: bool) {
     let linger = is_reset.then_some(Duration::ZERO);
     // Fails only on what is no socket.
     let _ = sockopt::set_socket_linger(socket, linger);
+}
+
+/// Returns whether the peer has left. It may have left behind what was on its way to it.
+fn has_left(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
+/// Writes as many of the bytes as there is room for. Returns how many.
+async fn write_some(socket: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        socket.writable().await?;
+        match socket.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return written,
+        }
+    }
+}
+
+/// Reads what the peer says. No bytes are its end.
+async fn hear(socket: &UnixStream, words: &mut [u8]) -> io::Result<usize> {
+    loop {
+        socket.readable().await?;
+        match socket.try_read(words) {
+            // It has left behind what was on its way to it.
+            Err(error) if has_left(&error) => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            heard => return heard,
+        }
+    }
 }

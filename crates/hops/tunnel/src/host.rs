@@ -4,17 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use service::{Address, ConnectionLimit, Listener, Registry, limit::Permit, process};
-use tokio::{sync::watch, time::timeout};
+use tokio::{net::UnixStream, sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     counters::Counters,
     framed::{Local, LocalSocket, Role, Session, SlotCounters},
-    handoff,
+    handoff::{self, HandoffError},
     local::Clients,
     rendezvous::{Bounds, Newcomer, Newcomers, Peer, PeerListener},
     ring::{self, RelayOptions, RelaySocket, Relays},
-    transport::{TransportKind, TransportOptions},
+    transport::{Relay, TransportKind, TransportOptions},
 };
 
 /// Options of a host.
@@ -26,8 +26,8 @@ pub struct HostOptions {
     pub listen: Address,
     /// Most clients connected at a time; more wait in the listen backlog.
     pub connections_max: usize,
-    /// Time without traffic after which a client is reset; `None` for never. On handoff, the plugin
-    /// does so.
+    /// Time without traffic after which a client is reset; `None` for never. On handoff, the
+    /// process that relays does so.
     pub idle_timeout: Option<Duration>,
     /// How long open connections may take to finish once the host is told to stop.
     pub drain: Duration,
@@ -64,6 +64,8 @@ enum Attached {
     Framed(Arc<Session>),
     Ring(Relays),
     Handoff(handoff::Passer),
+    /// Also on handoff, where the host relays.
+    Asking(handoff::Asker),
 }
 
 /// How long a second plugin is kept waiting for the first one's end: a restarted plugin may connect
@@ -82,7 +84,7 @@ impl Host {
     pub async fn bind(options: HostOptions, registry: &Registry) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
         let slot_counters = Arc::new(SlotCounters::default());
-        registry.register(counters.seen_by_host(options.transport.transport));
+        registry.register(counters.shown(options.transport.sees_bytes(true)));
         registry.register(slot_counters.clone());
         let peers = PeerListener::bind(&options.transport.addr).await?;
         let clients = Listener::bind(&options.listen)?;
@@ -290,10 +292,29 @@ impl Sessions {
             }
             Peer::Handoff { socket, .. } => {
                 counters.sessions.add(1);
-                let started = |passer| {
-                    self.current.send_replace(Some(Attached::Handoff(passer)));
-                };
-                Ok(handoff::pass_clients(socket, counters, stopped, started).await?)
+                Ok(self.run_handoff(socket, stopped).await?)
+            }
+        }
+    }
+
+    async fn run_handoff(
+        &self,
+        socket: UnixStream,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<(), HandoffError> {
+        let counters = &self.counters;
+        let started = |attached| {
+            self.current.send_replace(Some(attached));
+        };
+        match self.options.transport.relay {
+            Relay::Plugin => {
+                let started = |passer| started(Attached::Handoff(passer));
+                handoff::pass_clients(socket, counters, stopped, started).await
+            }
+            Relay::Host => {
+                let started = |asker| started(Attached::Asking(asker));
+                let idle_timeout = self.options.idle_timeout;
+                handoff::ask_upstreams(socket, counters, idle_timeout, stopped, started).await
             }
         }
     }
@@ -360,6 +381,7 @@ impl Sessions {
                 let guard = Box::new((permit, tunnels.token()));
                 relays.give(RelaySocket::from(socket), guard);
             }
+            Attached::Asking(asker) => asker.give(socket, (permit, tunnels.token())),
             Attached::Handoff(passer) => passer.pass(socket, (permit, tunnels.token())).await,
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     local,
     rendezvous::{self, Peer, PluginRing},
     ring::{self, Guard, LaneStream, Link, RelayOptions, Upstream},
-    transport::{TransportKind, TransportOptions},
+    transport::{Relay, TransportKind, TransportOptions},
 };
 
 /// Options of a plugin.
@@ -81,7 +81,7 @@ impl Plugin {
     pub fn new(options: PluginOptions, registry: &Registry) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
         let slot_counters = Arc::new(SlotCounters::default());
-        registry.register(counters.clone());
+        registry.register(counters.shown(options.transport.sees_bytes(false)));
         registry.register(slot_counters.clone());
         let (tunnels, stopped) = (TaskTracker::new(), watch::Sender::new(false));
         let ring = match options.transport.transport {
@@ -235,6 +235,18 @@ impl Plugin {
     ) -> anyhow::Result<()> {
         self.counters.sessions.add(1);
         let stopped = self.stopped.subscribe();
+        if self.options.transport.relay == Relay::Host {
+            let Target::Upstream(address) = &self.options.target else {
+                bail!("'--relay=host' needs an upstream, and this plugin serves clients itself");
+            };
+            let lender = handoff::Lender {
+                address: address.clone(),
+                connect_timeout: self.options.connect_timeout,
+                clients_max: limits.clients_max,
+                tunnels: self.tunnels.clone(),
+            };
+            return Ok(handoff::lend_upstreams(socket, lender, &self.counters, stopped).await?);
+        }
         let serve = |client| {
             // The plugin is stopping: open connections may finish, but no new one begins.
             let serving = (!self.tunnels.is_closed()).then(|| self.serve_client(client));

@@ -43,7 +43,7 @@ use crate::{
     framed::{FramedPeer, Role, SessionTerms, SlotSegment, Slots},
     handoff,
     ring::{self, Link, Offer},
-    transport::{ARENA_MIB_MAX, PeerAddress, TransportKind, TransportOptions, check_slots},
+    transport::{ARENA_MIB_MAX, PeerAddress, Relay, TransportKind, TransportOptions, check_slots},
 };
 
 /// Raised whenever frames or the hand-shake change in a way that an older build would misread.
@@ -74,6 +74,9 @@ struct Hello {
     /// serves them itself.
     #[serde(default)]
     has_upstream: bool,
+    /// On handoff, the process that relays.
+    #[serde(default)]
+    relay: Relay,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -374,6 +377,7 @@ async fn agree_with_host(
         shm_slot_size: options.shm_slot_size,
         arena_bytes: ring.map(|_| options.arena_bytes()),
         has_upstream: ring.is_some_and(|ring| ring.has_upstream),
+        relay: options.relay,
     };
     host.say(&hello).await?;
     let line = host.hear().await?;
@@ -520,6 +524,12 @@ fn check_hello(
         return Err(format!(
             "the plugin has --transport={}, the host --transport={}",
             hello.transport, options.transport
+        ));
+    }
+    if hello.relay != options.relay {
+        return Err(format!(
+            "the plugin has --relay={}, the host --relay={}",
+            hello.relay, options.relay
         ));
     }
     if let Some(slots) = slots {

@@ -24,6 +24,17 @@ pub enum TransportKind {
     Handoff,
 }
 
+/// The process that relays between a client and an upstream on handoff.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relay {
+    /// The host keeps the client's socket, and the plugin passes it the upstream's
+    Host,
+    /// The host passes the client's socket to the plugin
+    #[default]
+    Plugin,
+}
+
 /// How long to look for work before sleeping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpinLimit {
@@ -76,6 +87,9 @@ pub struct TransportOptions {
     /// Microseconds for which ring looks for work before it sleeps; 'auto' adapts
     #[arg(long, value_name = "US", default_value = "auto")]
     pub spin_us: SpinLimit,
+    /// Process that relays on handoff if the plugin has an origin behind TCP or an upstream
+    #[arg(long, value_enum, default_value = "plugin")]
+    pub relay: Relay,
     /// Milliseconds to wait for the peer before giving up
     #[arg(long, value_name = "MS", default_value_t = 30_000)]
     pub peer_timeout_ms: u64,
@@ -121,6 +135,15 @@ impl TransportOptions {
                 std::env::temp_dir().join(format!("tunnel-{}.{program}-admin", address.port()))
             }
         }))
+    }
+
+    /// Returns whether this process sees the clients' bytes.
+    pub(crate) fn sees_bytes(&self, is_host: bool) -> bool {
+        match (self.transport, self.relay) {
+            (TransportKind::Handoff, Relay::Host) => is_host,
+            (TransportKind::Handoff, Relay::Plugin) => !is_host,
+            (TransportKind::Stream | TransportKind::Shm | TransportKind::Ring, _) => true,
+        }
     }
 
     /// Returns the terms for the lanes that the host lays out.
@@ -169,6 +192,13 @@ impl TransportOptions {
         }
         if self.transport == TransportKind::Shm {
             check_slots(self.slots())?;
+        }
+        if self.transport != TransportKind::Handoff && self.relay == Relay::Host {
+            return Err(format!(
+                "'--relay=host' needs '--transport=handoff': on --transport={} both processes \
+                 relay",
+                self.transport
+            ));
         }
         Ok(())
     }
@@ -296,6 +326,15 @@ impl fmt::Display for PeerAddress {
     }
 }
 
+impl fmt::Display for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::Plugin => "plugin",
+        })
+    }
+}
+
 impl fmt::Display for TransportKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -358,6 +397,10 @@ mod tests {
             ("--transport=ship --addr=/a", "'ship'"),
             ("--transport=shm --addr=127.0.0.1:1", "expected a path"),
             ("--transport=handoff --addr=127.0.0.1:1", "expected a path"),
+            (
+                "--transport=ring --addr=/a --relay=host",
+                "--transport=handoff",
+            ),
             ("--transport=shm --addr=/a --shm-slots=7", "from 8 to"),
             (
                 "--transport=shm --addr=/a --shm-slot-size=100",

@@ -24,6 +24,7 @@ use tempfile::TempDir;
 
 const REQUEST: &[u8] = b"GET /small HTTP/1.1\r\nhost: x\r\n\r\n";
 const IN_PROCESS: &str = "--origin=in-process";
+const RELAY_HOST: &str = "--relay=host";
 
 /// A user who has no rights on most systems.
 const NOBODY: u32 = 65_534;
@@ -77,6 +78,86 @@ fn the_host_keeps_nothing_of_a_client_and_does_nothing_for_a_request() {
     tunnel.until_idle("host");
     assert_eq!(tunnel.counter("host", "tunnel_tunnels_failed"), 0);
     assert_eq!(tunnel.counter("plugin", "tunnel_tunnels_failed"), 0);
+}
+
+#[test]
+fn where_the_host_relays_the_plugin_keeps_nothing_and_does_nothing_for_a_request() {
+    let server = Running::start(command(bin("http_baseline")).arg("--listen=127.0.0.1:0"));
+    let upstream = format!("--upstream={}", server.line("listening on "));
+    let tunnel = Tunnel::start_with("handoff", &[RELAY_HOST, LOG], &[RELAY_HOST, &upstream, LOG]);
+    drop(asked(&tunnel.front));
+    tunnel.until_idle("plugin");
+    let before = tunnel.plugin.descriptors();
+    let mut clients: Vec<TcpStream> = (0..50).map(|_| asked(&tunnel.front)).collect();
+    until("the plugin has closed all of them", || {
+        tunnel.plugin.descriptors() <= before
+    });
+    let counted = || tunnel.status("plugin").expect("it runs")["counters"].clone();
+    let before = counted();
+    assert_eq!(before["tunnel_tunnels_open"], 50);
+    assert!(before["tunnel_bytes_in"].is_null(), "it doesn't see them");
+    let bytes_before = tunnel.counter("host", "tunnel_bytes_in");
+    for _ in 0..20 {
+        for client in &mut clients {
+            client.write_all(REQUEST).expect("taken");
+            assert_eq!(answer(client).expect("answered"), b"ok");
+        }
+    }
+    assert_eq!(counted(), before);
+    let bytes = tunnel.counter("host", "tunnel_bytes_in") - bytes_before;
+    assert_eq!(bytes, 20 * 50 * REQUEST.len() as u64);
+    drop(clients);
+    tunnel.until_idle("plugin");
+    assert_eq!(tunnel.counter("host", "tunnel_tunnels_failed"), 0);
+    assert_eq!(tunnel.counter("plugin", "tunnel_tunnels_failed"), 0);
+}
+
+/// The drain of either side, and its death, mean the same whoever has the sockets.
+#[test]
+fn where_the_host_relays_either_may_stop_or_die() {
+    let server = Running::start(command(bin("http_baseline")).arg("--listen=127.0.0.1:0"));
+    let upstream = format!("--upstream={}", server.line("listening on "));
+    for (stopping, signal, is_answered) in [
+        ("host", Signal::SIGTERM, true),
+        ("plugin", Signal::SIGTERM, true),
+        ("host", Signal::SIGKILL, false),
+        ("plugin", Signal::SIGKILL, false),
+    ] {
+        let options = [RELAY_HOST, &upstream, LOG];
+        let tunnel = Tunnel::start_with("handoff", &[RELAY_HOST, LOG], &options);
+        let mut client = asked(&tunnel.front);
+        let delay_ms = if is_answered { 300 } else { 60_000 };
+        let request =
+            format!("GET /delay/{delay_ms} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).expect("taken");
+        let asked_bytes = (REQUEST.len() + request.len()) as u64;
+        until("it is asked", || {
+            tunnel.counter("host", "tunnel_bytes_in") == asked_bytes
+        });
+        tunnel.program(stopping).signal(signal);
+        let mut rest = Vec::new();
+        let ended = client.read_to_end(&mut rest).map_err(|error| error.kind());
+        match is_answered {
+            true => assert!(rest.ends_with(b"ok"), "{stopping}, {signal}: {ended:?}"),
+            false => assert_eq!(
+                ended,
+                Err(ErrorKind::ConnectionReset),
+                "{stopping}, {signal}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn a_plugin_that_would_leave_the_relaying_to_nobody_is_refused_by_name() {
+    let directory = TempDir::new().expect("a directory");
+    let host = start_host("handoff", directory.path(), &[LOG]);
+    host.line("listening on ");
+    let options = [RELAY_HOST, "--origin-port=0"];
+    let (status, _, errors) = start_plugin("handoff", directory.path(), &options).wait();
+    assert_eq!(status.code(), Some(4), "{errors}");
+    let expected = "the plugin has --relay=host, the host --relay=plugin";
+    assert!(errors.contains(expected), "{errors}");
 }
 
 /// The socket between the two has room for some clients. With more, the host accepts no more.
@@ -216,7 +297,7 @@ fn too_many_descriptors_on_their_way_are_waited_for() {
     drop(asked(&front));
     plugin.signal(Signal::SIGSTOP);
     let mut clients = asking(&front, CLIENTS);
-    let line = host.error_line("the plugin has yet to take earlier clients");
+    let line = host.error_line("the peer has yet to take earlier sockets");
     assert!(line.contains("ulimit -n"), "{line}");
     plugin.signal(Signal::SIGCONT);
     for client in &mut clients {

@@ -1,5 +1,4 @@
-//! Hostile peers on handoff: a host that passes what it likes, and a plugin that says what it
-//! likes.
+//! Hostile peers on handoff: those that pass what they like, and those that say what they like.
 
 use std::{
     io::{self, IoSlice, Read},
@@ -17,15 +16,17 @@ use rustix::net::{
 };
 use service::ConnectionLimit;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    sync::watch,
+    sync::{oneshot, watch},
+    task::JoinHandle,
     time::{Duration, timeout},
 };
 use tokio_util::task::TaskTracker;
 
 use super::{
-    HandoffError, Limits, Terms, passing::pass_clients, stream::ClientStream, taking::take_clients,
+    HandoffError, Lender, Limits, Terms, WANTED, ask_upstreams, lend_upstreams, pass_clients,
+    stream::ClientStream, take_clients,
 };
 use crate::{
     counters::Counters,
@@ -39,6 +40,9 @@ const CLIENTS_MAX: usize = 8;
 
 /// More descriptors than there is room for in one message.
 const TOO_MANY: usize = 60;
+
+/// Longer than any attack.
+const LONG: Duration = Duration::from_secs(600);
 
 /// Pause between two looks at something that no event tells of.
 const LOOK: Duration = Duration::from_millis(1);
@@ -76,6 +80,13 @@ impl Canary {
     }
 }
 
+async fn until_all_closed(canaries: Vec<Canary>) {
+    for mut canary in canaries {
+        let closed = timeout(WATCHDOG, canary.until_closed()).await;
+        closed.expect("what was passed is closed");
+    }
+}
+
 /// Returns a connection to pass, and its other end.
 fn unix_connection() -> (OwnedFd, Canary) {
     let (ours, theirs) = StdUnixStream::pair().expect("sockets");
@@ -109,13 +120,38 @@ fn listener() -> (OwnedFd, Canary) {
     (listener.into(), Canary::Listener(address))
 }
 
-/// A host that passes what it likes.
-struct HostileHost {
+/// A peer that passes what it likes.
+struct Passing {
     socket: UnixStream,
     canaries: Vec<Canary>,
 }
 
-impl HostileHost {
+impl Passing {
+    fn over(socket: UnixStream) -> Self {
+        Self {
+            socket,
+            canaries: Vec::new(),
+        }
+    }
+
+    /// Leaves, and waits until the other end has ended and closed everything.
+    async fn leave(
+        self,
+        ending: JoinHandle<Result<(), HandoffError>>,
+        counters: &Counters,
+    ) -> Result<(), HandoffError> {
+        drop(self.socket);
+        let ended = timeout(WATCHDOG, ending).await.expect("it ends");
+        until_all_closed(self.canaries).await;
+        let nothing_open = async {
+            while counters.tunnels_open.get() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        timeout(WATCHDOG, nothing_open).await.expect("all end");
+        ended.expect("no panic")
+    }
+
     /// Passes descriptors in one message. They are closed here, whether or not they were passed.
     fn pass(&mut self, passed: impl IntoIterator<Item = (OwnedFd, Canary)>) {
         let (descriptors, canaries): (Vec<_>, Vec<_>) = passed.into_iter().unzip();
@@ -126,7 +162,7 @@ impl HostileHost {
         beside.push(SendAncillaryMessage::ScmRights(&descriptors));
         let bytes = [IoSlice::new(b"m")];
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        // Fails if the plugin has ended the session, or is slow: both are fine.
+        // Fails if the other end has left, or is slow: both are fine.
         let _ = rustix::net::sendmsg(&self.socket, &bytes, &mut beside, flags);
     }
 
@@ -162,16 +198,15 @@ impl HostileHost {
 /// # Panics
 /// If the plugin panics or hangs, or keeps anything open.
 pub fn attack_handoff_plugin(moves: &[u8]) -> Result<(), String> {
-    RUNTIME
-        .block_on(attack_plugin(moves))
-        .map_err(|error| error.to_string())
+    let attack = attack_plugin(moves);
+    RUNTIME.block_on(attack).map_err(|error| error.to_string())
 }
 
 async fn attack_plugin(moves: &[u8]) -> Result<(), HandoffError> {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     let counters = Arc::new(Counters::default());
     let limits = Limits {
-        terms: Terms::new(Some(Duration::from_secs(60))),
+        terms: Terms::new(Some(LONG)),
         clients_max: CLIENTS_MAX,
     };
     let (_stop, stopped) = watch::channel(false);
@@ -180,27 +215,60 @@ async fn attack_plugin(moves: &[u8]) -> Result<(), HandoffError> {
         let serve = |client: super::Client| client.serve(echo);
         take_clients(theirs, limits, &of_plugin, stopped, serve).await
     });
-    let mut host = HostileHost {
-        socket: ours,
-        canaries: Vec::new(),
-    };
+    let mut host = Passing::over(ours);
     for what in moves {
         host.play(*what).await;
     }
-    let HostileHost { socket, canaries } = host;
-    drop(socket);
-    let ended = timeout(WATCHDOG, taking).await.expect("it ends");
-    for mut canary in canaries {
-        let closed = timeout(WATCHDOG, canary.until_closed()).await;
-        closed.expect("what was passed is closed");
-    }
-    let nothing_open = async {
-        while counters.tunnels_open.get() > 0 {
-            tokio::time::sleep(LOOK).await;
+    host.leave(taking, &counters).await
+}
+
+/// Plays the plugin of a host that relays, as `moves` say: each byte passes something, or a client
+/// comes to the host. Returns what the host says at the end of the session.
+///
+/// # Panics
+/// If the host panics or hangs, or keeps anything open.
+pub fn attack_handoff_asker(moves: &[u8]) -> Result<(), String> {
+    let attack = attack_asker(moves);
+    RUNTIME.block_on(attack).map_err(|error| error.to_string())
+}
+
+/// A move of the attack on a host that relays: a client comes.
+const CLIENT: u8 = 0x80;
+
+async fn attack_asker(moves: &[u8]) -> Result<(), HandoffError> {
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let counters = Arc::new(Counters::default());
+    let (_stop, stopped) = watch::channel(false);
+    let (started, asker) = oneshot::channel();
+    let of_host = counters.clone();
+    let asking = tokio::spawn(async move {
+        let started = |asker| drop(started.send(asker));
+        ask_upstreams(theirs, &of_host, Some(LONG), stopped, started).await
+    });
+    let asker = asker.await.expect("it has started");
+    let (limit, tunnels) = (ConnectionLimit::new(moves.len() + 1), TaskTracker::new());
+    let mut plugin = Passing::over(ours);
+    for what in moves {
+        if what & CLIENT == 0 {
+            plugin.play(*what).await;
+            continue;
         }
-    };
-    timeout(WATCHDOG, nothing_open).await.expect("all end");
-    ended.expect("no panic")
+        let (socket, canary) = unix_connection();
+        plugin.canaries.push(canary);
+        let place = (limit.permit(|| ()).await, tunnels.token());
+        asker.give(LocalSocket::Unix(socket.into()), place);
+        // What is passed next is asked for, unless the session is over.
+        let mut word = [0];
+        let asked = plugin.socket.read(&mut word);
+        drop(timeout(WATCHDOG, asked).await.expect("a word, or the end"));
+    }
+    drop(asker);
+    let ended = plugin.leave(asking, &counters).await;
+    tunnels.close();
+    timeout(WATCHDOG, tunnels.wait())
+        .await
+        .expect("no place is kept");
+    ended
 }
 
 async fn echo(stream: ClientStream) {
@@ -215,16 +283,15 @@ async fn echo(stream: ClientStream) {
 /// # Panics
 /// If the host panics or hangs, or keeps anything open.
 pub fn attack_handoff_host(moves: &[u8]) -> Result<(), String> {
-    RUNTIME
-        .block_on(attack_host(moves))
-        .map_err(|error| error.to_string())
+    let attack = attack_host(moves);
+    RUNTIME.block_on(attack).map_err(|error| error.to_string())
 }
 
 async fn attack_host(moves: &[u8]) -> Result<(), HandoffError> {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     let counters = Arc::new(Counters::default());
     let (_stop, stopped) = watch::channel(false);
-    let (started, passer) = tokio::sync::oneshot::channel();
+    let (started, passer) = oneshot::channel();
     let of_host = counters.clone();
     let passing = tokio::spawn(async move {
         let started = |passer| drop(started.send(passer));
@@ -232,43 +299,114 @@ async fn attack_host(moves: &[u8]) -> Result<(), HandoffError> {
     });
     let passer = passer.await.expect("it has started");
     let (limit, tunnels) = (ConnectionLimit::new(moves.len() + 1), TaskTracker::new());
-    let (mut plugin, mut canaries, mut kept) = (ours, Vec::new(), Vec::new());
+    let (mut plugin, mut canaries) = (Saying::over(ours), Vec::new());
     for what in moves {
-        match what % 8 {
-            // The host passes a client.
-            0 | 1 => {
-                let (socket, canary) = unix_connection();
-                canaries.push(canary);
-                let place = (limit.permit(|| ()).await, tunnels.token());
-                let passer = passer.clone();
-                let client = LocalSocket::Unix(socket.into());
-                tunnels.spawn(async move { passer.pass(client, place).await });
-            }
-            2 => {
-                // Nothing may be there, or the session may be over.
-                if let Ok(Ok(received)) = timeout(LOOK, receive(&plugin)).await {
-                    kept.extend(received.descriptors);
-                }
-            }
-            3 => drop(plugin.write(b"e").await),
-            4 => drop(plugin.write(b"f").await),
-            5 => drop(plugin.write(&[*what, *what]).await),
-            6 => drop(kept.pop()),
-            _ => drop(plugin.shutdown().await),
+        if what % 8 > 1 {
+            plugin.play(*what).await;
+            continue;
         }
+        // The host passes a client.
+        plugin.due += 1;
+        let (socket, canary) = unix_connection();
+        canaries.push(canary);
+        let place = (limit.permit(|| ()).await, tunnels.token());
+        let (passer, client) = (passer.clone(), LocalSocket::Unix(socket.into()));
+        tunnels.spawn(async move { passer.pass(client, place).await });
     }
-    drop((passer, plugin, kept));
+    drop((passer, plugin));
     let ended = timeout(WATCHDOG, passing).await.expect("it ends");
     tunnels.close();
     timeout(WATCHDOG, tunnels.wait())
         .await
         .expect("no place is kept");
-    for mut canary in canaries {
-        let closed = timeout(WATCHDOG, canary.until_closed()).await;
-        closed.expect("what was passed is closed");
-    }
+    until_all_closed(canaries).await;
     assert_eq!(counters.tunnels_open.get(), 0);
     ended.expect("no panic")
+}
+
+/// Plays the host of a plugin that passes upstreams, as `moves` say. Returns what the plugin says
+/// at the end of the session.
+///
+/// # Panics
+/// If the plugin panics or hangs, or keeps anything open.
+pub fn attack_handoff_lender(moves: &[u8]) -> Result<(), String> {
+    let attack = attack_lender(moves);
+    RUNTIME.block_on(attack).map_err(|error| error.to_string())
+}
+
+async fn attack_lender(moves: &[u8]) -> Result<(), HandoffError> {
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let counters = Arc::new(Counters::default());
+    let upstream = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    upstream.set_nonblocking(true).expect("a socket");
+    let (_stop, stopped) = watch::channel(false);
+    let tunnels = TaskTracker::new();
+    let lender = Lender {
+        address: service::Address::Tcp(upstream.local_addr().expect("bound")),
+        connect_timeout: LONG,
+        clients_max: CLIENTS_MAX,
+        tunnels: tunnels.clone(),
+    };
+    let of_plugin = counters.clone();
+    let lend = async move { lend_upstreams(theirs, lender, &of_plugin, stopped).await };
+    let lending = tokio::spawn(lend);
+    let mut host = Saying::over(ours);
+    for what in moves {
+        host.play(*what).await;
+    }
+    drop(host);
+    let ended = timeout(WATCHDOG, lending).await.expect("it ends");
+    tunnels.close();
+    timeout(WATCHDOG, tunnels.wait())
+        .await
+        .expect("no token is kept");
+    assert_eq!(counters.tunnels_open.get(), 0);
+    while let Ok((socket, _)) = upstream.accept() {
+        socket.set_nonblocking(true).expect("a socket");
+        until_all_closed(vec![Canary::Tcp(socket)]).await;
+    }
+    ended.expect("no panic")
+}
+
+/// A peer that says what it likes, and keeps what it is passed.
+struct Saying {
+    socket: UnixStream,
+    kept: Vec<OwnedFd>,
+    /// Number of messages that are on their way, or will be.
+    due: usize,
+}
+
+impl Saying {
+    fn over(socket: UnixStream) -> Self {
+        Self {
+            socket,
+            kept: Vec::new(),
+            due: 0,
+        }
+    }
+
+    async fn play(&mut self, what: u8) {
+        match what % 8 {
+            0 | 1 => {
+                self.due += 1;
+                drop(self.socket.write(&[WANTED]).await);
+            }
+            2 if self.due > 0 => {
+                self.due -= 1;
+                let received = timeout(WATCHDOG, receive(&self.socket)).await;
+                // The session may be over.
+                if let Ok(received) = received.expect("it comes, or the end") {
+                    self.kept.extend(received.descriptors);
+                }
+            }
+            2 => {}
+            3 => drop(self.socket.write(b"e").await),
+            4 => drop(self.socket.write(b"f").await),
+            5 => drop(self.socket.write(&[what, what]).await),
+            6 => drop(self.kept.pop()),
+            _ => drop(self.socket.shutdown().await),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -280,6 +418,8 @@ mod tests {
     fn honest_hosts_and_plugins_part_in_peace() {
         assert_eq!(attack_handoff_plugin(&[0, 1, 10, 0, 11]), Ok(()));
         assert_eq!(attack_handoff_host(&[0, 2, 3, 1, 2, 4]), Ok(()));
+        assert_eq!(attack_handoff_asker(&[CLIENT, 0, CLIENT, 1, 10]), Ok(()));
+        assert_eq!(attack_handoff_lender(&[0, 2, 0, 2, 6, 2]), Ok(()));
     }
 
     #[test]
@@ -310,7 +450,32 @@ mod tests {
         let error = attack_handoff_host(&[3]).expect_err("no client has ended");
         assert!(error.contains("more connections than it has"), "{error}");
         let error = attack_handoff_host(&[0, 2, 5]).expect_err("no report");
-        assert!(error.contains("reported 0x05"), "{error}");
+        assert!(error.contains("said 0x05"), "{error}");
+    }
+
+    #[test]
+    fn what_a_plugin_may_not_lend_ends_the_session_and_is_closed() {
+        for (what, expected) in [
+            (2, "2 descriptors"),
+            (3, "no connection"),
+            (5, "no connection"),
+            (7, "descriptors at once"),
+        ] {
+            let error = attack_handoff_asker(&[CLIENT, what]).expect_err("not allowed");
+            assert!(error.contains(expected), "{what}: {error}");
+        }
+        let error = attack_handoff_asker(&[0]).expect_err("nobody has asked");
+        assert!(error.contains("nobody asked for"), "{error}");
+    }
+
+    #[test]
+    fn what_a_host_may_not_ask_ends_the_session() {
+        let error = attack_handoff_lender(&[0, 2, 3, 3]).expect_err("none is left");
+        assert!(error.contains("more connections than it has"), "{error}");
+        let error = attack_handoff_lender(&[5]).expect_err("no word");
+        assert!(error.contains("said 0x05"), "{error}");
+        let error = attack_handoff_lender(&[0; CLIENTS_MAX + 1]).expect_err("too many");
+        assert!(error.contains("more than the 8 clients"), "{error}");
     }
 
     #[test]
@@ -318,6 +483,8 @@ mod tests {
         for seed in 0..rounds() {
             let _ = attack_handoff_plugin(&made_up(seed, 24));
             let _ = attack_handoff_host(&made_up(seed, 200));
+            let _ = attack_handoff_asker(&made_up(seed, 24));
+            let _ = attack_handoff_lender(&made_up(seed, 24));
         }
     }
 }

@@ -2,24 +2,20 @@
 
 use std::{
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{io::Errno, net::Shutdown};
-use service::{limit::Permit, process};
+use service::process;
 use tokio::{net::UnixStream, sync::watch};
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{FAILED_PAUSE, HandoffError, client::End, set_reset_on_close};
+use super::{FAILED_PAUSE, HandoffError, Place, client::End, hear, set_reset_on_close};
 use crate::{
     counters::Counters,
     framed::LocalSocket,
-    rendezvous::descriptors::{self, send_once},
+    rendezvous::descriptors::{send_descriptors, send_once},
 };
-
-/// A client's place within the limit, which it has until its end, and the drain's knowledge of it.
-type Place = (Permit, TaskTrackerToken);
 
 /// A session in which clients can be passed to a plugin.
 #[derive(Clone, Debug)]
@@ -87,7 +83,7 @@ impl Passer {
             self.counters.clients_refused.add(1);
             return;
         };
-        match self.send(&client).await {
+        match send(&self.socket, Some(client.as_fd()), &self.counters).await {
             Ok(()) => {
                 place.keep();
                 self.counters.tunnels_opened.add(1);
@@ -102,46 +98,18 @@ impl Passer {
         }
     }
 
-    async fn send(&self, client: &LocalSocket) -> io::Result<()> {
-        let descriptors = [client.as_fd()];
-        match send_once(&self.socket, &descriptors) {
-            Err(error) if is_full(&error) => self.counters.ring_full_stalls.add(1),
-            sent => return sent,
-        }
-        let mut has_warned = false;
-        loop {
-            match descriptors::send_descriptors(&self.socket, &descriptors).await {
-                Err(error) if is_full(&error) => {
-                    if !std::mem::replace(&mut has_warned, true) {
-                        let cause = process::with_remedy(&error.into());
-                        tracing::warn!("the plugin has yet to take earlier clients: {cause}");
-                    }
-                    tokio::time::sleep(FAILED_PAUSE).await;
-                }
-                sent => return sent,
-            }
-        }
-    }
-
     /// Hears which connections have ended, until the plugin leaves.
     async fn hear_ends(&self) -> Result<(), HandoffError> {
         let mut reports = [0; REPORTS];
         loop {
-            self.socket.readable().await?;
-            let count = match self.socket.try_read(&mut reports) {
-                Ok(0) => return Ok(()),
-                Ok(count) => count,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => continue,
-                    // It has left clients behind that were on their way to it.
-                    io::ErrorKind::ConnectionReset => return Ok(()),
-                    _ => return Err(error.into()),
-                },
-            };
+            let count = hear(&self.socket, &mut reports).await?;
+            if count == 0 {
+                return Ok(());
+            }
             self.counters.wake_ups.add(1);
             self.counters.frames_received.add(count);
             for report in &reports[..count] {
-                let end = End::of_report(*report).ok_or(HandoffError::Report(*report))?;
+                let end = End::of_report(*report).ok_or(HandoffError::Word(*report))?;
                 if !self.places.leave() {
                     return Err(HandoffError::TooManyEnds);
                 }
@@ -153,7 +121,33 @@ impl Passer {
     }
 }
 
-/// Returns whether a client can't be passed because too many are on their way. Whether there is
+/// Passes a socket, or word that there is none. Waits while there is no room for it.
+pub(super) async fn send(
+    to: &UnixStream,
+    passed: Option<BorrowedFd<'_>>,
+    counters: &Counters,
+) -> io::Result<()> {
+    let descriptors = passed.as_slice();
+    match send_once(to, descriptors) {
+        Err(error) if is_full(&error) => counters.ring_full_stalls.add(1),
+        sent => return sent,
+    }
+    let mut has_warned = false;
+    loop {
+        match send_descriptors(to, descriptors).await {
+            Err(error) if is_full(&error) => {
+                if !std::mem::replace(&mut has_warned, true) {
+                    let cause = process::with_remedy(&error.into());
+                    tracing::warn!("the peer has yet to take earlier sockets: {cause}");
+                }
+                tokio::time::sleep(FAILED_PAUSE).await;
+            }
+            sent => return sent,
+        }
+    }
+}
+
+/// Returns whether a socket can't be passed because too many are on their way. Whether there is
 /// room for bytes, an event tells.
 fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock

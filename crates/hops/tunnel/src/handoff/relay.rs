@@ -10,20 +10,15 @@ use std::{
     os::fd::AsFd,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
-use service::Address;
 
 use super::{
-    client::{Client, Connection},
+    client::{Client, Connection, End},
     set_reset_on_close,
 };
-use crate::{
-    framed::{Sink, Source, arena},
-    local,
-};
+use crate::framed::{Registered, Sink, Source, arena};
 
 /// Most bytes of one read: a buffer of the arena.
 const READ_BYTES_MAX: usize = 128 * 1024;
@@ -57,12 +52,25 @@ enum Over {
     Unwanted(io::Error),
 }
 
-/// Connects to an upstream and relays until both directions have ended or one side fails. Then both
+/// Waits for an upstream, and relays until both directions have ended or one side fails. Then both
 /// sides are closed: after a failure with a reset.
 pub(super) async fn relay(
     client: Client,
-    address: &Address,
-    at_most: Duration,
+    upstream: impl Future<Output = Result<Registered, Failure>>,
+) -> End {
+    let connection = client.connection.clone();
+    match run(client, upstream).await {
+        Ok(()) => connection.end(),
+        Err(failure) => {
+            tracing::debug!("connection failed: {failure}");
+            End::Failed
+        }
+    }
+}
+
+async fn run(
+    client: Client,
+    upstream: impl Future<Output = Result<Registered, Failure>>,
 ) -> Result<(), Failure> {
     let Client { socket, connection } = client;
     let client = socket.register().map_err(|error| {
@@ -71,11 +79,9 @@ pub(super) async fn relay(
     })?;
     let (from_client, to_client) = client.split();
     let upstream = tokio::select! {
-        connected = local::connect(address, at_most) => connected.map_err(|error| {
-            local::warn_unreachable(address, error);
-            Failure::Unreachable
-        })?,
+        upstream = upstream => upstream?,
         error = to_client.failure() => return Err(Failure::Client(error)),
+        () = connection.until_idle() => return Err(Failure::Idle),
     };
     // Like the client's: whoever closes it.
     set_reset_on_close(upstream.as_fd(), true);

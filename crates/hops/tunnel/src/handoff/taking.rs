@@ -1,12 +1,6 @@
 //! The plugin's end: takes clients, and reports their ends.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use service::process;
@@ -18,7 +12,8 @@ use tokio::{
 
 use super::{
     FAILED_PAUSE, HandoffError, Terms,
-    client::{Client, End},
+    client::{Client, Common, End},
+    has_left, write_some,
 };
 use crate::{
     counters::Counters,
@@ -40,8 +35,7 @@ struct Taking {
     clients: JoinSet<End>,
     /// Reports that were not sent yet. With the clients they are at most `clients_max`.
     reports: Vec<u8>,
-    /// Tells the connections that they must not end in good order.
-    is_over: Arc<AtomicBool>,
+    common: Arc<Common>,
 }
 
 /// Takes clients from `socket` until the host leaves (`Ok`), breaks the protocol, or `stopped` says
@@ -61,7 +55,7 @@ where
         counters: counters.clone(),
         clients: JoinSet::new(),
         reports: Vec::new(),
-        is_over: Arc::default(),
+        common: Common::new(counters, limits.terms.idle_timeout(), false),
     };
     let stop = async { drop(stopped.wait_for(|stopped| *stopped).await) };
     tokio::pin!(stop);
@@ -69,7 +63,7 @@ where
         tokio::select! {
             received = receive(&socket) => {
                 let received = match received {
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                    Err(error) if has_left(&error) => return Ok(()),
                     received => received?,
                 };
                 if received.has_ended {
@@ -82,20 +76,12 @@ where
             }
             Some(ended) = taking.clients.join_next() => taking.report(ended),
             written = write_some(&socket, &taking.reports), if !taking.reports.is_empty() => {
-                taking.written(written?);
+                match written {
+                    Err(error) if has_left(&error) => return Ok(()),
+                    written => taking.written(written?),
+                }
             }
             () = &mut stop => return taking.stop(&socket).await,
-        }
-    }
-}
-
-/// Writes as many of the reports as there is room for. Returns how many.
-async fn write_some(socket: &UnixStream, reports: &[u8]) -> io::Result<usize> {
-    loop {
-        socket.writable().await?;
-        match socket.try_write(reports) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            written => return written,
         }
     }
 }
@@ -115,10 +101,7 @@ impl Taking {
             return Err(HandoffError::TooMany(self.limits.clients_max));
         }
         let taken = match (descriptors.pop(), descriptors.is_empty(), is_cut) {
-            (Some(socket), true, false) => {
-                let (over, terms) = (&self.is_over, self.limits.terms);
-                Client::new(socket, &self.counters, over, terms.idle_timeout())?
-            }
+            (Some(socket), true, false) => Client::new(socket, &self.common)?,
             // The kernel had one, and has closed it.
             (None, _, true) => Err(Errno::MFILE.into()),
             (None, ..) => return Err(HandoffError::Count(0)),
@@ -159,7 +142,7 @@ impl Taking {
 
     /// Cuts what is still open, and reports all that has ended.
     async fn stop(mut self, socket: &UnixStream) -> Result<(), HandoffError> {
-        self.is_over.store(true, Relaxed);
+        self.common.end();
         self.clients.abort_all();
         while let Some(ended) = self.clients.join_next().await {
             self.report(ended);
@@ -169,7 +152,7 @@ impl Taking {
             match written {
                 Ok(count) => self.written(count),
                 // The host has left, too.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                Err(error) if has_left(&error) => break,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -179,7 +162,7 @@ impl Taking {
 
 impl Drop for Taking {
     fn drop(&mut self) {
-        self.is_over.store(true, Relaxed);
+        self.common.end();
         while let Some(ended) = self.clients.try_join_next() {
             self.report(ended);
         }

@@ -34,7 +34,9 @@ pub(crate) async fn send_descriptors(
 pub(crate) fn send_once(socket: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    if !descriptors.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
     let slices = [IoSlice::new(b"m")];
     rustix::io::retry_on_intr(|| {
         rustix::net::sendmsg(socket, &slices, &mut ancillary, SendFlags::NOSIGNAL)
