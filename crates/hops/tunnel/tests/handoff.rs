@@ -11,6 +11,7 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::Path,
     process::Command,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -20,6 +21,7 @@ use process::{
     tunnel::{LOG, Tunnel, host_command, plugin_command, start_host, start_plugin},
     until,
 };
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use tempfile::TempDir;
 
 const REQUEST: &[u8] = b"GET /small HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -145,6 +147,66 @@ fn where_the_host_relays_either_may_stop_or_die() {
                 "{stopping}, {signal}"
             ),
         }
+    }
+}
+
+/// A client that gives up has a place in the plugin until that has an upstream for it or has none.
+#[test]
+fn clients_that_give_up_while_they_wait_for_an_upstream_cost_no_place() {
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path().join("upstream");
+    // Its backlog has room for few, and nobody accepts yet.
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None);
+    let socket = socket.expect("a socket");
+    let address = SocketAddrUnix::new(&path).expect("a path");
+    rustix::net::bind(&socket, &address).expect("a free path");
+    rustix::net::listen(&socket, 0).expect("bound");
+    rustix::io::ioctl_fionbio(&socket, true).expect("a socket");
+    let upstream = format!("--upstream=unix:{}", path.display());
+    for relay in [RELAY_HOST, "--relay=plugin"] {
+        let host = [relay, "--max-connections=4", LOG];
+        let plugin = [relay, &upstream, "--connect-timeout-ms=300", LOG];
+        let tunnel = Tunnel::start_with("handoff", &host, &plugin);
+        tunnel.until_counted("host", "tunnel_sessions", |sessions| sessions > 0);
+        for _ in 0..20 {
+            let client = connect(&tunnel.front);
+            sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("TCP");
+        }
+        let mut next = connect(&tunnel.front);
+        next.write_all(b"a").expect("taken");
+        // Either all that wait get an upstream, or they are told that there is none.
+        until("nobody waits", || {
+            next.set_nonblocking(true).expect("a socket");
+            let told = next.read(&mut [0]).map_err(|error| error.kind());
+            while let Ok(accepted) = rustix::net::accept_with(&socket, SocketFlags::NONBLOCK) {
+                drop(accepted);
+            }
+            told != Err(ErrorKind::WouldBlock)
+        });
+        tunnel.until_idle("host");
+        assert_eq!(tunnel.counter("host", "tunnel_sessions"), 1, "{relay}");
+        assert_eq!(tunnel.counter("plugin", "tunnel_sessions"), 1, "{relay}");
+        tunnel.until_idle("plugin");
+    }
+}
+
+#[test]
+fn idle_clients_of_an_upstream_are_reset_whoever_relays() {
+    let server = Running::start(command(bin("http_baseline")).arg("--listen=127.0.0.1:0"));
+    let upstream = format!("--upstream={}", server.line("listening on "));
+    for relay in [RELAY_HOST, "--relay=plugin"] {
+        let host = [relay, "--idle-timeout-ms=300", LOG];
+        let tunnel = Tunnel::start_with("handoff", &host, &[relay, &upstream, LOG]);
+        let started = Instant::now();
+        let mut client = asked(&tunnel.front);
+        let told = client.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(told, Err(ErrorKind::ConnectionReset), "{relay}");
+        assert!(
+            started.elapsed() >= Duration::from_millis(300),
+            "{relay}: too early"
+        );
+        tunnel.until_idle("host");
+        tunnel.until_idle("plugin");
     }
 }
 
