@@ -156,7 +156,9 @@ pub fn with_remedy(error: &anyhow::Error) -> String {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
     let remedy = causes.find_map(|cause| match Errno::from_raw_os_error(cause) {
-        Errno::MFILE | Errno::NFILE => Some("; raise the limit on open files with 'ulimit -n'"),
+        Errno::MFILE | Errno::NFILE | Errno::TOOMANYREFS => {
+            Some("; raise the limit on open files with 'ulimit -n'")
+        }
         Errno::NOMEM => Some("; raise the limit on memory with 'ulimit -v', or ask for less"),
         Errno::FBIG => Some("; raise the limit on file sizes with 'ulimit -f'"),
         _ => None,

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use service::{Server, ServerArgs, admin::Program, args, process, server};
 use tunnel::{
     host::{Host, HostOptions},
-    transport::{ADMIN_HELP, TransportKind, TransportOptions},
+    transport::{ADMIN_HELP, Relay, TransportKind, TransportOptions},
 };
 
 #[derive(Debug, Parser)]
@@ -24,7 +24,7 @@ struct Options {
     idle_timeout_ms: Option<u64>,
     /// Number of threads that relay. On ring, number of cores to use: every two cores share an
     /// event loop and, with two or more cores, each core has a helper thread for long answers
-    /// [default: 1; on ring: all cores]
+    /// [default: 1; on ring, and on handoff with --relay=host: all cores]
     #[arg(long, value_name = "N", value_parser = args::threads)]
     threads: Option<NonZeroUsize>,
 }
@@ -36,13 +36,17 @@ fn main() -> ExitCode {
             .error(ErrorKind::ValueValidation, message)
             .exit();
     }
-    // On ring the runtime only accepts clients; on other transports it also relays.
+    // On ring the runtime only accepts clients; on other transports it also relays. On handoff, it
+    // either does next to nothing, or is the only one that relays.
     let one = NonZeroUsize::MIN;
-    let is_ring = options.transport.transport == TransportKind::Ring;
-    let (runtime_threads, relays) = match (is_ring, options.threads) {
-        (true, Some(threads)) => (one, threads),
-        (true, None) => (one, thread::available_parallelism().unwrap_or(one)),
-        (false, threads) => (threads.unwrap_or(one), one),
+    let all = thread::available_parallelism().unwrap_or(one);
+    let is_only_relay = options.transport.relay == Relay::Host;
+    let (runtime_threads, relays) = match options.transport.transport {
+        TransportKind::Ring => (one, options.threads.unwrap_or(all)),
+        TransportKind::Handoff if is_only_relay => (options.threads.unwrap_or(all), one),
+        TransportKind::Stream | TransportKind::Shm | TransportKind::Handoff => {
+            (options.threads.unwrap_or(one), one)
+        }
     };
     let process = options.server.process.clone();
     server::run("host", Some(runtime_threads), &process, async |server| {

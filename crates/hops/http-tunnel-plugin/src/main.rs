@@ -17,7 +17,7 @@ use service::{
 };
 use tunnel::{
     plugin::{Plugin, PluginOptions, Target},
-    transport::{ADMIN_HELP, TransportOptions},
+    transport::{ADMIN_HELP, Relay, TransportKind, TransportOptions},
 };
 
 #[derive(Debug, Parser)]
@@ -56,8 +56,9 @@ struct Options {
     )]
     head_timeout_ms: Option<u64>,
     /// Number of threads that relay, and that serve with --origin=in-process
-    #[arg(long, default_value = "1", value_name = "N", value_parser = args::threads)]
-    threads: NonZeroUsize,
+    /// [default: 1; on handoff, unless --relay=host: one per core]
+    #[arg(long, value_name = "N", value_parser = args::threads)]
+    threads: Option<NonZeroUsize>,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -73,6 +74,12 @@ impl Options {
         if self.head_timeout_ms.is_some() && self.origin != Origin::InProcess {
             let message = "'--head-timeout-ms' needs '--origin=in-process': only then does \
                            the plugin read requests itself";
+            return Err(message.to_owned());
+        }
+        let serves_itself = self.upstream.is_none() && self.origin == Origin::InProcess;
+        if self.transport.relay == Relay::Host && serves_itself {
+            let message = "'--relay=host' needs '--origin=tcp' or '--upstream': with \
+                           '--origin=in-process' there is nothing to relay to";
             return Err(message.to_owned());
         }
         self.transport.validate()
@@ -91,8 +98,13 @@ fn main() -> ExitCode {
         Ok(target) => target,
         Err(error) => return process::exit_code(Err(error)),
     };
-    let (process, threads) = (options.process.clone(), options.threads);
-    server::run("plugin", Some(threads), &process, async |server| {
+    // On handoff one of the two has nothing to do for a request, and the other one does it all.
+    let default = match (options.transport.transport, options.transport.relay) {
+        (TransportKind::Handoff, Relay::Plugin) => None,
+        _ => Some(NonZeroUsize::MIN),
+    };
+    let (process, threads) = (options.process.clone(), options.threads.or(default));
+    server::run("plugin", threads, &process, async |server| {
         serve(server, options, target).await
     })
 }

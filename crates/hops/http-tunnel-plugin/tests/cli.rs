@@ -24,6 +24,21 @@ fn mistakes_are_named_and_nothing_is_started() {
             2,
             "expected a path",
         ),
+        (
+            &["--addr=127.0.0.1:1", "--transport=handoff"],
+            2,
+            "expected a path",
+        ),
+        (
+            &[
+                "--addr=/a",
+                "--transport=handoff",
+                "--relay=host",
+                "--origin=in-process",
+            ],
+            2,
+            "nothing to relay to",
+        ),
         (&["--addr=/a", "--shm-slots=1"], 2, "from 8 to"),
         (&["--addr=/a", "--admin=0.0.0.0:1"], 2, "loopback"),
         (&["--addr=/a", "--transprt=shm"], 2, "--transport"),

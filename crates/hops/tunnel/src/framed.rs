@@ -13,7 +13,7 @@
 //! | `cork` | batching under rapace's stream transport |
 //! | `arena` | buffers into which sockets are read |
 
-mod arena;
+pub(crate) mod arena;
 mod cork;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
@@ -41,7 +41,7 @@ pub(crate) use self::{
     mux::Role,
     rapace::{LinkError, SLOTS_MIN, SlotCounters},
     session::{Session, SessionTerms},
-    socket::{LocalSocket, Registered},
+    socket::{LocalSocket, Registered, Sink, Source},
     stream::TunnelStream,
     tunnel::{Local, Tunnel},
 };

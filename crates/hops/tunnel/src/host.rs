@@ -4,16 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use service::{Address, ConnectionLimit, Listener, Registry, limit::Permit, process};
-use tokio::{sync::watch, time::timeout};
+use tokio::{net::UnixStream, sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     counters::Counters,
     framed::{Local, LocalSocket, Role, Session, SlotCounters},
+    handoff::{self, HandoffError},
     local::Clients,
     rendezvous::{Bounds, Newcomer, Newcomers, Peer, PeerListener},
     ring::{self, RelayOptions, RelaySocket, Relays},
-    transport::{TransportKind, TransportOptions},
+    transport::{Relay, TransportKind, TransportOptions},
 };
 
 /// Options of a host.
@@ -25,7 +26,8 @@ pub struct HostOptions {
     pub listen: Address,
     /// Most clients connected at a time; more wait in the listen backlog.
     pub connections_max: usize,
-    /// Time without traffic after which a client is reset; `None` for never.
+    /// Time without traffic after which a client is reset; `None` for never. On handoff, the
+    /// process that relays does so.
     pub idle_timeout: Option<Duration>,
     /// How long open connections may take to finish once the host is told to stop.
     pub drain: Duration,
@@ -61,6 +63,9 @@ struct Sessions {
 enum Attached {
     Framed(Arc<Session>),
     Ring(Relays),
+    Handoff(handoff::Passer),
+    /// Also on handoff, where the host relays.
+    Asking(handoff::Asker),
 }
 
 /// How long a second plugin is kept waiting for the first one's end: a restarted plugin may connect
@@ -79,7 +84,7 @@ impl Host {
     pub async fn bind(options: HostOptions, registry: &Registry) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
         let slot_counters = Arc::new(SlotCounters::default());
-        registry.register(counters.clone());
+        registry.register(counters.shown(options.transport.sees_bytes(true)));
         registry.register(slot_counters.clone());
         let peers = PeerListener::bind(&options.transport.addr).await?;
         let clients = Listener::bind(&options.listen)?;
@@ -285,6 +290,32 @@ impl Sessions {
                 };
                 Ok(ring::run_relays(links, None, relaying, socket, stopped, started).await?)
             }
+            Peer::Handoff { socket, .. } => {
+                counters.sessions.add(1);
+                Ok(self.run_handoff(socket, stopped).await?)
+            }
+        }
+    }
+
+    async fn run_handoff(
+        &self,
+        socket: UnixStream,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<(), HandoffError> {
+        let counters = &self.counters;
+        let started = |attached| {
+            self.current.send_replace(Some(attached));
+        };
+        match self.options.transport.relay {
+            Relay::Plugin => {
+                let started = |passer| started(Attached::Handoff(passer));
+                handoff::pass_clients(socket, counters, stopped, started).await
+            }
+            Relay::Host => {
+                let started = |asker| started(Attached::Asking(asker));
+                let idle_timeout = self.options.idle_timeout;
+                handoff::ask_upstreams(socket, counters, idle_timeout, stopped, started).await
+            }
         }
     }
 
@@ -314,12 +345,12 @@ impl Sessions {
                 self.counters.clients_refused.add(1);
                 continue;
             };
-            self.carry(socket, permit, &attached, tunnels);
+            self.carry(socket, permit, &attached, tunnels).await;
         }
     }
 
-    /// Opens a tunnel for a client.
-    fn carry(
+    /// Opens a tunnel for a client. On handoff, waits until there is room to pass it.
+    async fn carry(
         &self,
         socket: LocalSocket,
         permit: Permit,
@@ -350,6 +381,8 @@ impl Sessions {
                 let guard = Box::new((permit, tunnels.token()));
                 relays.give(RelaySocket::from(socket), guard);
             }
+            Attached::Asking(asker) => asker.give(socket, (permit, tunnels.token())),
+            Attached::Handoff(passer) => passer.pass(socket, (permit, tunnels.token())).await,
         }
     }
 
@@ -362,11 +395,12 @@ impl Sessions {
                 let terms = options.transport.ring_terms(shards, most);
                 terms.connections_max().min(most)
             }
-            TransportKind::Shm | TransportKind::Stream => most,
+            TransportKind::Shm | TransportKind::Stream | TransportKind::Handoff => most,
         };
         Bounds {
             tunnels_max,
             shards,
+            idle_timeout: options.idle_timeout,
         }
     }
 }

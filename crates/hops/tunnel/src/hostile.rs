@@ -10,6 +10,9 @@ use tokio::{
 
 pub use crate::{
     framed::hostile::attack_session,
+    handoff::hostile::{
+        attack_handoff_asker, attack_handoff_host, attack_handoff_lender, attack_handoff_plugin,
+    },
     rendezvous::hostile::attack_handshake,
     ring::hostile::{attack_host, attack_plugin},
 };

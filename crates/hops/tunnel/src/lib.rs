@@ -8,12 +8,14 @@
 //! The tunnel is byte-transparent: what a client sends arrives in order and unchanged, half-closes
 //! and resets included. Nothing here knows HTTP. [`transport`] has the command-line options of all
 //! transports, and [`counters`] the counters. `framed` carries many connections as frames over one
-//! rapace transport, and `ring` carries them as lanes in shared memory.
+//! rapace transport, and `ring` carries them as lanes in shared memory. `handoff` carries nothing:
+//! it passes the clients' sockets themselves.
 #![forbid(unsafe_code)]
 
 mod copy;
 pub mod counters;
 mod framed;
+mod handoff;
 pub mod host;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;

@@ -18,10 +18,11 @@ use tokio_util::task::TaskTracker;
 use crate::{
     counters::Counters,
     framed::{FramedPeer, Local, Role, Session, SessionTerms, SlotCounters, Tunnel, TunnelStream},
+    handoff::{self, Client, End},
     local,
     rendezvous::{self, Peer, PluginRing},
     ring::{self, Guard, LaneStream, Link, RelayOptions, Upstream},
-    transport::{TransportKind, TransportOptions},
+    transport::{Relay, TransportKind, TransportOptions},
 };
 
 /// Options of a plugin.
@@ -80,7 +81,7 @@ impl Plugin {
     pub fn new(options: PluginOptions, registry: &Registry) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
         let slot_counters = Arc::new(SlotCounters::default());
-        registry.register(counters.clone());
+        registry.register(counters.shown(options.transport.sees_bytes(false)));
         registry.register(slot_counters.clone());
         let (tunnels, stopped) = (TaskTracker::new(), watch::Sender::new(false));
         let ring = match options.transport.transport {
@@ -94,7 +95,7 @@ impl Plugin {
                     has_upstream,
                 })
             }
-            TransportKind::Shm | TransportKind::Stream => None,
+            TransportKind::Shm | TransportKind::Stream | TransportKind::Handoff => None,
         };
         let application = match options.target {
             Target::InProcess {
@@ -162,6 +163,14 @@ impl Plugin {
             let ended = match peer {
                 Peer::Framed(peer, terms) => self.attend(peer, terms).await,
                 Peer::Ring { socket, links, .. } => self.attend_ring(socket, links).await,
+                Peer::Handoff {
+                    socket,
+                    terms,
+                    tunnels_max: clients_max,
+                } => {
+                    let limits = handoff::Limits { terms, clients_max };
+                    self.attend_handoff(socket, limits).await
+                }
             };
             let is_short = attached.elapsed() < LASTING;
             has_worked |= !is_short || self.counters.tunnels_opened.get() > 0;
@@ -215,6 +224,51 @@ impl Plugin {
                     ring::run_relays(links, Some(upstream), relaying, socket, stopped, drop)
                         .await?,
                 )
+            }
+        }
+    }
+
+    async fn attend_handoff(
+        &self,
+        socket: UnixStream,
+        limits: handoff::Limits,
+    ) -> anyhow::Result<()> {
+        self.counters.sessions.add(1);
+        let stopped = self.stopped.subscribe();
+        if self.options.transport.relay == Relay::Host {
+            let Target::Upstream(address) = &self.options.target else {
+                bail!("'--relay=host' needs an upstream, and this plugin serves clients itself");
+            };
+            let lender = handoff::Lender {
+                address: address.clone(),
+                connect_timeout: self.options.connect_timeout,
+                clients_max: limits.clients_max,
+                tunnels: self.tunnels.clone(),
+            };
+            return Ok(handoff::lend_upstreams(socket, lender, &self.counters, stopped).await?);
+        }
+        let serve = |client| {
+            // The plugin is stopping: open connections may finish, but no new one begins.
+            let serving = (!self.tunnels.is_closed()).then(|| self.serve_client(client));
+            let tracked = serving.map(|serving| self.tunnels.track_future(serving));
+            async {
+                match tracked {
+                    Some(serving) => serving.await,
+                    None => End::Failed,
+                }
+            }
+        };
+        Ok(handoff::take_clients(socket, limits, &self.counters, stopped, serve).await?)
+    }
+
+    fn serve_client(&self, client: Client) -> impl Future<Output = End> + Send + use<> {
+        let (application, target) = (self.application.clone(), self.options.target.clone());
+        let connect_timeout = self.options.connect_timeout;
+        async move {
+            match (application, target) {
+                (Some(application), _) => client.serve(|stream| application.serve(stream)).await,
+                (None, Target::Upstream(address)) => client.relay(&address, connect_timeout).await,
+                (None, Target::InProcess { .. }) => End::Failed,
             }
         }
     }

@@ -10,9 +10,11 @@
 //!   arena by SCM_RIGHTS  ───────────►    on ring
 //! ```
 //!
+//! On handoff, clients follow the welcome ([`crate::handoff`]).
+//!
 //! The lines are read byte by byte, because what follows them on a stream is for rapace.
 
-mod descriptors;
+pub(crate) mod descriptors;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
 mod newcomers;
@@ -39,8 +41,9 @@ pub(crate) use self::newcomers::{Newcomer, Newcomers, PeerListener};
 use crate::{
     counters::Counters,
     framed::{FramedPeer, Role, SessionTerms, SlotSegment, Slots},
+    handoff,
     ring::{self, Link, Offer},
-    transport::{ARENA_MIB_MAX, PeerAddress, TransportKind, TransportOptions, check_slots},
+    transport::{ARENA_MIB_MAX, PeerAddress, Relay, TransportKind, TransportOptions, check_slots},
 };
 
 /// Raised whenever frames or the hand-shake change in a way that an older build would misread.
@@ -71,18 +74,27 @@ struct Hello {
     /// serves them itself.
     #[serde(default)]
     has_upstream: bool,
+    /// On handoff, the process that relays.
+    #[serde(default)]
+    relay: Relay,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Answer {
     Refused(String),
-    Welcome {
-        window_bytes: u32,
-        tunnels_max: usize,
-        slots: Option<Slots>,
-        ring: Option<ring::Terms>,
-    },
+    Welcome(Welcome),
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Welcome {
+    window_bytes: u32,
+    tunnels_max: usize,
+    slots: Option<Slots>,
+    ring: Option<ring::Terms>,
+    /// Only on handoff. Builds that don't know it say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    handoff: Option<handoff::Terms>,
 }
 
 /// A peer that has agreed on the terms.
@@ -95,6 +107,12 @@ pub(crate) enum Peer {
         links: Vec<Arc<Link>>,
         /// Whether the plugin has an upstream.
         has_upstream: bool,
+    },
+    Handoff {
+        /// Clients are passed over it. When it ends, the peer has gone.
+        socket: UnixStream,
+        terms: handoff::Terms,
+        tunnels_max: usize,
     },
 }
 
@@ -171,15 +189,18 @@ impl Newcomer {
         };
         let ring = (options.transport == TransportKind::Ring)
             .then(|| options.ring_terms(bounds.shards, tunnels_max));
+        let handoff = (options.transport == TransportKind::Handoff)
+            .then(|| handoff::Terms::new(bounds.idle_timeout));
         let window_bytes = options.window_bytes;
         let segment = slots.map(SlotSegment::create).transpose()?;
         let offers = ring.map(offers).transpose()?;
-        let welcome = Answer::Welcome {
+        let welcome = Answer::Welcome(Welcome {
             window_bytes,
             tunnels_max,
             slots,
             ring,
-        };
+            handoff,
+        });
         self.socket.say(&welcome).await?;
         let terms = SessionTerms {
             role: Role::Opener,
@@ -190,7 +211,10 @@ impl Newcomer {
         };
         let peer = match (self.socket, segment, offers) {
             (PeerSocket::Tcp(socket), ..) => FramedPeer::Tcp(socket),
-            (PeerSocket::Unix(socket), None, None) => FramedPeer::Unix(socket),
+            (PeerSocket::Unix(socket), None, None) => match handoff {
+                Some(terms) => return Ok(Peer::handoff(socket, terms, tunnels_max)),
+                None => FramedPeer::Unix(socket),
+            },
             (PeerSocket::Unix(socket), Some((segment, memory)), _) => {
                 send_descriptors(&socket, &[memory.as_fd()]).await?;
                 FramedPeer::Shm { socket, segment }
@@ -212,6 +236,16 @@ impl Newcomer {
             }
         };
         Ok(Peer::Framed(peer, terms))
+    }
+}
+
+impl Peer {
+    fn handoff(socket: UnixStream, terms: handoff::Terms, tunnels_max: usize) -> Self {
+        Self::Handoff {
+            socket,
+            terms,
+            tunnels_max,
+        }
     }
 }
 
@@ -308,7 +342,17 @@ async fn attempt(
 
 async fn connect(address: &PeerAddress) -> io::Result<PeerSocket> {
     match address {
-        PeerAddress::Path(path) => Ok(PeerSocket::Unix(UnixStream::connect(path).await?)),
+        PeerAddress::Path(path) => {
+            let socket = UnixStream::connect(path).await?;
+            let (theirs, ours) = (socket.peer_cred()?.uid(), rustix::process::geteuid());
+            if theirs != ours.as_raw() {
+                return Err(io::Error::other(format!(
+                    "refused a host of user {theirs}: expected user {}",
+                    ours.as_raw()
+                )));
+            }
+            Ok(PeerSocket::Unix(socket))
+        }
         PeerAddress::Tcp(address) => {
             let socket = TcpStream::connect(address).await?;
             socket.set_nodelay(true)?;
@@ -333,6 +377,7 @@ async fn agree_with_host(
         shm_slot_size: options.shm_slot_size,
         arena_bytes: ring.map(|_| options.arena_bytes()),
         has_upstream: ring.is_some_and(|ring| ring.has_upstream),
+        relay: options.relay,
     };
     host.say(&hello).await?;
     let line = host.hear().await?;
@@ -341,26 +386,24 @@ async fn agree_with_host(
             "it answered '{line}', which is not the tunnel's protocol"
         )));
     };
-    let (window_bytes, tunnels_max, slots, ring_terms) = match answer {
+    let welcome: Welcome = match answer {
         Answer::Refused(reason) => return Ok(Err(reason)),
-        Answer::Welcome {
-            window_bytes,
-            tunnels_max,
-            slots,
-            ring,
-        } => (window_bytes, tunnels_max, slots, ring),
+        Answer::Welcome(welcome) => welcome,
     };
-    if let Err(reason) = check_welcome(options.transport, tunnels_max, slots, ring_terms) {
+    if let Err(reason) = check_welcome(options.transport, &welcome) {
         return Ok(Err(reason));
     }
+    let Welcome {
+        tunnels_max, slots, ..
+    } = welcome;
     let terms = SessionTerms {
         role: Role::Acceptor,
         frame_bytes: options.frame_bytes(slots),
         window_bytes: options.window_bytes,
-        peer_window_bytes: window_bytes,
+        peer_window_bytes: welcome.window_bytes,
         tunnels_max,
     };
-    let peer = match (host, slots, ring_terms.zip(ring)) {
+    let peer = match (host, slots, welcome.ring.zip(ring)) {
         (PeerSocket::Tcp(socket), ..) => FramedPeer::Tcp(socket),
         (PeerSocket::Unix(socket), Some(slots), _) => {
             let [memory] = receive_exactly(&socket).await?;
@@ -375,33 +418,34 @@ async fn agree_with_host(
                 has_upstream: ring.has_upstream,
             }));
         }
-        (PeerSocket::Unix(socket), None, None) => FramedPeer::Unix(socket),
+        (PeerSocket::Unix(socket), None, None) => match welcome.handoff {
+            Some(terms) => return Ok(Ok(Peer::handoff(socket, terms, tunnels_max))),
+            None => FramedPeer::Unix(socket),
+        },
     };
     Ok(Ok(Peer::Framed(peer, terms)))
 }
 
 /// Checks that a welcome is for the transport that was asked for, and within bounds.
-fn check_welcome(
-    asked: TransportKind,
-    tunnels_max: usize,
-    slots: Option<Slots>,
-    ring: Option<ring::Terms>,
-) -> Result<(), String> {
-    let offered = match (slots, ring) {
-        (None, None) => Some(TransportKind::Stream),
-        (Some(_), None) => Some(TransportKind::Shm),
-        (None, Some(_)) => Some(TransportKind::Ring),
-        (Some(_), Some(_)) => None,
+fn check_welcome(asked: TransportKind, welcome: &Welcome) -> Result<(), String> {
+    let offered = match (welcome.slots, welcome.ring, welcome.handoff) {
+        (None, None, None) => Some(TransportKind::Stream),
+        (Some(_), None, None) => Some(TransportKind::Shm),
+        (None, Some(_), None) => Some(TransportKind::Ring),
+        (None, None, Some(_)) => Some(TransportKind::Handoff),
+        _ => None,
     };
     if offered != Some(asked) {
         return Err(format!("it offers a transport other than '{asked}'"));
     }
+    let tunnels_max = welcome.tunnels_max;
     if !(1..=CONNECTIONS_MAX).contains(&tunnels_max) {
         return Err(format!(
             "it offers {tunnels_max} connections, expected 1 to {CONNECTIONS_MAX}"
         ));
     }
-    slots.map_or(Ok(()), check_slots)
+    welcome.slots.map_or(Ok(()), check_slots)?;
+    welcome.handoff.map_or(Ok(()), handoff::Terms::check)
 }
 
 /// Receives the host's segments and bells, and sends it this side's arena.
@@ -434,6 +478,8 @@ pub(crate) struct Bounds {
     pub(crate) tunnels_max: usize,
     /// Number of links of a session on ring.
     pub(crate) shards: usize,
+    /// Time without traffic after which a client is reset. On handoff, the plugin does so.
+    pub(crate) idle_timeout: Option<Duration>,
 }
 
 /// Lays out every link's segment. Also returns the descriptors for the plugin.
@@ -478,6 +524,12 @@ fn check_hello(
         return Err(format!(
             "the plugin has --transport={}, the host --transport={}",
             hello.transport, options.transport
+        ));
+    }
+    if hello.relay != options.relay {
+        return Err(format!(
+            "the plugin has --relay={}, the host --relay={}",
+            hello.relay, options.relay
         ));
     }
     if let Some(slots) = slots {

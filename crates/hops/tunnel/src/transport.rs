@@ -20,6 +20,19 @@ pub enum TransportKind {
     Shm,
     /// Lanes in shared memory, without frames
     Ring,
+    /// The clients' own sockets, which the host passes to the plugin
+    Handoff,
+}
+
+/// The process that relays between a client and an upstream on handoff.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relay {
+    /// The host keeps the client's socket, and the plugin passes it the upstream's
+    Host,
+    /// The host passes the client's socket to the plugin
+    #[default]
+    Plugin,
 }
 
 /// How long to look for work before sleeping.
@@ -74,6 +87,9 @@ pub struct TransportOptions {
     /// Microseconds for which ring looks for work before it sleeps; 'auto' adapts
     #[arg(long, value_name = "US", default_value = "auto")]
     pub spin_us: SpinLimit,
+    /// Process that relays on handoff if the plugin has an origin behind TCP or an upstream
+    #[arg(long, value_enum, default_value = "plugin")]
+    pub relay: Relay,
     /// Milliseconds to wait for the peer before giving up
     #[arg(long, value_name = "MS", default_value_t = 30_000)]
     pub peer_timeout_ms: u64,
@@ -121,6 +137,15 @@ impl TransportOptions {
         }))
     }
 
+    /// Returns whether this process sees the clients' bytes.
+    pub(crate) fn sees_bytes(&self, is_host: bool) -> bool {
+        match (self.transport, self.relay) {
+            (TransportKind::Handoff, Relay::Host) => is_host,
+            (TransportKind::Handoff, Relay::Plugin) => !is_host,
+            (TransportKind::Stream | TransportKind::Shm | TransportKind::Ring, _) => true,
+        }
+    }
+
     /// Returns the terms for the lanes that the host lays out.
     pub(crate) fn ring_terms(&self, shards: usize, connections_max: usize) -> Terms {
         Terms::new(shards, connections_max, self.ring_entries, self.ring_kib)
@@ -160,13 +185,20 @@ impl TransportOptions {
             && let PeerAddress::Tcp(address) = self.addr
         {
             return Err(format!(
-                "--transport={} can't use '--addr={address}': shared memory needs both ends on \
-                 one machine; expected a path",
+                "--transport={} can't use '--addr={address}': it needs both ends on one machine; \
+                 expected a path",
                 self.transport
             ));
         }
         if self.transport == TransportKind::Shm {
             check_slots(self.slots())?;
+        }
+        if self.transport != TransportKind::Handoff && self.relay == Relay::Host {
+            return Err(format!(
+                "'--relay=host' needs '--transport=handoff': on --transport={} both processes \
+                 relay",
+                self.transport
+            ));
         }
         Ok(())
     }
@@ -294,12 +326,22 @@ impl fmt::Display for PeerAddress {
     }
 }
 
+impl fmt::Display for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::Plugin => "plugin",
+        })
+    }
+}
+
 impl fmt::Display for TransportKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Stream => "stream",
             Self::Shm => "shm",
             Self::Ring => "ring",
+            Self::Handoff => "handoff",
         })
     }
 }
@@ -354,6 +396,11 @@ mod tests {
         for (arguments, expected) in [
             ("--transport=ship --addr=/a", "'ship'"),
             ("--transport=shm --addr=127.0.0.1:1", "expected a path"),
+            ("--transport=handoff --addr=127.0.0.1:1", "expected a path"),
+            (
+                "--transport=ring --addr=/a --relay=host",
+                "--transport=handoff",
+            ),
             ("--transport=shm --addr=/a --shm-slots=7", "from 8 to"),
             (
                 "--transport=shm --addr=/a --shm-slot-size=100",

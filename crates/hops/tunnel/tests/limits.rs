@@ -17,9 +17,9 @@ fn memory_that_cannot_be_had_is_named_with_what_to_do() {
     // The two kinds of limits, each with the transports whose hosts run into it.
     for (limit, remedy, needing) in [
         // KiB: enough to start, too little for lanes of 4,096 connections.
-        ("-v 100000", "'ulimit -v'", &TRANSPORTS[2..]),
+        ("-v 100000", "'ulimit -v'", &["ring"][..]),
         // In units of 512 bytes: less than any segment.
-        ("-f 100", "'ulimit -f'", &TRANSPORTS[1..]),
+        ("-f 100", "'ulimit -f'", &["shm", "ring"]),
     ] {
         for transport in TRANSPORTS {
             let directory = TempDir::new().expect("a directory");
@@ -50,7 +50,7 @@ fn an_arena_that_cannot_be_had_is_named_with_what_to_do() {
     for (limit, remedy) in [("-v 80000", "'ulimit -v'"), ("-f 100", "'ulimit -f'")] {
         let directory = TempDir::new().expect("a directory");
         let options = [PATIENCE, "--origin=in-process", "--arena-mib=256"];
-        let plugin = plugin_command(TRANSPORTS[2], directory.path(), &options);
+        let plugin = plugin_command("ring", directory.path(), &options);
         let plugin = Running::start(&mut after(&format!("ulimit {limit}"), &plugin));
         let (status, _, errors) = plugin.wait();
         assert_eq!(status.code(), Some(4), "{limit}: {errors}");

@@ -132,6 +132,9 @@ fn a_peer_of_another_user_is_refused_by_name() {
         let plugin = start_plugin(transport, directory.path(), &options);
         let (status, _, errors) = plugin.wait();
         assert_eq!(status.code(), Some(4), "{transport}: {errors}");
+        // Nor does the plugin take anything from such a host.
+        let refused = format!("refused a host of user {NOBODY}");
+        assert!(errors.contains(&refused), "{transport}: {errors}");
         host.error_line("refused a peer of user 0");
         assert!(!host.has_ended(), "{transport}: the host goes on");
         host.kill();

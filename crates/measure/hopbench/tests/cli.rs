@@ -73,8 +73,8 @@ fn a_plan_is_the_same_for_the_same_seed() {
     };
     assert_eq!(plan("1"), plan("1"));
     assert_ne!(plan("1"), plan("2"));
-    // 9 paths and a control, 2 endpoints, 4 concurrencies.
-    assert!(plan("1").contains("80 trials"), "{}", plan("1"));
+    // 11 paths and a control, 2 endpoints, 4 concurrencies.
+    assert!(plan("1").contains("96 trials"), "{}", plan("1"));
     assert!(plan("1").contains("direct (control)"), "{}", plan("1"));
 }
 

@@ -24,12 +24,12 @@ thread_local! {
 }
 
 /// Calls `use_it` with this thread's arena. `use_it` must not call this function.
-pub(super) fn with<R>(use_it: impl FnOnce(&mut Arena) -> R) -> R {
+pub(crate) fn with<R>(use_it: impl FnOnce(&mut Arena) -> R) -> R {
     ARENA.with_borrow_mut(use_it)
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Arena {
+pub(crate) struct Arena {
     current: BytesMut,
     /// Buffers that are used up, oldest first.
     spent: VecDeque<BytesMut>,
@@ -37,7 +37,7 @@ pub(super) struct Arena {
 
 impl Arena {
     /// Returns room for a read of at most `limit` bytes.
-    pub(super) fn room(&mut self, limit: usize) -> Limit<&mut BytesMut> {
+    pub(crate) fn room(&mut self, limit: usize) -> Limit<&mut BytesMut> {
         if self.current.capacity() < ROOM_BYTES_MIN && !self.current.try_reclaim(BUFFER_BYTES) {
             self.replace();
         }
@@ -46,7 +46,7 @@ impl Arena {
     }
 
     /// Splits off what was read into the room.
-    pub(super) fn split(&mut self) -> Bytes {
+    pub(crate) fn split(&mut self) -> Bytes {
         self.current.split().freeze()
     }
 

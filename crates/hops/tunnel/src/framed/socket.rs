@@ -24,7 +24,7 @@ use crate::local::register;
 
 /// The local connection's write side. Clones share the connection.
 #[derive(Clone, Debug)]
-pub(super) enum Sink {
+pub(crate) enum Sink {
     Closed,
     /// Not connected yet, or an application in this process: everything goes to the backlog.
     Backlog,
@@ -36,7 +36,7 @@ pub(super) enum Sink {
 
 /// The local connection's read side.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     socket: Arc<Registered>,
     /// Whether an urgent byte is among what is to be read.
     has_mark: bool,
@@ -59,7 +59,7 @@ const SLICES_MAX: usize = 32;
 
 impl Sink {
     /// Writes what the socket takes at once. Returns how many bytes that was, possibly 0.
-    pub(super) fn try_write<'a>(
+    pub(crate) fn try_write<'a>(
         &self,
         payloads: impl Iterator<Item = &'a [u8]>,
     ) -> io::Result<usize> {
@@ -87,7 +87,7 @@ impl Sink {
     }
 
     /// Waits until the connection fails, for example by a reset, whatever there is to be read.
-    pub(super) async fn failure(&self) -> io::Error {
+    pub(crate) async fn failure(&self) -> io::Error {
         let Self::Socket(socket) = self else {
             return std::future::pending().await;
         };
@@ -97,7 +97,7 @@ impl Sink {
             .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
     }
 
-    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Socket(socket) => socket.0.poll_write_ready(cx).map_ok(drop),
             Self::Backlog => Poll::Pending,
@@ -107,7 +107,7 @@ impl Sink {
     }
 
     /// Half-closes: no more will be written. The connection may be gone already.
-    pub(super) fn shut_down(&self) {
+    pub(crate) fn shut_down(&self) {
         if let Self::Socket(socket) = self
             && let Err(error) = rustix::net::shutdown(socket, Shutdown::Write)
         {
@@ -116,7 +116,7 @@ impl Sink {
     }
 
     /// Waits until all that was written has arrived. A reset takes back what has not.
-    pub(super) async fn until_arrived(&self) {
+    pub(crate) async fn until_arrived(&self) {
         let Self::Socket(socket) = self else {
             return;
         };
@@ -131,7 +131,7 @@ impl Sink {
 
     /// Makes the close that follows a reset instead of an orderly end, as at the other end of the
     /// tunnel. A cut-off answer must not look complete.
-    pub(super) fn reset_on_close(self) {
+    pub(crate) fn reset_on_close(self) {
         if let Self::Socket(socket) = self
             && let LocalSocket::Tcp(stream) = socket.0.get_ref()
         {
@@ -144,7 +144,7 @@ impl Sink {
 const ARRIVAL_LOOK: Duration = Duration::from_millis(5);
 
 impl Source {
-    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.0.poll_read_ready(cx).map_ok(drop)
     }
 
@@ -154,7 +154,7 @@ impl Source {
     /// A read that doesn't fill the room has emptied the socket, so no further read is made that
     /// would find nothing. Two things end a read early, though: an urgent byte, which makes the
     /// socket ready for [`Interest::PRIORITY`], and descriptors beside the bytes.
-    pub(super) fn try_read(
+    pub(crate) fn try_read(
         &mut self,
         room: &mut Limit<&mut BytesMut>,
     ) -> io::Result<Option<usize>> {
@@ -212,7 +212,7 @@ impl LocalSocket {
 }
 
 impl Registered {
-    pub(super) fn split(self) -> (Source, Sink) {
+    pub(crate) fn split(self) -> (Source, Sink) {
         let socket = Arc::new(self);
         let source = Source {
             socket: socket.clone(),

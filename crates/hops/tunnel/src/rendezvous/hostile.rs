@@ -15,16 +15,17 @@ struct Command {
     options: TransportOptions,
 }
 
-const TRANSPORTS: [TransportKind; 3] = [
+const TRANSPORTS: [TransportKind; 4] = [
     TransportKind::Stream,
     TransportKind::Shm,
     TransportKind::Ring,
+    TransportKind::Handoff,
 ];
 
 const ARENA_BYTES: usize = 1 << 20;
 
 /// The smallest sizes that each transport allows, so that many hand-shakes can be tried.
-static OPTIONS: LazyLock<[TransportOptions; 3]> = LazyLock::new(|| {
+static OPTIONS: LazyLock<[TransportOptions; TRANSPORTS.len()]> = LazyLock::new(|| {
     TRANSPORTS.map(|transport| {
         let arguments = format!(
             "peer --addr=/unused --transport={transport} --shm-slots=8 --shm-slot-size=64 \
@@ -72,6 +73,7 @@ async fn attack(moves: Vec<u8>) -> bool {
             let bounds = Bounds {
                 tunnels_max: 4,
                 shards: 1,
+                idle_timeout: None,
             };
             newcomer.welcome(options, bounds, &counters).await.is_ok()
         } else {
@@ -158,17 +160,27 @@ mod tests {
     /// Returns the line that an honest host sends on ring.
     fn welcome() -> String {
         let terms = OPTIONS[2].ring_terms(1, 4);
-        let answer = Answer::Welcome {
+        let answer = Answer::Welcome(Welcome {
             window_bytes: 65536,
             tunnels_max: 4,
             slots: None,
             ring: Some(terms),
-        };
+            handoff: None,
+        });
         serde_json::to_string(&answer).expect("JSON") + "\n"
     }
 
+    /// Returns the line that a host sends on handoff, with an idle time-out.
+    fn handoff(idle_timeout_ms: &str) -> String {
+        format!(
+            "{{\"welcome\":{{\"window_bytes\":65536,\"tunnels_max\":4,\"slots\":null,\
+             \"ring\":null,\"handoff\":{{\"idle_timeout_ms\":{idle_timeout_ms}}}}}}}\n"
+        )
+    }
+
     fn how(is_host: bool, transport: usize, handed_over: usize) -> u8 {
-        u8::from(!is_host) | u8::try_from(transport + 3 * handed_over).expect("few") << 1
+        let what = transport + TRANSPORTS.len() * handed_over;
+        u8::from(!is_host) | u8::try_from(what).expect("few") << 1
     }
 
     fn moves(is_host: bool, transport: usize, handed_over: usize, said: &str) -> Vec<u8> {
@@ -196,6 +208,13 @@ mod tests {
             &hello(TransportKind::Ring)
         )));
         assert!(attack_handshake(&moves(false, 2, 8, &welcome())));
+        assert!(attack_handshake(&moves(
+            true,
+            3,
+            0,
+            &hello(TransportKind::Handoff)
+        )));
+        assert!(attack_handshake(&moves(false, 3, 0, &handoff("null"))));
     }
 
     #[test]
@@ -206,6 +225,7 @@ mod tests {
             let bounds = Bounds {
                 tunnels_max: 4,
                 shards: 1,
+                idle_timeout: None,
             };
             let (options, theirs) = (&OPTIONS[2], counters.clone());
             let welcome = tokio::spawn(async move {
@@ -243,6 +263,7 @@ mod tests {
         };
         assert!(agrees(0, &welcome(4, "null")));
         assert!(agrees(1, &welcome(4, &slots(8, 64))));
+        assert!(agrees(3, &handoff("604800000")));
         for (transport, said) in [
             (1, welcome(4, "null")),
             (2, welcome(4, "null")),
@@ -254,6 +275,12 @@ mod tests {
             (1, welcome(4, &slots(8, 0))),
             (1, welcome(4, &slots(8, 65))),
             (1, welcome(4, &slots(65_536, 16 << 20))),
+            (3, welcome(4, "null")),
+            (3, welcome(4, &slots(8, 64))),
+            (0, handoff("null")),
+            (3, handoff("0")),
+            (3, handoff("604800001")),
+            (3, handoff("-1")),
         ] {
             assert!(!agrees(transport, &said), "{transport}: {said}");
         }
@@ -280,10 +307,11 @@ mod tests {
         for seed in 0..rounds() {
             // An honest line, damaged.
             let is_host = seed % 2 == 0;
-            let transport = usize::try_from(seed).expect("little") % 3;
-            let mut said = match is_host {
-                true => hello(TRANSPORTS[transport]).into_bytes(),
-                false => welcome().into_bytes(),
+            let transport = usize::try_from(seed).expect("little") % TRANSPORTS.len();
+            let mut said = match (is_host, TRANSPORTS[transport]) {
+                (true, transport) => hello(transport).into_bytes(),
+                (false, TransportKind::Handoff) => handoff("1000").into_bytes(),
+                (false, _) => welcome().into_bytes(),
             };
             for damage in made_up(seed, 12).chunks_exact(3) {
                 let at = usize::from(damage[0]) % said.len();
@@ -293,7 +321,7 @@ mod tests {
                     _ => said.insert(at, b'0' + damage[2] % 10),
                 }
             }
-            let handed_over = usize::try_from(seed / 6).expect("little") % 10;
+            let handed_over = usize::try_from(seed / 8).expect("little") % 10;
             let how = how(is_host, transport, handed_over);
             attack_handshake(&[&[how], said.as_slice()].concat());
         }

@@ -61,10 +61,9 @@ async fn what_a_unix_server_sends_beside_bytes_holds_up_nothing(kind: Kind) {
     for send in BESIDE_BYTES {
         let mut client = rig.connect().await;
         let (mut server, _) = listener.accept().await.expect("connected to");
-        let counters = rig.plugin_counters();
-        let before = counters.bytes_in.get();
+        let before = rig.taken_from_server();
         let mut sent = fill(&mut server, |_, sent| {
-            sent + before - counters.bytes_in.get()
+            sent + before - rig.taken_from_server()
         })
         .await;
         send(server.as_fd());
@@ -98,8 +97,7 @@ async fn all_that_came_before_a_unix_reset_arrives_after_a_failed_write(kind: Ki
     let rig = Rig::relay(kind, &format!("unix:{}", path.display())).await;
     let client = rig.connect().await;
     let (server, _) = listener.accept().await.expect("connected to");
-    let plugin = rig.plugin_counters();
-    let unread = |_: &_, sent| sent - plugin.bytes_in.get();
+    let unread = |_: &_, sent| sent - rig.taken_from_server();
     cable::reset_after_all(&rig, client, server, unread).await;
 }
 

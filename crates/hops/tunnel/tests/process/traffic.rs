@@ -48,7 +48,7 @@ pub(crate) fn rest_of(tunnel: &Tunnel, program: &str) -> Left {
     tunnel.until_idle(program);
     // A connection to an origin ends a moment later.
     let mut last = Left::default();
-    until_still("descriptors are closed", 1, || {
+    until_still("descriptors are closed", 10, || {
         let now = Left::of(tunnel.program(program));
         let before = std::mem::replace(&mut last, now);
         before.counted() != now.counted()

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::{Running, after, bin, command, get, until};
 
-pub(crate) const TRANSPORTS: [&str; 3] = ["stream", "shm", "ring"];
+pub(crate) const TRANSPORTS: [&str; 4] = ["stream", "shm", "ring", "handoff"];
 
 /// The log level that a failing test needs.
 pub(crate) const LOG: &str = "--log=tunnel=debug";

@@ -17,6 +17,8 @@ use tunnel::{
     transport::{PeerAddress, TransportOptions},
 };
 
+use super::streams;
+
 /// The transports, with sizes that differ in what may go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -30,6 +32,9 @@ pub(crate) enum Kind {
     Ring,
     /// The smallest sizes that are allowed.
     RingTiny,
+    Handoff,
+    /// If there is an upstream, the host relays to it.
+    HandoffRelayHost,
 }
 
 /// Longer than any test lets a connection stay open.
@@ -46,6 +51,7 @@ pub(crate) struct Rig {
     kind: Kind,
     connections_max: usize,
     unix_clients: bool,
+    has_upstream: bool,
     directory: TempDir,
     tcp_port: u16,
     host: Option<Running>,
@@ -142,6 +148,7 @@ impl Rig {
             kind: builder.kind,
             connections_max: builder.connections_max,
             unix_clients: builder.unix_clients,
+            has_upstream: matches!(target, Target::Upstream(_)),
             directory: TempDir::new().expect("a directory"),
             tcp_port,
             host: None,
@@ -234,6 +241,8 @@ impl Rig {
                 let tiny = &["--ring-entries=2", "--ring-kib=4", "--arena-mib=1"];
                 ("ring", path, tiny)
             }
+            Kind::HandoffRelayHost if self.has_upstream => ("handoff", path, &["--relay=host"]),
+            Kind::Handoff | Kind::HandoffRelayHost => ("handoff", path, &[]),
         };
         let fixed = [
             "test".to_owned(),
@@ -323,6 +332,37 @@ impl Rig {
         matches!(self.kind, Kind::ShmTiny | Kind::StreamSmallChunks)
     }
 
+    fn is_handoff(&self) -> bool {
+        matches!(self.kind, Kind::Handoff | Kind::HandoffRelayHost)
+    }
+
+    /// Returns whether the host or the plugin sees the bytes.
+    pub(crate) fn sees_bytes(&self, name: &str) -> bool {
+        let seeing = match self.kind {
+            Kind::HandoffRelayHost if self.has_upstream => "host",
+            Kind::Handoff | Kind::HandoffRelayHost => "plugin",
+            _ => return true,
+        };
+        name == seeing
+    }
+
+    /// Returns how many bytes were taken from the origin or upstream.
+    pub(crate) fn taken_from_server(&self) -> u64 {
+        match self.sees_bytes("plugin") {
+            true => self.plugin_counters.bytes_in.get(),
+            // The same bytes are given to clients.
+            false => self.host_counters.bytes_out.get(),
+        }
+    }
+
+    /// Returns how many bytes were given to the origin or upstream.
+    fn given_to_server(&self) -> u64 {
+        match self.sees_bytes("plugin") {
+            true => self.plugin_counters.bytes_out.get(),
+            false => self.host_counters.bytes_in.get(),
+        }
+    }
+
     pub(crate) fn window_bytes(&self) -> u64 {
         self.transport().window_bytes.into()
     }
@@ -349,31 +389,41 @@ impl Rig {
 
     /// Waits until this many bytes of clients were written to the upstream.
     pub(crate) async fn until_forwarded(&self, _client: &TcpStream, bytes: u64) {
-        until(|| self.plugin_counters.bytes_out.get() >= bytes).await;
+        until(|| self.given_to_server() >= bytes).await;
     }
 
     /// Returns how many of the bytes that the only client has sent were not read.
-    pub(crate) fn unread_of_client(&self, _client: &TcpStream, sent: u64) -> u64 {
-        sent - self.host_counters.bytes_in.get()
+    pub(crate) fn unread_of_client(&self, client: &TcpStream, sent: u64) -> u64 {
+        match self.is_handoff() {
+            // Nothing counts what was read and not written yet.
+            true => streams::unread_by_peer(client),
+            false => sent - self.host_counters.bytes_in.get(),
+        }
     }
 
     /// Returns how many of the bytes that the only server has sent were not read.
     pub(crate) fn unread_of_server(&self, _server: &TcpStream, sent: u64) -> u64 {
-        sent - self.plugin_counters.bytes_in.get()
+        sent - self.taken_from_server()
     }
 
     /// Waits until this many bytes of clients were read.
-    pub(crate) async fn until_read(&self, _client: &TcpStream, bytes: u64) {
-        until(|| self.host_counters.bytes_in.get() >= bytes).await;
+    pub(crate) async fn until_read(&self, client: &TcpStream, bytes: u64) {
+        match self.is_handoff() {
+            true => streams::until_read(client).await,
+            false => until(|| self.host_counters.bytes_in.get() >= bytes).await,
+        }
     }
 
-    /// Waits until both ends have counted this much in and out: a byte may arrive before it is
-    /// counted.
+    /// Waits until those ends that see bytes have counted this much in and out: a byte may arrive
+    /// before it is counted.
     pub(crate) async fn wait_until_counted(&self, bytes: u64) {
         until(|| {
-            let ends = [&self.host_counters, &self.plugin_counters];
-            ends.iter()
-                .all(|end| end.bytes_in.get() >= bytes && end.bytes_out.get() >= bytes)
+            let ends = [
+                ("host", &self.host_counters),
+                ("plugin", &self.plugin_counters),
+            ];
+            let mut seeing = ends.iter().filter(|(name, _)| self.sees_bytes(name));
+            seeing.all(|(_, end)| end.bytes_in.get() >= bytes && end.bytes_out.get() >= bytes)
         })
         .await;
     }
@@ -392,7 +442,7 @@ impl Rig {
         let (mut before, mut same) = (0, 0);
         while same < 10 {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            let now = self.plugin_counters.bytes_in.get();
+            let now = self.taken_from_server();
             same = if now == before && now > 0 {
                 same + 1
             } else {
