@@ -169,6 +169,9 @@ pub struct ScenarioInfo {
     pub question: String,
     /// Text about it for the report.
     pub analysis: String,
+    /// Text of its file. Empty in runs of older builds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub definition: String,
     /// Name of the path that all others are compared with.
     pub reference: String,
     /// Endpoints in the order of the report. The length of a request body follows a colon.

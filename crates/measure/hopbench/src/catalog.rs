@@ -118,6 +118,7 @@ pub(crate) struct Catalog {
     pub(crate) paths: Vec<PathDefinition>,
     /// Paths that a command makes of what it was given.
     given: Vec<PathDefinition>,
+    given_scenarios: Vec<ScenarioDefinition>,
     pub(crate) scenarios: Vec<ScenarioDefinition>,
     /// The first one judges a run, unless another is chosen.
     pub(crate) gates: Vec<Policy>,
@@ -143,6 +144,7 @@ impl Catalog {
         Ok(Self {
             paths,
             given: Vec::new(),
+            given_scenarios: Vec::new(),
             scenarios,
             gates: built_in("gates", policy)?,
             cases: built_in("cases", Case::parse)?,
@@ -186,6 +188,10 @@ impl Catalog {
     /// Returns the scenario with this name, or in this file.
     pub(crate) fn scenario(&self, name: &str) -> Result<ScenarioDefinition, CatalogError> {
         let name_of = |scenario: &ScenarioDefinition| scenario.name.clone();
+        let mut given = self.given_scenarios.iter();
+        if let Some(scenario) = given.find(|scenario| scenario.name == name) {
+            return Ok(scenario.clone());
+        }
         let (kind, known) = (DefinitionKind::Scenario, &self.scenarios);
         self.find(kind, name, known, name_of, ScenarioDefinition::parse)
     }
@@ -217,6 +223,13 @@ impl Catalog {
         self.given.retain(|known| known.name != path.name);
         self.given.push(path);
         Ok(self)
+    }
+
+    /// Returns the catalog with a scenario that a command was given, in place of another with its
+    /// name.
+    pub(crate) fn with_scenario(mut self, scenario: ScenarioDefinition) -> Self {
+        self.given_scenarios.push(scenario);
+        self
     }
 
     /// Returns the case with this name, or in this file.

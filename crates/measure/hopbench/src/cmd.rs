@@ -23,6 +23,7 @@ mod quick;
 mod release_summary;
 mod repeat;
 mod report;
+mod rerun;
 mod run;
 mod self_test;
 mod status;
@@ -79,6 +80,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Profile(options) => profile::run(&context, options),
         Command::Quick(options) => quick::run(&context, options),
         Command::Report(options) => report::run(&context, options),
+        Command::Rerun(options) => rerun::run(&context, options),
         Command::Run(options) => run::run(&context, options),
         Command::Maintenance(Maintenance::Calibrate(options)) => calibrate::run(&context, options),
         Command::Maintenance(Maintenance::SelfTest(options)) => self_test::run(&context, options),

@@ -164,6 +164,37 @@ fn swept_values_are_paths_of_their_own_and_recorded() {
 }
 
 #[test]
+fn a_run_is_repeated_from_its_directory_alone() {
+    let bench = Bench::new();
+    let path = bench.write("own.toml", PARAMETERS);
+    let scenario = "question = 'Own?'\npaths = ['./own.toml']\nendpoints = ['/small']\n";
+    let scenario = bench.write("mine.toml", scenario);
+    let options = ["--set=delay=3", "--out=first"];
+    let first = bench.run(&[&["run", &scenario], &SHORT[..], &options].concat());
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
+    for file in ["own.toml", "mine.toml"] {
+        fs::remove_file(bench.directory.path().join(file)).expect("ours");
+    }
+    let said = text(&first.stdout);
+    let (_, run) = said.rsplit_once("run directory: ").expect("named");
+    let run = run.trim();
+    let kept = bench.directory.path().join(run).join("raw/own.commands");
+    let commands = fs::read_to_string(kept).expect("kept");
+    assert!(commands.contains("--exit-with-stdin"), "{commands}");
+    let again = bench.run(&["rerun", run, "--repeat-disturbed=0%"]);
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
+    let again = manifest(&bench);
+    let info = path_info(&again, "own");
+    assert_eq!(info["definition"], PARAMETERS);
+    assert_eq!(info["parameters"]["delay"], "3");
+    assert_eq!(again["scenarios"][0]["name"], "mine");
+    assert_eq!(again["request"]["concurrency"], json!([2]));
+    let refused = bench.run(&["rerun", &path]);
+    assert_refused(&refused, 2, "is not a run: expected a directory");
+    bench.assert_nothing_left();
+}
+
+#[test]
 fn a_value_that_was_set_is_recorded_and_compared() {
     let bench = Bench::new();
     let path = bench.write("own.toml", PARAMETERS);

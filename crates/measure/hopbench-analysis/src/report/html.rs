@@ -538,6 +538,10 @@ fn colophon(manifest: &Manifest) -> Markup {
             (environment(manifest))
             p { "To repeat this run:" }
             pre { code { (sentences::command_to_repeat(manifest)) } }
+            @if sentences::is_repeatable(manifest) {
+                p { "From its records alone:" }
+                pre { code { "hopbench rerun RUN" } }
+            }
         }
     }
 }

@@ -142,8 +142,12 @@ fn environment(manifest: &Manifest) -> String {
     for (name, value) in sentences::environment(manifest) {
         sheet.push(vec![name.into(), value.into()]);
     }
+    let from_records = match sentences::is_repeatable(manifest) {
+        true => ", or, from its records alone, `hopbench rerun RUN`",
+        false => "",
+    };
     format!(
-        "\n## Environment\n\n{}\nTo repeat this run: `{}`\n",
+        "\n## Environment\n\n{}\nTo repeat this run: `{}`{from_records}\n",
         sheet.text(Medium::Markdown),
         sentences::command_to_repeat(manifest)
     )

@@ -417,6 +417,11 @@ pub(super) fn command_to_repeat(manifest: &Manifest) -> String {
     }
 }
 
+/// Returns whether the run's records say all that it needs to be repeated.
+pub(super) fn is_repeatable(manifest: &Manifest) -> bool {
+    manifest.request.is_some() && manifest.builds.is_empty()
+}
+
 fn quote(word: &str) -> String {
     let is_plain = |it: char| it.is_ascii_alphanumeric() || "-_./:=,%@+~".contains(it);
     match !word.is_empty() && word.chars().all(is_plain) {

@@ -83,6 +83,7 @@ pub(crate) fn manifest() -> Manifest {
             name: "matrix".to_owned(),
             question: "What does it cost?".to_owned(),
             analysis: String::new(),
+            definition: String::new(),
             reference: "plain".to_owned(),
             endpoints: vec!["/small".to_owned()],
             blocks: 3,

@@ -16,6 +16,8 @@ use super::{
 /// A validated scenario.
 #[derive(Clone, Debug)]
 pub(crate) struct ScenarioDefinition {
+    /// Text of its file.
+    pub(crate) text: String,
     pub(crate) name: String,
     pub(crate) question: String,
     pub(crate) analysis: String,
@@ -206,7 +208,7 @@ struct WireSlower {
 
 impl ScenarioDefinition {
     /// Parses the text of a scenario file.
-    pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(name: &str, text: &str) -> Result<Self, String> {
         let wire: Wire = from_text(text)?;
         stage::check(&wire.stage)?;
         let asks = asks(wire.endpoints.as_deref(), wire.request)?;
@@ -222,6 +224,7 @@ impl ScenarioDefinition {
             wire.stage.iter().any(Stage::is_of_knee),
         )?;
         let scenario = Self {
+            text: text.to_owned(),
             name: name.to_owned(),
             question: wire.question,
             analysis: wire.analysis,

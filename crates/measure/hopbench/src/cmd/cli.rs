@@ -124,6 +124,11 @@ pub(crate) enum Command {
         "hopbench run quick-look --path ./my-proxy.toml --sweep workers=1,2,4 --set mode=fast",
     ))]
     Run(Run),
+    /// Measure as an earlier run did, by its directory alone
+    #[command(after_help = examples!(
+        "hopbench rerun bench_results/RUN",
+    ))]
+    Rerun(super::rerun::Options),
     /// Write a run's report again, from its records
     #[command(after_help = examples!(
         "hopbench report --open",

@@ -453,6 +453,7 @@ fn manifest(paths: Vec<PathInfo>, selection: &Selection, seed: u64, directory: &
         name: scenario.definition.name.clone(),
         question: scenario.definition.question.clone(),
         analysis: scenario.definition.analysis.clone(),
+        definition: scenario.definition.text.clone(),
         reference: scenario.reference.clone(),
         endpoints: scenario.endpoints.clone(),
         blocks: scenario.definition.blocks,

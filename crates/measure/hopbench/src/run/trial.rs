@@ -11,6 +11,7 @@ mod judge;
 mod load;
 mod placed;
 mod profile;
+mod rendered;
 mod seconds;
 mod stage;
 mod validity;

@@ -13,7 +13,7 @@ use super::{
     Live, STOP_GRACE, TrialError,
     difference::{difference, unreadable},
     fill::TrialFill,
-    harness_failure,
+    harness_failure, rendered,
 };
 use crate::{
     catalog::{PathDefinition, ProcessDefinition},
@@ -150,6 +150,9 @@ impl Stage {
                 log,
             });
         }
+        let started = stage.processes.iter();
+        let commands = started.map(|it| (it.definition.name.as_str(), &it.command));
+        rendered::keep(&live.logs, definition, stage.directory.path(), commands)?;
         Ok(stage)
     }
 
