@@ -184,7 +184,7 @@ pub(crate) fn subset(keys: &Keys, query: &Option<&str>) -> Box<[String]> {
 }
 
 /// Long bodies that a row needs, by their digests.
-pub(crate) type NewFiles = Vec<(rows::Digest, crate::store::writer::NewFile)>;
+pub(crate) type NewFiles = Vec<(rows::Digest, crate::store::gathering::NewFile)>;
 
 /// Makes the row of an exchange, redacted.
 pub(crate) fn row(

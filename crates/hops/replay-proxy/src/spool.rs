@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::{
-    store::{BodyPlace, Files, files::Unfinished, known::Tagger, rows::Digest, writer::NewFile},
+    store::{BodyPlace, Files, files::Unfinished, gathering::NewFile, known::Tagger, rows::Digest},
     stored::{Piece, Timing},
 };
 

@@ -5,6 +5,7 @@
 //! | [`rows`] | what is written: an answer and its request, as one row |
 //! | [`open`] | opens a directory, checks its version, drops what is half-written |
 //! | [`writer`] | writes, commits in groups, and says when |
+//! | [`gathering`] | what gathers for the writing thread |
 //! | [`journal`] | rows that are safe, and on their way into the database |
 //! | [`reader`] | a thread that reads what isn't in memory |
 //! | [`files`] | long bodies: complete before they have their name |
@@ -12,6 +13,7 @@
 //! | [`verify`] | checks digests |
 
 pub mod files;
+pub mod gathering;
 pub(crate) mod journal;
 pub(crate) mod known;
 pub mod open;

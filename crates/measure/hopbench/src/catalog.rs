@@ -373,11 +373,11 @@ fn from_file<T>(file: &str, parse: fn(&str, &str) -> Result<T, String>) -> Resul
         .file_stem()
         .unwrap_or_default()
         .to_string_lossy();
-    let parsed = match is_plain_name(&name) {
+    let parsed = match is_plain_name(&name) && !name.starts_with('.') {
         true => parse(&name, &text),
         false => Err(
             "a definition is named after its file: expected letters, digits, spaces, '-', '_', \
-             '.' and '+'; rename the file"
+             '.' and '+', and no '.' first; rename the file"
                 .to_owned(),
         ),
     };

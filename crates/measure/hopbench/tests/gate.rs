@@ -247,7 +247,8 @@ fn a_policy_of_ones_own_is_used() {
     let half = shell.write("half.toml", &lenient.replace("'mine'", "'mine', 'mien'"));
     let out = shell.judge(&["slower", "--policy", &half], 3);
     assert!(
-        out.contains("path 'mien' matches none of the guardrail's cells"),
+        // The rest may be on the next line of a narrow table.
+        out.contains("path 'mien' matches none of the"),
         "{out}"
     );
 }

@@ -318,6 +318,7 @@ fn two_files_of_a_path_are_measured_as_builds() {
         &sides[0],
         &sides[1],
         "--blocks=2",
+        "--repeat-disturbed=0%",
         "--gate",
         &policy,
     ]);

@@ -167,8 +167,11 @@ fn swept_values_are_paths_of_their_own_and_recorded() {
 fn a_run_is_repeated_from_its_directory_alone() {
     let bench = Bench::new();
     let path = bench.write("own.toml", PARAMETERS);
-    let scenario = "question = 'Own?'\npaths = ['./own.toml']\nendpoints = ['/small']\n";
-    let scenario = bench.write("mine.toml", scenario);
+    let scenario = bench.write(
+        "mine.toml",
+        "question = 'Own?'\npaths = ['./own.toml']\nendpoints = ['/small']\nconcurrency = [1]\n\
+         duration-ms = 1000\nblocks = 1\ncontrol = false\n",
+    );
     let options = ["--set=delay=3", "--out=first"];
     let first = bench.run(&[&["run", &scenario], &SHORT[..], &options].concat());
     assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
@@ -181,7 +184,7 @@ fn a_run_is_repeated_from_its_directory_alone() {
     let kept = bench.directory.path().join(run).join("raw/own.commands");
     let commands = fs::read_to_string(kept).expect("kept");
     assert!(commands.contains("--exit-with-stdin"), "{commands}");
-    let again = bench.run(&["rerun", run, "--repeat-disturbed=0%"]);
+    let again = bench.run(&["rerun", run, "--repeat-disturbed=0%", "--out=bench_results"]);
     assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
     let again = manifest(&bench);
     let info = path_info(&again, "own");

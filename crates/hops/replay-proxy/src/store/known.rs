@@ -1,5 +1,5 @@
-//! Digests of bodies that came before. The same long body often comes again, and to find that out by
-//! its tag costs a third of what its BLAKE3 digest costs.
+//! Digests of bodies that came before. The same long body often comes again, and to find that out
+//! by its tag costs a third of what its BLAKE3 digest costs.
 
 use std::{
     collections::HashMap,

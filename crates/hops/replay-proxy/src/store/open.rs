@@ -72,7 +72,7 @@ pub enum StoreError {
         /// Why not.
         error: io::Error,
     },
-    /// What a killed process left can't be brought into the database.
+    /// Rows that a killed process left can't be brought into the database.
     #[error("store '{path}': its journal could not be read: {error}")]
     Journal {
         /// The store.

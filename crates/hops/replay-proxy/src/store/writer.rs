@@ -4,26 +4,24 @@
 //! database a little later, hundreds at a time.
 
 use std::{
-    collections::HashMap,
     fs::File,
     io, mem,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
-    thread::{self, ThreadId},
+    thread,
     time::Duration,
 };
 
-use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
 use crate::head::Head;
 
 use super::{
-    files::{Files, Unfinished},
+    gathering::{Gathering, Group, NewFile, Pending, locked},
     journal::{self, Journal, JournalError},
     open::{Store, files_of},
     rows::{self, Digest, Row},
@@ -35,50 +33,6 @@ pub struct Writer {
     work: Sender<Work>,
     shared: Arc<Gathering>,
     is_synced: bool,
-}
-
-/// State that the thread shares with those who record.
-#[derive(Debug)]
-struct Gathering {
-    files: Files,
-    /// How many rows have each file.
-    uses: Mutex<HashMap<Digest, u32>>,
-    /// By the thread that notes it: to wake others costs more than it saves.
-    groups: Mutex<HashMap<ThreadId, Group>>,
-    pending: Mutex<Pending>,
-    /// Is told when rows have left `pending`, or can't leave it.
-    room: Notify,
-}
-
-/// Rows that a thread is about to note in the journal.
-#[derive(Default)]
-struct Group {
-    entries: Vec<u8>,
-    rows: Vec<Row>,
-    done: Vec<Done>,
-}
-
-/// Rows that are safe in the journal, and not yet in the database.
-#[derive(Debug)]
-struct Pending {
-    journal: Journal,
-    rows: Vec<Row>,
-    /// Bytes of these rows, and of those that are being brought into the database.
-    bytes: usize,
-    /// Whether the thread comes to look without being told.
-    is_awaited: bool,
-    /// Why rows could not be brought into the database the last time.
-    failed: Option<Arc<str>>,
-    is_closed: bool,
-}
-
-/// A long body that has yet to get its name.
-#[derive(Debug)]
-pub enum NewFile {
-    /// Pieces in memory.
-    Memory(Vec<Bytes>),
-    /// A file that is complete.
-    Written(Unfinished),
 }
 
 /// The number of a row, its new head, and when that was asked for and received.
@@ -101,12 +55,6 @@ enum Work {
     Look,
 }
 
-impl std::fmt::Debug for Group {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Group").finish_non_exhaustive()
-    }
-}
-
 impl std::fmt::Debug for Work {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Work")
@@ -122,9 +70,6 @@ const GATHERING: Duration = Duration::from_millis(10);
 
 /// How long to wait after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-
-/// Most bytes of rows that aren't in the database yet. Whoever records more waits.
-const PENDING_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of a row besides those of its entry.
 const ROW_BYTES: usize = 512;
@@ -330,83 +275,6 @@ impl Work {
             done(result);
         }
     }
-}
-
-impl Gathering {
-    /// Waits until there is room in memory for one more row.
-    async fn has_room(&self) -> Result<(), Arc<str>> {
-        loop {
-            let room = self.room.notified();
-            {
-                let pending = locked(&self.pending);
-                if pending.bytes <= PENDING_BYTES_MAX {
-                    return Ok(());
-                }
-                // It would wait until the database can be written again.
-                pending.failed.clone().map_or(Ok(()), Err)?;
-            }
-            room.await;
-        }
-    }
-
-    /// Writes the files of a row that aren't there, and notes that one more row needs them.
-    fn claim(&self, files: &mut Vec<(Digest, NewFile)>) -> io::Result<()> {
-        let mut claimed = Vec::new();
-        for (digest, file) in files.drain(..) {
-            // Nobody shall delete the file between its writing and its note.
-            let mut uses = locked(&self.uses);
-            let noted = match uses.get_mut(&digest) {
-                Some(uses) => {
-                    *uses += 1;
-                    Ok(())
-                }
-                None => self.write_file(&digest, file).map(|()| {
-                    uses.insert(digest, 1);
-                }),
-            };
-            drop(uses);
-            if let Err(error) = noted {
-                claimed.into_iter().for_each(|it| self.release(it));
-                return Err(error);
-            }
-            claimed.push(digest);
-        }
-        Ok(())
-    }
-
-    fn write_file(&self, digest: &Digest, file: NewFile) -> io::Result<()> {
-        let unfinished = match file {
-            NewFile::Written(unfinished) => unfinished,
-            NewFile::Memory(pieces) => {
-                let mut unfinished = self.files.begin()?;
-                for piece in &pieces {
-                    unfinished.write(piece)?;
-                }
-                unfinished
-            }
-        };
-        unfinished.finish(digest)
-    }
-
-    /// Notes that a row no longer needs a file, and deletes the file if no other does.
-    fn release(&self, digest: Digest) {
-        let mut uses = locked(&self.uses);
-        let Some(count) = uses.get_mut(&digest) else {
-            return;
-        };
-        *count -= 1;
-        if *count == 0 {
-            uses.remove(&digest);
-            if let Err(error) = self.files.remove(&digest) {
-                tracing::warn!("a body could not be deleted: {error}");
-            }
-        }
-    }
-}
-
-/// Locks, whether or not another thread panicked.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const ENDED: &str = "the store's thread has ended";

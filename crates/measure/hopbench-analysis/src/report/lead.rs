@@ -38,6 +38,7 @@ pub(super) fn sentences(manifest: &Manifest, scenario: &ScenarioSummary<'_>) -> 
             paths.push(&row.cell.path);
         }
     }
+    paths.sort_by_key(|path| *path != scenario.info.reference);
     let sentence = |path: &&str| {
         let said = match *path == scenario.info.reference {
             true => of_reference(scenario),
@@ -45,7 +46,19 @@ pub(super) fn sentences(manifest: &Manifest, scenario: &ScenarioSummary<'_>) -> 
         };
         format!("{}: {said}", named(manifest, scenario.info, path))
     };
-    paths.iter().map(sentence).collect()
+    let measured = paths.iter().map(sentence);
+    measured.chain(unmeasured(manifest, &paths)).collect()
+}
+
+/// Returns a sentence for each path that was chosen and has no trial yet. Of several scenarios, no
+/// record says which path is whose.
+fn unmeasured(manifest: &Manifest, measured: &[&str]) -> Vec<String> {
+    let is_missing = |name: &str| manifest.scenarios.len() == 1 && !measured.contains(&name);
+    let missing = manifest.paths.iter();
+    let missing = missing.filter(move |path| path.skipped.is_none() && is_missing(&path.name));
+    missing
+        .map(|path| format!("{}: not measured", path.name))
+        .collect()
 }
 
 /// Returns the table below the sentences: each path at its leading load, with intervals. `None`
@@ -275,7 +288,11 @@ fn of_path(scenario: &ScenarioSummary<'_>, path: &str) -> String {
         let is_first = parts.is_empty();
         let Some(leading) = Leading::of(scenario, table, path) else {
             let loads: Vec<&CellSummary<'_>> = rows().collect();
-            parts.push(format!("no figures {}", places(scenario, &loads)));
+            parts.push(format!(
+                "{} {}",
+                uncompared(&loads),
+                places(scenario, &loads)
+            ));
             continue;
         };
         parts.push(headline(scenario, table, &leading, is_first));
@@ -304,6 +321,27 @@ fn of_path(scenario: &ScenarioSummary<'_>, path: &str) -> String {
         parts.extend(named.map(|(what, rows)| format!("{what} {}", places(scenario, rows))));
     }
     parts.join("; ")
+}
+
+/// Says why a path has no load at which it can be compared.
+fn uncompared(rows: &[&CellSummary<'_>]) -> String {
+    let mut kinds: Vec<String> = Vec::new();
+    let (mut failed, mut trials) = (0, 0);
+    for row in rows {
+        failed += row.failures.len();
+        trials += row.trials;
+        for failure in &row.failures {
+            let kind = failure.kind.to_string();
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+    }
+    match (trials, failed) {
+        (0, _) => "not measured".to_owned(),
+        (_, 0) => "measured, but not beside the reference".to_owned(),
+        _ => format!("{failed} of {trials} trials failed: {}", kinds.join(", ")),
+    }
 }
 
 fn headline(

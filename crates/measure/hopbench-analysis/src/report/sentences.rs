@@ -405,17 +405,30 @@ pub(super) fn command(manifest: &Manifest) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the same command with the seed, which repeats the order of the trials.
+/// Returns the same command with the seed, which repeats the order of the trials, and without the
+/// file that it saved, which is there by now.
 pub(super) fn command_to_repeat(manifest: &Manifest) -> String {
-    let is_seeded = manifest
-        .command_line
-        .iter()
-        .any(|word| word == "--seed" || word.starts_with("--seed="));
-    match is_seeded {
-        true => command(manifest),
-        false => format!("{} --seed {}", command(manifest), manifest.seed),
+    let mut words = Vec::new();
+    let mut given = manifest.command_line.iter();
+    while let Some(word) = given.next() {
+        if word == SAVE {
+            given.next();
+        } else if !word
+            .strip_prefix(SAVE)
+            .is_some_and(|it| it.starts_with('='))
+        {
+            words.push(quote(word));
+        }
     }
+    let is_seeded = |word: &String| word == "--seed" || word.starts_with("--seed=");
+    if !manifest.command_line.iter().any(is_seeded) {
+        words.push(format!("--seed {}", manifest.seed));
+    }
+    words.join(" ")
 }
+
+/// Names the file that a command saves.
+const SAVE: &str = "--save";
 
 /// Returns whether the run's records say all that it needs to be repeated.
 pub(super) fn is_repeatable(manifest: &Manifest) -> bool {
@@ -446,5 +459,19 @@ mod tests {
         );
         manifest.command_line = ["hopbench", "run", "--seed=3"].map(str::to_owned).into();
         assert_eq!(command_to_repeat(&manifest), "hopbench run --seed=3");
+        manifest.command_line = [
+            "hopbench",
+            "quick",
+            "a b",
+            "--save",
+            "a.toml",
+            "--save=b.toml",
+        ]
+        .map(str::to_owned)
+        .into();
+        assert_eq!(
+            command_to_repeat(&manifest),
+            "hopbench quick 'a b' --seed 7"
+        );
     }
 }

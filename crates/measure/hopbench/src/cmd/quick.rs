@@ -16,7 +16,7 @@ use super::{
     verify::verify,
 };
 use crate::{
-    catalog::{Catalog, PathDefinition, is_file},
+    catalog::{Catalog, CatalogError, PathDefinition, is_file},
     cmd::{
         cli::{How, Parameters},
         exit,
@@ -55,6 +55,19 @@ pub(crate) struct Options {
 const DURATION_MS: u64 = 250;
 const WARM_UP_MS: u64 = 50;
 
+/// Adds the hop to the catalog.
+fn with(catalog: Catalog, path: PathDefinition) -> anyhow::Result<Catalog> {
+    let name = path.name.clone();
+    catalog.with(path).map_err(|error| match error {
+        CatalogError::SameName { .. } => Mistake(format!(
+            "'{name}' is the name of the path that all others are compared with: expected another \
+             one; give it with '--name'"
+        ))
+        .into(),
+        other => other.into(),
+    })
+}
+
 pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::catch().context("could not catch signals")?;
     if let Some(name) = &options.name {
@@ -66,7 +79,7 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
     let file = hop.path_file(&context.toolbox)?;
     let path = PathDefinition::parse(&hop.name, &file).map_err(Mistake)?;
     let context = Context {
-        catalog: Catalog::built_in()?.with(path)?,
+        catalog: with(Catalog::built_in()?, path)?,
         toolbox: context.toolbox.clone(),
         format: context.format,
     };

@@ -1,6 +1,7 @@
 //! `hopbench rerun`
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -38,9 +39,9 @@ pub(crate) struct Options {
     /// Seed of the random order [default: taken from the clock, and recorded]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Directory below which to write the results
-    #[arg(long, value_name = "DIR", default_value = "bench_results")]
-    out: PathBuf,
+    /// Directory below which to write the results [default: where the run is]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCode> {
@@ -63,8 +64,11 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
         *selector = name_of(selector);
     }
     let mut selection = run::select(&context, &scenarios, &overrides, &interrupt)?;
+    // The directory may be named by '.', which has no parent by its name.
+    let run_dir = fs::canonicalize(&options.run)?;
+    let beside = run_dir.parent().unwrap_or_else(|| Path::new("."));
     let settings = Settings {
-        out: &options.out,
+        out: options.out.as_deref().unwrap_or(beside),
         seed: options.seed,
         load_threads: request.load_threads,
         request_timeout: Duration::from_millis(request.request_timeout_ms),

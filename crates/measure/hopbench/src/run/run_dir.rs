@@ -311,7 +311,13 @@ impl RunDir {
         let path = self.path.join(name);
         let text = fs::read_to_string(&path)
             .with_context(|| format!("could not read '{}'", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("could not read '{}'", path.display()))
+        serde_json::from_str(&text).map_err(|error| {
+            let path = path.display();
+            Mistake(format!(
+                "could not read '{path}': {error}; restore the file, or measure again"
+            ))
+            .into()
+        })
     }
 }
 

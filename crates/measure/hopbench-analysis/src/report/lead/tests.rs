@@ -23,7 +23,10 @@ fn trials(loads: &[u32], of: impl Fn(u32, u32) -> (u64, u64)) -> Vec<Trial> {
 }
 
 fn said(trials: &[Trial]) -> Vec<String> {
-    let manifest = tests::manifest();
+    let mut manifest = tests::manifest();
+    manifest
+        .paths
+        .retain(|path| ["plain", "fast"].contains(&path.name.as_str()));
     let summary = Summary::new(&manifest, trials).expect("readable");
     let sentences = sentences(&manifest, &summary.scenarios[0]);
     assert!(
@@ -54,6 +57,42 @@ fn the_highest_load_leads_whatever_was_found_there() {
         said[0].starts_with("fast 1.0: can't tell from plain (90 %–115 %) at c=64, "),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_path_of_which_all_failed_says_so_and_how() {
+    let mut trials = trials(&[8], |_, _| (5_000, 300));
+    for trial in trials
+        .iter_mut()
+        .filter(|it| it.planned.cell.path == "fast")
+    {
+        trial.outcome = Outcome::Failed(Failure {
+            source: Source::Subject,
+            kind: FailureKind::WrongAnswer,
+            cause: "another body".to_owned(),
+            log: Vec::new(),
+        });
+        trial.load = None;
+    }
+    assert_eq!(
+        said(&trials),
+        ["fast 1.0: 6 of 6 trials failed: wrong answer at c=8"]
+    );
+}
+
+#[test]
+fn a_path_without_a_trial_or_a_reference_is_not_left_out() {
+    let mut trials = trials(&[8, 64], |_, _| (5_000, 300));
+    trials.retain(|trial| trial.planned.cell.path == "plain");
+    assert_eq!(said(&trials), ["fast: not measured"]);
+
+    let mut trials = self::trials(&[8, 64], |_, _| (5_000, 300));
+    trials.retain(|trial| {
+        let cell = &trial.planned.cell;
+        (cell.path == "fast") == (cell.concurrency == 8)
+    });
+    let expected = "fast 1.0: measured, but not beside the reference at c=8";
+    assert_eq!(said(&trials), [expected]);
 }
 
 #[test]
