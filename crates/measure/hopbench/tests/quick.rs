@@ -93,7 +93,7 @@ fn what_can_not_be_a_hop_is_refused() {
         (
             &["sh {{port:front}} {{port:origin}}", "--name=direct"],
             2,
-            "two different paths are named 'direct'",
+            "'direct' is the name of the path that all others",
         ),
         (
             &[both, "--save=none/my.toml"],

@@ -1,4 +1,4 @@
-//! What gathers for the writing thread: rows in the journal, and the files that rows need.
+//! Work that gathers for the writing thread: rows in the journal, and the files that rows need.
 
 use std::{
     collections::HashMap,
