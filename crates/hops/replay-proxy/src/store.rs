@@ -6,10 +6,10 @@
 //! | [`open`] | opens a directory, checks its version, drops what is half-written |
 //! | [`writer`] | writes, commits in groups, and says when |
 //! | [`gathering`] | what gathers for the writing thread |
-//! | [`journal`] | rows that are safe, and on their way into the database |
+//! | `journal` | rows that are safe, and on their way into the database |
 //! | [`reader`] | a thread that reads what isn't in memory |
 //! | [`files`] | long bodies: complete before they have their name |
-//! | [`known`] | digests of bodies that came before |
+//! | `known` | digests of bodies that came before |
 //! | [`verify`] | checks digests |
 
 pub mod files;
