@@ -89,9 +89,10 @@ async fn rewind(State(shared): State<Arc<Shared>>) -> Json<Value> {
 const EXPORT_BYTES_MAX: usize = 256 << 20;
 
 async fn export(State(shared): State<Arc<Shared>>) -> Result<Vec<u8>, (StatusCode, String)> {
-    shared.writer.flush().await;
-    let exporting = tokio::task::spawn_blocking(move || export_now(&shared));
     let failed = |error: String| (StatusCode::INTERNAL_SERVER_ERROR, error);
+    let flushed = shared.writer.flush().await;
+    flushed.map_err(|error| failed(error.to_string()))?;
+    let exporting = tokio::task::spawn_blocking(move || export_now(&shared));
     let file = exporting.await.map_err(|error| failed(error.to_string()))?;
     file.map_err(failed)
 }

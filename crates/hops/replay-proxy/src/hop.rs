@@ -145,8 +145,10 @@ impl Hop {
         let mut loaded = self.shared.reader.load(recording.id).await;
         if let Err(LoadError::Gone) = loaded {
             // It may be on its way into the database.
-            self.shared.writer.flush().await;
-            loaded = self.shared.reader.load(recording.id).await;
+            loaded = match self.shared.writer.flush().await {
+                Ok(()) => self.shared.reader.load(recording.id).await,
+                Err(error) => Err(LoadError::Unwritten(error)),
+            };
         }
         match loaded {
             Ok(loaded) => {

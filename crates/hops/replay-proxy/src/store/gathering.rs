@@ -1,7 +1,7 @@
 //! Work that gathers for the writing thread: rows in the journal, and the files that rows need.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::ThreadId,
@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 use super::{
     files::{Files, Unfinished},
     journal::Journal,
-    rows::{Digest, Row},
-    writer::Done,
+    rows::Digest,
+    writer::{Done, ENDED},
 };
 
 /// State that the thread shares with those who record.
@@ -34,7 +34,8 @@ pub(super) struct Gathering {
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) entries: Vec<u8>,
-    pub(super) rows: Vec<Row>,
+    /// The files that these rows need.
+    pub(super) files: Vec<Digest>,
     pub(super) done: Vec<Done>,
 }
 
@@ -42,8 +43,9 @@ pub(super) struct Group {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) journal: Journal,
-    pub(super) rows: Vec<Row>,
-    /// Bytes of these rows, and of those that are being brought into the database.
+    /// Entries, as they are in the journal.
+    pub(super) entries: Vec<Vec<u8>>,
+    /// Bytes of these, and of those that are being brought into the database.
     pub(super) bytes: usize,
     /// Whether the thread comes to look without being told.
     pub(super) is_awaited: bool,
@@ -67,7 +69,7 @@ impl std::fmt::Debug for Group {
     }
 }
 
-/// Most bytes of rows that aren't in the database yet. Whoever records more waits.
+/// Most bytes of entries that aren't in the database yet. Whoever records more waits.
 const PENDING_BYTES_MAX: usize = 8 << 20;
 
 impl Gathering {
@@ -80,6 +82,9 @@ impl Gathering {
                 if pending.bytes <= PENDING_BYTES_MAX {
                     return Ok(());
                 }
+                if pending.is_closed {
+                    return Err(ENDED.into());
+                }
                 // It would wait until the database can be written again.
                 pending.failed.clone().map_or(Ok(()), Err)?;
             }
@@ -91,20 +96,8 @@ impl Gathering {
     pub(super) fn claim(&self, files: &mut Vec<(Digest, NewFile)>) -> io::Result<()> {
         let mut claimed = Vec::new();
         for (digest, file) in files.drain(..) {
-            // Nobody shall delete the file between its writing and its note.
-            let mut uses = locked(&self.uses);
-            let noted = match uses.get_mut(&digest) {
-                Some(uses) => {
-                    *uses += 1;
-                    Ok(())
-                }
-                None => self.write_file(&digest, file).map(|()| {
-                    uses.insert(digest, 1);
-                }),
-            };
-            drop(uses);
-            if let Err(error) = noted {
-                claimed.into_iter().for_each(|it| self.release(it));
+            if let Err(error) = self.claim_one(digest, file) {
+                self.release(claimed);
                 return Err(error);
             }
             claimed.push(digest);
@@ -112,7 +105,12 @@ impl Gathering {
         Ok(())
     }
 
-    fn write_file(&self, digest: &Digest, file: NewFile) -> io::Result<()> {
+    fn claim_one(&self, digest: Digest, file: NewFile) -> io::Result<()> {
+        if let Some(uses) = locked(&self.uses).get_mut(&digest) {
+            *uses += 1;
+            return Ok(());
+        }
+        // To write takes a while, in which others go on.
         let unfinished = match file {
             NewFile::Written(unfinished) => unfinished,
             NewFile::Memory(pieces) => {
@@ -123,22 +121,42 @@ impl Gathering {
                 unfinished
             }
         };
-        unfinished.finish(digest)
+        // Nobody shall delete the file between its naming and its note.
+        let mut uses = locked(&self.uses);
+        let uses = match uses.entry(digest) {
+            Entry::Occupied(uses) => uses.into_mut(),
+            Entry::Vacant(place) => {
+                unfinished.finish(&digest)?;
+                place.insert(0)
+            }
+        };
+        *uses += 1;
+        Ok(())
     }
 
-    /// Notes that a row no longer needs a file, and deletes the file if no other does.
-    pub(super) fn release(&self, digest: Digest) {
-        let mut uses = locked(&self.uses);
-        let Some(count) = uses.get_mut(&digest) else {
-            return;
-        };
-        *count -= 1;
-        if *count == 0 {
-            uses.remove(&digest);
-            if let Err(error) = self.files.remove(&digest) {
-                tracing::warn!("a body could not be deleted: {error}");
+    /// Notes that rows no longer need files, and deletes those that no other row needs.
+    pub(super) fn release(&self, files: impl IntoIterator<Item = Digest>) {
+        for digest in files {
+            let mut uses = locked(&self.uses);
+            let Some(count) = uses.get_mut(&digest) else {
+                continue;
+            };
+            *count -= 1;
+            if *count == 0 {
+                uses.remove(&digest);
+                if let Err(error) = self.files.remove(&digest) {
+                    tracing::warn!("a body could not be deleted: {error}");
+                }
             }
         }
+    }
+
+    /// Refuses all that comes from now on.
+    pub(super) fn close(&self) {
+        let mut pending = locked(&self.pending);
+        pending.is_closed = true;
+        drop(pending);
+        self.room.notify_waiters();
     }
 }
 

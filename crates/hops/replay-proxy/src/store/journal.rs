@@ -12,14 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::{Buf as _, BufMut as _};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::rows::{self, BodyPlace, Digest, Kind, Row, RowError};
-use crate::{
-    head::Head,
-    stored::{Framing, Timing},
-};
+use super::rows::{self, Digest, Kind, Parts, RowError};
+use crate::stored::Framing;
 
 /// A journal that is written.
 #[derive(Debug)]
@@ -58,6 +55,9 @@ pub enum JournalError {
     /// The journal can't be read or deleted.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// An entry can't be read.
+    #[error(transparent)]
+    Row(#[from] RowError),
     /// The database can't be written.
     #[error(transparent)]
     Sql(#[from] rusqlite::Error),
@@ -87,12 +87,12 @@ impl Journal {
         self.place
     }
 
-    /// Adds an entry that [`entry`] has made. Then it is safe from the end of the process.
-    pub(crate) fn append(&mut self, entry: &[u8]) -> io::Result<()> {
+    /// Adds entries that [`add_entry`] has made. Then they are safe from the end of the process.
+    pub(crate) fn append(&mut self, entries: &[u8]) -> io::Result<()> {
         if let Some(broken) = &self.broken {
             return Err(io::Error::other(broken.clone()));
         }
-        if self.place.bytes > 0 && self.place.bytes + entry.len() as u64 > JOURNAL_BYTES_MAX {
+        if self.place.bytes > 0 && self.place.bytes + entries.len() as u64 > JOURNAL_BYTES_MAX {
             *self = Self::new(&self.store, self.place.number + 1);
         }
         let file = match &mut self.file {
@@ -102,14 +102,14 @@ impl Journal {
                 self.file.insert(new)
             }
         };
-        if let Err(error) = file.write_all_at(entry, self.place.bytes) {
+        if let Err(error) = file.write_all_at(entries, self.place.bytes) {
             // Half an entry would hide those after it.
             if let Err(error) = file.set_len(self.place.bytes) {
                 self.broken = Some(format!("the journal could not be shortened: {error}"));
             }
             return Err(error);
         }
-        self.place.bytes += entry.len() as u64;
+        self.place.bytes += entries.len() as u64;
         Ok(())
     }
 }
@@ -238,7 +238,7 @@ fn recover_one(
 fn read_entries(
     path: &Path,
     from: u64,
-    mut each: impl FnMut(u64, Result<Row, RowError>) -> Result<(), JournalError>,
+    mut each: impl FnMut(u64, Result<Parts<'_>, RowError>) -> Result<(), JournalError>,
 ) -> Result<Option<u64>, JournalError> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -270,55 +270,47 @@ fn read_entries(
     Ok(None)
 }
 
-/// Makes the entry of a row.
-pub(crate) fn entry(row: &Row) -> io::Result<Vec<u8>> {
-    let in_row = |place: &BodyPlace| match place {
-        BodyPlace::Row(body) => body.len(),
-        BodyPlace::File => 0,
-    };
-    let heads = row.request_fields.len() + row.head.bytes().len() + row.target.len();
-    let bodies = in_row(&row.request_body) + in_row(&row.body);
-    let mut entry = Vec::with_capacity(heads + row.key.len() + bodies + 256);
-    let bytes = &mut entry;
-    bytes.put_slice(&[0; PREFIX_BYTES]);
-    bytes.put_u64_le(row.id);
-    bytes.put_i64_le(row.session);
-    bytes.put_u8(row.kind.number());
-    bytes.put_u8(row.framing.number());
-    bytes.put_i64_le(row.requested_ms);
-    bytes.put_i64_le(row.received_ms);
-    put(bytes, Some(&row.key));
-    put(bytes, Some(row.method.as_bytes()));
-    put(bytes, Some(row.target.as_bytes()));
-    put(bytes, Some(&row.request_fields));
-    put(bytes, Some(row.head.bytes()));
-    let bodies = [
-        (&row.request_body, &row.request_digest, row.request_bytes),
-        (&row.body, &row.digest, row.body_bytes),
-    ];
-    for (place, digest, length) in bodies {
-        bytes.put_slice(digest);
-        bytes.put_u64_le(length);
-        put(
-            bytes,
-            match place {
-                BodyPlace::Row(body) => Some(body),
-                BodyPlace::File => None,
-            },
-        );
+/// Adds the entry of a row.
+pub(crate) fn add_entry(row: &Parts<'_>, entries: &mut Vec<u8>) -> io::Result<()> {
+    let begin = entries.len();
+    let heads = row.request_fields.len() + row.head.len() + row.target.len() + row.key.len();
+    let bodies = [row.request_body, row.body].into_iter().flatten();
+    entries.reserve(heads + bodies.map(<[u8]>::len).sum::<usize>() + 256);
+    entries.put_slice(&[0; PREFIX_BYTES]);
+    entries.put_u64_le(row.id);
+    entries.put_i64_le(row.session);
+    entries.put_u8(row.kind.number());
+    entries.put_u8(row.framing.number());
+    entries.put_i64_le(row.requested_ms);
+    entries.put_i64_le(row.received_ms);
+    entries.put_slice(&row.request_digest);
+    entries.put_u64_le(row.request_bytes);
+    entries.put_slice(&row.digest);
+    entries.put_u64_le(row.body_bytes);
+    let texts = [row.key, row.method.as_bytes(), row.target.as_bytes()];
+    for part in texts.into_iter().chain([row.request_fields, row.head]) {
+        put(entries, Some(part));
     }
-    put(bytes, row.trailers.as_deref());
-    put(bytes, row.timing.as_ref().map(Timing::encode).as_deref());
-    let entry_bytes = bytes.len() - PREFIX_BYTES;
+    for part in [
+        row.request_body,
+        row.body,
+        row.trailers,
+        row.timing.as_deref(),
+    ] {
+        put(entries, part);
+    }
+    let entry = &mut entries[begin..];
+    let entry_bytes = entry.len() - PREFIX_BYTES;
     if entry_bytes > ENTRY_BYTES_MAX {
+        entries.truncate(begin);
         return Err(io::Error::other("the exchange is too long for an entry"));
     }
-    let sum = crc32fast::hash(&bytes[PREFIX_BYTES..]);
+    let sum = crc32fast::hash(&entry[PREFIX_BYTES..]);
     // It was compared with a limit that fits.
     let length = u32::try_from(entry_bytes).unwrap_or(u32::MAX);
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
-    bytes[4..PREFIX_BYTES].copy_from_slice(&sum.to_le_bytes());
-    Ok(entry)
+    entry[..4].copy_from_slice(&length.to_le_bytes());
+    entry[4..PREFIX_BYTES].copy_from_slice(&sum.to_le_bytes());
+    Ok(())
 }
 
 /// Writes bytes after their length and one, or zero if there are none.
@@ -333,62 +325,61 @@ fn put(to: &mut Vec<u8>, bytes: Option<&[u8]>) {
     }
 }
 
-/// Reads the row of an entry. Whatever it says, it is used or refused.
-pub(crate) fn decode(mut bytes: &[u8]) -> Result<Row, RowError> {
+/// Returns the rows of entries that [`add_entry`] has made.
+pub(crate) fn rows(mut entries: &[u8]) -> impl Iterator<Item = Result<Parts<'_>, RowError>> {
+    std::iter::from_fn(move || {
+        let length = u32::from_le_bytes(*entries.first_chunk()?) as usize;
+        let (entry, rest) = entries.split_at_checked(PREFIX_BYTES + length)?;
+        entries = rest;
+        Some(decode(&entry[PREFIX_BYTES..]))
+    })
+}
+
+/// Reads the row of an entry.
+fn decode(mut bytes: &[u8]) -> Result<Parts<'_>, RowError> {
     let from = &mut bytes;
     let (id, session) = (u64(from)?, i64(from)?);
     let kind = Kind::of(i64::from(u8(from)?)).ok_or(RowError::Value("kind"))?;
     let framing = Framing::of(u8(from)?).ok_or(RowError::Value("framing"))?;
     let (requested_ms, received_ms) = (i64(from)?, i64(from)?);
-    let key = needed(from, "key")?.to_vec();
-    let method = String::from_utf8(needed(from, "method")?.to_vec());
-    let target = String::from_utf8(needed(from, "target")?.to_vec());
-    let request_fields = needed(from, "request_fields")?.to_vec();
-    let head = Head::parse(Bytes::copy_from_slice(needed(from, "head")?))?;
-    let (request_body, request_digest, request_bytes) = body(from, "request_body")?;
-    let (answer, digest, body_bytes) = body(from, "body")?;
-    let trailers = part(from, "trailers")?.map(Bytes::copy_from_slice);
-    let timing = match part(from, "timing")? {
-        Some(bytes) => Some(Timing::decode(bytes, body_bytes).ok_or(RowError::Value("timing"))?),
-        None => None,
-    };
-    if !from.is_empty() {
-        return Err(RowError::Value("length"));
-    }
-    Ok(Row {
+    let (request_digest, request_bytes) = (digest(from)?, u64(from)?);
+    let (digest, body_bytes) = (digest(from)?, u64(from)?);
+    let row = Parts {
         id,
         session,
         kind,
-        key,
-        method: method.map_err(|_| RowError::Value("method"))?,
-        target: target.map_err(|_| RowError::Value("target"))?,
-        request_fields,
-        request_body,
+        key: needed(from, "key")?,
+        method: text(from, "method")?,
+        target: text(from, "target")?,
+        request_fields: needed(from, "request_fields")?,
+        head: needed(from, "head")?,
+        request_body: part(from, "request_body")?,
         request_digest,
         request_bytes,
-        head,
         framing,
-        body: answer,
+        body: part(from, "body")?,
         digest,
         body_bytes,
-        trailers,
-        timing,
+        trailers: part(from, "trailers")?,
+        timing: part(from, "timing")?.map(Into::into),
         requested_ms,
         received_ms,
-    })
+    };
+    match from.is_empty() {
+        true => Ok(row),
+        false => Err(RowError::Value("length")),
+    }
 }
 
-fn body(from: &mut &[u8], name: &'static str) -> Result<(BodyPlace, Digest, u64), RowError> {
+fn digest(from: &mut &[u8]) -> Result<Digest, RowError> {
     let mut digest = Digest::default();
     from.try_copy_to_slice(&mut digest)
-        .map_err(|_| RowError::Value(name))?;
-    let length = u64(from)?;
-    let place = match part(from, name)? {
-        Some(body) if body.len() as u64 == length => BodyPlace::Row(Bytes::copy_from_slice(body)),
-        Some(_) => return Err(RowError::Value(name)),
-        None => BodyPlace::File,
-    };
-    Ok((place, digest, length))
+        .map_err(|_| RowError::Value("digest"))?;
+    Ok(digest)
+}
+
+fn text<'a>(from: &mut &'a [u8], name: &'static str) -> Result<&'a str, RowError> {
+    std::str::from_utf8(needed(from, name)?).map_err(|_| RowError::Value(name))
 }
 
 fn u8(from: &mut &[u8]) -> Result<u8, RowError> {
@@ -423,30 +414,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::{Durability, Store};
+    use crate::store::{Durability, Row, Store, rows::samples::row};
 
-    fn row(id: u64, body: &[u8]) -> Row {
-        Row {
-            id,
-            session: 1,
-            kind: Kind::Recorded,
-            key: b"a key".to_vec(),
-            method: "POST".to_owned(),
-            target: format!("/{id}?a=b"),
-            request_fields: b"a: b\r\n".to_vec(),
-            request_body: BodyPlace::Row(Bytes::new()),
-            request_digest: *blake3::hash(b"").as_bytes(),
-            request_bytes: 0,
-            head: Head::parse("HTTP/1.1 200 OK\r\nA: b\r\n".into()).expect("a head"),
-            framing: Framing::Chunked,
-            body: BodyPlace::Row(Bytes::copy_from_slice(body)),
-            digest: *blake3::hash(body).as_bytes(),
-            body_bytes: body.len() as u64,
-            trailers: Some("t: u\r\n".into()),
-            timing: Some(Timing::default()).filter(|_| body.is_empty()),
-            requested_ms: -3,
-            received_ms: i64::MAX,
-        }
+    fn entry(row: &Row) -> Vec<u8> {
+        let mut entry = Vec::new();
+        add_entry(&row.parts(), &mut entry).expect("an entry");
+        entry
     }
 
     /// A store whose process was killed after these entries.
@@ -468,7 +441,7 @@ mod tests {
     }
 
     fn entries(ids: &[u64]) -> Vec<Vec<u8>> {
-        let entry = |&id| entry(&row(id, b"body")).expect("an entry");
+        let entry = |&id| entry(&row(id, b"body"));
         ids.iter().map(entry).collect()
     }
 
@@ -545,7 +518,7 @@ mod tests {
     fn a_full_journal_is_followed_by_another() {
         let directory = tempfile::tempdir().expect("a directory");
         let body = vec![7; 30 << 20];
-        let long = |id| entry(&row(id, &body)).expect("an entry");
+        let long = |id| entry(&row(id, &body));
         killed(directory.path(), &[long(1), long(2), long(3)]);
         assert_eq!(numbers(directory.path()).expect("read"), [1, 2]);
         assert_eq!(stored(directory.path()).1, [1, 2, 3]);
@@ -556,10 +529,11 @@ mod tests {
         #[test]
         fn rows_read_back_as_written(id: u64, body: Vec<u8>, at: proptest::sample::Index) {
             let row = row(id, &body);
-            let entry = entry(&row).expect("an entry");
+            let entry = entry(&row);
+            let both = [entry.clone(), entry.clone()].concat();
+            let read = rows(&both).map(|row| row.expect("a row")).collect::<Vec<_>>();
+            prop_assert_eq!(read, [row.parts(), row.parts()]);
             let bytes = &entry[PREFIX_BYTES..];
-            let read = decode(bytes).expect("a row");
-            prop_assert_eq!(format!("{row:?}"), format!("{read:?}"));
             // Whatever bytes say, they are used or refused.
             let at = at.index(bytes.len());
             prop_assert!(decode(&bytes[..at]).is_err());

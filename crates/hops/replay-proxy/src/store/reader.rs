@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::mpsc::{self, Receiver, Sender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
     thread,
 };
 
@@ -45,6 +48,9 @@ pub enum LoadError {
     /// It was deleted.
     #[error("it is gone")]
     Gone,
+    /// It can't be brought into the database.
+    #[error("it could not be brought into the database: {0}")]
+    Unwritten(Arc<str>),
     /// Its row can't be used.
     #[error(transparent)]
     Row(#[from] RowError),

@@ -1,5 +1,7 @@
 //! Rows of the database: an answer and the request that it answers.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use rusqlite::{Connection, Row as SqlRow, params};
 
@@ -188,17 +190,73 @@ pub(crate) fn read(row: &SqlRow<'_>) -> Result<Row, RowError> {
     })
 }
 
+/// A row as it is written, whose parts are somebody else's. A body is `None` if it is in a file, or
+/// empty.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Parts<'a> {
+    pub(crate) id: u64,
+    pub(crate) session: i64,
+    pub(crate) kind: Kind,
+    pub(crate) key: &'a [u8],
+    pub(crate) method: &'a str,
+    pub(crate) target: &'a str,
+    pub(crate) request_fields: &'a [u8],
+    pub(crate) request_body: Option<&'a [u8]>,
+    pub(crate) request_digest: Digest,
+    pub(crate) request_bytes: u64,
+    pub(crate) head: &'a [u8],
+    pub(crate) framing: Framing,
+    pub(crate) body: Option<&'a [u8]>,
+    pub(crate) digest: Digest,
+    pub(crate) body_bytes: u64,
+    pub(crate) trailers: Option<&'a [u8]>,
+    pub(crate) timing: Option<Cow<'a, [u8]>>,
+    pub(crate) requested_ms: i64,
+    pub(crate) received_ms: i64,
+}
+
+impl Row {
+    /// Returns the row as it is written.
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        Parts {
+            id: self.id,
+            session: self.session,
+            kind: self.kind,
+            key: &self.key,
+            method: &self.method,
+            target: &self.target,
+            request_fields: &self.request_fields,
+            request_body: self.request_body.in_row(),
+            request_digest: self.request_digest,
+            request_bytes: self.request_bytes,
+            head: self.head.bytes(),
+            framing: self.framing,
+            body: self.body.in_row(),
+            digest: self.digest,
+            body_bytes: self.body_bytes,
+            trailers: self.trailers.as_deref(),
+            timing: self.timing.as_ref().map(|timing| timing.encode().into()),
+            requested_ms: self.requested_ms,
+            received_ms: self.received_ms,
+        }
+    }
+}
+
+impl BodyPlace {
+    fn in_row(&self) -> Option<&[u8]> {
+        match self {
+            Self::Row(bytes) if !bytes.is_empty() => Some(bytes),
+            Self::Row(_) | Self::File => None,
+        }
+    }
+}
+
 /// Writes a row. Its number is new.
-pub(crate) fn write(database: &Connection, row: &Row) -> rusqlite::Result<()> {
+pub(crate) fn write(database: &Connection, row: &Parts<'_>) -> rusqlite::Result<()> {
     let mut statement = database.prepare_cached(
         "INSERT INTO answers VALUES \
          (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
     )?;
-    let in_row = |place: &'_ BodyPlace| match place {
-        BodyPlace::Row(bytes) if !bytes.is_empty() => Some(bytes.clone()),
-        _ => None,
-    };
-    let (request_body, body) = (in_row(&row.request_body), in_row(&row.body));
     let request_digest = (row.request_bytes > 0).then_some(row.request_digest.as_slice());
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     statement.execute(params![
@@ -209,16 +267,16 @@ pub(crate) fn write(database: &Connection, row: &Row) -> rusqlite::Result<()> {
         row.method,
         row.target,
         row.request_fields,
-        request_body.as_deref(),
+        row.request_body,
         request_digest,
         signed(row.request_bytes),
-        &row.head.bytes()[..],
+        row.head,
         row.framing.number(),
-        body.as_deref(),
+        row.body,
         row.digest.as_slice(),
         signed(row.body_bytes),
-        row.trailers.as_deref(),
-        row.timing.as_ref().map(Timing::encode),
+        row.trailers,
+        row.timing.as_deref(),
         row.requested_ms,
         row.received_ms,
     ])?;
@@ -250,4 +308,36 @@ pub fn fields(lines: &[u8]) -> Pairs {
         Some((line[..at].to_vec(), line[at + 1..].trim_ascii().to_vec()))
     };
     lines.filter_map(pair).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod samples {
+    //! Rows for tests.
+
+    use super::*;
+
+    /// Returns a recorded answer with everything that an answer can have.
+    pub(crate) fn row(id: u64, body: &[u8]) -> Row {
+        Row {
+            id,
+            session: 1,
+            kind: Kind::Recorded,
+            key: b"a key".to_vec(),
+            method: "POST".to_owned(),
+            target: format!("/{id}?a=b"),
+            request_fields: b"a: b\r\n".to_vec(),
+            request_body: BodyPlace::Row(Bytes::new()),
+            request_digest: *blake3::hash(b"").as_bytes(),
+            request_bytes: 0,
+            head: Head::parse("HTTP/1.1 200 OK\r\nA: b\r\n".into()).expect("a head"),
+            framing: Framing::Chunked,
+            body: BodyPlace::Row(Bytes::copy_from_slice(body)),
+            digest: *blake3::hash(body).as_bytes(),
+            body_bytes: body.len() as u64,
+            trailers: Some("t: u\r\n".into()),
+            timing: Some(Timing::default()).filter(|_| body.is_empty()),
+            requested_ms: -3,
+            received_ms: i64::MAX,
+        }
+    }
 }

@@ -71,18 +71,15 @@ const GATHERING: Duration = Duration::from_millis(10);
 /// How long to wait after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Bytes of a row besides those of its entry.
-const ROW_BYTES: usize = 512;
-
 #[derive(Debug)]
 struct Open {
     database: Connection,
     shared: Arc<Gathering>,
     path: PathBuf,
-    /// Rows on their way from the journal into the database.
-    taken: Vec<Row>,
+    /// Entries on their way from the journal into the database.
+    taken: Vec<Vec<u8>>,
     taken_bytes: usize,
-    /// The place in the journal after the rows that were taken.
+    /// The place in the journal after these.
     taken_until: journal::Place,
     /// The first journal that wasn't deleted.
     oldest: u64,
@@ -106,7 +103,7 @@ impl Writer {
             groups: Mutex::default(),
             pending: Mutex::new(Pending {
                 journal: Journal::new(&path, first),
-                rows: Vec::new(),
+                entries: Vec::new(),
                 bytes: 0,
                 is_awaited: false,
                 failed: None,
@@ -165,55 +162,51 @@ impl Writer {
     /// Has a row noted in the journal by this thread, soon. Needs a tokio runtime, which has a task
     /// for it.
     fn note(&self, row: Box<Row>, mut files: Vec<(Digest, NewFile)>, done: Done) -> io::Result<()> {
-        let entry = journal::entry(&row)?;
         // Files come before the rows that name them.
         self.shared.claim(&mut files)?;
         let thread = thread::current().id();
         let mut groups = locked(&self.shared.groups);
         let group = groups.entry(thread).or_default();
-        group.entries.extend_from_slice(&entry);
-        group.rows.push(*row);
+        if let Err(error) = journal::add_entry(&row.parts(), &mut group.entries) {
+            drop(groups);
+            self.shared.release(files_of(&row));
+            return Err(error);
+        }
+        group.files.extend(files_of(&row));
         group.done.push(done);
-        if group.rows.len() == 1 {
+        if group.done.len() == 1 {
             let writer = self.clone();
             tokio::spawn(async move {
                 // Answers that are just arriving join the group.
                 tokio::task::yield_now().await;
                 let group = locked(&writer.shared.groups).remove(&thread);
-                if let Some(group) = group {
-                    writer.note_group(group);
-                }
+                writer.note_group(group.unwrap_or_default());
             });
         }
         Ok(())
     }
 
     fn note_group(&self, group: Group) {
-        let Group {
-            entries,
-            rows,
-            done,
-        } = group;
         let mut pending = locked(&self.shared.pending);
-        let appended = match pending.is_closed {
+        let noted = match pending.is_closed {
             true => Err(io::Error::other(ENDED)),
-            false => pending.journal.append(&entries),
+            false => pending.journal.append(&group.entries),
         };
-        if let Err(error) = appended {
-            drop(pending);
-            let digests = rows.iter().flat_map(files_of);
-            digests.for_each(|digest| self.shared.release(digest));
-            let error = Arc::<str>::from(error.to_string());
-            return done.into_iter().for_each(|done| done(Err(error.clone())));
+        let noted = noted.map_err(|error| Arc::<str>::from(error.to_string()));
+        if noted.is_ok() {
+            pending.bytes += group.entries.len();
+            pending.entries.push(group.entries);
+            if !mem::replace(&mut pending.is_awaited, true) {
+                self.send(Work::Look);
+            }
         }
-        pending.bytes += entries.len() + rows.len() * ROW_BYTES;
-        pending.rows.extend(rows);
-        let is_awaited = mem::replace(&mut pending.is_awaited, true);
         drop(pending);
-        if !is_awaited {
-            self.send(Work::Look);
+        if noted.is_err() {
+            self.shared.release(group.files);
         }
-        done.into_iter().for_each(|done| done(Ok(())));
+        for done in group.done {
+            done(noted.clone());
+        }
     }
 
     /// Stores a row and the long bodies that it needs.
@@ -236,16 +229,18 @@ impl Writer {
         self.send(Work::Close(done));
     }
 
-    /// Returns once everything so far is in the database, or can't be brought there now.
-    pub async fn flush(&self) {
+    /// Returns once everything so far is in the database.
+    ///
+    /// # Errors
+    /// If it can't be brought there now.
+    pub async fn flush(&self) -> Result<(), Arc<str>> {
         let (done_in, done) = oneshot::channel();
-        let told = |_| {
+        let told = |flushed| {
             // Whoever waited may be gone.
-            done_in.send(()).ok();
+            done_in.send(flushed).ok();
         };
         self.send(Work::Flush(Box::new(told)));
-        // An error means that it was closed, after everything.
-        done.await.ok();
+        done.await.unwrap_or_else(|_| Err(ENDED.into()))
     }
 
     fn send(&self, work: Work) {
@@ -277,7 +272,14 @@ impl Work {
     }
 }
 
-const ENDED: &str = "the store's thread has ended";
+pub(super) const ENDED: &str = "the store's thread has ended";
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // Also if this thread panics: nobody shall wait for it.
+        self.shared.close();
+    }
+}
 
 impl Open {
     fn run(mut self, arriving: &Receiver<Work>) {
@@ -302,36 +304,35 @@ impl Open {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             group.extend(arriving.try_iter().take(GROUP_MAX - 1));
-            if let Some(at) = group.iter().position(|work| matches!(work, Work::Close(_))) {
-                let close = group.swap_remove(at);
-                locked(&self.shared.pending).is_closed = true;
-                self.fill();
-                self.commit(&mut group);
-                self.close();
-                return close.end(Ok(()));
+            let close = group.iter().position(|work| matches!(work, Work::Close(_)));
+            let close = close.map(|at| group.swap_remove(at));
+            if close.is_some() {
+                self.shared.close();
             }
-            // What was noted before comes before it.
             pause = self.fill();
             self.commit(&mut group);
+            if let Some(close) = close {
+                self.end();
+                drop(self);
+                return close.end(Ok(()));
+            }
         }
         self.fill();
-        self.close();
+        self.end();
     }
 
-    fn close(self) {
+    /// Leaves one file to whoever copies the database, if all that came could be written.
+    fn end(&self) {
         if self.taken.is_empty()
             && let Err(error) = self.end_journal()
         {
             // It is read at the next start.
             tracing::warn!("the store's journal could not be ended: {error}");
         }
-        // What is in the log belongs in the database, so that it is one file for whoever copies it.
         let empty = "PRAGMA wal_checkpoint(TRUNCATE)";
         if let Err(error) = self.database.query_row(empty, [], |_| Ok(())) {
             tracing::warn!("the store's log could not be emptied: {error}");
         }
-        // Whoever waits for room finds that the store is closed.
-        self.shared.room.notify_waiters();
     }
 
     /// Deletes the journal, all of which is in the database.
@@ -350,53 +351,76 @@ impl Open {
         Ok(())
     }
 
-    /// Brings what is in the journal into the database. Returns when to look again.
+    /// Brings all that is in the journal into the database. Returns when to look again.
     fn fill(&mut self) -> Option<Duration> {
-        if self.taken.is_empty() {
+        // What failed before comes first, and alone.
+        if !self.taken.is_empty() && !self.fill_taken() {
+            return Some(AFTER_FAILURE);
+        }
+        {
             let mut pending = locked(&self.shared.pending);
-            if pending.rows.is_empty() {
+            if pending.entries.is_empty() {
                 pending.is_awaited = false;
                 return None;
             }
-            self.taken = mem::take(&mut pending.rows);
-            self.taken_bytes = mem::take(&mut pending.bytes);
-            pending.bytes = self.taken_bytes;
+            self.taken = mem::take(&mut pending.entries);
+            self.taken_bytes = pending.bytes;
             self.taken_until = pending.journal.end();
         }
+        Some(match self.fill_taken() {
+            true => GATHERING,
+            false => AFTER_FAILURE,
+        })
+    }
+
+    /// Brings the entries that were taken into the database. Returns whether it could be written.
+    fn fill_taken(&mut self) -> bool {
         let filled = self.transact(|database| {
-            for row in &self.taken {
-                rows::write(database, row)?;
+            let entries = self.taken.iter().map(Vec::as_slice);
+            for row in entries.flat_map(journal::rows) {
+                rows::write(database, &row?)?;
             }
-            journal::note_done(database, self.taken_until)
+            journal::note_done(database, self.taken_until)?;
+            Ok::<_, JournalError>(())
         });
         let mut pending = locked(&self.shared.pending);
-        let next = match filled {
+        match &filled {
             Ok(()) => {
-                self.taken.clear();
                 pending.bytes -= self.taken_bytes;
                 pending.failed = None;
-                GATHERING
             }
             Err(error) => {
                 if pending.failed.is_none() {
                     tracing::warn!("the database could not be written, and will be later: {error}");
                 }
                 pending.failed = Some(error.to_string().into());
-                AFTER_FAILURE
             }
-        };
+        }
         drop(pending);
         self.shared.room.notify_waiters();
-        if next == GATHERING && self.oldest < self.taken_until.number {
+        if filled.is_ok() {
+            self.taken.clear();
+            self.delete_old_journals();
+        }
+        filled.is_ok()
+    }
+
+    fn delete_old_journals(&mut self) {
+        if self.oldest < self.taken_until.number {
             self.oldest = self.taken_until.number;
             if let Err(error) = journal::delete_before(&self.path, self.oldest) {
                 tracing::warn!("a journal could not be deleted: {error}");
             }
         }
-        Some(next)
     }
 
-    fn commit(&mut self, group: &mut Vec<Work>) {
+    fn commit(&self, group: &mut Vec<Work>) {
+        if !self.taken.is_empty() {
+            // What the journal has comes first: a deletion must not overtake what it deletes.
+            let why = locked(&self.shared.pending).failed.clone();
+            let why = why.unwrap_or_else(|| ENDED.into());
+            return group.drain(..).for_each(|work| fail(work, &why));
+        }
         let mut good = Vec::new();
         for mut work in group.drain(..) {
             // Files come before the rows that name them.
@@ -426,7 +450,7 @@ impl Open {
 
     fn give_up(&self, work: Work, error: &rusqlite::Error) {
         if let Work::Put(row, ..) = &work {
-            files_of(row).for_each(|digest| self.shared.release(digest));
+            self.shared.release(files_of(row));
         }
         fail(work, &error.to_string());
     }
@@ -434,17 +458,15 @@ impl Open {
     /// Commits work. If that fails, nothing of it is done.
     fn commit_all(&self, group: &[Work]) -> rusqlite::Result<()> {
         let orphans = self.transact(|database| write_rows(database, group))?;
-        orphans
-            .into_iter()
-            .for_each(|digest| self.shared.release(digest));
+        self.shared.release(orphans);
         Ok(())
     }
 
     /// Writes in a transaction. If that fails, nothing of it is done.
-    fn transact<T>(
+    fn transact<T, E: From<rusqlite::Error>>(
         &self,
-        write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
+        write: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
         // A statement that is prepared once costs less than rusqlite's transactions.
         self.database
             .prepare_cached("BEGIN IMMEDIATE")?
@@ -460,7 +482,7 @@ impl Open {
         if let Err(error) = ended {
             // A transaction that can't be committed is still open.
             self.database.execute_batch("ROLLBACK").ok();
-            return Err(error);
+            return Err(error.into());
         }
         Ok(written)
     }
@@ -471,7 +493,7 @@ fn write_rows(database: &Connection, group: &[Work]) -> rusqlite::Result<Vec<Dig
     let mut orphans = Vec::new();
     for work in group {
         match work {
-            Work::Put(row, _, _) => rows::write(database, row)?,
+            Work::Put(row, _, _) => rows::write(database, &row.parts())?,
             Work::Delete(ids, _) => {
                 for &id in ids {
                     forget(database, id, &mut orphans)?;
@@ -516,3 +538,6 @@ fn fail(work: Work, error: &str) {
     tracing::warn!("the store could not be written: {error}");
     work.end(Err(error.into()));
 }
+
+#[cfg(test)]
+mod tests;
