@@ -6,7 +6,7 @@ use std::{num::NonZeroUsize, process::ExitCode, thread, time::Duration};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use service::{Server, ServerArgs, admin::Program, args, process, server};
 use tunnel::{
-    host::{Host, HostOptions},
+    host::{EVENT_LOOPS_MAX, Host, HostOptions},
     transport::{ADMIN_HELP, Relay, TransportKind, TransportOptions},
 };
 
@@ -23,10 +23,22 @@ struct Options {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=604_800_000))]
     idle_timeout_ms: Option<u64>,
     /// Number of threads that relay. On ring, number of cores to use: every two cores share an
-    /// event loop and, with two or more cores, each core has a helper thread for long answers
-    /// [default: 1; on ring, and on handoff with --relay=host: all cores]
+    /// event loop and, with two or more cores, each core on which clients are has a helper thread
+    /// for long answers [default: 1; on ring, and on handoff with --relay=host: all cores that this
+    /// process may use]
     #[arg(long, value_name = "N", value_parser = args::threads)]
     threads: Option<NonZeroUsize>,
+    /// Number of event loops on ring, and of those of a plugin that has an upstream [default: one
+    /// for every two of --threads, 16 at most]
+    #[arg(long, value_name = "N", value_parser = event_loops)]
+    event_loops: Option<u8>,
+}
+
+fn event_loops(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(loops) if (1..=EVENT_LOOPS_MAX).contains(&usize::from(loops)) => Ok(loops),
+        _ => Err(format!("expected a number from 1 to {EVENT_LOOPS_MAX}")),
+    }
 }
 
 fn main() -> ExitCode {
@@ -68,6 +80,7 @@ async fn serve(server: Server, options: Options, relays: NonZeroUsize) -> anyhow
         idle_timeout: options.idle_timeout_ms.map(Duration::from_millis),
         drain: server.drain,
         threads: relays.get(),
+        event_loops: options.event_loops.map(usize::from),
     };
     let host = Host::bind(host_options, &server.registry).await?;
     server.serve_admin(program, admin)?;

@@ -13,7 +13,7 @@ use crate::{
     handoff::{self, HandoffError},
     local::Clients,
     rendezvous::{Bounds, Newcomer, Newcomers, Peer, PeerListener},
-    ring::{self, RelayOptions, RelaySocket, Relays},
+    ring::{self, RelayOptions, RelaySocket, Relays, SHARDS_MAX},
     transport::{Relay, TransportKind, TransportOptions},
 };
 
@@ -31,9 +31,11 @@ pub struct HostOptions {
     pub idle_timeout: Option<Duration>,
     /// How long open connections may take to finish once the host is told to stop.
     pub drain: Duration,
-    /// On ring, number of cores that a session may use. Each two share an event loop, and each has
-    /// a helper if there are two or more.
+    /// On ring, number of cores that a session may use. If there are two or more, each may have a
+    /// helper.
     pub threads: usize,
+    /// On ring, number of event loops; `None` for one for every two cores.
+    pub event_loops: Option<usize>,
 }
 
 /// A host that has bound its addresses.
@@ -67,6 +69,9 @@ enum Attached {
     /// Also on handoff, where the host relays.
     Asking(handoff::Asker),
 }
+
+/// Most event loops on ring: their descriptors are sent to the plugin at once.
+pub const EVENT_LOOPS_MAX: usize = SHARDS_MAX;
 
 /// How long a second plugin is kept waiting for the first one's end: a restarted plugin may connect
 /// before its predecessor's end has been noticed.
@@ -282,7 +287,7 @@ impl Sessions {
             } => {
                 counters.sessions.add(1);
                 let options = &self.options;
-                let mut relaying = RelayOptions::new(options.transport.spin_us, options.threads);
+                let mut relaying = RelayOptions::new(&options.transport.tuning, options.threads);
                 relaying.idle_timeout = options.idle_timeout;
                 relaying.before_upstream = has_upstream;
                 let started = |relays| {
@@ -389,7 +394,9 @@ impl Sessions {
     /// Returns the limits of a session. On ring it admits no more clients than it has lanes.
     fn bounds(&self) -> Bounds {
         let options = &self.options;
-        let (shards, most) = (options.threads.div_ceil(2), options.connections_max);
+        let shards = options.event_loops;
+        let shards = shards.unwrap_or_else(|| ring::event_loops(options.threads));
+        let most = options.connections_max;
         let tunnels_max = match options.transport.transport {
             TransportKind::Ring => {
                 let terms = options.transport.ring_terms(shards, most);

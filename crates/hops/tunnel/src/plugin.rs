@@ -199,13 +199,14 @@ impl Plugin {
     async fn attend_ring(&self, socket: UnixStream, links: Vec<Arc<Link>>) -> anyhow::Result<()> {
         self.counters.sessions.add(1);
         let stopped = self.stopped.subscribe();
-        let spin = self.options.transport.spin_us;
+        let tuning = &self.options.transport.tuning;
         match &self.options.target {
             Target::InProcess { .. } => {
                 let over = ring::until_over(socket, stopped);
                 let serve_stream = |stream| self.serve_lane(stream);
+                let serving = ring::serve(links, tuning.spin(), &self.counters, serve_stream);
                 tokio::select! {
-                    ended = ring::serve(links, spin, &self.counters, serve_stream) => Ok(ended?),
+                    ended = serving => Ok(ended?),
                     _ = over => Ok(()),
                 }
             }
@@ -219,7 +220,7 @@ impl Plugin {
                     connect_timeout: self.options.connect_timeout,
                     guard: Arc::new(guard),
                 };
-                let relaying = RelayOptions::new(spin, 1);
+                let relaying = RelayOptions::new(tuning, 1);
                 Ok(
                     ring::run_relays(links, Some(upstream), relaying, socket, stopped, drop)
                         .await?,

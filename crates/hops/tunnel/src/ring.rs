@@ -34,7 +34,7 @@ use tokio::{
 
 use self::relay::{Helpers, Incoming, Relay};
 pub(crate) use self::{
-    link::{Link, Offer, RelayError, SHARDS_MAX, Terms},
+    link::{Link, Offer, RelayError, SHARDS_MAX, Terms, event_loops},
     relay::{Guard, RelayOptions, Upstream},
     serve::{LaneStream, serve},
     socket::RelaySocket,
@@ -52,7 +52,7 @@ pub(crate) async fn run_relays(
     stopped: watch::Receiver<bool>,
     started: impl FnOnce(Relays),
 ) -> Result<(), RelayError> {
-    let helpers = Arc::new(Helpers::start(options.helpers));
+    let helpers = Arc::new(Helpers::new(options));
     let mut relays = Vec::new();
     let mut threads = JoinSet::new();
     // Also ends the threads if this future is dropped.

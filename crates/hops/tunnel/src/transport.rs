@@ -1,10 +1,13 @@
 //! The transports, as chosen on the command line, and the terms that both ends must agree on.
 
+mod tuning;
+
 use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use service::{Address, AdminAddress};
 
+pub use self::tuning::{Mechanism, SpinLimit, Tuning};
 use crate::{
     framed::{CHUNK_BYTES_MAX, SLOTS_MIN, Slots},
     ring::Terms,
@@ -33,15 +36,6 @@ pub enum Relay {
     /// The host passes the client's socket to the plugin
     #[default]
     Plugin,
-}
-
-/// How long to look for work before sleeping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpinLimit {
-    /// As long as it pays.
-    Auto,
-    /// Always this long.
-    Fixed(Duration),
 }
 
 /// Address at which host and plugin meet: a path, or `HOST:PORT`.
@@ -84,9 +78,9 @@ pub struct TransportOptions {
     /// Size of the memory from which a plugin on ring sends long data, in MiB [default: 64]
     #[arg(long, value_name = "MIB", value_parser = arena_mib)]
     pub arena_mib: Option<u32>,
-    /// Microseconds for which ring looks for work before it sleeps; 'auto' adapts
-    #[arg(long, value_name = "US", default_value = "auto")]
-    pub spin_us: SpinLimit,
+    /// The options of ring for the machine.
+    #[command(flatten)]
+    pub tuning: Tuning,
     /// Process that relays on handoff if the plugin has an origin behind TCP or an upstream
     #[arg(long, value_enum, default_value = "plugin")]
     pub relay: Relay,
@@ -273,18 +267,6 @@ fn bounded(text: &str, min: u32, max: u32) -> Result<u32, String> {
     match text.parse() {
         Ok(number) if (min..=max).contains(&number) => Ok(number),
         _ => Err(format!("expected a number from {min} to {max}")),
-    }
-}
-
-impl FromStr for SpinLimit {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse() {
-            _ if text == "auto" => Ok(Self::Auto),
-            Ok(us @ 0..=1000) => Ok(Self::Fixed(Duration::from_micros(us))),
-            _ => Err("expected 'auto' or a number from 0 to 1000".to_owned()),
-        }
     }
 }
 

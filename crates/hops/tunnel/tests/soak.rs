@@ -8,15 +8,15 @@ mod process;
 
 use std::{
     io::Write,
-    net::{Shutdown, TcpStream},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    net::TcpStream,
+    sync::atomic::Ordering::Relaxed,
     thread,
     time::{Duration, Instant},
 };
 
 use process::{
     get,
-    traffic::{Random, answer, bound, connect, left, rest},
+    traffic::{Echoed, answer, bound, connect, echo_while, left, rest},
     tunnel::{TRANSPORTS, Tunnel},
 };
 
@@ -29,51 +29,6 @@ fn start(transport: &str, origin: &[&str]) -> Tunnel {
             .ends_with("ok")
     );
     tunnel
-}
-
-/// Number of bodies that came back as they were sent, and of their bytes.
-#[derive(Debug, Default)]
-struct Echoed {
-    bodies: AtomicU64,
-    bytes: AtomicU64,
-}
-
-/// Echoes bodies over one connection after the other while `goes_on`.
-fn echo_while(front: &str, seed: u64, echoed: &Echoed, goes_on: impl Fn() -> bool) {
-    let mut random = Random(seed);
-    while goes_on() {
-        let mut socket = connect(front);
-        for _ in 0..random.below(20) {
-            let body: Vec<u8> = (0..random.size())
-                .map(|_| random.below(256).to_le_bytes()[0])
-                .collect();
-            let head = format!(
-                "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            let mut writer = socket.try_clone().expect("a descriptor");
-            let given_up = random.below(16) == 0;
-            let sent = if given_up { body.len() / 2 } else { body.len() };
-            let read = thread::scope(|scope| {
-                scope.spawn(|| {
-                    writer.write_all(head.as_bytes()).expect("taken");
-                    writer.write_all(&body[..sent]).expect("taken");
-                    if given_up {
-                        let _ = writer.shutdown(Shutdown::Both);
-                    }
-                });
-                (!given_up).then(|| answer(&mut socket).expect("answered"))
-            });
-            let Some(read) = read else { break };
-            assert!(
-                read == body,
-                "seed {seed}: {} bytes came back changed",
-                body.len()
-            );
-            echoed.bodies.fetch_add(1, Relaxed);
-            echoed.bytes.fetch_add(body.len() as u64, Relaxed);
-        }
-    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn list_names_everything_and_says_what_it_is() {
     let json = shell.hopbench(&["list", "--format=json"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!(json["paths"][0]["name"], "direct");
-    assert_eq!(json["scenarios"].as_array().map(Vec::len), Some(33));
+    assert_eq!(json["scenarios"].as_array().map(Vec::len), Some(35));
 }
 
 #[test]

@@ -164,6 +164,50 @@ fn swept_values_are_paths_of_their_own_and_recorded() {
 }
 
 #[test]
+fn a_scenario_may_sweep_values_itself() {
+    let bench = Bench::new();
+    bench.write("own.toml", PARAMETERS);
+    let scenario = |sweep: &str| {
+        let text = format!(
+            "question = 'Own?'\npaths = ['./own.toml']\n{sweep}\nendpoints = ['/small']\n\
+             concurrency = [1]\nduration-ms = 1000\nblocks = 1\ncontrol = false\n"
+        );
+        bench.write("mine.toml", &text)
+    };
+    let path = scenario("sweep = { delay = [1, 20] }");
+    let planned = |arguments: &[&str]| {
+        let planned = bench.run(&[&["plan", &path], arguments].concat());
+        assert_eq!(planned.status.code(), Some(0), "{planned:?}");
+        text(&planned.stdout)
+    };
+    for (arguments, expected, not_expected) in [
+        (&[][..], &["own[delay=1]", "own[delay=20]"][..], "own "),
+        (&["--sweep=delay=5"], &["own[delay=5]"], "own[delay=1]"),
+        (&["--set=delay=5"], &["own "], "own[delay=1]"),
+        // Without the path, its parameter is of no use.
+        (&["--path=direct"], &["direct"], "own"),
+    ] {
+        let planned = planned(arguments);
+        for name in expected {
+            assert!(planned.contains(name), "{arguments:?}: {planned}");
+        }
+        assert!(!planned.contains(not_expected), "{arguments:?}: {planned}");
+    }
+    for (sweep, expected) in [
+        ("sweep = { dealy = [1] }", "'sweep': no parameter 'dealy'"),
+        ("sweep = { delay = [] }", "expected values for 'delay'"),
+        (
+            "sweep = { delay = [1, 1] }",
+            "expected each value once: '1'",
+        ),
+        ("sweep = { delay = [[]] }", "expected text, a number"),
+    ] {
+        let path = scenario(sweep);
+        assert_refused(&bench.run(&["plan", &path]), 2, expected);
+    }
+}
+
+#[test]
 fn a_run_is_repeated_from_its_directory_alone() {
     let bench = Bench::new();
     let path = bench.write("own.toml", PARAMETERS);

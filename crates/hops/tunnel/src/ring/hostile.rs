@@ -21,7 +21,7 @@ use crate::{
     counters::Counters,
     framed::LocalSocket,
     hostile::{RUNTIME, WATCHDOG},
-    transport::SpinLimit,
+    transport::{SpinLimit, Tuning},
 };
 
 pub(super) const ARENA_BYTES: usize = 1 << 20;
@@ -202,7 +202,7 @@ impl Attacked {
         let running = tokio::spawn(run_relays(
             vec![link],
             None,
-            RelayOptions::new(SpinLimit::Auto, cores),
+            RelayOptions::new(&Tuning::default(), cores),
             ours,
             stopped,
             move |relays| drop(give.send(relays)),

@@ -42,6 +42,11 @@ const LANES_MAX: usize = 4096;
 /// Most links of a session: their descriptors are sent at once.
 pub(crate) const SHARDS_MAX: usize = 16;
 
+/// Returns how many links a session has that may use `cores` cores, if nothing else is wished.
+pub(crate) fn event_loops(cores: usize) -> usize {
+    cores.div_ceil(2).clamp(1, SHARDS_MAX)
+}
+
 /// One end of a link.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -260,6 +265,13 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_cores_share_an_event_loop_as_far_as_there_can_be_so_many() {
+        for (cores, expected) in [(1, 1), (2, 1), (3, 2), (8, 4), (32, 16), (128, 16)] {
+            assert_eq!(event_loops(cores), expected, "{cores} cores");
+        }
+    }
 
     #[test]
     fn there_is_a_lane_for_each_connection_that_is_let_in() {

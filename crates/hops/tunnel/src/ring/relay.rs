@@ -40,7 +40,7 @@ use super::{
     socket::RelaySocket,
     spin::Spin,
 };
-use crate::transport::SpinLimit;
+use crate::transport::{Mechanism, SpinLimit, Tuning};
 
 /// Something that is held as long as a connection lasts, and does its work when it is dropped.
 pub(crate) type Guard = Box<dyn Send>;
@@ -73,8 +73,14 @@ struct Counted {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RelayOptions {
     pub(super) spin: SpinLimit,
-    /// Number of helper threads for long writes, each on a core of its own.
-    pub(super) helpers: usize,
+    /// Most answers due that count as few, if they are set.
+    few_answers: Option<usize>,
+    /// Whether the loop runs under `SCHED_BATCH` while many answers are due.
+    batches: bool,
+    /// Whether the loop and its helpers yield after long writes.
+    pauses: bool,
+    /// Most helper threads for long writes, each on a core of its own.
+    helpers: usize,
     /// Whether the peer relays requests to another server.
     pub(crate) before_upstream: bool,
     /// Time without traffic after which a connection is reset.
@@ -83,11 +89,14 @@ pub(crate) struct RelayOptions {
 
 impl RelayOptions {
     /// Returns the options for a session that may use `cores` cores.
-    pub(crate) fn new(spin: SpinLimit, cores: usize) -> Self {
-        let helpers = if cores > 1 { cores } else { 0 };
+    pub(crate) fn new(tuning: &Tuning, cores: usize) -> Self {
+        let has_helpers = cores > 1 && tuning.uses(Mechanism::Helpers);
         Self {
-            spin,
-            helpers,
+            spin: tuning.spin(),
+            few_answers: tuning.few_answers.map(|few| few as usize),
+            batches: tuning.uses(Mechanism::Batching),
+            pauses: tuning.uses(Mechanism::Pausing),
+            helpers: if has_helpers { cores } else { 0 },
             before_upstream: false,
             idle_timeout: None,
         }
@@ -200,6 +209,7 @@ impl Relay {
             true => FEW_BEFORE_UPSTREAM,
             false => BATCHING_THRESHOLD,
         };
+        let few = options.few_answers.unwrap_or(few);
         let event_loop = Loop {
             poll,
             incoming,
@@ -214,9 +224,9 @@ impl Relay {
             idle_timeout: options.idle_timeout,
             next_look: None,
             last_words: None,
-            burst: Burst::default(),
+            burst: Burst::new(options.pauses),
             spin: Spin::new(options.spin, &link.counters),
-            policy: Policy::new(few),
+            policy: Policy::new(few, options.batches),
             helpers,
             returns: Returns::new(&waker),
             lent: 0,

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
@@ -70,6 +71,18 @@ impl RelaySocket {
         }
     }
 
+    /// Returns whether the other end is known to be on this machine: by its address, which is a
+    /// loopback address or that of this end. A socket without addresses says nothing.
+    pub(super) fn is_beside(&self) -> bool {
+        match self {
+            Self::Tcp(socket) => match (socket.peer_addr(), socket.local_addr()) {
+                (Ok(peer), Ok(own)) => is_beside(peer.ip(), own.ip()),
+                _ => false,
+            },
+            Self::Unix(_) => true,
+        }
+    }
+
     /// Returns whether all that was written has arrived. A reset takes back what has not.
     pub(super) fn has_arrived(&self) -> bool {
         match self {
@@ -96,6 +109,10 @@ impl RelaySocket {
     }
 }
 
+fn is_beside(peer: IpAddr, own: IpAddr) -> bool {
+    peer.to_canonical().is_loopback() || peer == own
+}
+
 impl From<LocalSocket> for RelaySocket {
     fn from(socket: LocalSocket) -> Self {
         match socket {
@@ -110,6 +127,27 @@ impl AsFd for RelaySocket {
         match self {
             Self::Tcp(socket) => socket.as_fd(),
             Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_on_this_machine_are_told_from_others() {
+        for (peer, own, expected) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.2", "127.0.0.1", true),
+            ("::1", "::1", true),
+            ("::ffff:127.0.0.1", "::ffff:127.0.0.1", true),
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.2", "192.0.2.1", false),
+            ("2001:db8::2", "2001:db8::1", false),
+        ] {
+            let [peer, own] = [peer, own].map(|it| it.parse().expect("an address"));
+            assert_eq!(is_beside(peer, own), expected, "{peer} at {own}");
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::{
     fs,
-    io::{self, ErrorKind, Read},
-    net::TcpStream,
+    io::{self, ErrorKind, Read, Write},
+    net::{Shutdown, TcpStream},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    thread,
 };
 
 use super::{Running, WATCHDOG, tunnel::Tunnel, until_still};
@@ -143,4 +145,49 @@ fn read(socket: &mut TcpStream, bytes: &mut [u8]) -> io::Result<()> {
         assert!(!is_hang, "no answer within {WATCHDOG:?}");
     }
     read
+}
+
+/// Number of bodies that came back as they were sent, and of their bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Echoed {
+    pub(crate) bodies: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+/// Echoes bodies over one connection after the other while `goes_on`.
+pub(crate) fn echo_while(front: &str, seed: u64, echoed: &Echoed, goes_on: impl Fn() -> bool) {
+    let mut random = Random(seed);
+    while goes_on() {
+        let mut socket = connect(front);
+        for _ in 0..random.below(20) {
+            let body: Vec<u8> = (0..random.size())
+                .map(|_| random.below(256).to_le_bytes()[0])
+                .collect();
+            let head = format!(
+                "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            let mut writer = socket.try_clone().expect("a descriptor");
+            let given_up = random.below(16) == 0;
+            let sent = if given_up { body.len() / 2 } else { body.len() };
+            let read = thread::scope(|scope| {
+                scope.spawn(|| {
+                    writer.write_all(head.as_bytes()).expect("taken");
+                    writer.write_all(&body[..sent]).expect("taken");
+                    if given_up {
+                        let _ = writer.shutdown(Shutdown::Both);
+                    }
+                });
+                (!given_up).then(|| answer(&mut socket).expect("answered"))
+            });
+            let Some(read) = read else { break };
+            assert!(
+                read == body,
+                "seed {seed}: {} bytes came back changed",
+                body.len()
+            );
+            echoed.bodies.fetch_add(1, Relaxed);
+            echoed.bytes.fetch_add(body.len() as u64, Relaxed);
+        }
+    }
 }

@@ -73,15 +73,25 @@ impl Tunnel {
         plugin_options: &[&str],
         under: impl Fn() -> Command,
     ) -> Self {
+        let plugin_options = [plugin_options, &[LOG]].concat();
+        Self::start_each_under(transport, &[LOG], &plugin_options, under)
+    }
+
+    /// Does the same, with options for the host, too.
+    pub(crate) fn start_each_under(
+        transport: &str,
+        host_options: &[&str],
+        plugin_options: &[&str],
+        under: impl Fn() -> Command,
+    ) -> Self {
         let directory = TempDir::new().expect("a directory");
         let wrap = |program: &Command| {
             let mut wrapped = under();
             wrapped.arg(program.get_program()).args(program.get_args());
             wrapped
         };
-        let host = wrap(&host_command(transport, directory.path(), &[LOG]));
-        let plugin = [plugin_options, &[LOG]].concat();
-        let plugin = wrap(&plugin_command(transport, directory.path(), &plugin));
+        let host = wrap(&host_command(transport, directory.path(), host_options));
+        let plugin = wrap(&plugin_command(transport, directory.path(), plugin_options));
         Self::start_commands(directory, host, plugin)
     }
 

@@ -176,6 +176,7 @@ impl Rig {
             connections_max: self.connections_max,
             drain: DRAIN,
             threads: if self.kind == Kind::Ring { 4 } else { 1 },
+            event_loops: None,
         };
         let registry = Registry::default();
         let host = Host::bind(options, &registry).await;

@@ -10,10 +10,10 @@ use super::{
     template::{OPEN, Template},
 };
 
-/// A default value, as it is written in a file.
+/// A default value, or one to sweep, as it is written in a file.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "toml::Value")]
-pub(super) struct DefaultValue(String);
+pub(super) struct DefaultValue(pub(super) String);
 
 /// The forms that a default value may have, for the schema.
 #[derive(JsonSchema)]

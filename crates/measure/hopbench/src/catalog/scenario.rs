@@ -1,12 +1,16 @@
 //! A scenario file: a question, and the cells that answer it.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use hopbench_analysis::record::{PathologyRules, Placement, Recovery, SlowerRule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
+    parameters::DefaultValue,
     read::from_text,
     request::{RequestDefinition, WireRequest},
     stage::{self, Prepare, Stage, WireRecovery},
@@ -27,6 +31,8 @@ pub(crate) struct ScenarioDefinition {
     pub(crate) reference: String,
     /// Selectors of paths: a name, `tag:` and a tag, a file, or `*`.
     pub(crate) paths: Vec<String>,
+    /// Values for parameters of the paths, of which each makes a path of its own.
+    pub(crate) sweep: BTreeMap<String, Vec<String>>,
     /// Requests of each load.
     pub(crate) asks: Asks,
     pub(crate) concurrency: Vec<u32>,
@@ -118,6 +124,10 @@ pub(super) struct Wire {
     reference: String,
     /// Names of paths, 'tag:NAME', files, or '*'.
     paths: Vec<String>,
+    /// Values for parameters of the paths, of which each makes a path of its own. '--sweep' has
+    /// precedence.
+    #[serde(default)]
+    sweep: BTreeMap<String, Vec<DefaultValue>>,
     /// Targets, each in a load of its own, or '*'.
     endpoints: Option<Vec<String>>,
     /// Requests that are all in one load, instead of endpoints.
@@ -231,6 +241,7 @@ impl ScenarioDefinition {
             tags: wire.tags,
             reference: wire.reference,
             paths: wire.paths,
+            sweep: sweep(wire.sweep)?,
             asks,
             concurrency,
             rates,
@@ -353,6 +364,24 @@ impl fmt::Display for Rates {
             ),
         }
     }
+}
+
+fn sweep(
+    wire: BTreeMap<String, Vec<DefaultValue>>,
+) -> Result<BTreeMap<String, Vec<String>>, String> {
+    let read = |(name, values): (String, Vec<DefaultValue>)| {
+        let values: Vec<String> = values
+            .into_iter()
+            .map(|DefaultValue(value)| value)
+            .collect();
+        let mut seen = BTreeSet::new();
+        match values.iter().find(|value| !seen.insert(*value)) {
+            _ if values.is_empty() => Err(format!("'sweep': expected values for '{name}'")),
+            Some(twice) => Err(format!("'sweep': expected each value once: '{twice}'")),
+            None => Ok((name, values)),
+        }
+    };
+    wire.into_iter().map(read).collect()
 }
 
 fn default_reference() -> String {

@@ -15,7 +15,7 @@ use crate::{
     plan::{
         commands::{describe, describe_each},
         toolbox::Toolbox,
-        variants::{Parameters, Setting, Sweep},
+        variants::{Parameters, Setting, Sweep, check_known},
         work::{Description, Work},
     },
     process::allowed_cores,
@@ -347,7 +347,7 @@ impl Selection {
         mut definition: ScenarioDefinition,
         source: Source<'_>,
     ) -> anyhow::Result<()> {
-        let parameters = &source.overrides.parameters;
+        let parameters = source.overrides.parameters.with_sweeps(&definition.sweep);
         let reference = reference(catalog, &definition).map_err(|error| source.of_file(error))?;
         let reference = parameters.set_on(&reference)?;
         let mut chosen = vec![reference.clone()];
@@ -368,6 +368,10 @@ impl Selection {
                 }
                 chosen.extend(variants);
             }
+        }
+        if source.overrides.paths.is_empty() {
+            let swept = definition.sweep.keys().map(|name| ("sweep", name));
+            check_known(swept, &chosen).map_err(|error| source.of_file(error.into()))?;
         }
         check_prepared_counters(&definition, &chosen)?;
         let mut names = Vec::new();

@@ -67,6 +67,18 @@ impl Parameters {
         })
     }
 
+    /// Returns these values, and beside them the sweeps of a scenario's file for which nothing is
+    /// given here.
+    pub(super) fn with_sweeps(&self, sweeps: &BTreeMap<String, Vec<String>>) -> Self {
+        let mut all = self.clone();
+        let open = sweeps.iter().filter(|(name, _)| self.first(name).is_none());
+        all.sweep.extend(open.map(|(name, values)| Sweep {
+            name: name.clone(),
+            values: values.clone(),
+        }));
+        all
+    }
+
     /// Checks that no parameter is given twice.
     pub(super) fn check_names(&self) -> Result<(), Mistake> {
         let set = self.set.iter().map(|setting| &setting.name);
@@ -85,34 +97,11 @@ impl Parameters {
     /// Checks that each parameter is one of at least one path.
     pub(super) fn check_known<'p>(
         &self,
-        paths: impl Iterator<Item = &'p PathDefinition>,
+        paths: impl IntoIterator<Item = &'p PathDefinition>,
     ) -> Result<(), Mistake> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        let paths: Vec<&PathDefinition> = paths.collect();
-        let known: BTreeSet<&str> = paths
-            .iter()
-            .flat_map(|path| path.parameters.keys())
-            .map(String::as_str)
-            .collect();
         let set = self.set.iter().map(|setting| ("--set", &setting.name));
         let swept = self.sweep.iter().map(|sweep| ("--sweep", &sweep.name));
-        let mut unknown = set.chain(swept);
-        let Some((option, name)) = unknown.find(|(_, name)| !known.contains(name.as_str())) else {
-            return Ok(());
-        };
-        let listed: Vec<&str> = known.iter().copied().collect();
-        let there_are = match listed.is_empty() {
-            true => "they have none; write [parameters] into the file of a path".to_owned(),
-            false => format!("there are: {}", listed.join(", ")),
-        };
-        let names: Vec<&str> = paths.iter().map(|path| path.name.as_str()).collect();
-        Err(Mistake(format!(
-            "'{option}': no parameter '{name}' in the paths '{}'{}; {there_are}",
-            names.join("', '"),
-            nearest(name, listed)
-        )))
+        check_known(set.chain(swept), paths)
     }
 
     /// Returns the path with the values that are set.
@@ -174,6 +163,35 @@ impl Parameters {
         let own = set.filter(|setting| path.parameters.contains_key(&setting.name));
         own.map(|it| (it.name.clone(), it.value.clone())).collect()
     }
+}
+
+/// Checks that each parameter is one of at least one path. `names` has each name, after what gave
+/// it.
+pub(super) fn check_known<'p, 'n>(
+    names: impl Iterator<Item = (&'static str, &'n String)>,
+    paths: impl IntoIterator<Item = &'p PathDefinition>,
+) -> Result<(), Mistake> {
+    let paths: Vec<&PathDefinition> = paths.into_iter().collect();
+    let known: BTreeSet<&str> = paths
+        .iter()
+        .flat_map(|path| path.parameters.keys())
+        .map(String::as_str)
+        .collect();
+    let mut unknown = names.filter(|(_, name)| !known.contains(name.as_str()));
+    let Some((given_by, name)) = unknown.next() else {
+        return Ok(());
+    };
+    let listed: Vec<&str> = known.iter().copied().collect();
+    let there_are = match listed.is_empty() {
+        true => "they have none; write [parameters] into the file of a path".to_owned(),
+        false => format!("there are: {}", listed.join(", ")),
+    };
+    let names: Vec<&str> = paths.iter().map(|path| path.name.as_str()).collect();
+    Err(Mistake(format!(
+        "'{given_by}': no parameter '{name}' in the paths '{}'{}; {there_are}",
+        names.join("', '"),
+        nearest(name, listed)
+    )))
 }
 
 fn of_path(path: &PathDefinition) -> impl Fn(String) -> Mistake {

@@ -52,6 +52,8 @@ pub(super) struct Connection {
     /// Whether bytes went towards the upstream since `take_asked` was last called.
     has_asked: bool,
     has_moved: bool,
+    /// Whether the client is on this machine; `None` if that has not mattered yet.
+    is_beside: Option<bool>,
     idleness: Idleness,
 }
 
@@ -134,6 +136,7 @@ impl Connection {
             awaits_answer: false,
             has_asked: false,
             has_moved: true,
+            is_beside: None,
             idleness: Idleness::default(),
         }
     }
@@ -154,10 +157,15 @@ impl Connection {
         Ok(self.writable && self.lane.has_bulk()?)
     }
 
-    /// Returns the core on which the socket's last packet was handled: on loopback the sender's
-    /// core, otherwise that of the network card's queue. `None` if there was no packet, or the
+    /// Returns the core on which the socket's last packet was handled, if the client is on this
+    /// machine: then it is the client's core. A network card may handle the packets of all clients
+    /// on one core, which must not write everything. `None` also if there was no packet, or the
     /// socket has none.
-    pub(super) fn core(&self) -> Option<usize> {
+    pub(super) fn core(&mut self) -> Option<usize> {
+        let socket = &self.socket;
+        if !*self.is_beside.get_or_insert_with(|| socket.is_beside()) {
+            return None;
+        }
         let core = socket_incoming_cpu(self.socket.as_fd()).ok()?;
         // The kernel says -1 if there was none.
         (core != u32::MAX).then_some(core as usize)

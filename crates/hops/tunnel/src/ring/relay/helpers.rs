@@ -6,11 +6,18 @@
 //! that core's allocator. If the write runs on that core, too, all of it stays in one cache, and
 //! the next answer finds the pages there. So a connection that has a lot to write is lent to the
 //! helper on the core where the client was last seen, unless the event loop itself runs there.
+//!
+//! A helper is started when it is first needed, so a machine with many cores has threads only where
+//! clients are.
 
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
     thread::{self, JoinHandle},
 };
 
@@ -21,16 +28,22 @@ use nix::{
 };
 
 use super::{
+    RelayOptions,
     connection::{Connection, Progress},
     policy::Burst,
 };
 use crate::ring::link::RelayError;
 
 /// The helpers that the event loops of a session share. The threads end when it is dropped.
-pub(in crate::ring) struct Helpers(Vec<Helper>);
+pub(in crate::ring) struct Helpers {
+    /// The helper of each core, once one was needed there; `None` if there can be none.
+    cores: Vec<OnceLock<Option<Helper>>>,
+    /// How many more helpers may be started.
+    left: AtomicUsize,
+    pauses: bool,
+}
 
 pub(super) struct Helper {
-    core: usize,
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -74,34 +87,51 @@ struct Queue {
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
 impl Helpers {
-    /// Starts a helper on each of the first `count` cores that this process may use. If that fails
-    /// there are none, which is correct but slower.
-    pub(in crate::ring) fn start(count: usize) -> Self {
-        let start_all = || -> io::Result<Vec<Helper>> {
-            let allowed = sched_getaffinity(THIS_THREAD)?;
-            let cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true));
-            cores.take(count).map(Helper::start).collect()
+    /// Makes room for the helpers that the options allow. None is started yet.
+    pub(in crate::ring) fn new(options: RelayOptions) -> Self {
+        let cores = match options.helpers {
+            0 => 0,
+            _ => CpuSet::count(),
         };
-        match count {
-            0 => Self(Vec::new()),
-            _ => Self(start_all().unwrap_or_else(|error| {
-                tracing::warn!(%error, "could not start helpers; long answers will take longer");
-                Vec::new()
-            })),
+        Self {
+            cores: (0..cores).map(|_| OnceLock::new()).collect(),
+            left: AtomicUsize::new(options.helpers),
+            pauses: options.pauses,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.cores.is_empty()
     }
 
+    /// Returns the helper of a core, and starts it if this is the first time. Returns `None` if
+    /// this process may not use the core, or if there are as many helpers as there may be.
     pub(super) fn on(&self, core: usize) -> Option<&Helper> {
-        self.0.iter().find(|helper| helper.core == core)
+        let helper = self.cores.get(core)?;
+        helper.get_or_init(|| self.start(core)).as_ref()
+    }
+
+    fn start(&self, core: usize) -> Option<Helper> {
+        let allowed = sched_getaffinity(THIS_THREAD).and_then(|allowed| allowed.is_set(core));
+        let may = allowed == Ok(true)
+            && self
+                .left
+                .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+                .is_ok();
+        if !may {
+            return None;
+        }
+        let started = Helper::start(core, self.pauses);
+        started
+            .inspect_err(|error| {
+                tracing::warn!(core, %error, "could not start a helper; long answers take longer");
+            })
+            .ok()
     }
 }
 
 impl Helper {
-    fn start(core: usize) -> io::Result<Self> {
+    fn start(core: usize, pauses: bool) -> io::Result<Self> {
         let (jobs, received) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("relay-helper".to_owned())
@@ -113,10 +143,9 @@ impl Helper {
                 if let Err(error) = kept {
                     tracing::warn!(core, %error, "could not pin a helper to its core");
                 }
-                work(&received);
+                work(&received, Burst::new(pauses));
             })?;
         Ok(Self {
-            core,
             jobs: Some(jobs),
             thread: Some(thread),
         })
@@ -154,8 +183,7 @@ impl Drop for Helper {
     }
 }
 
-fn work(jobs: &mpsc::Receiver<Job>) {
-    let mut burst = Burst::default();
+fn work(jobs: &mpsc::Receiver<Job>, mut burst: Burst) {
     while let Ok(Job {
         lane,
         mut connection,
@@ -242,6 +270,7 @@ mod tests {
     use mio::{Poll, Token};
 
     use super::*;
+    use crate::transport::{Mechanism, Tuning};
 
     #[test]
     fn a_helper_that_panics_is_noticed() {
@@ -270,11 +299,27 @@ mod tests {
     #[test]
     fn helpers_are_on_cores_that_may_be_used_and_end_with_their_owner() {
         let allowed = sched_getaffinity(THIS_THREAD).expect("known");
-        let helpers = Helpers::start(CpuSet::count());
-        let cores: Vec<usize> = helpers.0.iter().map(|helper| helper.core).collect();
         let is_allowed = |core: &usize| allowed.is_set(*core) == Ok(true);
-        assert_eq!(cores.len(), (0..CpuSet::count()).filter(is_allowed).count());
-        assert!(cores.iter().all(is_allowed));
-        assert!(Helpers::start(0).is_empty());
+        let expected: Vec<usize> = (0..CpuSet::count()).filter(is_allowed).collect();
+        let cores = |threads: usize| -> Vec<usize> {
+            let helpers = Helpers::new(RelayOptions::new(&Tuning::default(), threads));
+            let has_helper = |core: &usize| helpers.on(*core).is_some();
+            // Cores that no machine has are asked for, too.
+            let cores: Vec<usize> = (0..2 * CpuSet::count()).filter(has_helper).collect();
+            // A helper that runs is found again, and no other is started.
+            assert!(cores.iter().all(has_helper));
+            cores
+        };
+        // One thread has no helper: there is no other core to write on.
+        for threads in [1, 2, 8, 16, 32, 128, CpuSet::count()] {
+            let most = if threads == 1 { 0 } else { threads };
+            let first = &expected[..most.min(expected.len())];
+            assert_eq!(cores(threads), first, "{threads} threads");
+        }
+        let tuning = Tuning {
+            ring_without: vec![Mechanism::Helpers],
+            ..Tuning::default()
+        };
+        assert!(Helpers::new(RelayOptions::new(&tuning, 2)).is_empty());
     }
 }

@@ -96,15 +96,19 @@ mod tests {
             socket::RelaySocket,
             tests::rig::{End, link},
         },
-        transport::SpinLimit,
+        transport::{SpinLimit, Tuning},
     };
 
     /// Makes a host's event loop with one lane, which looks for `looks` before it sleeps, and a
     /// plugin.
     fn event_loop(looks: Duration) -> (Loop, End) {
         let [host, plugin] = link(Terms::new(1, 1, None, None));
-        let options = RelayOptions::new(SpinLimit::Fixed(looks), 1);
-        let helpers = Arc::new(Helpers::start(0));
+        let tuning = Tuning {
+            spin_us: SpinLimit::Fixed(looks),
+            ..Tuning::default()
+        };
+        let options = RelayOptions::new(&tuning, 1);
+        let helpers = Arc::new(Helpers::new(options));
         let relay = Relay::with_loop(host.link, None, options, helpers);
         (relay.expect("descriptors").1, plugin)
     }

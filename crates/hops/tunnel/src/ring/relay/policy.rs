@@ -17,7 +17,7 @@ pub(super) struct Policy {
     few: usize,
     /// Until when this thread is to run under `SCHED_BATCH`, if it does.
     in_batches_until: Option<Instant>,
-    /// Whether this thread's policy could not be changed.
+    /// Whether this thread's policy is not to be changed, or could not be.
     forbidden: bool,
 }
 
@@ -43,11 +43,13 @@ const AGE: Duration = Duration::from_millis(100);
 const LINGER: Duration = Duration::from_millis(100);
 
 impl Policy {
-    pub(super) fn new(few: usize) -> Self {
+    /// Makes a policy for which up to `few` answers due are few. It asks for `SCHED_BATCH` only if
+    /// `batches`.
+    pub(super) fn new(few: usize, batches: bool) -> Self {
         Self {
             few,
             in_batches_until: None,
-            forbidden: false,
+            forbidden: !batches,
         }
     }
 
@@ -132,24 +134,32 @@ fn since(asked: u64, age: u64) -> usize {
     usize::try_from(age - asked).unwrap_or(usize::MAX)
 }
 
-/// Number of bytes written since this thread last yielded.
-#[derive(Debug, Default)]
-pub(super) struct Burst(usize);
+/// The bytes that this thread has written since it last yielded.
+#[derive(Debug)]
+pub(super) struct Burst {
+    written: usize,
+    /// Whether the thread yields at all.
+    pauses: bool,
+}
 
 /// Bytes after which a thread yields: about what fits the cache of a core.
 const BURST_BYTES: usize = 512 * 1024;
 
 impl Burst {
+    pub(super) fn new(pauses: bool) -> Self {
+        Self { written: 0, pauses }
+    }
+
     pub(super) fn add(&mut self, written: usize) {
-        self.0 += written;
+        self.written += written;
     }
 
     /// Yields the core after a lot was written, so that clients can read it while it is in the
     /// cache. A client that shares this core would otherwise read it all in one go, long after it
     /// has left the cache.
     pub(super) fn pause_if_long(&mut self) {
-        if self.0 >= BURST_BYTES {
-            self.0 = 0;
+        if self.pauses && self.written >= BURST_BYTES {
+            self.written = 0;
             thread::yield_now();
         }
     }
@@ -163,7 +173,7 @@ mod tests {
 
     #[test]
     fn many_answers_due_are_remembered_for_a_while() {
-        let (mut policy, start) = (Policy::new(4), Instant::now());
+        let (mut policy, start) = (Policy::new(4, true), Instant::now());
         let mut due = Due::new(5);
         // Answers due, milliseconds, and whether it is at leisure.
         for (answers_due, at_ms, expected) in [
@@ -184,7 +194,7 @@ mod tests {
 
     #[test]
     fn idle_clients_that_spoke_last_are_not_many_for_good() {
-        let (mut policy, start) = (Policy::new(4), Instant::now());
+        let (mut policy, start) = (Policy::new(4, true), Instant::now());
         let mut due = Due::new(6);
         // They have sent half a head, and wait.
         (0..5).for_each(|lane| due.set(lane, true, true));

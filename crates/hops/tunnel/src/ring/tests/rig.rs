@@ -116,6 +116,7 @@ impl Rig {
             idle_timeout: None,
             drain: WATCHDOG,
             threads,
+            event_loops: None,
         };
         let plugin = Plugin::new(plugin_options, &Registry::default()).expect("memory");
         let host = Host::bind(host_options, &Registry::default()).await;
