@@ -27,7 +27,6 @@ mod mapping;
 mod notice;
 mod ready;
 mod ring;
-mod schedule;
 mod segment;
 pub mod socket;
 mod spans;
@@ -41,7 +40,6 @@ pub use self::{
     notice::{Notice, Ring},
     ready::ReadySet,
     ring::{Descriptor, Receiver, RingLayout, Sender, Violation},
-    schedule::set_sched_batch,
     segment::{Geometry, Segment, SegmentError, Side, StateWord},
     spans::{Span, Spans},
     words::{HeapWords, MappedWords, Words},

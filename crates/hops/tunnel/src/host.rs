@@ -280,26 +280,21 @@ impl Sessions {
                 let running = peer.run(&session, Role::Opener, counters, slots, stopped);
                 Ok(running.await?)
             }
-            Peer::Ring {
-                socket,
-                links,
-                has_upstream,
-            } => {
-                counters.sessions.add(1);
+            Peer::Ring { socket, links } => {
                 let options = &self.options;
                 let mut relaying = RelayOptions::new(&options.transport.tuning, options.threads);
                 relaying.idle_timeout = options.idle_timeout;
-                relaying.before_upstream = has_upstream;
-                let started = |relays| {
-                    self.current.send_replace(Some(Attached::Ring(relays)));
-                };
+                let started = |relays| self.begin(Attached::Ring(relays));
                 Ok(ring::run_relays(links, None, relaying, socket, stopped, started).await?)
             }
-            Peer::Handoff { socket, .. } => {
-                counters.sessions.add(1);
-                Ok(self.run_handoff(socket, stopped).await?)
-            }
+            Peer::Handoff { socket, .. } => Ok(self.run_handoff(socket, stopped).await?),
         }
+    }
+
+    /// Lets clients into a session, and counts it then: whoever sees the count may connect.
+    fn begin(&self, attached: Attached) {
+        self.current.send_replace(Some(attached));
+        self.counters.sessions.add(1);
     }
 
     async fn run_handoff(
@@ -308,16 +303,13 @@ impl Sessions {
         stopped: watch::Receiver<bool>,
     ) -> Result<(), HandoffError> {
         let counters = &self.counters;
-        let started = |attached| {
-            self.current.send_replace(Some(attached));
-        };
         match self.options.transport.relay {
             Relay::Plugin => {
-                let started = |passer| started(Attached::Handoff(passer));
+                let started = |passer| self.begin(Attached::Handoff(passer));
                 handoff::pass_clients(socket, counters, stopped, started).await
             }
             Relay::Host => {
-                let started = |asker| started(Attached::Asking(asker));
+                let started = |asker| self.begin(Attached::Asking(asker));
                 let idle_timeout = self.options.idle_timeout;
                 handoff::ask_upstreams(socket, counters, idle_timeout, stopped, started).await
             }

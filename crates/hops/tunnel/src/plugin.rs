@@ -88,12 +88,7 @@ impl Plugin {
             TransportKind::Ring => {
                 let created = Arena::create(options.transport.arena_bytes());
                 let (arena, file) = created.context("could not create the arena")?;
-                let has_upstream = matches!(options.target, Target::Upstream(_));
-                Some(PluginRing {
-                    arena,
-                    file,
-                    has_upstream,
-                })
+                Some(PluginRing { arena, file })
             }
             TransportKind::Shm | TransportKind::Stream | TransportKind::Handoff => None,
         };
@@ -162,7 +157,7 @@ impl Plugin {
             let attached = Instant::now();
             let ended = match peer {
                 Peer::Framed(peer, terms) => self.attend(peer, terms).await,
-                Peer::Ring { socket, links, .. } => self.attend_ring(socket, links).await,
+                Peer::Ring { socket, links } => self.attend_ring(socket, links).await,
                 Peer::Handoff {
                     socket,
                     terms,

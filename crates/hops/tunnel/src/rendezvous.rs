@@ -70,10 +70,6 @@ struct Hello {
     shm_slot_size: Option<u32>,
     /// On ring, the size of the plugin's arena.
     arena_bytes: Option<usize>,
-    /// On ring, whether the plugin relays requests to another server. A build that doesn't say so
-    /// serves them itself.
-    #[serde(default)]
-    has_upstream: bool,
     /// On handoff, the process that relays.
     #[serde(default)]
     relay: Relay,
@@ -105,8 +101,6 @@ pub(crate) enum Peer {
         /// Stays open: when it ends, the peer has gone.
         socket: UnixStream,
         links: Vec<Arc<Link>>,
-        /// Whether the plugin has an upstream.
-        has_upstream: bool,
     },
     Handoff {
         /// Clients are passed over it. When it ends, the peer has gone.
@@ -231,7 +225,6 @@ impl Newcomer {
                 return Ok(Peer::Ring {
                     socket,
                     links: links.collect::<io::Result<_>>()?,
-                    has_upstream: hello.has_upstream,
                 });
             }
         };
@@ -376,7 +369,6 @@ async fn agree_with_host(
         shm_slots: options.shm_slots,
         shm_slot_size: options.shm_slot_size,
         arena_bytes: ring.map(|_| options.arena_bytes()),
-        has_upstream: ring.is_some_and(|ring| ring.has_upstream),
         relay: options.relay,
     };
     host.say(&hello).await?;
@@ -412,11 +404,7 @@ async fn agree_with_host(
         }
         (PeerSocket::Unix(socket), None, Some((terms, ring))) => {
             let links = receive_links(&socket, terms, ring, counters).await?;
-            return Ok(Ok(Peer::Ring {
-                socket,
-                links,
-                has_upstream: ring.has_upstream,
-            }));
+            return Ok(Ok(Peer::Ring { socket, links }));
         }
         (PeerSocket::Unix(socket), None, None) => match welcome.handoff {
             Some(terms) => return Ok(Ok(Peer::handoff(socket, terms, tunnels_max))),
@@ -499,8 +487,6 @@ pub(crate) struct PluginRing {
     pub(crate) arena: Arena,
     /// The arena's memory file, which each host is given.
     pub(crate) file: OwnedFd,
-    /// Whether the plugin relays requests to another server.
-    pub(crate) has_upstream: bool,
 }
 
 fn check_hello(

@@ -196,10 +196,13 @@ impl LocalSocket {
         register(self, interest).map(Registered)
     }
 
+    /// Writes slices by one call. For a single one, that is `send`, which costs less than `writev`.
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => (&mut &*stream).write_vectored(slices),
-            Self::Unix(stream) => (&mut &*stream).write_vectored(slices),
+        match (self, slices) {
+            (Self::Tcp(stream), [slice]) => (&mut &*stream).write(slice),
+            (Self::Unix(stream), [slice]) => (&mut &*stream).write(slice),
+            (Self::Tcp(stream), _) => (&mut &*stream).write_vectored(slices),
+            (Self::Unix(stream), _) => (&mut &*stream).write_vectored(slices),
         }
     }
 

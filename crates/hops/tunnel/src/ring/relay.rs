@@ -3,12 +3,12 @@
 //! The loop is the same on both sides. On the host, sockets come from outside and each is given a
 //! lane; on a plugin with an upstream, lanes come from the peer and each is given a socket.
 
+mod burst;
 mod connecting;
 mod connection;
 mod ending;
 mod helpers;
 mod lending;
-mod policy;
 
 use std::{
     collections::VecDeque,
@@ -28,11 +28,12 @@ use shm_ring::Side;
 
 pub(in crate::ring) use self::helpers::Helpers;
 use self::{
+    burst::Burst,
     connecting::Connecting,
     connection::{Connection, Progress, Readiness},
     ending::Endings,
     helpers::Returns,
-    policy::{Burst, Due, Policy},
+    lending::Due,
 };
 use super::{
     lane::{Lane, State},
@@ -73,16 +74,10 @@ struct Counted {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RelayOptions {
     pub(super) spin: SpinLimit,
-    /// Most answers due that count as few, if they are set.
-    few_answers: Option<usize>,
-    /// Whether the loop runs under `SCHED_BATCH` while many answers are due.
-    batches: bool,
     /// Whether the loop and its helpers yield after long writes.
     pauses: bool,
     /// Most helper threads for long writes, each on a core of its own.
     helpers: usize,
-    /// Whether the peer relays requests to another server.
-    pub(crate) before_upstream: bool,
     /// Time without traffic after which a connection is reset.
     pub(crate) idle_timeout: Option<Duration>,
 }
@@ -93,11 +88,8 @@ impl RelayOptions {
         let has_helpers = cores > 1 && tuning.uses(Mechanism::Helpers);
         Self {
             spin: tuning.spin(),
-            few_answers: tuning.few_answers.map(|few| few as usize),
-            batches: tuning.uses(Mechanism::Batching),
             pauses: tuning.uses(Mechanism::Pausing),
             helpers: if has_helpers { cores } else { 0 },
-            before_upstream: false,
             idle_timeout: None,
         }
     }
@@ -150,7 +142,6 @@ struct Loop {
     last_words: Option<Instant>,
     burst: Burst,
     spin: Spin,
-    policy: Policy,
     /// The lanes for which an answer is due.
     due: Due,
     helpers: Arc<Helpers>,
@@ -164,14 +155,6 @@ const WAKER: Token = Token(usize::MAX - 1);
 
 /// How long it may take to deliver what a peer that has gone had sent.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Most answers due that count as few. With more, there is always something to do, and a loop that
-/// sleeps first finds it in larger batches.
-const BATCHING_THRESHOLD: usize = 8;
-
-/// The same for a host whose plugin has an upstream. There, a second event loop and the origin need
-/// the cores, too.
-const FEW_BEFORE_UPSTREAM: usize = 4;
 
 /// Most events taken at once. With more, the first ones would wait for the last ones.
 const EVENTS: usize = 256;
@@ -205,11 +188,6 @@ impl Relay {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, incoming) = mpsc::channel();
         let lanes = link.segment.geometry().lanes;
-        let few = match options.before_upstream {
-            true => FEW_BEFORE_UPSTREAM,
-            false => BATCHING_THRESHOLD,
-        };
-        let few = options.few_answers.unwrap_or(few);
         let event_loop = Loop {
             poll,
             incoming,
@@ -226,7 +204,6 @@ impl Relay {
             last_words: None,
             burst: Burst::new(options.pauses),
             spin: Spin::new(options.spin, &link.counters),
-            policy: Policy::new(few, options.batches),
             helpers,
             returns: Returns::new(&waker),
             lent: 0,
@@ -317,17 +294,15 @@ impl Loop {
         let next_deadline = deadlines.into_iter().flatten().min();
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let is_at_leisure = self.policy.is_at_leisure(&mut self.due, Instant::now);
         let (poll, link) = (&mut self.poll, &self.link);
         let (lent, returns) = (self.lent, &self.returns);
-        let found = is_at_leisure
-            && self.spin.look(|| {
-                // An error shows again in the poll that waits.
-                let polled = poll.poll(events, Some(Duration::ZERO));
-                polled.is_ok() && !events.is_empty()
-                    || !link.ready.is_empty()
-                    || lent > 0 && returns.has_come()
-            });
+        let found = self.spin.look(|| {
+            // An error shows again in the poll that waits.
+            let polled = poll.poll(events, Some(Duration::ZERO));
+            polled.is_ok() && !events.is_empty()
+                || !link.ready.is_empty()
+                || lent > 0 && returns.has_come()
+        });
         if found {
             return Ok(());
         }
@@ -381,13 +356,12 @@ impl Loop {
     fn after(&mut self, index: usize, progress: Progress) {
         match &mut self.lanes[index] {
             LaneState::Open(connection) if progress == Progress::Open => {
-                let has_asked = connection.take_asked();
-                self.due.set(index, connection.awaits_answer(), has_asked);
+                self.due.set(index, connection.awaits_answer());
                 if connection.is_ending() {
                     self.endings.add(index);
                 }
             }
-            _ => self.due.set(index, false, false),
+            _ => self.due.set(index, false),
         }
         if progress == Progress::Open {
             return;

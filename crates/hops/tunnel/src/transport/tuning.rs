@@ -18,8 +18,6 @@ pub enum Mechanism {
     Nothing,
     /// Looking for work before sleeping
     Looking,
-    /// SCHED_BATCH while many answers are due
-    Batching,
     /// Helper threads that write long answers on the clients' cores
     Helpers,
     /// Yielding the core after long writes
@@ -32,11 +30,6 @@ pub struct Tuning {
     /// Microseconds for which ring looks for work before it sleeps; 'auto' adapts
     #[arg(long, value_name = "US", default_value = "auto")]
     pub spin_us: SpinLimit,
-    /// Number of answers due on an event loop of ring up to which it looks for work before it
-    /// sleeps. With more, it works in batches [default: 8; for a host whose plugin has an upstream,
-    /// 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=65_536))]
-    pub few_answers: Option<u32>,
     /// Mechanisms of ring to switch off, to measure what each is worth
     #[arg(
         long,
@@ -68,7 +61,6 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             spin_us: SpinLimit::Auto,
-            few_answers: None,
             ring_without: Vec::new(),
         }
     }

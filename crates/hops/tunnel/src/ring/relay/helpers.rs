@@ -29,8 +29,8 @@ use nix::{
 
 use super::{
     RelayOptions,
+    burst::Burst,
     connection::{Connection, Progress},
-    policy::Burst,
 };
 use crate::ring::link::RelayError;
 
