@@ -127,18 +127,19 @@ fn event_loops_and_mechanisms_may_be_chosen() {
         return;
     }
     let cores = cores();
-    for (loops, without) in [
-        (1, "looking"),
-        (3, "nothing"),
-        (16, "helpers"),
-        (2, "pausing"),
-        (5, "looking,helpers,pausing"),
+    for (loops, without, few) in [
+        (1, "looking", 8),
+        (3, "nothing", 0),
+        (16, "helpers", 65_536),
+        (2, "pausing", 1),
+        (5, "looking,helpers,pausing", 8),
     ] {
         for origin in ["--origin=in-process", "--origin-port=0"] {
             let without = format!("--ring-without={without}");
+            let few = format!("--few-answers={few}");
             let loops_wanted = format!("--event-loops={loops}");
-            let of_host = [&*without, &loops_wanted, "--threads=2", LOG];
-            let started = echo_on(&cores, &of_host, &[&without, origin, LOG]);
+            let of_host = [&*without, &few, &loops_wanted, "--threads=2", LOG];
+            let started = echo_on(&cores, &of_host, &[&without, &few, origin, LOG]);
             assert_eq!(count(&started, "relay"), loops, "{without}");
             if without.contains("helpers") {
                 assert_eq!(count(&started, "relay-helper"), 0);

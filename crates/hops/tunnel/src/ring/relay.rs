@@ -8,6 +8,7 @@ mod connecting;
 mod connection;
 mod ending;
 mod helpers;
+mod leisure;
 mod lending;
 
 use std::{
@@ -33,7 +34,7 @@ use self::{
     connection::{Connection, Progress, Readiness},
     ending::Endings,
     helpers::Returns,
-    lending::Due,
+    leisure::{Due, Leisure},
 };
 use super::{
     lane::{Lane, State},
@@ -74,6 +75,8 @@ struct Counted {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RelayOptions {
     pub(super) spin: SpinLimit,
+    /// Most answers due with which the loop looks for work before it sleeps.
+    few_answers: usize,
     /// Whether the loop and its helpers yield after long writes.
     pauses: bool,
     /// Most helper threads for long writes, each on a core of its own.
@@ -88,6 +91,7 @@ impl RelayOptions {
         let has_helpers = cores > 1 && tuning.uses(Mechanism::Helpers);
         Self {
             spin: tuning.spin(),
+            few_answers: tuning.few_answers as usize,
             pauses: tuning.uses(Mechanism::Pausing),
             helpers: if has_helpers { cores } else { 0 },
             idle_timeout: None,
@@ -142,6 +146,7 @@ struct Loop {
     last_words: Option<Instant>,
     burst: Burst,
     spin: Spin,
+    leisure: Leisure,
     /// The lanes for which an answer is due.
     due: Due,
     helpers: Arc<Helpers>,
@@ -204,6 +209,7 @@ impl Relay {
             last_words: None,
             burst: Burst::new(options.pauses),
             spin: Spin::new(options.spin, &link.counters),
+            leisure: Leisure::new(options.few_answers),
             helpers,
             returns: Returns::new(&waker),
             lent: 0,
@@ -294,15 +300,17 @@ impl Loop {
         let next_deadline = deadlines.into_iter().flatten().min();
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let is_at_leisure = self.leisure.has_come(&mut self.due, Instant::now);
         let (poll, link) = (&mut self.poll, &self.link);
         let (lent, returns) = (self.lent, &self.returns);
-        let found = self.spin.look(|| {
-            // An error shows again in the poll that waits.
-            let polled = poll.poll(events, Some(Duration::ZERO));
-            polled.is_ok() && !events.is_empty()
-                || !link.ready.is_empty()
-                || lent > 0 && returns.has_come()
-        });
+        let found = is_at_leisure
+            && self.spin.look(|| {
+                // An error shows again in the poll that waits.
+                let polled = poll.poll(events, Some(Duration::ZERO));
+                polled.is_ok() && !events.is_empty()
+                    || !link.ready.is_empty()
+                    || lent > 0 && returns.has_come()
+            });
         if found {
             return Ok(());
         }
@@ -356,12 +364,13 @@ impl Loop {
     fn after(&mut self, index: usize, progress: Progress) {
         match &mut self.lanes[index] {
             LaneState::Open(connection) if progress == Progress::Open => {
-                self.due.set(index, connection.awaits_answer());
+                let has_asked = connection.take_asked();
+                self.due.set(index, connection.awaits_answer(), has_asked);
                 if connection.is_ending() {
                     self.endings.add(index);
                 }
             }
-            _ => self.due.set(index, false),
+            _ => self.due.set(index, false, false),
         }
         if progress == Progress::Open {
             return;

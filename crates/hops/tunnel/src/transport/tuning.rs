@@ -30,6 +30,11 @@ pub struct Tuning {
     /// Microseconds for which ring looks for work before it sleeps; 'auto' adapts
     #[arg(long, value_name = "US", default_value = "auto")]
     pub spin_us: SpinLimit,
+    /// Number of answers due on an event loop of ring up to which it looks for work before it
+    /// sleeps. With more, it sleeps and is woken for several at a time
+    #[arg(long, value_name = "N", default_value_t = FEW_ANSWERS,
+        value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    pub few_answers: u32,
     /// Mechanisms of ring to switch off, to measure what each is worth
     #[arg(
         long,
@@ -40,6 +45,9 @@ pub struct Tuning {
     )]
     pub ring_without: Vec<Mechanism>,
 }
+
+/// Default for the most answers due that count as few.
+const FEW_ANSWERS: u32 = 8;
 
 impl Tuning {
     /// Returns whether ring is to use a mechanism.
@@ -61,6 +69,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             spin_us: SpinLimit::Auto,
+            few_answers: FEW_ANSWERS,
             ring_without: Vec::new(),
         }
     }

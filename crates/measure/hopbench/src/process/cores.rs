@@ -81,7 +81,9 @@ impl Awake {
                 // Whoever waits for all threads waits until none can tell anything any more.
                 drop(tell);
                 while is_ready && !is_over.load(Relaxed) {
-                    std::hint::spin_loop();
+                    // A program that yields its core gives it to this thread, too. Without this,
+                    // the thread would keep it until the scheduler's next tick.
+                    thread::yield_now();
                 }
             };
             let thread = thread::Builder::new().name(format!("awake-{core}"));

@@ -49,6 +49,8 @@ pub(super) struct Connection {
     ending: Option<Progress>,
     /// Whether the last bytes went towards the upstream, so that an answer is due.
     awaits_answer: bool,
+    /// Whether bytes went towards the upstream since `take_asked` was last called.
+    has_asked: bool,
     has_moved: bool,
     /// Whether the client is on this machine; `None` if that has not mattered yet.
     is_beside: Option<bool>,
@@ -132,6 +134,7 @@ impl Connection {
             refusal: None,
             ending: None,
             awaits_answer: false,
+            has_asked: false,
             has_moved: true,
             is_beside: None,
             idleness: Idleness::default(),
@@ -170,6 +173,11 @@ impl Connection {
 
     pub(super) fn awaits_answer(&self) -> bool {
         self.awaits_answer && !self.read_ended && !self.write_ended
+    }
+
+    /// Returns whether bytes for which an answer is due have come since the last call.
+    pub(super) fn take_asked(&mut self) -> bool {
+        std::mem::take(&mut self.has_asked)
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -333,6 +341,7 @@ impl Connection {
             let read = self.lane.read_from(&self.socket)?;
             if matches!(read, Read::Some | Read::Cut | Read::Full) {
                 self.awaits_answer = self.upstream.is_none();
+                self.has_asked |= self.awaits_answer;
                 self.has_moved = true;
             }
             match read {
@@ -372,6 +381,7 @@ impl Connection {
         let written = self.lane.write_to(self.socket.as_fd())?;
         if self.lane.written() != before {
             self.awaits_answer = self.upstream.is_some();
+            self.has_asked |= self.awaits_answer;
             self.has_moved = true;
         }
         self.written = written;

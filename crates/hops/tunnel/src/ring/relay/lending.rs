@@ -6,33 +6,12 @@ use shm_ring::Violation;
 use super::{LaneState, Loop, Missed, Progress, helpers::Done};
 use crate::ring::link::RelayError;
 
-/// The lanes for which an answer is due.
-#[derive(Debug)]
-pub(super) struct Due {
-    lanes: Vec<bool>,
-    count: usize,
-}
-
-impl Due {
-    pub(super) fn new(lanes: usize) -> Self {
-        Self {
-            lanes: vec![false; lanes],
-            count: 0,
-        }
-    }
-
-    pub(super) fn set(&mut self, lane: usize, is_due: bool) {
-        let was_due = std::mem::replace(&mut self.lanes[lane], is_due);
-        self.count = self.count + usize::from(is_due) - usize::from(was_due);
-    }
-}
-
 impl Loop {
     /// Lends the lanes that have a lot to write and whose sockets last received on other cores.
     /// Removes them from `ready`.
     pub(super) fn lend(&mut self, ready: &mut Vec<usize>) -> Result<(), RelayError> {
         // A single connection is served here: waking a helper would only delay it.
-        let is_alone = ready.len() < 2 && self.due.count < 2;
+        let is_alone = ready.len() < 2 && self.due.count() < 2;
         if ready.is_empty() || is_alone || self.helpers.is_empty() {
             return Ok(());
         }
