@@ -1,6 +1,6 @@
-//! Goal: paths are asked over TLS and by HTTP/2 as by plain HTTP/1.1: every kind of answer is judged,
-//! only the given authority is trusted, only the wanted protocol is spoken. Method: the program
-//! itself against servers in this process.
+//! Goal: paths are asked over TLS and by HTTP/2 as by plain HTTP/1.1: every kind of answer is
+//! judged, only the given authority is trusted, only the wanted protocol is spoken. Method: the
+//! program itself against servers in this process.
 
 #[path = "support/front.rs"]
 mod front;

@@ -1,5 +1,5 @@
-//! TLS at the front of a path. The server's certificate is verified, as by any client: only one that
-//! the given authority has signed is accepted.
+//! TLS at the front of a path. The server's certificate is verified, as by any client: only one
+//! that the given authority has signed is accepted.
 
 use std::{io, path::Path, sync::Arc};
 

@@ -51,8 +51,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = within::<u32>(1, BLOCKS_MAX as u64))]
     blocks: Option<u32>,
-    /// Ask the hop over TLS. It gets its certificate from '{{tls:certificate}}' and '{{tls:key}}', or
-    /// from '{{tls:pem}}' for both in one file
+    /// Ask the hop over TLS. It gets its certificate from '{{tls:certificate}}' and '{{tls:key}}',
+    /// or from '{{tls:pem}}' for both in one file
     #[arg(long)]
     tls: bool,
     /// Protocol by which to ask the hop, 'http1' or 'h2'

@@ -90,7 +90,7 @@ fn check_fronts(
         return Ok(());
     }
     let [of_a, of_b] = files;
-    let scenario = scenarios.first().map_or("quick-look", String::as_str);
+    let scenario = scenarios.first().map_or("SCENARIO", String::as_str);
     Err(Mistake(format!(
         "'{of_a}' is asked by {a} and '{of_b}' by {b}: expected the same 'front' and 'protocol', \
          since their clients' costs differ; to measure them side by side, 'hopbench run {scenario} \
