@@ -67,7 +67,8 @@ impl Front {
             false => Err(format!(
                 "'front': '{self}': expected a process that gets the certificate which clients \
                  accept; write '{{{{tls:certificate}}}}' and '{{{{tls:key}}}}', or \
-                 '{{{{tls:pem}}}}' for both in one file, in its 'command', in 'env' or in a [[file]]"
+                 '{{{{tls:pem}}}}' for both in one file, in its 'command', in 'env' or in a \
+                 [[file]]"
             )),
         }
     }

@@ -396,7 +396,7 @@ mod tests {
             ("{{ .Host }}", "for the text '{{', write '{{{{'"),
             ("{{socket:../x}}", "without '/'"),
             ("{{tls:cert}}", "expected one of '{{tls:ca}}', '{{tls:cer"),
-            ("{{tls:pme}}", "(did you mean 'pem'?)"),
+            ("{{tls:certificat}}", "(did you mean 'certificate'?)"),
             ("{{tls}}", "'{{tls:pem}}'"),
         ] {
             let message = Template::try_from(text.to_owned()).unwrap_err();

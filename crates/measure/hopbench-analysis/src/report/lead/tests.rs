@@ -41,7 +41,7 @@ fn said_of(mut manifest: Manifest, trials: &[Trial]) -> Vec<String> {
 
 #[test]
 fn a_path_is_said_to_be_asked_otherwise() {
-    let trials = trials(&[1], |..| (2_800, 2_300));
+    let trials = trials(&[1], |_, _| (2_800, 2_300));
     for (tls, protocol, wanted) in [
         (false, Protocol::Http1, "fast 1.0: 28 % "),
         (
