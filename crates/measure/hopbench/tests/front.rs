@@ -9,7 +9,7 @@ use std::{fs, path::Path, process::Output};
 use serde_json::{Value, json};
 use support::{
     bench::{Bench, run_short, short},
-    text,
+    installed, text,
 };
 
 /// Ends TLS. Its arguments are a port, the origin's port, the names of protocols, and files with
@@ -179,6 +179,20 @@ fn paths_are_verified_and_measured_over_tls_and_by_http_2() {
         assert!(described.contains(&expected), "{described}");
         bench.assert_nothing_left();
     }
+}
+
+#[test]
+fn proxies_that_end_tls_answer_by_http_2() {
+    let bench = Bench::new();
+    for program in ["nginx", "haproxy"] {
+        if installed(program).is_some() {
+            let path = format!("{program}-tls");
+            let verify = ["verify", "smoke", "--path", &path, "--set=protocol=h2"];
+            let verified = bench.run(&verify);
+            assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+        }
+    }
+    bench.assert_nothing_left();
 }
 
 #[test]
