@@ -91,6 +91,7 @@ impl<'a> Comparison<'a> {
     fn of(base: Side<'a>, head: Side<'a>, versions: Vec<Difference>) -> Result<Self, Incomparable> {
         let mut differences = environment(base.summary.manifest, head.summary.manifest);
         differences.extend(versions);
+        differences.extend(fronts(base.summary.manifest, head.summary.manifest));
         differences.extend(loads(base.trials, head.trials));
         if !differences.is_empty() {
             return Err(Incomparable(differences));
@@ -304,6 +305,20 @@ pub fn changed_versions(base: &Manifest, head: &Manifest, path: &str) -> Vec<Dif
         }
     }
     found
+}
+
+/// Finds paths that the runs asked differently: their figures have another share of the client in
+/// them.
+fn fronts(base: &Manifest, head: &Manifest) -> Vec<Difference> {
+    let changed = head.paths.iter().filter_map(|path| {
+        let before = base.paths.iter().find(|it| it.name == path.name)?;
+        (before.front != path.front).then(|| Difference {
+            key: format!("protocol at the front of path '{}'", path.name),
+            base: before.front.to_string(),
+            head: path.front.to_string(),
+        })
+    });
+    changed.collect()
 }
 
 /// Finds conditions of machine, build and scenario that must be equal and are not.

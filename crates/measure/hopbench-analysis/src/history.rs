@@ -263,7 +263,9 @@ impl Row {
                 let loaded = of_cell.find_map(|it| Some((it, it.load.as_ref()?)));
                 // If no trial has a load, the condition is not known, and there is no metric.
                 if let Some((trial, of_trial)) = loaded {
-                    let load = format!("{} by {}", load(&trial.planned), of_trial.generator);
+                    let asked = of_trial.front().after_path();
+                    let by = format!("{}{asked}", of_trial.generator);
+                    let load = format!("{} by {by}", load(&trial.planned));
                     conditions.insert("load".to_owned(), load);
                 }
                 cells.push(RowCell::new(row, conditions));

@@ -5,6 +5,7 @@
 
 mod counter;
 mod disturbance;
+mod front;
 mod knee;
 mod load;
 mod names;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     counter::{CounterInfo, Per},
     disturbance::Disturbance,
+    front::{FrontProtocol, Protocol},
     knee::Knee,
     load::{FirstAnswers, Latency, Load, LoadOfRequest, LoadOfStage, LoadSecond, OpenLoop},
     placement::Placement,
@@ -210,6 +212,9 @@ pub struct PathInfo {
     /// Values of its parameters: those of the file, unless others were set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
+    /// How clients ask the path, if not by HTTP/1.1 without TLS.
+    #[serde(default, skip_serializing_if = "FrontProtocol::is_plain")]
+    pub front: FrontProtocol,
     /// Reason for which the path was left out, if it was.
     pub skipped: Option<String>,
     /// Counters that reports show. Absent from runs of older builds.

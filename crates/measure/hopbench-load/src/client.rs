@@ -10,7 +10,8 @@
 //! | [`pacer`], [`lead`], [`deadline`] | clock and timers |
 //! | [`sleep`] | records when a thread waited for the path |
 //! | [`own_wakes`] | keeps a task from waking itself |
-//! | [`address`] | the server's address |
+//! | [`link`], [`stream`], [`mod@tls`] | an open connection, in HTTP/1.1 or HTTP/2, and its bytes |
+//! | [`front`], [`address`] | the server's address, and how it is asked |
 //!
 //! In an open loop, a latency begins when its request was due. If the request starts later, because
 //! every connection is busy or because this program is late, that delay is part of the latency. So
@@ -19,13 +20,17 @@
 pub(crate) mod address;
 pub(crate) mod connection;
 mod deadline;
+pub(crate) mod front;
 mod lead;
+mod link;
 mod own_wakes;
 mod pacer;
 mod profile;
 mod record;
 mod schedule;
 mod sleep;
+mod stream;
+mod tls;
 mod worker;
 
 use std::{
@@ -44,7 +49,7 @@ use std::{
 use tokio::runtime::{Builder, LocalOptions};
 
 use self::{
-    address::Address,
+    front::Front,
     pacer::now_ns,
     profile::Profile,
     record::{Figures, Record},
@@ -72,7 +77,7 @@ const CONNECTIONS_MAX: usize = 65_535;
 #[derive(Debug)]
 struct Load<'a> {
     options: &'a Options,
-    address: Address,
+    front: Front,
     requests: Arc<Requests>,
     timing: Timing,
     /// Levels of the stages; `None` for a load that stays the same.
@@ -84,14 +89,14 @@ struct Load<'a> {
 
 impl<'a> Load<'a> {
     fn new(options: &'a Options, plan: Option<&LoadPlan>) -> anyhow::Result<Self> {
-        let (address, target) = address::resolve(&options.url)?;
-        let requests = Requests::of(options, plan, &address.host, target)?;
+        let (front, target) = Front::of(options)?;
+        let requests = Requests::of(options, plan, &front.address.host, target)?;
         let stages = plan.map_or(&[][..], |plan| &plan.stages);
         let stages = (!stages.is_empty()).then(|| profile(stages));
         Ok(Self {
             timing: timing(options, stages.as_ref()),
             options,
-            address,
+            front,
             requests: Arc::new(requests),
             stages,
             think_time: Duration::from_millis(plan.map_or(0, |plan| plan.think_time_ms)),
@@ -162,6 +167,8 @@ pub(crate) fn run(options: &Options, plan: Option<&LoadPlan>) -> anyhow::Result<
             Some(_) => end_us,
             None => end_us.max(load.timing.duration_ms as f64 * 1e3),
         },
+        tls: load.front.tls.is_some(),
+        protocol: load.front.protocol,
         tally,
         errors,
         connect_us_max: all.connect_ns_max.map(|ns| ns as f64 / 1e3),

@@ -2,8 +2,8 @@
 //!
 //! oha reports how long it took to open connections, but not how many it opened. tokio does its I/O
 //! through mio, and mio logs each socket that it registers: once per connection, never per request.
-//! So this module installs a logger that counts these messages. No other library here logs: rustls
-//! would, but TLS is never used.
+//! So this module installs a logger that counts these messages. The others that log here are passed
+//! over by their target: rustls logs some messages about each handshake.
 
 use std::{
     fmt,

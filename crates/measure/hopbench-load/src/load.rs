@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     Options, Sample,
-    client::{self, address},
+    client::{self, address, front::Protocol},
     compare, connections, cpu,
     records::Database,
     result::{LoadResult, Outcome, Parts},
@@ -94,6 +94,8 @@ pub(crate) fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<Load
     add_compared(&mut tally, compared);
     LoadResult::of(Outcome {
         generator: "oha 1.16.0",
+        tls: false,
+        protocol: Protocol::Http1,
         elapsed_us: output.summary.total * 1e6,
         tally,
         errors: output.error_distribution,

@@ -34,6 +34,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
+use client::front::Protocol;
 use plan::LoadPlan;
 use tally::Expected;
 
@@ -46,6 +47,14 @@ struct Options {
     /// URL to request
     #[arg(long)]
     url: String,
+    /// Protocol by which the URL is requested, by our own client if it isn't HTTP/1.1. Over TLS, no
+    /// other is accepted
+    #[arg(long, value_enum, default_value_t)]
+    protocol: Protocol,
+    /// PEM file with the certificate of the authority that must have signed the server's, for a URL
+    /// that begins with 'https://'. Such a URL is requested by our own client
+    #[arg(long, value_name = "FILE")]
+    ca: Option<std::path::PathBuf>,
     /// HTTP method
     #[arg(long, default_value = "GET")]
     method: String,
@@ -141,7 +150,9 @@ fn main() -> ExitCode {
 fn run(options: &Options, line: &Receiver<()>) -> anyhow::Result<String> {
     connections::count()?;
     let plan = options.plan.as_deref().map(LoadPlan::read).transpose()?;
-    let needs_own_client = options.rate.is_some() || options.requests.is_some() || plan.is_some();
+    let is_plain = options.protocol.is_http1() && !options.url.starts_with("https:");
+    let needs_own_client =
+        options.rate.is_some() || options.requests.is_some() || plan.is_some() || !is_plain;
     let result = match needs_own_client || options.own_client {
         true => client::run(options, plan.as_ref())?,
         false => load::run(options, line)?,

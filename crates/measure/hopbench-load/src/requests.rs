@@ -7,10 +7,12 @@ use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Uri,
     header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT},
+    http::uri::PathAndQuery,
 };
 
 use crate::{
     Options,
+    client::front::Protocol,
     plan::{Expectation, LoadPlan, PlannedRequest},
     tally::Expected,
 };
@@ -75,6 +77,13 @@ impl Requests {
                 weight: 1,
                 expected: vec![options.expected()],
             }],
+        };
+        let kinds = match options.protocol {
+            Protocol::Http1 => kinds,
+            Protocol::H2 => {
+                let kinds = kinds.into_iter().map(|kind| kind.in_h2(options));
+                kinds.collect::<anyhow::Result<_>>()?
+            }
         };
         let weights: Vec<u64> = kinds.iter().map(|kind: &Kind| kind.weight).collect();
         Ok(Self {
@@ -143,6 +152,28 @@ impl Kind {
             weight: request.weight.into(),
             expected: expected.collect::<anyhow::Result<_>>()?,
         })
+    }
+
+    /// Returns the same for HTTP/2: the host stands in the target, and a request says nothing about
+    /// its connection (RFC 9113, section 8.2.2).
+    fn in_h2(mut self, options: &Options) -> anyhow::Result<Self> {
+        let scheme: Uri = options.url.parse()?;
+        self.headers.remove(CONNECTION);
+        let host = self
+            .headers
+            .remove(HOST)
+            .context("a request without a host")?;
+        for target in &mut self.targets {
+            let absolute = Uri::builder()
+                .scheme(scheme.scheme_str().unwrap_or("http"))
+                .authority(host.as_bytes())
+                .path_and_query(target.path_and_query().map_or("/", PathAndQuery::as_str));
+            *target = absolute.build().with_context(|| {
+                let host = String::from_utf8_lossy(host.as_bytes());
+                format!("'{host}': expected HOST or HOST:PORT, since HTTP/2 has it in the target")
+            })?;
+        }
+        Ok(self)
     }
 }
 

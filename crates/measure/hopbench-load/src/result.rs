@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
+    client::front::Protocol,
     cpu::Usage,
     latency::{First, Latency},
     tally::{Tally, add_counts},
@@ -14,6 +15,12 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub(crate) struct LoadResult {
     generator: &'static str,
+    /// Whether the server was asked over TLS; absent if not.
+    #[serde(skip_serializing_if = "is_false")]
+    tls: bool,
+    /// Protocol by which it was asked; absent for HTTP/1.1.
+    #[serde(skip_serializing_if = "Protocol::is_http1")]
+    protocol: Protocol,
     /// Time from the start of the first request to the end of the last one, in microseconds.
     elapsed_us: f64,
     /// Requests that were answered, correctly or wrongly, or failed.
@@ -128,6 +135,8 @@ pub(crate) struct OpenLoop {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) generator: &'static str,
+    pub(crate) tls: bool,
+    pub(crate) protocol: Protocol,
     pub(crate) elapsed_us: f64,
     pub(crate) tally: Tally,
     pub(crate) errors: BTreeMap<String, u64>,
@@ -148,6 +157,8 @@ impl LoadResult {
         add_counts(&mut tally.wrong, std::mem::take(&mut tally.wrong_beside));
         Ok(Self {
             generator: outcome.generator,
+            tls: outcome.tls,
+            protocol: outcome.protocol,
             elapsed_us: outcome.elapsed_us,
             requests,
             good: tally.good,
@@ -169,4 +180,9 @@ impl LoadResult {
             parts: outcome.parts,
         })
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(is: &bool) -> bool {
+    !*is
 }

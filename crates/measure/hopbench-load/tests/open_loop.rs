@@ -352,12 +352,7 @@ fn mistakes_are_named() {
         ),
         (
             4,
-            [
-                "--rate=9",
-                "--duration-ms=999",
-                "--url",
-                "https://localhost/",
-            ],
+            ["--rate=9", "--duration-ms=999", "--url", "ftp://localhost/"],
             "http://",
         ),
         (2, ["--rate=0", "--duration-ms=10", "--url", url], "--rate"),

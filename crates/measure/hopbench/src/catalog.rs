@@ -9,6 +9,7 @@ mod case;
 mod check;
 mod counters;
 mod duration;
+mod front;
 mod kind;
 mod limits;
 mod parameters;
@@ -22,6 +23,7 @@ mod similar;
 mod stage;
 mod target;
 mod template;
+mod tls_file;
 mod words;
 
 use std::{
@@ -52,6 +54,7 @@ pub(crate) use self::{
     stage::{Change, Prepare},
     target::Target,
     template::{Fill, Template},
+    tls_file::TlsFile,
 };
 
 use self::{kind::DefinitionKind, read::from_text};

@@ -7,4 +7,5 @@ pub(crate) mod neighbours;
 mod quota;
 pub(crate) mod status;
 mod storage;
+pub(crate) mod tls;
 pub(crate) mod usage;

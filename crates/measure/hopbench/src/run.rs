@@ -1,6 +1,7 @@
 //! Runs a plan: builds programs, starts paths, loads and watches them, and records the results.
 
 pub(crate) mod builds;
+mod certificates;
 pub(crate) mod knee;
 pub(crate) mod measure;
 pub(crate) mod profile;

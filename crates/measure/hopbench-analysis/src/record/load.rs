@@ -5,12 +5,23 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{
+    front::{FrontProtocol, Protocol},
+    is_false,
+};
+
 /// Report of the load generator. Its latencies are those of correct answers and of
 /// [censored](Latency::censored) requests.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Load {
     /// Name and version of the load generator.
     pub generator: String,
+    /// Whether it asked over TLS.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tls: bool,
+    /// Protocol by which it asked; absent for HTTP/1.1.
+    #[serde(default, skip_serializing_if = "Protocol::is_http1")]
+    pub protocol: Protocol,
     /// Time from the first request's start to the last one's end, in microseconds.
     pub elapsed_us: f64,
     /// Number of requests that were sent.
@@ -186,6 +197,14 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Load {
+    /// Returns how it asked.
+    pub fn front(&self) -> FrontProtocol {
+        FrontProtocol {
+            tls: self.tls,
+            protocol: self.protocol,
+        }
+    }
+
     /// Returns whether there is a correct answer to form metrics of.
     pub fn has_metrics(&self) -> bool {
         self.good > 0 && self.elapsed_us > 0.0

@@ -415,6 +415,7 @@ fn paths(manifest: &Manifest) -> Markup {
                 @if let Some(reason) = &path.skipped { p.bad { "Skipped: " (reason) } }
                 @if !path.analysis.trim().is_empty() { p { (path.analysis.trim()) } }
                 ul {
+                    @if !path.front.is_plain() { li { "asked by " (path.front) } }
                     @for (request, answer) in &path.expect {
                         li { "correct answer to '" (request) "': " (answer) }
                     }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     estimate::Shift,
     metrics::Metric,
-    record::Manifest,
+    record::{FrontProtocol, Manifest},
     summary::{CellSummary, ScenarioSummary, Table as Cells},
     told::{MARGIN, Told},
 };
@@ -44,10 +44,18 @@ pub(super) fn sentences(manifest: &Manifest, scenario: &ScenarioSummary<'_>) -> 
             true => of_reference(scenario),
             false => of_path(scenario, path),
         };
-        format!("{}: {said}", named(manifest, scenario.info, path))
+        let asked = front(manifest, path).after_path();
+        format!("{}{asked}: {said}", named(manifest, scenario.info, path))
     };
     let measured = paths.iter().map(sentence);
     measured.chain(unmeasured(manifest, &paths)).collect()
+}
+
+/// Returns how a path was asked.
+fn front(manifest: &Manifest, path: &str) -> FrontProtocol {
+    let mut paths = manifest.all_paths();
+    let info = paths.find(|info| info.name == path);
+    info.map_or_else(Default::default, |info| info.front)
 }
 
 /// Returns a sentence for each path that was chosen and has no trial yet. Of several scenarios, no

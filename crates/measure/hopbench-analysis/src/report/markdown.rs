@@ -163,6 +163,9 @@ fn paths(manifest: &Manifest) -> String {
         if !path.analysis.trim().is_empty() {
             out += &format!("\n{}\n", path.analysis.trim());
         }
+        if !path.front.is_plain() {
+            out += &format!("\n- asked by {}", path.front);
+        }
         for (request, answer) in &path.expect {
             out += &format!(
                 "\n- correct answer to '{}': {}",

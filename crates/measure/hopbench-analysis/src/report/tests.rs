@@ -45,6 +45,7 @@ pub(crate) fn manifest() -> Manifest {
         version_outputs: Default::default(),
         definition: String::new(),
         parameters: Default::default(),
+        front: Default::default(),
         skipped: skipped.map(str::to_owned),
         expect: BTreeMap::new(),
         counters: Some(match name {

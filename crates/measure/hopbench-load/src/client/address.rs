@@ -16,16 +16,25 @@ pub(crate) struct Address {
     pub(crate) sockets: Vec<SocketAddr>,
     /// Value of the `Host` field, unless a request sets its own.
     pub(crate) host: String,
+    /// Name or IP address without the port, which a certificate must have.
+    pub(crate) name: String,
+    pub(crate) is_tls: bool,
 }
 
 /// Resolves a URL; returns the address, and the target of a request for it.
 pub(crate) fn resolve(url: &str) -> anyhow::Result<(Address, Uri)> {
     let uri: Uri = url.parse().with_context(|| expected_url(url))?;
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"));
-    let authority = authority.with_context(|| expected_url(url))?;
+    let is_tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => anyhow::bail!(expected_url(url)),
+    };
+    let authority = uri.authority().with_context(|| expected_url(url))?;
     // An IPv6 address has brackets only in a URL.
     let host = authority.host().trim_matches(['[', ']']);
-    let port = authority.port_u16().unwrap_or(80);
+    let port = authority
+        .port_u16()
+        .unwrap_or(if is_tls { 443 } else { 80 });
     let sockets: Vec<SocketAddr> = (host, port)
         .to_socket_addrs()
         .with_context(|| {
@@ -36,14 +45,19 @@ pub(crate) fn resolve(url: &str) -> anyhow::Result<(Address, Uri)> {
     // A server expects it without scheme and host.
     let slash = PathAndQuery::from_static("/");
     let target = uri.path_and_query().cloned().unwrap_or(slash).into();
-    let host = host_header(authority);
-    Ok((Address { sockets, host }, target))
+    let address = Address {
+        sockets,
+        host: host_header(authority),
+        name: host.to_owned(),
+        is_tls,
+    };
+    Ok((address, target))
 }
 
 /// Returns what oha must be told of a URL whose host has several addresses: to connect to the
 /// first that can be reached. By itself, oha would try only one of them.
 pub(crate) fn connect_to(url: &str) -> anyhow::Result<Option<String>> {
-    let (Address { sockets, host }, _) = resolve(url)?;
+    let (Address { sockets, host, .. }, _) = resolve(url)?;
     if sockets.len() < 2 {
         return Ok(None);
     }
@@ -68,7 +82,10 @@ fn host_header(authority: &Authority) -> String {
 }
 
 fn expected_url(url: &str) -> String {
-    format!("'--url={url}': expected 'http://HOST[:PORT]/PATH'; try 'http://127.0.0.1:8080/'")
+    format!(
+        "'--url={url}': expected 'http://HOST[:PORT]/PATH', or the same with 'https'; try \
+         'http://127.0.0.1:8080/'"
+    )
 }
 
 #[cfg(test)]

@@ -6,28 +6,24 @@
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    io,
     pin::pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{
-    Request,
-    client::conn::{
-        TrySendError,
-        http1::{self, SendRequest},
-    },
-    header::CONTENT_ENCODING,
-};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use hyper::{Request, client::conn::TrySendError, header::CONTENT_ENCODING};
+use tokio::time::timeout;
 
-use super::{address::Address, own_wakes::OwnWakes, pacer::now_ns};
+use super::{
+    front::Front,
+    link::{Link, Sender, describe},
+    own_wakes::OwnWakes,
+    pacer::now_ns,
+};
 use crate::{
     digest::ExpectedBodies,
     requests::{Requests, Turn},
@@ -47,9 +43,6 @@ const UNASKED: &str = "answer without a request";
 /// Longest name of an encoding that is kept.
 const ENCODING_CHARS_MAX: usize = 40;
 
-/// Part of hyper's error for data on an idle connection.
-const UNEXPECTED: &str = "unexpected message";
-
 /// A slot for a connection, which may be closed at the moment.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -61,7 +54,7 @@ pub(crate) struct Connection {
 /// State that the connections of a thread have in common.
 #[derive(Debug)]
 pub(crate) struct Subject {
-    pub(crate) address: Address,
+    pub(crate) front: Front,
     pub(crate) requests: Arc<Requests>,
     pub(crate) keep_alive: bool,
     pub(crate) notes: Rc<Notes>,
@@ -74,27 +67,13 @@ pub(crate) struct Notes {
     /// Longest time to open a connection, in nanoseconds.
     pub(crate) connect_ns_max: Cell<Option<u64>>,
     /// Number of connections on which data arrived without a request.
-    unasked: Cell<u64>,
-}
-
-#[derive(Debug)]
-struct Link {
-    sender: SendRequest<Full<Bytes>>,
-    wire: Wire,
-}
-
-/// The half of a connection that does the I/O. `connection` is `None` once it has ended: only
-/// dropping it tells the other half, which would otherwise wait forever.
-#[derive(Debug)]
-struct Wire {
-    connection: Option<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>,
-    notes: Rc<Notes>,
+    unasked: Rc<Cell<u64>>,
 }
 
 /// Why a request got no answer.
 #[derive(Debug)]
 enum Failure {
-    /// Nothing of the request was sent, so it can be sent again.
+    /// The server has not processed the request, so it can be sent again.
     Unsent(String),
     Sent(String),
 }
@@ -114,7 +93,10 @@ impl Connection {
             return Ok(());
         }
         let started_ns = now_ns();
-        let link = timeout(CONNECT_MAX, Link::open(&self.subject));
+        let link = timeout(CONNECT_MAX, {
+            let Subject { front, notes, .. } = &*self.subject;
+            Link::open(front, &notes.unasked)
+        });
         self.link = Some(link.await.map_err(|_| TIMEOUT.to_owned())??);
         let took_ns = now_ns() - started_ns;
         let longest_ns = &self.subject.notes.connect_ns_max;
@@ -184,45 +166,7 @@ impl Notes {
     }
 }
 
-impl Link {
-    async fn open(subject: &Subject) -> Result<Self, String> {
-        let text = |error: io::Error| error.to_string();
-        let stream = TcpStream::connect(&subject.address.sockets[..]);
-        let stream = stream.await.map_err(text)?;
-        stream.set_nodelay(true).map_err(text)?;
-        let handshake = http1::handshake(TokioIo::new(stream));
-        let (sender, connection) = handshake.await.map_err(|error| describe(&error))?;
-        let wire = Wire {
-            connection: Some(connection),
-            notes: Rc::clone(&subject.notes),
-        };
-        Ok(Self { sender, wire })
-    }
-}
-
-impl Wire {
-    /// Drives the connection; returns whether it has ended.
-    fn poll_ended(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(connection) = &mut self.connection else {
-            return true;
-        };
-        let Poll::Ready(ended) = pin!(connection).poll(context) else {
-            return false;
-        };
-        // The request under way, if there is one, reports any other error.
-        if ended.is_err_and(|error| error.to_string().contains(UNEXPECTED)) {
-            self.notes.unasked.set(self.notes.unasked.get() + 1);
-        }
-        self.connection = None;
-        true
-    }
-}
-
-async fn exchange(
-    sender: &mut SendRequest<Full<Bytes>>,
-    subject: &Subject,
-    turn: Turn,
-) -> Result<Answer, Failure> {
+async fn exchange(sender: &mut Sender, subject: &Subject, turn: Turn) -> Result<Answer, Failure> {
     let ready = sender.ready().await;
     ready.map_err(|error| Failure::Unsent(describe(&error)))?;
     let request = subject.requests.request(turn);
@@ -257,21 +201,20 @@ async fn exchange(
 }
 
 fn failure(mut error: TrySendError<Request<Full<Bytes>>>) -> Failure {
-    match error.take_message() {
-        Some(_) => Failure::Unsent(describe(error.error())),
-        None => Failure::Sent(describe(error.error())),
+    match error.take_message().is_some() || is_refused(error.error()) {
+        true => Failure::Unsent(describe(error.error())),
+        false => Failure::Sent(describe(error.error())),
     }
 }
 
-/// Returns hyper's description. That of a parse error always begins with `invalid HTTP`.
-fn describe(error: &hyper::Error) -> String {
-    const NOT_HTTP: &str = "invalid HTTP";
-    let text = error.to_string();
-    if error.is_parse() && !text.starts_with(NOT_HTTP) {
-        return format!("{NOT_HTTP}: {text}");
-    }
-    match std::error::Error::source(error) {
-        Some(source) => format!("{text}: {source}"),
-        None => text,
-    }
+/// Returns whether an HTTP/2 server says that it hasn't processed the request, as when it closes a
+/// connection after so many of them (RFC 9113, section 8.7).
+fn is_refused(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let of_h2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
+    of_h2.is_some_and(|error| {
+        let reason = error.reason();
+        let is_closing = error.is_go_away() && reason == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (is_closing || reason == Some(h2::Reason::REFUSED_STREAM))
+    })
 }

@@ -74,7 +74,7 @@ impl Worker {
         let count = share.of(options.concurrency.get());
         let notes = Rc::new(Notes::default());
         let subject = Rc::new(Subject {
-            address: load.address.clone(),
+            front: load.front.clone(),
             requests: Arc::clone(&load.requests),
             keep_alive: !options.no_keepalive,
             notes: Rc::clone(&notes),

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::{
     address,
     counters::{self, Conservation, Counters, WireCounter},
+    front::Front,
     parameters::{self, DefaultValue},
     read::from_text,
     request::{ExpectedAnswer, WireExpect},
@@ -31,8 +32,8 @@ pub(crate) struct PathDefinition {
     pub(crate) summary: String,
     pub(crate) analysis: String,
     pub(crate) tags: Vec<String>,
-    /// Address to which the client connects.
-    pub(crate) front: Template,
+    /// Address to which the client connects, and how it asks.
+    pub(crate) front: Front,
     /// Added to the query of every request.
     pub(crate) query: Option<Template>,
     /// Target that is requested until the answer has status 200.
@@ -105,8 +106,11 @@ pub(super) struct Wire {
     /// Tags, by which '--path tag:NAME' selects paths.
     #[serde(default)]
     tags: Vec<String>,
-    /// Address to which clients connect, such as '127.0.0.1:{{port:front}}'.
+    /// Address to which clients connect, such as '127.0.0.1:{{port:front}}'; over TLS with
+    /// 'https://' before it.
     front: Template,
+    /// Protocol by which clients ask: 'http1' (the default) or 'h2'.
+    protocol: Option<Template>,
     /// Text that is added to the query of every request, such as 'key=1'.
     query: Option<Template>,
     /// Target that is requested at the front until the answer is 200.
@@ -148,7 +152,7 @@ impl Wire {
     /// Returns everything that may have places.
     fn templates(&mut self) -> Vec<&mut Template> {
         let mut templates = vec![&mut self.front];
-        templates.extend(&mut self.query);
+        templates.extend(self.protocol.iter_mut().chain(&mut self.query));
         templates.extend(self.describe.iter_mut().flatten());
         for process in &mut self.process {
             templates.extend(process.command.iter_mut().chain(&mut process.version));
@@ -218,7 +222,7 @@ impl PathDefinition {
             summary: wire.summary,
             analysis: wire.analysis,
             tags: wire.tags,
-            front: wire.front,
+            front: Front::read(wire.front, wire.protocol.as_ref())?,
             query: wire.query,
             ready: wire.ready,
             start_timeout: start_timeout(wire.start_timeout_ms)?,
@@ -286,7 +290,7 @@ impl PathDefinition {
         });
         let files = self.files.iter().map(|file| &file.content);
         let describe = self.describe.iter().flatten();
-        let asked = self.query.iter().chain([&self.front]);
+        let asked = self.query.iter().chain([&self.front.address]);
         let templates = commands.chain(files).chain(describe).chain(asked);
         templates.flat_map(Template::places)
     }
@@ -347,11 +351,18 @@ impl PathDefinition {
             ));
         }
         let is_front = |place: &Place| matches!(place, Place::Port(_) | Place::Socket(_));
-        if !self.front.places().any(is_front) {
+        if !self.front.address.places().any(is_front) {
             return Err("'front': expected a '{{port:…}}' for clients to connect to".to_owned());
         }
         self.check_addresses()?;
+        self.front.check_tls(self.places())?;
         self.check_ports()
+    }
+
+    /// Returns whether its processes or its clients need certificates.
+    pub(crate) fn needs_certificates(&self) -> bool {
+        let is_tls = |place: &Place| matches!(place, Place::Tls(_));
+        self.front.protocol.tls || self.places().any(is_tls)
     }
 }
 
@@ -385,7 +396,7 @@ impl PathDefinition {
         let files = self.files.iter().map(|file| &file.content);
         let texts: Vec<&Template> = commands.chain(files).collect();
         let of_front = |message| format!("'front': {message}");
-        address::check(&self.front, &texts).map_err(of_front)?;
+        address::check(&self.front.address, &texts).map_err(of_front)?;
         for ProcessDefinition { name, admin, .. } in &self.processes {
             let of_admin = |message| format!("process '{name}': 'admin': {message}");
             let mut admin = admin.iter();

@@ -12,7 +12,7 @@ use std::{
 use anyhow::bail;
 use serde::Deserialize;
 
-use super::similar::nearest;
+use super::{similar::nearest, tls_file::TlsFile};
 use crate::process::as_text;
 
 /// A parsed text.
@@ -45,6 +45,8 @@ pub(crate) enum Place {
     Program(String),
     /// A Unix socket in the trial's directory.
     Socket(String),
+    /// A certificate or a key of the run, in the trial's directory.
+    Tls(TlsFile),
 }
 
 /// Fills in places for one trial.
@@ -53,6 +55,14 @@ pub(crate) trait Fill {
     fn directory(&mut self) -> &Path;
     fn port(&mut self, name: &str) -> anyhow::Result<u16>;
     fn program(&mut self, name: &str) -> anyhow::Result<PathBuf>;
+
+    /// Only a path in a trial has certificates.
+    fn tls(&mut self, file: TlsFile) -> anyhow::Result<PathBuf> {
+        bail!(
+            "'{}': expected in a 'command', in 'env' or in a [[file]] of a path",
+            Place::Tls(file)
+        )
+    }
 }
 
 /// Braces that a place begins with.
@@ -61,7 +71,7 @@ pub(super) const OPEN: &str = "{{";
 /// Braces that stand for [`OPEN`] as a text.
 const LITERAL: &str = "{{{{";
 
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     "bin",
     "dir",
     "file",
@@ -69,6 +79,7 @@ const KINDS: [&str; 7] = [
     "port",
     "program",
     "socket",
+    "tls",
 ];
 
 impl Template {
@@ -85,6 +96,30 @@ impl Template {
             Some(Part::Place(place)) => Some(place),
             _ => None,
         }
+    }
+
+    /// Returns whether the text begins with this.
+    pub(crate) fn begins_with(&self, beginning: &str) -> bool {
+        matches!(self.parts.first(), Some(Part::Text(text)) if text.starts_with(beginning))
+    }
+
+    /// Returns whether the text begins with a scheme, such as `http://`.
+    pub(crate) fn begins_with_scheme(&self) -> bool {
+        matches!(self.parts.first(), Some(Part::Text(text)) if text.contains("://"))
+    }
+
+    /// Returns the rest of a text that begins with this.
+    pub(crate) fn without_beginning(&self, beginning: &str) -> Option<Self> {
+        let Some(Part::Text(text)) = self.parts.first() else {
+            return None;
+        };
+        let rest = text.strip_prefix(beginning)?.to_owned();
+        let mut parts = self.parts.clone();
+        match rest.is_empty() && parts.len() > 1 {
+            true => drop(parts.remove(0)),
+            false => parts[0] = Part::Text(rest),
+        }
+        Some(Self { parts })
     }
 
     /// Returns the names of its parameters.
@@ -171,6 +206,7 @@ impl fmt::Display for Place {
             Self::Port(name) => write!(f, "{{{{port:{name}}}}}"),
             Self::Program(name) => write!(f, "{{{{program:{name}}}}}"),
             Self::Socket(name) => write!(f, "{{{{socket:{name}}}}}"),
+            Self::Tls(file) => write!(f, "{{{{tls:{}}}}}", file.name()),
         }
     }
 }
@@ -185,6 +221,7 @@ impl Place {
             Self::Parameter(_) => bail!("'{self}': only the file of a path has parameters"),
             Self::Port(name) => Ok(fill.port(name)?.to_string()),
             Self::Program(name) => as_text(&fill.program(name)?),
+            Self::Tls(file) => as_text(&fill.tls(*file)?),
         }
     }
 
@@ -213,6 +250,7 @@ impl Place {
             "port" => named().map(Self::Port),
             "program" => named().map(Self::Program),
             "socket" => named().map(Self::Socket),
+            "tls" => tls_file(text, name).map(Self::Tls),
             _ => Err(format!(
                 "'{{{{{text}}}}}': unknown place '{kind}', expected one of {}{}; for the text \
                  '{OPEN}', write '{LITERAL}'",
@@ -221,6 +259,18 @@ impl Place {
             )),
         }
     }
+}
+
+fn tls_file(text: &str, name: &str) -> Result<TlsFile, String> {
+    let found = TlsFile::ALL.into_iter().find(|file| file.name() == name);
+    found.ok_or_else(|| {
+        let names = TlsFile::ALL.map(TlsFile::name);
+        format!(
+            "'{{{{{text}}}}}': expected one of {}{}",
+            names.map(|name| format!("'{{{{tls:{name}}}}}'")).join(", "),
+            nearest(name, names)
+        )
+    })
 }
 
 impl TryFrom<String> for Template {
@@ -345,6 +395,9 @@ mod tests {
             ("{{port:front", "expected '}}'"),
             ("{{ .Host }}", "for the text '{{', write '{{{{'"),
             ("{{socket:../x}}", "without '/'"),
+            ("{{tls:cert}}", "expected one of '{{tls:ca}}', '{{tls:cer"),
+            ("{{tls:certificat}}", "(did you mean 'certificate'?)"),
+            ("{{tls}}", "'{{tls:pem}}'"),
         ] {
             let message = Template::try_from(text.to_owned()).unwrap_err();
             assert!(message.contains(expected), "{text}: {message}");

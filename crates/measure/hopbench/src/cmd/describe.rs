@@ -156,7 +156,10 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
     let rows = [
         ("tags", path.tags.join(", ")),
         ("parameters", parameters.collect::<Vec<_>>().join(", ")),
-        ("front", path.front.to_string()),
+        (
+            "front",
+            format!("{}{}", path.front, path.front.protocol.after_path()),
+        ),
         (
             "query",
             path.query
@@ -192,7 +195,8 @@ fn path(context: &Context, path: &PathDefinition) -> anyhow::Result<()> {
             "path": path.name, "summary": path.summary, "analysis": path.analysis,
             "tags": path.tags, "parameters": path.parameters,
             "receipts": receipts, "missing": missing,
-            "front": path.front.to_string(), "ready": path.ready, "files": files,
+            "front": path.front.to_string(), "tls": path.front.protocol.tls,
+            "protocol": path.front.protocol.protocol, "ready": path.ready, "files": files,
             "start_timeout_ms": path.start_timeout.as_millis(),
             "query": path.query.as_ref().map(ToString::to_string),
             "expect": path.expect.iter().map(|(name, answer)| (name, answer.to_string()))

@@ -57,6 +57,13 @@ pub(super) fn run(context: &Context, options: &cli::Export) -> anyhow::Result<Ex
 fn path(context: &Context, name: &str) -> anyhow::Result<PathDefinition> {
     let mut paths = context.catalog.paths(name)?;
     match (paths.len(), paths.pop()) {
+        (1, Some(path)) if !path.front.protocol.is_plain() => Err(Mistake(format!(
+            "'--path': '{name}' is asked by {}: expected a path that is asked by HTTP/1.1 without \
+             TLS, since other engines have neither the certificates of a run nor its choice of \
+             protocol; leave '--path' out, and set both in the project",
+            path.front.protocol
+        ))
+        .into()),
         (1, Some(path)) => Ok(path),
         (count, _) => Err(Mistake(format!(
             "'--path': expected one path, '{name}' names {count}; name one of 'hopbench list'"

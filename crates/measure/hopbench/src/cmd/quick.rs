@@ -5,8 +5,14 @@ mod hop;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Args;
-use hopbench_analysis::estimate::BLOCKS_MAX;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use hopbench_analysis::{
+    estimate::BLOCKS_MAX,
+    record::{FrontProtocol, Protocol},
+};
 
 use self::hop::Hop;
 use super::{
@@ -45,10 +51,27 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = within::<u32>(1, BLOCKS_MAX as u64))]
     blocks: Option<u32>,
+    /// Ask the hop over TLS. It gets its certificate from '{{tls:certificate}}' and '{{tls:key}}',
+    /// or from '{{tls:pem}}' for both in one file
+    #[arg(long)]
+    tls: bool,
+    /// Protocol by which to ask the hop, 'http1' or 'h2'
+    #[arg(long, value_name = "PROTOCOL", value_parser = protocols(),
+        default_value = Protocol::default().name(), hide_default_value = true)]
+    protocol: Protocol,
     #[command(flatten)]
     parameters: Parameters,
     #[command(flatten)]
     how: How,
+}
+
+fn protocols() -> impl TypedValueParser<Value = Protocol> {
+    let names = PossibleValuesParser::new(Protocol::ALL.map(Protocol::name));
+    names.map(|name| {
+        let mut all = Protocol::ALL.into_iter();
+        // clap refuses other names.
+        all.find(|it| it.name() == name).unwrap_or_default()
+    })
 }
 
 /// Milliseconds of each load and each warm-up: with them, the scenario takes less than a minute.
@@ -76,7 +99,11 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
     let save = options.save.as_deref().map(NewFile::check).transpose()?;
     let parameters = options.parameters.values();
     let hop = Hop::parse(&options.command, options.name.as_deref(), &parameters)?;
-    let file = hop.path_file(&context.toolbox)?;
+    let front = FrontProtocol {
+        tls: options.tls,
+        protocol: options.protocol,
+    };
+    let file = hop.path_file(&context.toolbox, front)?;
     let path = PathDefinition::parse(&hop.name, &file).map_err(Mistake)?;
     let context = Context {
         catalog: with(Catalog::built_in()?, path)?,

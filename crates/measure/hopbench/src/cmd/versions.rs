@@ -24,6 +24,7 @@ pub(super) fn select(
 ) -> anyhow::Result<(Selection, Builds)> {
     check(overrides, files)?;
     let [a, b] = [path(context, files[0])?, path(context, files[1])?];
+    check_fronts(scenarios, files, [&a, &b])?;
     let (name, names) = match a.name == b.name {
         true => (
             a.name.clone(),
@@ -76,6 +77,25 @@ fn check(overrides: &Overrides, files: [&str; 2]) -> Result<(), Mistake> {
         None => return Ok(()),
     };
     Err(Mistake(message))
+}
+
+/// Checks that clients ask both paths alike. Otherwise a verdict would be about the clients, too.
+fn check_fronts(
+    scenarios: &[String],
+    files: [&str; 2],
+    paths: [&PathDefinition; 2],
+) -> Result<(), Mistake> {
+    let [a, b] = paths.map(|path| path.front.protocol);
+    if a == b {
+        return Ok(());
+    }
+    let [of_a, of_b] = files;
+    let scenario = scenarios.first().map_or("SCENARIO", String::as_str);
+    Err(Mistake(format!(
+        "'{of_a}' is asked by {a} and '{of_b}' by {b}: expected the same 'front' and 'protocol', \
+         since their clients' costs differ; to measure them side by side, 'hopbench run {scenario} \
+         --path {of_a},{of_b}'"
+    )))
 }
 
 fn path(context: &Context, file: &str) -> anyhow::Result<PathDefinition> {

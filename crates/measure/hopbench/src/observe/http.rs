@@ -1,22 +1,25 @@
 //! Single HTTP requests, for readiness, verification and counters, never for the load.
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
+use hopbench_analysis::record::{FrontProtocol, Protocol};
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    HeaderMap, Request,
-    body::Bytes,
-    client::conn::http1,
+    HeaderMap, Request, Response, Uri,
+    body::{Bytes, Incoming},
+    client::conn::{http1, http2},
     header::{CONNECTION, HOST, HeaderName, HeaderValue},
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
@@ -26,11 +29,22 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::tls;
+
 /// A server's address: `HOST:PORT` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     Tcp(SocketAddr),
     Unix(PathBuf),
+}
+
+/// A server, and how it is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    endpoint: Endpoint,
+    protocol: Protocol,
+    /// Accepts the server's certificate; `None` without TLS.
+    authority: Option<Arc<ClientConfig>>,
 }
 
 /// A client that opens a connection for each request.
@@ -96,7 +110,7 @@ impl Client {
     /// Sends one request on its own connection.
     pub(crate) fn ask(
         &self,
-        server: &Endpoint,
+        server: &Server,
         question: &Question<'_>,
         at_most: Duration,
     ) -> anyhow::Result<Answer> {
@@ -113,7 +127,7 @@ impl Client {
     /// request.
     pub(crate) fn wait_until_ready(
         &self,
-        server: &Endpoint,
+        server: &Server,
         question: &Question<'_>,
         deadline: Instant,
         is_ready: impl Fn(&Answer) -> Result<(), String>,
@@ -136,15 +150,22 @@ impl Client {
     }
 }
 
-async fn ask(server: &Endpoint, question: &Question<'_>) -> anyhow::Result<Answer> {
-    match server {
+async fn ask(server: &Server, question: &Question<'_>) -> anyhow::Result<Answer> {
+    let protocol = server.protocol;
+    match &server.endpoint {
         Endpoint::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            ask_on(stream, &address.to_string(), question).await
+            let host = address.to_string();
+            let Some(authority) = &server.authority else {
+                return ask_on(stream, protocol, ("http", &host), question).await;
+            };
+            let stream = tls::connect(authority, address.ip(), protocol, stream).await?;
+            ask_on(stream, protocol, ("https", &host), question).await
         }
         Endpoint::Unix(path) => {
-            ask_on(UnixStream::connect(path).await?, "localhost", question).await
+            let stream = UnixStream::connect(path).await?;
+            ask_on(stream, protocol, ("http", "localhost"), question).await
         }
     }
 }
@@ -152,17 +173,15 @@ async fn ask(server: &Endpoint, question: &Question<'_>) -> anyhow::Result<Answe
 /// Maximum number of header fields of an answer. A server may send more than hyper's own 100.
 const FIELDS_MAX: usize = 10_000;
 
+/// Maximum length of an answer's head in HTTP/2, in bytes: hyper's own for HTTP/1.
+const HEAD_BYTES_MAX: u32 = 400 << 10;
+
 async fn ask_on(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    host: &str,
+    protocol: Protocol,
+    (scheme, host): (&str, &str),
     question: &Question<'_>,
 ) -> anyhow::Result<Answer> {
-    let (mut sender, connection) = http1::Builder::new()
-        .max_headers(FIELDS_MAX)
-        .handshake(TokioIo::new(stream))
-        .await?;
-    // Ends with the sender or the server, whichever is first. The request has its errors too.
-    let connection = tokio::spawn(connection.without_shutdown());
     let mut request = Request::builder()
         .method(question.method)
         .uri(question.target)
@@ -174,8 +193,86 @@ async fn ask_on(
     if !headers.contains_key(HOST) {
         headers.insert(HOST, HeaderValue::try_from(host)?);
     }
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let response = sender.send_request(request).await?;
+    match protocol {
+        Protocol::Http1 => ask_by_http1(stream, scheme, request).await,
+        Protocol::H2 => ask_by_h2(stream, as_in_h2(request, scheme)?).await,
+    }
+}
+
+async fn ask_by_http1(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    scheme: &str,
+    mut request: Request<Full<Bytes>>,
+) -> anyhow::Result<Answer> {
+    let (mut sender, connection) = http1::Builder::new()
+        .max_headers(FIELDS_MAX)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    // Ends with the sender or the server, whichever is first. The request has its errors too.
+    let connection = tokio::spawn(connection.without_shutdown());
+    let close = HeaderValue::from_static("close");
+    request.headers_mut().insert(CONNECTION, close);
+    let response = sender.send_request(request).await;
+    let response = response.map_err(|error| match scheme {
+        "http" => with_hint(error),
+        _ => error.into(),
+    })?;
+    let answer = read(response).await?;
+    let rest = timeout(END_TIMEOUT, is_followed(connection));
+    Ok(Answer {
+        is_followed: rest.await.unwrap_or(false),
+        ..answer
+    })
+}
+
+/// Adds to an error what an answer often means that doesn't begin like one of HTTP/1.1.
+fn with_hint(error: hyper::Error) -> anyhow::Error {
+    let is_other = error.is_parse() && error.to_string().contains("HTTP version");
+    let error = anyhow::Error::new(error);
+    match is_other {
+        true => error.context(
+            "the answer isn't HTTP/1.1; if the hop speaks TLS, begin 'front' with 'https://', and \
+             if it speaks HTTP/2 alone, add 'protocol = \"h2\"'",
+        ),
+        false => error,
+    }
+}
+
+/// Asks by HTTP/2, in which nothing can follow an answer.
+async fn ask_by_h2(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+) -> anyhow::Result<Answer> {
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await;
+    let response = response.context(
+        "no answer by HTTP/2: expected a hop that speaks it, without TLS by prior knowledge; or \
+         leave out 'protocol' in the path",
+    )?;
+    read(response).await
+}
+
+/// Returns a request as HTTP/2 has it: the host stands in the target.
+fn as_in_h2(
+    mut request: Request<Full<Bytes>>,
+    scheme: &str,
+) -> anyhow::Result<Request<Full<Bytes>>> {
+    let host = request.headers_mut().remove(HOST).context("no host")?;
+    let target = request.uri().path_and_query();
+    let absolute = Uri::builder()
+        .scheme(scheme)
+        .authority(host.as_bytes())
+        .path_and_query(target.map_or("/", |target| target.as_str()));
+    *request.uri_mut() = absolute.build()?;
+    Ok(request)
+}
+
+/// Receives the whole answer.
+async fn read(response: Response<Incoming>) -> anyhow::Result<Answer> {
     let (head, mut body) = response.into_parts();
     let (mut length_bytes, mut hasher, mut beginning) = (0_u64, Sha256::new(), Vec::new());
     while let Some(frame) = body.frame().await {
@@ -196,14 +293,13 @@ async fn ask_on(
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let rest = timeout(END_TIMEOUT, is_followed(connection));
     Ok(Answer {
         status: head.status.as_u16(),
         headers: head.headers,
         length_bytes,
         sha256,
         beginning,
-        is_followed: rest.await.unwrap_or(false),
+        is_followed: false,
     })
 }
 
@@ -234,6 +330,54 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
         .collect()
 }
 
+impl Server {
+    /// Returns the front of a path. `authority` signs certificates, if it is asked over TLS.
+    pub(crate) fn front(
+        endpoint: Endpoint,
+        protocol: FrontProtocol,
+        authority: Option<Arc<ClientConfig>>,
+    ) -> Self {
+        Self {
+            endpoint,
+            protocol: protocol.protocol,
+            authority,
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Returns the beginning of its URLs.
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self.authority {
+            Some(_) => "https://",
+            None => "http://",
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> FrontProtocol {
+        FrontProtocol {
+            tls: self.authority.is_some(),
+            protocol: self.protocol,
+        }
+    }
+}
+
+impl From<Endpoint> for Server {
+    /// Returns a server that is asked by HTTP/1.1, without TLS.
+    fn from(endpoint: Endpoint) -> Self {
+        Self::front(endpoint, FrontProtocol::default(), None)
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.authority.as_ref().map_or("", |_| self.scheme());
+        write!(f, "{scheme}{}", self.endpoint)
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = String;
 
@@ -248,8 +392,8 @@ impl FromStr for Endpoint {
     }
 }
 
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),

@@ -35,7 +35,7 @@ impl Status {
             headers: &[],
             body: Default::default(),
         };
-        let answer = client.ask(admin, &question, at_most)?;
+        let answer = client.ask(&admin.clone().into(), &question, at_most)?;
         Self::read(&answer).map_err(anyhow::Error::msg)
     }
 }

@@ -340,6 +340,7 @@ mod tests {
                 version_outputs: Default::default(),
                 definition: path.text.clone(),
                 parameters: path.parameters.clone(),
+                front: Default::default(),
                 skipped: None,
                 counters: None,
                 expect: Default::default(),

@@ -440,6 +440,7 @@ fn path_info(
         version_outputs: receipts.outputs,
         definition: path.text.clone(),
         parameters: path.parameters.clone(),
+        front: path.front.protocol,
         skipped: skipped.map(str::to_owned),
         counters: Some(path.counters.shown.clone()),
         expect: expect

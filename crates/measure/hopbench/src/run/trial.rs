@@ -7,6 +7,7 @@
 mod cold_start;
 mod difference;
 mod fill;
+mod front;
 mod judge;
 mod load;
 mod placed;
@@ -17,7 +18,8 @@ mod stage;
 mod validity;
 
 use std::{
-    collections::BTreeMap,
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -45,7 +47,7 @@ use crate::{
     },
     plan::{selection::Selection, toolbox::Toolbox, work::Work},
     process::{Interrupt, Interrupted},
-    run::builds::Builds,
+    run::{builds::Builds, certificates::Certificates},
 };
 
 /// Is called with the index of each stage of a load that begins.
@@ -78,6 +80,11 @@ pub(crate) struct Live<'a> {
     /// Threads of the load generator; its own default if `None`.
     pub(crate) load_threads: Option<usize>,
     pub(crate) request_timeout: Duration,
+    /// Scenarios whose loads are all sent by the generator's own client, so that a path and its
+    /// reference have the same client: oha asks neither over TLS nor by HTTP/2 here.
+    by_own_client: BTreeSet<String>,
+    /// Certificates of the run, once a path has needed some.
+    certificates: OnceCell<Certificates>,
     /// Whether the CPU time of processes excludes time in interrupts.
     irq_is_separate: bool,
 }
@@ -126,6 +133,8 @@ impl<'a> Live<'a> {
             client: Client::new().context("could not start an HTTP client")?,
             load_threads: None,
             request_timeout: Duration::from_secs(5),
+            by_own_client: by_own_client(selection),
+            certificates: OnceCell::new(),
             // If it is unknown, the kernel is assumed to do as most do.
             irq_is_separate: machine::irq_time_accounted().unwrap_or_default(),
         })
@@ -171,6 +180,15 @@ impl<'a> Live<'a> {
         }
         stage.stop();
         Ok(verified)
+    }
+
+    /// Returns the certificates of the run. Makes them, unless a path had needed them before.
+    fn certificates(&self) -> anyhow::Result<&Certificates> {
+        if let Some(made) = self.certificates.get() {
+            return Ok(made);
+        }
+        let made = Certificates::make()?;
+        Ok(self.certificates.get_or_init(|| made))
     }
 
     /// Returns the time limit of one answer outside of a load. The first answer on a path is slow.
@@ -241,6 +259,7 @@ impl<'a> Live<'a> {
                 .timeout_ms
                 .map_or(self.request_timeout, Duration::from_millis),
             bodies: Bodies::After,
+            by_own_client: self.by_own_client.contains(&planned.cell.scenario),
         }
     }
 
@@ -375,6 +394,18 @@ impl<'a> Live<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns the scenarios that have a path which isn't asked by plain HTTP/1.1.
+fn by_own_client(selection: &Selection) -> BTreeSet<String> {
+    let is_plain = |name: &String| {
+        let mut paths = selection.paths.iter();
+        let found = paths.find(|path| path.definition.name == *name);
+        found.is_none_or(|path| path.definition.front.protocol.is_plain())
+    };
+    let scenarios = selection.scenarios.iter();
+    let special = scenarios.filter(|scenario| !scenario.paths.iter().all(is_plain));
+    special.map(|it| it.definition.name.clone()).collect()
 }
 
 /// Maximum duration of a preparing load.

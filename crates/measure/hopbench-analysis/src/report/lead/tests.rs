@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    record::{Failure, FailureKind, OpenLoop, Outcome, Source, Trial},
+    record::{Failure, FailureKind, OpenLoop, Outcome, Protocol, Source, Trial},
     report::tests,
     summary::Summary,
 };
@@ -23,7 +23,10 @@ fn trials(loads: &[u32], of: impl Fn(u32, u32) -> (u64, u64)) -> Vec<Trial> {
 }
 
 fn said(trials: &[Trial]) -> Vec<String> {
-    let mut manifest = tests::manifest();
+    said_of(tests::manifest(), trials)
+}
+
+fn said_of(mut manifest: Manifest, trials: &[Trial]) -> Vec<String> {
     manifest
         .paths
         .retain(|path| ["plain", "fast"].contains(&path.name.as_str()));
@@ -34,6 +37,34 @@ fn said(trials: &[Trial]) -> Vec<String> {
         "{sentences:?}"
     );
     sentences[1..].to_vec()
+}
+
+#[test]
+fn a_path_is_said_to_be_asked_otherwise() {
+    let trials = trials(&[1], |_, _| (2_800, 2_300));
+    for (tls, protocol, wanted) in [
+        (false, Protocol::Http1, "fast 1.0: 28 % "),
+        (
+            true,
+            Protocol::Http1,
+            "fast 1.0, asked by HTTP/1.1 over TLS: ",
+        ),
+        (
+            true,
+            Protocol::H2,
+            "fast 1.0, asked by HTTP/2 over TLS: 28 % ",
+        ),
+        (
+            false,
+            Protocol::H2,
+            "fast 1.0, asked by HTTP/2 without TLS: ",
+        ),
+    ] {
+        let mut manifest = tests::manifest();
+        manifest.paths[1].front = FrontProtocol { tls, protocol };
+        let said = said_of(manifest, &trials);
+        assert!(said[0].starts_with(wanted), "{said:?}");
+    }
 }
 
 #[test]

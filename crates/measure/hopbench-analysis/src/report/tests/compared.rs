@@ -105,6 +105,8 @@ fn another_toolchain_clock_memory_or_outside_program_is_another_condition() {
         "fast 2.0".clone_into(receipt);
     });
     assert_eq!(version, ["version of 'server' on path 'fast'"]);
+    let front = keys(|it| it.paths[1].front.tls = true);
+    assert_eq!(front, ["protocol at the front of path 'fast'"]);
 }
 
 #[test]

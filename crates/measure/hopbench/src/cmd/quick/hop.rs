@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use hopbench_analysis::record::{FrontProtocol, Protocol};
 use toml::Value;
 
 use crate::{
@@ -37,6 +38,9 @@ const FRONT: &str = "{{port:front}}";
 
 /// Place of the port at which the origin listens.
 const ORIGIN: &str = "{{port:origin}}";
+
+/// Address at which clients connect, as it stands in [`FRONT_AND_ORIGIN`].
+const PLAIN_FRONT: &str = "127.0.0.1:{{port:front}}";
 
 const EXAMPLE: &str =
     "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork TCP:127.0.0.1:{{port:origin}}'";
@@ -94,11 +98,21 @@ impl Hop {
     }
 
     /// Returns the text of the path file. Runs the program, to find out how it prints its version.
-    pub(super) fn path_file(&self, toolbox: &Toolbox) -> anyhow::Result<String> {
+    pub(super) fn path_file(
+        &self,
+        toolbox: &Toolbox,
+        asked: FrontProtocol,
+    ) -> anyhow::Result<String> {
         let text = |text: &str| Value::from(text);
         let version = self.version(toolbox)?;
         let summary = format!("{} in front of the origin.", self.name);
-        let mut file = format!("summary = {}\n{FRONT_AND_ORIGIN}", text(&summary));
+        let scheme = if asked.tls { "https://" } else { "" };
+        let front = FRONT_AND_ORIGIN.replacen(PLAIN_FRONT, &format!("{scheme}{PLAIN_FRONT}"), 1);
+        let protocol = match asked.protocol {
+            Protocol::Http1 => String::new(),
+            other => format!("protocol = {}\n", text(other.name())),
+        };
+        let mut file = format!("summary = {}\n{protocol}{front}", text(&summary));
         let words = self.words.iter().map(|word| text(word));
         let mut fields = vec![
             ("name", text(&self.name)),
@@ -317,8 +331,10 @@ mod tests {
         given.sweep.extend("w=1,2".parse());
         let hop = Hop::parse(line, Some("mine"), &given).expect("a hop");
         let toolbox = Toolbox::new(None).expect("a directory");
-        let file = hop.path_file(&toolbox).expect("a shell");
+        let plain = FrontProtocol::default();
+        let file = hop.path_file(&toolbox, plain).expect("a shell");
         let path = catalog::PathDefinition::parse("mine", &file).expect(&file);
+        assert_eq!(path.front.protocol, plain);
         let process = path.processes.last().expect("two processes");
         let words: Vec<String> = process.command.iter().map(ToString::to_string).collect();
         let script = "exec x \"$A\" {{port:front}} {{port:origin}}";
@@ -327,5 +343,20 @@ mod tests {
         let here = env::current_dir().expect("a directory");
         let cwd = process.cwd.as_ref().expect("a directory");
         assert_eq!(cwd.to_string(), here.display().to_string());
+    }
+
+    #[test]
+    fn the_path_file_says_how_the_hop_is_asked() {
+        let line = "sh -c 'exec x {{tls:pem}}' {{port:front}} {{port:origin}}";
+        let hop = Hop::parse(line, None, &Parameters::default()).expect("a hop");
+        let toolbox = Toolbox::new(None).expect("a directory");
+        for tls in [false, true] {
+            for protocol in Protocol::ALL {
+                let asked = FrontProtocol { tls, protocol };
+                let file = hop.path_file(&toolbox, asked).expect("a shell");
+                let path = catalog::PathDefinition::parse("mine", &file).expect(&file);
+                assert_eq!(path.front.protocol, asked, "{file}");
+            }
+        }
     }
 }

@@ -77,6 +77,10 @@ impl Live<'_> {
     ) -> Result<(), TrialError> {
         let definition = &self.paths[order.path];
         let work = self.work[order.asked].on(definition);
+        if definition.needs_certificates() {
+            // Making them is no part of a start.
+            self.certificates().map_err(harness_failure)?;
+        }
         let begin = Instant::now();
         let label = format!("{:04}-{}", order.cycle, order.path);
         let begun = Stage::start_processes(self, definition, None, (&label, order.delay_ms));
@@ -99,7 +103,7 @@ impl Live<'_> {
 impl Stage {
     /// Returns whether the front accepts a connection.
     fn listens(&self, limit: Duration) -> bool {
-        match self.front() {
+        match self.front().server.endpoint() {
             Endpoint::Tcp(address) => TcpStream::connect_timeout(address, limit).is_ok(),
             Endpoint::Unix(path) => UnixStream::connect(path).is_ok(),
         }

@@ -11,9 +11,10 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::{
-    catalog::{FileDefinition, Fill, ProcessDefinition, Template},
+    catalog::{FileDefinition, Fill, ProcessDefinition, Template, TlsFile},
     plan::toolbox::Toolbox,
     process::{Command, StatedUmask},
+    run::certificates::Certificates,
 };
 
 /// Fills in places for one trial. A name stands for the same port throughout.
@@ -22,6 +23,7 @@ pub(crate) struct TrialFill<'a> {
     toolbox: &'a Toolbox,
     directory: PathBuf,
     ports: BTreeMap<String, u16>,
+    certificates: Option<&'a Certificates>,
 }
 
 impl<'a> TrialFill<'a> {
@@ -30,6 +32,15 @@ impl<'a> TrialFill<'a> {
             toolbox,
             directory: directory.to_owned(),
             ports: BTreeMap::new(),
+            certificates: None,
+        }
+    }
+
+    /// Returns the same with what '{{tls:…}}' stands for.
+    pub(super) fn with_certificates(self, certificates: Option<&'a Certificates>) -> Self {
+        Self {
+            certificates,
+            ..self
         }
     }
 
@@ -99,6 +110,14 @@ impl Fill for TrialFill<'_> {
         self.toolbox
             .program(name)
             .with_context(|| format!("'{name}' is not installed"))
+    }
+
+    fn tls(&mut self, file: TlsFile) -> anyhow::Result<PathBuf> {
+        let certificates = self.certificates.with_context(|| {
+            let name = file.name();
+            format!("'{{{{tls:{name}}}}}': only the file of a path can have it, in a trial")
+        })?;
+        certificates.file(&self.directory, file)
     }
 }
 

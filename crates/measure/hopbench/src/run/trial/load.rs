@@ -58,6 +58,8 @@ pub(super) struct Order<'a> {
     pub(super) think_time_ms: u64,
     pub(super) timeout: Duration,
     pub(super) bodies: Bodies,
+    /// Whether the generator's own client must send it, even if oha could.
+    pub(super) by_own_client: bool,
 }
 
 impl<'a> Order<'a> {
@@ -113,13 +115,13 @@ impl Live<'_> {
             true => running.target(&request.targets[0]),
             false => "/".to_owned(),
         };
-        let mut arguments = vec![
-            format!("--url=http://{}{target}", running.front()),
+        let mut arguments = running.front().options(&target);
+        arguments.extend([
             format!("--concurrency={}", order.concurrency),
             format!("--duration-ms={}", order.duration.as_millis()),
             format!("--timeout-ms={}", order.timeout.as_millis()),
             "--exit-with-stdin".to_owned(),
-        ];
+        ]);
         arguments.extend(
             order
                 .requests
@@ -137,7 +139,7 @@ impl Live<'_> {
             _ => {}
         }
         match order.is_plain() {
-            true => arguments.extend(plain(request, order.bodies, running.directory())?),
+            true => arguments.extend(plain(order, running.directory())?),
             false => {
                 let file = running.directory().join("load.json");
                 let plan = plan(order, running)?;
@@ -156,11 +158,8 @@ impl Live<'_> {
 }
 
 /// Returns the options of a load with one request.
-fn plain(
-    request: &PlannedRequest,
-    bodies: Bodies,
-    directory: &Path,
-) -> anyhow::Result<Vec<String>> {
+fn plain(order: Order<'_>, directory: &Path) -> anyhow::Result<Vec<String>> {
+    let request = &order.work.requests[0];
     let expected = &request.expect[0];
     let mut arguments = vec![
         format!("--method={}", request.method),
@@ -168,14 +167,18 @@ fn plain(
     ];
     let length_bytes = expected.length_bytes;
     arguments.extend(length_bytes.map(|length| format!("--expect-length={length}")));
-    let compares = match bodies {
-        Bodies::Unchecked => None,
-        Bodies::During => Some("--own-client"),
-        Bodies::After => Some("--sample=after-line"),
-    };
-    if let (Some(compares), Some(sha256)) = (compares, &expected.sha256) {
+    let sha256 = expected.sha256.as_ref();
+    let sha256 = sha256.filter(|_| !matches!(order.bodies, Bodies::Unchecked));
+    let compares_during = sha256.is_some() && matches!(order.bodies, Bodies::During);
+    let by_own_client = order.by_own_client || compares_during;
+    if by_own_client {
+        arguments.push("--own-client".to_owned());
+    }
+    if let Some(sha256) = sha256 {
         arguments.push(format!("--expect-sha256={sha256}"));
-        arguments.push(compares.to_owned());
+        if !by_own_client {
+            arguments.push("--sample=after-line".to_owned());
+        }
     }
     if let Some(file) = body_file(request, 0, directory)? {
         arguments.push(format!("--body={}", file.display()));

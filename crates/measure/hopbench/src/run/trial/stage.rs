@@ -13,12 +13,13 @@ use super::{
     Live, STOP_GRACE, TrialError,
     difference::{difference, unreadable},
     fill::TrialFill,
+    front::{self, Front},
     harness_failure, rendered,
 };
 use crate::{
     catalog::{PathDefinition, ProcessDefinition},
     observe::{
-        http::{Answer, Endpoint, Question, TimedOut},
+        http::{Answer, Endpoint, Question, Server, TimedOut},
         status::Status,
         usage::{self, Snapshot},
     },
@@ -38,7 +39,7 @@ pub(super) struct Stage {
     strays: Strays,
     /// Ends all of them if hopbench is killed.
     watchman: Watchman,
-    front: Endpoint,
+    front: Front,
     /// Added to the query of every request.
     query: Option<String>,
     /// Sockets and files of the path. Comes last, so that it outlives the processes.
@@ -102,13 +103,14 @@ impl Stage {
         // Directly below the temporary directory: a socket's path may only have 107 bytes.
         let directory = temporary_directory()?;
         let toolbox = build.map_or(live.toolbox, |build| &build.toolbox);
-        let mut fill = TrialFill::new(toolbox, directory.path());
+        let needs_certificates = definition.needs_certificates();
+        let certificates = needs_certificates
+            .then(|| live.certificates())
+            .transpose()?;
+        let fill = TrialFill::new(toolbox, directory.path());
+        let mut fill = fill.with_certificates(certificates);
         fill.write(&definition.files)?;
-        let front = definition
-            .front
-            .fill(&mut fill)?
-            .parse()
-            .map_err(anyhow::Error::msg)?;
+        let front = Front::of(definition, &mut fill, certificates)?;
         let query = definition.query.as_ref();
         let query = query.map(|query| query.fill(&mut fill)).transpose()?;
         let mut stage = Self {
@@ -176,14 +178,8 @@ impl Stage {
         definition: &PathDefinition,
     ) -> Result<(), TrialError> {
         let deadline = Instant::now() + definition.start_timeout;
-        let is_ready = |answer: &Answer| match answer.status {
-            200 => Ok(()),
-            status => Err(format!(
-                "the status was {status}{}",
-                said(&answer.beginning)
-            )),
-        };
-        let front = self.front.clone();
+        let front = self.front.server.clone();
+        let is_ready = |answer: &Answer| front::is_ready(front.protocol(), answer);
         let target = &definition.ready;
         let within = definition.start_timeout.as_secs_f64();
         let what = format!("'{front}' did not answer '{target}' within {within} s");
@@ -194,7 +190,14 @@ impl Stage {
             let what = format!(
                 "'{name}' did not serve its counters within {within} s at '{admin}' (its 'admin')"
             );
-            self.wait_for(live, &admin, Status::TARGET, deadline, has_counters, &what)?;
+            self.wait_for(
+                live,
+                &admin.into(),
+                Status::TARGET,
+                deadline,
+                has_counters,
+                &what,
+            )?;
         }
         Ok(())
     }
@@ -203,7 +206,7 @@ impl Stage {
     fn wait_for(
         &mut self,
         live: &Live<'_>,
-        server: &Endpoint,
+        server: &Server,
         target: &str,
         deadline: Instant,
         is_ready: impl Fn(&Answer) -> Result<(), String>,
@@ -254,7 +257,7 @@ impl Stage {
             body: request.body.clone().unwrap_or_default(),
         };
         live.client
-            .ask(&self.front, &question, live.answer_timeout())
+            .ask(&self.front.server, &question, live.answer_timeout())
     }
 
     fn verify_request(
@@ -464,7 +467,7 @@ impl Stage {
         }
     }
 
-    pub(super) fn front(&self) -> &Endpoint {
+    pub(super) fn front(&self) -> &Front {
         &self.front
     }
 
@@ -523,17 +526,6 @@ fn as_under_load(own: &[(String, String)]) -> Vec<(String, String)> {
     added.chain(own.iter().cloned()).collect()
 }
 
-/// Longest part of an answer that a message quotes, in characters.
-const QUOTED_CHARS_MAX: usize = 100;
-
-/// Returns the first line of an answer's body, for a message. It often says what is wrong.
-fn said(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-    let line = line.map(|line| line.chars().take(QUOTED_CHARS_MAX).collect::<String>());
-    line.map_or_else(String::new, |line| format!(": '{}'", line.escape_debug()))
-}
-
 /// Returns what is wrong if a counter that the path declares is served by none of its processes.
 fn missing_counter(path: &PathDefinition, served: &Counters) -> Option<String> {
     let serves = |role: Option<&String>, name: &str| {
@@ -567,16 +559,6 @@ fn decisive(lines: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_answer_is_quoted_by_its_first_line() {
-        let long = "x".repeat(200);
-        let quoted = format!(": '{}'", &long[..QUOTED_CHARS_MAX]);
-        for (body, expected) in [("", ""), ("\n <b>No\u{1b}\nmore", ": '<b>No\\u{1b}'")] {
-            assert_eq!(said(body.as_bytes()), expected);
-        }
-        assert_eq!(said(long.as_bytes()), quoted);
-    }
 
     #[test]
     fn of_what_a_process_said_its_error_counts() {
