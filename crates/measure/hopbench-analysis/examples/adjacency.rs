@@ -21,6 +21,7 @@ use std::{
 use hopbench_analysis::{
     estimate::Shift,
     record::{Cell, Manifest, Trial},
+    repeats::counted,
     statistics::median,
 };
 
@@ -65,7 +66,8 @@ fn report(directories: &[String]) -> Result<String, Failed> {
         };
         let manifest: Manifest = serde_json::from_str(&read("manifest.json")?)?;
         let trials = read("trials.jsonl")?;
-        let trials: Vec<Trial> = trials.lines().map(Trial::read).collect::<Result<_, _>>()?;
+        let trials = trials.lines().map(Trial::read).collect::<Result<_, _>>()?;
+        let trials = counted(trials);
         for scenario in &manifest.scenarios {
             let of_scenario = trials
                 .iter()

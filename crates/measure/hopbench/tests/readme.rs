@@ -11,6 +11,7 @@ use std::{
 use assert_cmd::cargo::cargo_bin_cmd;
 use hopbench_analysis::{
     record::{Manifest, Trial},
+    repeats::counted,
     report::{chart, overview},
     summary::Summary,
 };
@@ -45,7 +46,8 @@ fn records(run: &Path) -> (Manifest, Vec<Trial>) {
     let manifest = serde_json::from_str(&read("manifest.json")).expect("a manifest");
     let trials = read("trials.jsonl");
     let trials = trials.lines().map(serde_json::from_str);
-    (manifest, trials.collect::<Result<_, _>>().expect("trials"))
+    let trials: Result<Vec<Trial>, _> = trials.collect();
+    (manifest, counted(trials.expect("trials")))
 }
 
 #[test]
