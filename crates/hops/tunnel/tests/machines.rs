@@ -136,7 +136,7 @@ fn event_loops_and_mechanisms_may_be_chosen() {
     ] {
         for origin in ["--origin=in-process", "--origin-port=0"] {
             let without = format!("--ring-without={without}");
-            let few = format!("--few-answers={few}");
+            let few = format!("--spin-answers-max={few}");
             let loops_wanted = format!("--event-loops={loops}");
             let of_host = [&*without, &few, &loops_wanted, "--threads=2", LOG];
             let started = echo_on(&cores, &of_host, &[&without, &few, origin, LOG]);

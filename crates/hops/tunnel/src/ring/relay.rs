@@ -6,9 +6,9 @@
 mod burst;
 mod connecting;
 mod connection;
+mod due;
 mod ending;
 mod helpers;
-mod leisure;
 mod lending;
 
 use std::{
@@ -32,9 +32,9 @@ use self::{
     burst::Burst,
     connecting::Connecting,
     connection::{Connection, Progress, Readiness},
+    due::Due,
     ending::Endings,
     helpers::Returns,
-    leisure::{Due, Leisure},
 };
 use super::{
     lane::{Lane, State},
@@ -76,7 +76,7 @@ struct Counted {
 pub(crate) struct RelayOptions {
     pub(super) spin: SpinLimit,
     /// Most answers due with which the loop looks for work before it sleeps.
-    few_answers: usize,
+    spin_answers_max: usize,
     /// Whether the loop and its helpers yield after long writes.
     pauses: bool,
     /// Most helper threads for long writes, each on a core of its own.
@@ -91,7 +91,7 @@ impl RelayOptions {
         let has_helpers = cores > 1 && tuning.uses(Mechanism::Helpers);
         Self {
             spin: tuning.spin(),
-            few_answers: tuning.few_answers as usize,
+            spin_answers_max: tuning.spin_answers_max as usize,
             pauses: tuning.uses(Mechanism::Pausing),
             helpers: if has_helpers { cores } else { 0 },
             idle_timeout: None,
@@ -146,7 +146,6 @@ struct Loop {
     last_words: Option<Instant>,
     burst: Burst,
     spin: Spin,
-    leisure: Leisure,
     /// The lanes for which an answer is due.
     due: Due,
     helpers: Arc<Helpers>,
@@ -209,11 +208,10 @@ impl Relay {
             last_words: None,
             burst: Burst::new(options.pauses),
             spin: Spin::new(options.spin, &link.counters),
-            leisure: Leisure::new(options.few_answers),
             helpers,
             returns: Returns::new(&waker),
             lent: 0,
-            due: Due::new(lanes),
+            due: Due::new(lanes, options.spin_answers_max),
             link,
         };
         let relay = Self {
@@ -300,10 +298,10 @@ impl Loop {
         let next_deadline = deadlines.into_iter().flatten().min();
         let mut at_most =
             next_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let is_at_leisure = self.leisure.has_come(&mut self.due, Instant::now);
+        let are_few = self.due.are_few(Instant::now);
         let (poll, link) = (&mut self.poll, &self.link);
         let (lent, returns) = (self.lent, &self.returns);
-        let found = is_at_leisure
+        let found = are_few
             && self.spin.look(|| {
                 // An error shows again in the poll that waits.
                 let polled = poll.poll(events, Some(Duration::ZERO));

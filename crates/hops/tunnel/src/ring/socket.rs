@@ -73,10 +73,10 @@ impl RelaySocket {
 
     /// Returns whether the other end is known to be on this machine: by its address, which is a
     /// loopback address or that of this end. A socket without addresses says nothing.
-    pub(super) fn is_beside(&self) -> bool {
+    pub(super) fn is_on_this_machine(&self) -> bool {
         match self {
             Self::Tcp(socket) => match (socket.peer_addr(), socket.local_addr()) {
-                (Ok(peer), Ok(own)) => is_beside(peer.ip(), own.ip()),
+                (Ok(peer), Ok(own)) => is_on_this_machine(peer.ip(), own.ip()),
                 _ => false,
             },
             Self::Unix(_) => true,
@@ -109,7 +109,7 @@ impl RelaySocket {
     }
 }
 
-fn is_beside(peer: IpAddr, own: IpAddr) -> bool {
+fn is_on_this_machine(peer: IpAddr, own: IpAddr) -> bool {
     peer.to_canonical().is_loopback() || peer == own
 }
 
@@ -147,7 +147,7 @@ mod tests {
             ("2001:db8::2", "2001:db8::1", false),
         ] {
             let [peer, own] = [peer, own].map(|it| it.parse().expect("an address"));
-            assert_eq!(is_beside(peer, own), expected, "{peer} at {own}");
+            assert_eq!(is_on_this_machine(peer, own), expected, "{peer} at {own}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How ring uses a machine: what it looks for, and when.
+//! The options of ring for the machine that it runs on.
 
 use std::{str::FromStr, time::Duration};
 
@@ -32,9 +32,9 @@ pub struct Tuning {
     pub spin_us: SpinLimit,
     /// Number of answers due on an event loop of ring up to which it looks for work before it
     /// sleeps. With more, it sleeps and is woken for several at a time
-    #[arg(long, value_name = "N", default_value_t = FEW_ANSWERS,
+    #[arg(long, value_name = "N", default_value_t = SPIN_ANSWERS_MAX,
         value_parser = clap::value_parser!(u32).range(0..=65_536))]
-    pub few_answers: u32,
+    pub spin_answers_max: u32,
     /// Mechanisms of ring to switch off, to measure what each is worth
     #[arg(
         long,
@@ -46,8 +46,8 @@ pub struct Tuning {
     pub ring_without: Vec<Mechanism>,
 }
 
-/// Default for the most answers due that count as few.
-const FEW_ANSWERS: u32 = 8;
+/// Default for the most answers due with which ring looks for work.
+const SPIN_ANSWERS_MAX: u32 = 8;
 
 impl Tuning {
     /// Returns whether ring is to use a mechanism.
@@ -69,7 +69,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             spin_us: SpinLimit::Auto,
-            few_answers: FEW_ANSWERS,
+            spin_answers_max: SPIN_ANSWERS_MAX,
             ring_without: Vec::new(),
         }
     }

@@ -53,7 +53,7 @@ pub(super) struct Connection {
     has_asked: bool,
     has_moved: bool,
     /// Whether the client is on this machine; `None` if that has not mattered yet.
-    is_beside: Option<bool>,
+    is_client_here: Option<bool>,
     idleness: Idleness,
 }
 
@@ -136,7 +136,7 @@ impl Connection {
             awaits_answer: false,
             has_asked: false,
             has_moved: true,
-            is_beside: None,
+            is_client_here: None,
             idleness: Idleness::default(),
         }
     }
@@ -163,7 +163,10 @@ impl Connection {
     /// socket has none.
     pub(super) fn core(&mut self) -> Option<usize> {
         let socket = &self.socket;
-        if !*self.is_beside.get_or_insert_with(|| socket.is_beside()) {
+        if !*self
+            .is_client_here
+            .get_or_insert_with(|| socket.is_on_this_machine())
+        {
             return None;
         }
         let core = socket_incoming_cpu(self.socket.as_fd()).ok()?;

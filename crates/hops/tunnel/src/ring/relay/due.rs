@@ -1,18 +1,6 @@
-//! Whether an event loop has time to look for work before it sleeps.
+//! The answers that are due, and whether an event loop looks for work before it sleeps.
 
 use std::time::{Duration, Instant};
-
-/// Decides whether an event loop looks for work before it sleeps.
-///
-/// With many answers due, a loop that looks again and again takes its core from the clients that
-/// read, and finds little each time. If it sleeps, each wake-up finds more work.
-#[derive(Debug)]
-pub(super) struct Leisure {
-    /// Most answers due that count as few.
-    few: usize,
-    /// Until when the loop counts as busy, if many answers were due lately.
-    busy_until: Option<Instant>,
-}
 
 /// The lanes for which an answer is due. They count only if they have asked lately.
 ///
@@ -27,6 +15,10 @@ pub(super) struct Due {
     age: u64,
     /// When this age began; ages begin only as long as many answers are due.
     since: Option<Instant>,
+    /// Most answers due that count as few.
+    few: usize,
+    /// Until when many count as due, since they were due lately.
+    many_until: Option<Instant>,
 }
 
 /// Length of an age. An answer that is due counts for one to two ages.
@@ -35,40 +27,36 @@ const AGE: Duration = Duration::from_millis(100);
 /// How long few answers must be due, after many were, before they count as few.
 const LINGER: Duration = Duration::from_millis(100);
 
-impl Leisure {
-    pub(super) fn new(few: usize) -> Self {
-        Self {
-            few,
-            busy_until: None,
-        }
-    }
-
-    /// Returns whether few answers are due, and have been for a while.
-    pub(super) fn has_come(&mut self, due: &mut Due, now: impl FnOnce() -> Instant) -> bool {
-        if due.count() <= self.few && self.busy_until.is_none() {
-            return true;
-        }
-        let now = now();
-        if due.count() > self.few {
-            due.age(now);
-        }
-        let are_few = due.count() <= self.few;
-        self.busy_until = match are_few {
-            true => self.busy_until.filter(|until| now < *until),
-            false => Some(now + LINGER),
-        };
-        self.busy_until.is_none()
-    }
-}
-
 impl Due {
-    pub(super) fn new(lanes: usize) -> Self {
+    /// Returns a record of `lanes` lanes, for which up to `few` answers due are few.
+    pub(super) fn new(lanes: usize, few: usize) -> Self {
         Self {
             asked: vec![None; lanes],
             lately: [0; 2],
             age: 0,
             since: None,
+            few,
+            many_until: None,
         }
+    }
+
+    /// Returns whether few answers are due, and have been for a while.
+    ///
+    /// With many, a loop that looks for work again and again takes its core from the clients that
+    /// read, and finds little each time. If it sleeps, each wake-up finds more work.
+    pub(super) fn are_few(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        if self.count() <= self.few && self.many_until.is_none() {
+            return true;
+        }
+        let now = now();
+        if self.count() > self.few {
+            self.age(now);
+        }
+        self.many_until = match self.count() <= self.few {
+            true => self.many_until.filter(|until| now < *until),
+            false => Some(now + LINGER),
+        };
+        self.many_until.is_none()
     }
 
     /// Returns how many answers are due that were asked for lately.
@@ -123,9 +111,8 @@ mod tests {
 
     #[test]
     fn many_answers_due_are_remembered_for_a_while() {
-        let (mut leisure, start) = (Leisure::new(4), Instant::now());
-        let mut due = Due::new(5);
-        // Answers due, milliseconds, and whether the loop is at leisure.
+        let (mut due, start) = (Due::new(5, 4), Instant::now());
+        // Answers due, milliseconds, and whether they are few.
         for (answers_due, at_ms, expected) in [
             (4, 0, true),
             (5, 10, false),
@@ -137,27 +124,25 @@ mod tests {
         ] {
             (0..5).for_each(|lane| due.set(lane, lane < answers_due, true));
             let now = || start + Duration::from_millis(at_ms);
-            let has_come = leisure.has_come(&mut due, now);
-            assert_eq!(has_come, expected, "{answers_due} at {at_ms} ms");
+            assert_eq!(due.are_few(now), expected, "{answers_due} at {at_ms} ms");
         }
     }
 
     #[test]
     fn idle_clients_that_spoke_last_are_not_many_for_good() {
-        let (mut leisure, start) = (Leisure::new(4), Instant::now());
-        let mut due = Due::new(6);
+        let (mut due, start) = (Due::new(6, 4), Instant::now());
         // They have sent half a head, and wait.
         (0..5).for_each(|lane| due.set(lane, true, true));
-        let mut at_leisure = Vec::new();
+        let mut were_few = Vec::new();
         for ms in 0..1000 {
             // Another client sends a request and gets its answer.
             due.set(5, true, true);
             let now = || start + Duration::from_millis(ms);
-            at_leisure.push(leisure.has_come(&mut due, now));
+            were_few.push(due.are_few(now));
             due.set(5, false, false);
         }
-        assert!(!at_leisure[0], "they have just asked");
-        assert!(at_leisure[500..].iter().all(|yes| *yes), "{at_leisure:?}");
+        assert!(!were_few[0], "they have just asked");
+        assert!(were_few[500..].iter().all(|yes| *yes), "{were_few:?}");
         // Those that go on asking are many.
         (0..5).for_each(|lane| due.set(lane, true, true));
         assert_eq!(due.count(), 5);
@@ -170,7 +155,7 @@ mod tests {
         /// The oracle goes through all lanes.
         #[test]
         fn what_is_due_is_counted(steps in prop::collection::vec((0..8_usize, 0..4_u64), 1..200)) {
-            let (mut due, mut now) = (Due::new(8), Instant::now());
+            let (mut due, mut now) = (Due::new(8, 4), Instant::now());
             for (lane, what) in steps {
                 match what {
                     0 => due.set(lane, false, false),
