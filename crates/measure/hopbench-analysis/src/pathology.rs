@@ -117,7 +117,13 @@ pub struct CellName(String);
 
 impl CellName {
     fn of(row: &CellSummary<'_>) -> Self {
-        Self(row.cell.to_string())
+        // It is no fault of the hops: what is compared with it is worth less there.
+        let of_reference = if row.is_reference {
+            " (the reference)"
+        } else {
+            ""
+        };
+        Self(format!("{}{of_reference}", row.cell))
     }
 }
 

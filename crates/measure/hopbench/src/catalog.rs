@@ -377,6 +377,9 @@ fn from_file<T>(file: &str, parse: fn(&str, &str) -> Result<T, String>) -> Resul
         .unwrap_or_default()
         .to_string_lossy();
     let parsed = match is_plain_name(&name) && !name.starts_with('.') {
+        true if text.trim().is_empty() => {
+            Err("the file is empty; 'hopbench new' writes one to start from".to_owned())
+        }
         true => parse(&name, &text),
         false => Err(
             "a definition is named after its file: expected letters, digits, spaces, '-', '_', \

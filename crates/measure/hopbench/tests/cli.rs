@@ -497,6 +497,9 @@ fn what_cannot_be_a_definition_is_refused_at_once() {
                 role = 'origin'\ncommand = ['true', '{{port:a}}']\nversion = ['true']\n";
     let odd = shell.write("a|b.toml", path);
     shell.mistake(&["plan", "smoke", "--path", &odd], 2, &["rename the file"]);
+    let empty = shell.write("empty.toml", "\n");
+    let expected = ["'hopbench new' writes one to start from"];
+    shell.mistake(&["plan", "smoke", "--path", &empty], 2, &expected);
     let huge = shell.write("huge.toml", &"#".repeat((1 << 20) + 1));
     shell.mistake(&["plan", "smoke", "--path", &huge], 2, &["at most 1 MiB"]);
     // Reading these would block, or never end.

@@ -52,6 +52,25 @@ fn one_command_line_is_measured_and_saved_as_a_path_that_says_the_same() {
 }
 
 #[test]
+fn a_script_is_named_and_told_apart_by_itself() {
+    let bench = Bench::new();
+    let server = "exec \"$1\" --listen=127.0.0.1:$2 --exit-with-stdin";
+    bench.write("my-relay.sh", server);
+    let hop = "sh my-relay.sh {{bin:http_baseline}} {{port:front}} {{port:origin}}";
+    let measured = bench.run(&["quick", hop, "--blocks=1"]);
+    assert_eq!(measured.status.code(), Some(0), "{measured:?}");
+    let manifest = fs::read_to_string(bench.run_dir().join("manifest.json")).expect("written");
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    let mut paths = manifest["paths"].as_array().expect("a list").iter();
+    let path = paths.find(|path| path["name"] == "my-relay.sh");
+    let receipt = path.expect("the hop")["receipts"]["my-relay.sh"].clone();
+    let receipt = receipt.as_str().expect("text");
+    let is_digest = receipt.starts_with(|it: char| it.is_ascii_hexdigit());
+    assert!(is_digest && receipt.contains("my-relay.sh"), "{receipt}");
+    bench.assert_nothing_left();
+}
+
+#[test]
 fn a_hop_that_does_not_answer_is_told_before_anything_is_measured() {
     let bench = Bench::new();
     let hop = "sh -c 'echo no such option >&2; exit 3 # {{port:front}} {{port:origin}}'";

@@ -39,7 +39,7 @@ fn a_run_writes_records_and_reports() {
 
     let run_dir = bench.run_dir();
     let report = fs::read_to_string(run_dir.join("REPORT.md")).expect("written");
-    let heading = "| Transport | Concurrency | RPS | p50 (ms) | p99 (ms) | RPS vs Baseline |";
+    let heading = "| Path | Concurrency | RPS | p50 (ms) | p99 (ms) | RPS vs reference |";
     assert_eq!(report.matches(heading).count(), 2, "{report}");
     for part in [
         "| seed | 7 |",
@@ -258,6 +258,7 @@ fn ctrl_c_keeps_what_is_done_and_leaves_nothing_running() {
     );
     let status = text(&bench.run(&["status"]).stdout);
     assert!(status.contains("interrupted: 1 of 4 trials"), "{status}");
+    assert!(status.contains(", 3 not run"), "{status}");
     bench.assert_nothing_left();
 }
 

@@ -38,7 +38,7 @@ fn text(comparison: &AbComparison<'_>, medium: Medium) -> String {
 
 /// Returns the tables alone.
 pub(super) fn sections(comparison: &AbComparison<'_>) -> Vec<Section> {
-    let mut columns = vec!["Transport", "Concurrency", "RPS of a"];
+    let mut columns = vec!["Path", "Concurrency", "RPS of a"];
     columns.extend(Metric::ALL.map(Metric::title));
     columns.extend([
         "growth of RSS",

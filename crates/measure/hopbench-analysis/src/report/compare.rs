@@ -63,9 +63,9 @@ fn text(comparison: &Comparison<'_>, medium: Medium) -> String {
 /// Returns one table per scenario and endpoint.
 pub(super) fn sections(comparison: &Comparison<'_>) -> Vec<Section> {
     let mut columns = vec![
-        "Transport",
+        "Path",
         "Concurrency",
-        "RPS vs Baseline, base",
+        "RPS vs reference, base",
         "head",
         "Not answered, base",
         "head",

@@ -32,14 +32,11 @@ const TRIALS_MAX: usize = 5_000;
 /// Meanings of the terms on the page.
 const DEFINITIONS: [(&str, &str); 13] = [
     (
-        "path, Transport",
+        "path",
         "one way from the client to the origin; all of its processes are started afresh for every \
          trial",
     ),
-    (
-        "reference, Baseline",
-        "the path that all others are compared with",
-    ),
+    ("reference", "the path that all others are compared with"),
     (
         "trial",
         "one load on one path, after a warm-up that isn't counted",

@@ -77,7 +77,7 @@ pub(super) fn section(manifest: &Manifest, scenario: &ScenarioSummary<'_>) -> Op
     }
     let reference = &scenario.info.reference;
     let columns = [
-        "Transport".to_owned(),
+        "Path".to_owned(),
         "Load".to_owned(),
         format!("RPS vs {reference}"),
         "CPU (µs/req)".to_owned(),
@@ -111,7 +111,7 @@ pub(super) fn section(manifest: &Manifest, scenario: &ScenarioSummary<'_>) -> Op
     let text = format!(
         "Each path at the highest load at which it and '{reference}' have figures; at fixed rates, \
          at the highest that both held. CPU time and p99 are what the path adds to '{reference}' \
-         in the same block, with the interval in brackets."
+         in the same block, with the interval in brackets; p99 is that of the answers that came."
     );
     (!sheet.is_empty()).then(|| Section {
         heading: "The answer".to_owned(),

@@ -30,7 +30,7 @@ const KINDS_MAX: usize = 5;
 
 /// Returns what was wrong with the requests that got no correct answer, the most frequent first.
 fn errors(scenario: &ScenarioSummary<'_>) -> Option<Section> {
-    let columns = ["Transport", "Endpoint", "Concurrency", "Errors"];
+    let columns = ["Path", "Endpoint", "Concurrency", "Errors"];
     let mut sheet = Table::new(2, columns).with_keys(3).with_notes(1);
     for row in scenario.rows() {
         let mut kinds: Vec<(&String, &u64)> = row.totals.errors.iter().collect();
@@ -66,7 +66,7 @@ fn figures(
     of: for<'r> fn(&'r CellSummary<'_>) -> &'r [PartSummary],
 ) -> Option<Section> {
     let columns = [
-        "Transport",
+        "Path",
         "Concurrency",
         what,
         "RPS",
@@ -115,7 +115,7 @@ fn lost(part_of: &PartSummary) -> Entry {
 fn recovery(scenario: &ScenarioSummary<'_>) -> Option<Section> {
     let rule = scenario.info.recovery.as_ref()?;
     let columns = [
-        "Transport",
+        "Path",
         "Concurrency",
         "Disruptions",
         "Longest (s)",
@@ -153,7 +153,7 @@ fn recovery(scenario: &ScenarioSummary<'_>) -> Option<Section> {
 
 fn slopes(scenario: &ScenarioSummary<'_>) -> Option<Section> {
     let columns = [
-        "Transport",
+        "Path",
         "Concurrency",
         "RSS (MiB/min)",
         "descriptors (1/min)",

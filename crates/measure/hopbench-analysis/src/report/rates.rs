@@ -14,15 +14,15 @@ use crate::{
 /// Returns a table with one row per path and rate.
 pub(super) fn sheet(scenario: &ScenarioSummary<'_>, table: &Cells<'_>) -> Table {
     let metrics = [
-        "Transport",
+        "Path",
         "Connections",
         "Offered rate (1/s)",
         "answered (1/s)",
         "p50 (ms)",
         "p99 (ms)",
         "p99.9 (ms)",
-        "p50 vs Baseline",
-        "p99 vs Baseline",
+        "p50 vs reference",
+        "p99 vs reference",
         "Not answered",
         "Dropped",
         "Late",
@@ -97,7 +97,7 @@ pub(super) fn knees_section(knees: &[Knee], scenario: &str) -> Option<Section> {
     let mut sheet = Table::new(
         2,
         [
-            "Transport",
+            "Path",
             "Endpoint",
             "Connections",
             "holds (1/s)",

@@ -47,13 +47,14 @@ fn bodies(trials: &[Trial]) -> Option<String> {
     let loads = || trials.iter().filter_map(Trial::measured);
     let good: u64 = loads().map(|load| load.good).sum();
     let checked: u64 = loads().map(|load| load.digests_checked).sum();
-    (checked < good).then(|| {
-        format!(
-            "{good} correct answers were judged by status and length. The bodies of {checked} \
-             answers, to the same loads right afterwards or to loads of our own client, were \
-             compared with the expected one; a wrong one fails its trial."
-        )
-    })
+    let compared = match checked {
+        0 => "No body was compared.".to_owned(),
+        _ => format!(
+            "Of these, or of the same loads sent again right afterwards, {checked} bodies were \
+             compared byte by byte, and all were right: a wrong one fails its trial."
+        ),
+    };
+    (checked < good).then(|| format!("{good} answers had the right status and length. {compared}"))
 }
 
 /// Returns what makes metrics of the run doubtful: missing trials, then warnings of the run, then

@@ -79,12 +79,12 @@ pub(super) fn cells(scenario: &ScenarioSummary<'_>, table: &Cells<'_>) -> Sectio
 
 fn closed_loop(scenario: &ScenarioSummary<'_>, table: &Cells<'_>) -> Table {
     let metrics = [
-        "Transport",
+        "Path",
         "Concurrency",
         "RPS",
         "p50 (ms)",
         "p99 (ms)",
-        "RPS vs Baseline",
+        "RPS vs reference",
         "p90 (ms)",
         "Errors",
     ];
@@ -122,7 +122,7 @@ pub(super) fn cpu_columns(scenario: &ScenarioSummary<'_>) -> Vec<String> {
     roles
         .chain([
             "server CPU (µs/req)".to_owned(),
-            "server CPU vs Baseline".to_owned(),
+            "server CPU vs reference".to_owned(),
         ])
         .collect()
 }
@@ -218,7 +218,7 @@ fn counters_per(scenario: &ScenarioSummary<'_>, per: Per, heading: &str) -> Opti
     let body_bytes = (per == Per::Request).then_some("body bytes");
     let labels = counters.iter().map(|counter| counter.label.as_str());
     let labels = body_bytes.into_iter().chain(labels);
-    let columns = ["Transport", "Endpoint", "Concurrency"]
+    let columns = ["Path", "Endpoint", "Concurrency"]
         .into_iter()
         .chain(labels);
     let mut sheet = Table::new(2, columns).with_keys(3);
@@ -251,7 +251,7 @@ const FEW: f64 = 100.0;
 /// Returns context switches and memory. `None` without an answer.
 pub(super) fn wake_ups(scenario: &ScenarioSummary<'_>) -> Option<Section> {
     let columns = [
-        "Transport",
+        "Path",
         "Endpoint",
         "Concurrency",
         "context switches/req",

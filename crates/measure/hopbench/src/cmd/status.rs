@@ -52,6 +52,10 @@ pub(super) fn run(context: &Context, options: &cli::Status) -> anyhow::Result<Ex
     if phase == "running" {
         text += &format!(", about {} left", seconds(left_ms / 1e3));
     }
+    let missing = plan.trials.len().saturating_sub(trials.len());
+    if missing > 0 && phase != "running" {
+        text += &format!(", {missing} not run");
+    }
     text += "\n";
     let stage = state.as_ref().map_or(0, |state| state.stage);
     let current = state.filter(|_| phase == "running").and_then(|state| {

@@ -25,6 +25,8 @@ pub(super) struct Hop {
     pub(super) name: String,
     /// Program and arguments, with places to fill in.
     words: Vec<String>,
+    /// The program's first argument, if it is a file: then the program is its interpreter.
+    script: Option<String>,
     /// Variables that were written before the program.
     variables: Vec<(String, String)>,
     /// Values of its parameters.
@@ -41,6 +43,9 @@ const ORIGIN: &str = "{{port:origin}}";
 
 /// Address at which clients connect, as it stands in [`FRONT_AND_ORIGIN`].
 const PLAIN_FRONT: &str = "127.0.0.1:{{port:front}}";
+
+/// Program that tells two files apart.
+const DIGEST: &str = "{{program:sha256sum}}";
 
 const EXAMPLE: &str =
     "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork TCP:127.0.0.1:{{port:origin}}'";
@@ -77,10 +82,15 @@ impl Hop {
         check_places(&templates)?;
         let parameters = parameters(&templates, given)?;
         let directory = env::current_dir().context("there is no working directory")?;
+        let script = words.get(1).filter(|word| directory.join(word).is_file());
+        let script = script.cloned();
         let program = &mut words[0];
-        let name = match name {
-            Some(name) => name.to_owned(),
-            None => name_of(program),
+        let script = script.map(|script| path::absolute(directory.join(script)));
+        let script = script.transpose()?.as_deref().map(as_text).transpose()?;
+        let name = match (name, &script) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some(script)) => name_of(script),
+            (None, None) => name_of(program),
         };
         if program.contains('/') && !program.starts_with("{{") {
             // The hop's own directory is another, and so is the directory of a later run.
@@ -91,6 +101,7 @@ impl Hop {
         Ok(Self {
             name,
             words,
+            script,
             variables,
             parameters,
             directory,
@@ -142,8 +153,11 @@ impl Hop {
     }
 
     /// Returns a command that tells which program was measured: by its version or, if it prints
-    /// none, by the digest of its file.
+    /// none, by the digest of its file. The version of an interpreter says nothing about a script.
     fn version(&self, toolbox: &Toolbox) -> anyhow::Result<Vec<String>> {
+        if let Some(script) = &self.script {
+            return Ok(vec![DIGEST.to_owned(), script.clone()]);
+        }
         let program = &self.words[0];
         let place = PLACES_OF_PROGRAMS.map(|place| {
             let name = program.strip_prefix(place)?;
@@ -170,7 +184,7 @@ impl Hop {
         };
         Ok(match version_flag(&surroundings) {
             Some(flag) => vec![program.clone(), flag.to_owned()],
-            None => vec!["{{program:sha256sum}}".to_owned(), program.clone()],
+            None => vec![DIGEST.to_owned(), program.clone()],
         })
     }
 }
