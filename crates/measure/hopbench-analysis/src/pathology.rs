@@ -127,6 +127,11 @@ impl CellName {
     }
 }
 
+/// Mentions what is no pathology as far as it can be told, but may be the beginning of one.
+pub fn remark(scenario: &ScenarioSummary<'_>) -> Option<String> {
+    within::growth_remark(scenario)
+}
+
 /// Finds all pathologies of a scenario, in the order of its tables.
 pub fn find(scenario: &ScenarioSummary<'_>) -> Vec<Pathology> {
     let rules = &scenario.info.pathologies;

@@ -385,7 +385,7 @@ impl<'a> CellSummary<'a> {
             by_stage: parts::by_stage(trials)?,
             disruptions: disruptions(trials, recovery),
             slopes: slopes(trials),
-            course: Course::of(all_loads()),
+            course: Course::of(trials, all_loads()),
         })
     }
 

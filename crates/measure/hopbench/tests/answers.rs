@@ -13,8 +13,14 @@ use support::{
 
 /// Writes a path with a Python server that answers `ok` to everything, in the way of `more`.
 fn server(bench: &Bench, more: &str) -> String {
+    server_with_queue(bench, more, 100, "pass")
+}
+
+/// Writes such a path whose listen queue holds `backlog` connections, and that does what
+/// `before_accept` says before it takes one from there.
+fn server_with_queue(bench: &Bench, more: &str, backlog: u32, before_accept: &str) -> String {
     let server = format!(
-        "import socket, sys, threading\n\
+        "import socket, sys, threading, time\n\
          head = b'HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n'\n\
          answers = 0\n\
          kept = dict()\n\
@@ -30,8 +36,9 @@ fn server(bench: &Bench, more: &str) -> String {
          \x20   try: serve(c)\n\
          \x20   except OSError: pass\n\
          \x20   finally: c.close()\n\
-         s = socket.create_server(('127.0.0.1', int(sys.argv[1])), backlog=100)\n\
+         s = socket.create_server(('127.0.0.1', int(sys.argv[1])), backlog={backlog})\n\
          while True:\n\
+         \x20   {before_accept}\n\
          \x20   c, _ = s.accept()\n\
          \x20   threading.Thread(target=run, args=(c,), daemon=True).start()\n"
     );
@@ -270,6 +277,21 @@ fn a_server_that_leaks_a_descriptor_with_each_request_is_named() {
         found.contains("leaking descriptors: odd /small c=2: "),
         "{found}"
     );
+}
+
+#[test]
+fn a_server_whose_listen_queue_is_too_short_is_named() {
+    let bench = Bench::new();
+    let path = server_with_queue(&bench, "c.sendall(head + body)", 1, "time.sleep(0.01)");
+    let what = ["run", "http-tunnel", "--endpoint=/small", "--path", &path];
+    let how = ["--concurrency=64", "--duration-ms=300", "--blocks=1"];
+    let more = ["--warm-up-ms=0", "--repeat-disturbed=0%"];
+    let run = bench.run(&[&what[..], &how, &more].concat());
+    assert!(run.status.code().is_some_and(|code| code <= 1), "{run:?}");
+    let report = fs::read_to_string(bench.run_dir().join("REPORT.md")).expect("written");
+    let said = "full listen queue: odd /small c=64: the kernel turned connections away in 1 of 1";
+    assert!(report.contains(said), "{report}");
+    assert!(report.contains("('backlog')"), "{report}");
 }
 
 #[test]

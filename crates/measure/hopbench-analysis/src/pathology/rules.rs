@@ -1,11 +1,18 @@
 //! The rules of a scenario, in words.
 
+use super::within::GROWTH_KIB_MIN;
 use crate::record::PathologyRules;
 
 impl PathologyRules {
     /// Describes what is looked for, in a few words each.
     pub fn described(&self) -> Vec<String> {
-        let always = ["failed trials", "errors", "dropped requests"].map(str::to_owned);
+        let always = [
+            "failed trials",
+            "errors",
+            "dropped requests",
+            "full listen queues",
+        ];
+        let always = always.map(str::to_owned);
         let p99 = self.p99_over_reference;
         let p99 = p99.map(|limit| format!("p99 over {limit} times the reference's"));
         let collapse = self.rps_collapse;
@@ -18,8 +25,12 @@ impl PathologyRules {
         let slowdown = slowdown
             .map(|limit| format!("RPS that fall below {limit} of their beginning within a load"));
         let growth = self.growth_kib_per_request;
-        let growth =
-            growth.map(|limit| format!("memory that grows by {limit} KiB for each answer"));
+        let growth = growth.map(|limit| {
+            format!(
+                "memory that grows by {limit} KiB for each answer, and by {:.0} MiB at least",
+                GROWTH_KIB_MIN / 1024.0
+            )
+        });
         let descriptors = self.growth_descriptors_per_request;
         let descriptors =
             descriptors.map(|limit| format!("descriptors that stay open, {limit} for each answer"));

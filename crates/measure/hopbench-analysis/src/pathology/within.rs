@@ -4,7 +4,10 @@
 use std::fmt;
 
 use super::{Blocks, CellName};
-use crate::{record::PathologyRules, summary::CellSummary};
+use crate::{
+    record::PathologyRules,
+    summary::{CellSummary, ScenarioSummary},
+};
 
 /// The time for which a receiver may hold back an acknowledgement, with what comes on top of it, in
 /// microseconds. Linux waits 40 ms at least (`TCP_DELACK_MIN`, include/net/tcp.h). A sender that
@@ -14,8 +17,15 @@ const DELAYED_ACK_US: std::ops::Range<f64> = 38_000.0..50_000.0;
 /// A percentile that is so many times the reference's, and the path's median, is a step.
 const STALL_FACTOR: f64 = 4.0;
 
-/// Smallest growth that is looked at, in KiB: pools may grow by less.
-const GROWTH_KIB_MIN: f64 = 128.0 * 1024.0;
+/// Fewest answers of which the median shows a stall. A percentile in a table needs more, but the
+/// longer a path stalls, the fewer answers there are.
+const STALLED_ANSWERS_MIN: u64 = 8;
+
+/// Smallest growth that is a pathology, in KiB: pools may grow by less.
+pub(super) const GROWTH_KIB_MIN: f64 = 128.0 * 1024.0;
+
+/// Smallest growth that is mentioned, in KiB.
+const MENTIONED_KIB_MIN: f64 = 4.0 * 1024.0;
 
 /// Memory that a path may take for each connection, in KiB: buffers on both sides that hold an
 /// answer of 256 KiB. It takes that once, and not again with each request.
@@ -40,6 +50,15 @@ pub enum Within {
         /// This growth for each correct answer.
         per_request: f64,
         /// Blocks in which it grew.
+        blocks: Blocks,
+    },
+    /// A listen queue was full, and the kernel turned connections away.
+    FullQueue {
+        /// Cell of the load.
+        cell: CellName,
+        /// Most connections that were turned away in a block, repeated attempts included.
+        most: u64,
+        /// Blocks in which some were.
         blocks: Blocks,
     },
     /// Memory grew with every request.
@@ -85,6 +104,7 @@ impl Within {
         reference: Option<&CellSummary<'_>>,
     ) -> impl Iterator<Item = Self> {
         let found = [
+            full_queue(row),
             stall(rules, row, reference),
             slowdown(rules, row),
             growth(rules, row),
@@ -100,13 +120,17 @@ impl Within {
                 "For descriptors that stay open, look at '/proc/PID/fd' after the load; a path \
                  that may open no more answers nothing"
             }
+            Self::FullQueue { .. } => {
+                "For a full listen queue, give the program a longer one ('backlog'), which must \
+                 hold all connections that come at once"
+            }
             Self::Growth { .. } => {
                 "For growing memory, see whether a longer load makes it grow further; a cache that \
                  fills up is none"
             }
             Self::Slowdown { .. } => {
-                "For a path that becomes slower, see what it keeps of each request: lists, logs, \
-                 connections"
+                "For a path that becomes slower, see whether it does in a longer load, too, and \
+                 what it keeps of each request: lists, logs, connections"
             }
             Self::Stall { .. } => {
                 "For a stall of 40 ms, set TCP_NODELAY on both sides of the path, or write a head \
@@ -128,6 +152,15 @@ impl fmt::Display for Within {
                 f,
                 "leaking descriptors: {cell}: up to {count_max:.0} more are open after the load \
                  than connections take, {per_request:.2} for each answer, {blocks}"
+            ),
+            Self::FullQueue {
+                cell: CellName(cell),
+                most,
+                blocks,
+            } => write!(
+                f,
+                "full listen queue: {cell}: the kernel turned connections away {blocks}, up to \
+                 {most} times, because a program on the path accepted too few of them at once"
             ),
             Self::Growth {
                 cell: CellName(cell),
@@ -165,6 +198,20 @@ impl fmt::Display for Within {
     }
 }
 
+/// Finds listen queues that were full.
+fn full_queue(row: &CellSummary<'_>) -> Option<Within> {
+    let turned_away = &row.course.listen_overflows;
+    let found = turned_away.iter().filter(|count| **count > 0).count();
+    (found > 0).then(|| Within::FullQueue {
+        cell: CellName::of(row),
+        most: turned_away.iter().copied().max().unwrap_or_default(),
+        blocks: Blocks {
+            found,
+            of: turned_away.len(),
+        },
+    })
+}
+
 /// Finds answers that had to wait for an acknowledgement.
 fn stall(
     rules: &PathologyRules,
@@ -176,12 +223,15 @@ fn stall(
     }
     let reference = reference?.merged?;
     let own = row.merged?;
-    let p50_us = own.p50_us?.us;
+    if own.count < STALLED_ANSWERS_MIN {
+        return None;
+    }
+    let p50_us = own.median_us.us;
     // Where many connections wait for each other, any latency is as long as the queue.
     let is_alone = row.cell.concurrency == 1;
     let is_step = |us: f64| us >= STALL_FACTOR * p50_us;
     let percentiles = [
-        ("p50", own.p50_us, reference.p50_us),
+        ("p50", Some(own.median_us), Some(reference.median_us)),
         (
             "p95",
             own.p95_us.filter(|it| is_step(it.us)),
@@ -206,12 +256,13 @@ fn stall(
     })
 }
 
-/// Finds paths that answer more and more slowly in at least half of the blocks.
+/// Finds paths that answer more and more slowly in more than half of the blocks: in one of two, the
+/// machine may have been busy.
 fn slowdown(rules: &PathologyRules, row: &CellSummary<'_>) -> Option<Within> {
     let limit = rules.slowdown?;
     let shares = &row.course.slowdowns;
     let blocks = Blocks::of(shares, |share| share < limit)?;
-    (2 * blocks.found >= blocks.of).then(|| Within::Slowdown {
+    (2 * blocks.found > blocks.of).then(|| Within::Slowdown {
         cell: CellName::of(row),
         share_min: shares.iter().copied().fold(f64::INFINITY, f64::min),
         limit,
@@ -261,6 +312,30 @@ fn growth(rules: &PathologyRules, row: &CellSummary<'_>) -> Option<Within> {
         kib_per_request: found.per_request,
         blocks: found.blocks,
     })
+}
+
+/// Mentions the path whose memory grew most, if none grew so much that it is a pathology, but one
+/// did by the limit for each answer. A short load can't tell a leak from a pool that fills up.
+pub(super) fn growth_remark(scenario: &ScenarioSummary<'_>) -> Option<String> {
+    let rules = &scenario.info.pathologies;
+    let limit = rules.growth_kib_per_request?;
+    let rows = || scenario.rows().filter(|row| !row.is_reference);
+    if rows().any(|row| growth(rules, row).is_some()) {
+        return None;
+    }
+    let mentioned = rows().filter_map(|row| {
+        let allowed = CONNECTION_KIB * f64::from(row.cell.concurrency);
+        let found = grown(&row.course.growth, allowed, MENTIONED_KIB_MIN, limit)?;
+        (2 * found.blocks.found > found.blocks.of).then_some((row, found))
+    });
+    let (row, most) = mentioned.max_by(|one, other| one.1.most.total_cmp(&other.1.most))?;
+    Some(format!(
+        "Memory grew most on {}: by {:.0} MiB more than connections take, {:.1} KiB for each \
+         answer. Whether it is a leak or a pool that fills up, only a longer load tells.",
+        row.cell,
+        most.most / 1024.0,
+        most.per_request
+    ))
 }
 
 /// Finds paths that open descriptors with every request and don't close them, beyond what their

@@ -42,6 +42,11 @@ pub struct Disturbance {
     /// stopped what is in it; `None` without such a group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_stops: Option<u64>,
+    /// Number of times that the kernel turned a connection away because a listen queue was full, in
+    /// hopbench's network namespace (`ListenOverflows` of `/proc/net/netstat`); `None` if it
+    /// doesn't tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_overflows: Option<u64>,
 }
 
 impl Disturbance {

@@ -196,6 +196,10 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
+/// Fewest correct answers in the first quarter of a load with which its last is compared. Of 30,
+/// the standard deviation by chance alone is 18 %, so half as many are no chance.
+const QUARTER_ANSWERS_MIN: u64 = 30;
+
 impl Load {
     /// Returns how it asked.
     pub fn front(&self) -> FrontProtocol {
@@ -211,13 +215,13 @@ impl Load {
     }
 
     /// Returns the number of correct answers in the last quarter of the load, as a share of those
-    /// in the first. `None` if they are not counted so, or if there were none.
+    /// in the first. `None` if they are not counted so, or if the first has too few.
     pub fn slowdown(&self) -> Option<f64> {
         let slices = &self.good_by_twentieth;
         let quarter = slices.len() / 4;
         let first: u64 = slices.get(..quarter)?.iter().sum();
         let last: u64 = slices.get(slices.len() - quarter..)?.iter().sum();
-        (first > 0).then(|| last as f64 / first as f64)
+        (first >= QUARTER_ANSWERS_MIN).then(|| last as f64 / first as f64)
     }
 
     /// Returns the number of latencies: those of correct answers, except the first ones of

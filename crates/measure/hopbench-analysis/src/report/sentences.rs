@@ -150,6 +150,16 @@ pub(super) fn warnings(scenario: &ScenarioSummary<'_>) -> Vec<String> {
 pub(super) fn pathologies(scenario: &ScenarioSummary<'_>) -> Vec<String> {
     let found = pathology::find(scenario);
     let is_measured = scenario.tables.iter().any(|table| !table.rows.is_empty());
+    let mut lines = pathologies_found(scenario, &found, is_measured);
+    lines.extend(pathology::remark(scenario));
+    lines
+}
+
+fn pathologies_found(
+    scenario: &ScenarioSummary<'_>,
+    found: &[Pathology],
+    is_measured: bool,
+) -> Vec<String> {
     match (found.is_empty(), is_measured) {
         (true, true) => {
             let looked_for = scenario.info.pathologies.described().join("; ");

@@ -14,11 +14,20 @@ pub struct Course {
     /// Growth of open descriptors, summed over the path's processes, with the number of correct
     /// answers, for each trial that has counted them.
     pub descriptors: Vec<(f64, u64)>,
+    /// How often a listen queue was full, for each trial that has counted it, failed ones included.
+    pub listen_overflows: Vec<u64>,
 }
 
 impl Course {
-    pub(super) fn of<'t>(loads: impl Iterator<Item = (&'t Trial, &'t Load)>) -> Self {
-        let mut course = Self::default();
+    pub(super) fn of<'t>(
+        trials: &[&Trial],
+        loads: impl Iterator<Item = (&'t Trial, &'t Load)>,
+    ) -> Self {
+        let overflows = trials.iter().map(|it| it.disturbance.listen_overflows);
+        let mut course = Self {
+            listen_overflows: overflows.flatten().collect(),
+            ..Self::default()
+        };
         for (trial, load) in loads {
             course.slowdowns.extend(load.slowdown());
             course.growth.extend(growth(trial, load));

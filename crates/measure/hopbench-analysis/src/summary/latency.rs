@@ -52,6 +52,8 @@ pub struct Merged {
     pub count: u64,
     /// Mean latency.
     pub mean_us: Percentile,
+    /// Median latency, however few samples there are.
+    pub median_us: Percentile,
     /// Median latency.
     pub p50_us: Option<Percentile>,
     /// 95th percentile.
@@ -221,18 +223,18 @@ impl Latencies {
 
     pub(super) fn merged(&self) -> Merged {
         let is_at_least = self.censored > 0;
-        let at = |quantile| {
-            has_tail(self.count, quantile).then(|| Percentile {
-                us: self.us(quantile),
-                is_at_least: self.is_at_least(quantile),
-            })
+        let of_all = |quantile| Percentile {
+            us: self.us(quantile),
+            is_at_least: self.is_at_least(quantile),
         };
+        let at = |quantile| has_tail(self.count, quantile).then(|| of_all(quantile));
         Merged {
             count: self.count,
             mean_us: Percentile {
                 us: self.histogram.mean() / 1e3,
                 is_at_least,
             },
+            median_us: of_all(0.5),
             p50_us: at(0.5),
             p95_us: at(0.95),
             p99_us: at(0.99),

@@ -18,6 +18,7 @@ pub(crate) struct MachineSnapshot {
     frequency_mhz: Option<(f64, f64)>,
     throttled: Option<u64>,
     quota_stops: Option<u64>,
+    listen_overflows: Option<u64>,
 }
 
 /// Time of all cores in microseconds, which the kernel counts in ticks.
@@ -43,6 +44,7 @@ impl MachineSnapshot {
             frequency_mhz: processor::frequency_mhz(Path::new(processor::CPUS)),
             throttled: processor::throttled(Path::new(processor::CPUS)),
             quota_stops: quota::stops(),
+            listen_overflows: listen_overflows(),
         }
     }
 
@@ -55,6 +57,7 @@ impl MachineSnapshot {
         let pressure = self.cpu_pressure_us.zip(before.cpu_pressure_us);
         let throttled = self.throttled.zip(before.throttled);
         let quota_stops = self.quota_stops.zip(before.quota_stops);
+        let listen_overflows = self.listen_overflows.zip(before.listen_overflows);
         let own_us = self.own_us.zip(before.own_us);
         let grown = |(now, before): (u64, u64)| now.saturating_sub(before);
         let elapsed_us = self.taken.duration_since(before.taken).as_micros();
@@ -71,6 +74,7 @@ impl MachineSnapshot {
             frequency_share: self.frequency_mhz.map(|(now, most)| now / most),
             throttled: throttled.map(grown),
             quota_stops: quota_stops.map(grown),
+            listen_overflows: listen_overflows.map(grown),
         }
     }
 }
@@ -100,6 +104,20 @@ impl MachineTime {
     }
 }
 
+fn listen_overflows() -> Option<u64> {
+    overflows(&fs::read_to_string("/proc/self/net/netstat").ok()?)
+}
+
+/// Returns how often a listen queue was full, from a `netstat` file of `/proc`: one line with the
+/// names of a protocol's counters, and one with their values.
+fn overflows(netstat: &str) -> Option<u64> {
+    let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let mut counters = names.split(' ').zip(values.split(' '));
+    let (_, value) = counters.find(|(name, _)| *name == "ListenOverflows")?;
+    value.parse().ok()
+}
+
 fn cpu_pressure_us() -> Option<u64> {
     let pressure = fs::read_to_string("/proc/pressure/cpu").ok()?;
     let some = pressure.lines().find(|line| line.starts_with("some"))?;
@@ -121,6 +139,7 @@ mod tests {
             frequency_mhz: None,
             throttled: None,
             quota_stops: None,
+            listen_overflows: None,
         }
     }
 
@@ -141,6 +160,16 @@ mod tests {
         assert_eq!((since.steal_us, since.harness_us), (50_000, Some(5e3)));
         assert!(MachineTime::parse("cpu  1 2 3\n").is_none());
         assert!(MachineTime::parse("").is_none());
+    }
+
+    #[test]
+    fn full_listen_queues_are_read_by_name() {
+        let netstat = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 3 52 60\n\
+                       IpExt: InNoRoutes\nIpExt: 1\n";
+        assert_eq!(overflows(netstat), Some(52));
+        assert_eq!(overflows("IpExt: InNoRoutes\nIpExt: 1\n"), None);
+        assert_eq!(overflows("TcpExt: ListenOverflows\nTcpExt: many\n"), None);
+        assert_eq!(overflows(""), None);
     }
 
     #[test]
