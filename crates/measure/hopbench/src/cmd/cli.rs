@@ -111,7 +111,8 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Measure a hop that is given as one command line, in about a minute
     #[command(after_help = examples!(
-        "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork TCP:127.0.0.1:{{port:origin}}'",
+        "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork,backlog=512 \
+         TCP:127.0.0.1:{{port:origin}}'",
         "hopbench quick './relay.py {{port:front}} {{port:origin}}' --save my-relay.toml",
     ))]
     Quick(super::quick::Options),

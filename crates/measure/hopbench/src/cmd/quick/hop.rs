@@ -47,8 +47,8 @@ const PLAIN_FRONT: &str = "127.0.0.1:{{port:front}}";
 /// Program that tells two files apart.
 const DIGEST: &str = "{{program:sha256sum}}";
 
-const EXAMPLE: &str =
-    "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork TCP:127.0.0.1:{{port:origin}}'";
+const EXAMPLE: &str = "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork,backlog=512 \
+                       TCP:127.0.0.1:{{port:origin}}'";
 
 /// Words by which a shell joins commands, or sends their output elsewhere.
 const OF_SHELLS: [&str; 8] = ["|", "||", "&", "&&", ";", "<", ">", ">>"];
