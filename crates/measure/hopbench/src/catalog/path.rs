@@ -14,6 +14,7 @@ use super::{
     address,
     counters::{self, Conservation, Counters, WireCounter},
     front::Front,
+    limits::NAME_BYTES_MAX,
     parameters::{self, DefaultValue},
     read::from_text,
     request::{ExpectedAnswer, WireExpect},
@@ -316,6 +317,12 @@ impl PathDefinition {
             if name.is_empty() || name.contains(['/', ' ']) {
                 return Err(format!(
                     "process '{name}': expected a name without '/' or spaces"
+                ));
+            }
+            if name.len() > NAME_BYTES_MAX {
+                return Err(format!(
+                    "process '{name}': expected a name of at most {NAME_BYTES_MAX} bytes, found {}",
+                    name.len()
                 ));
             }
             let roles = [&process.role]

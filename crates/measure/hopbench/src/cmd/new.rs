@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Context, check_place};
 use crate::{
-    catalog,
+    catalog::{self, NAME_BYTES_MAX},
     cmd::cli::{self, Kind},
     mistake::Mistake,
 };
@@ -100,9 +100,13 @@ impl NewFile {
 }
 
 /// Checks a name from which a file is named, and which is written in tables.
-pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     match catalog::is_plain_name(name) && !name.contains(' ') && !name.starts_with('.') {
+        true if name.len() > NAME_BYTES_MAX => Err(format!(
+            "expected a name of at most {NAME_BYTES_MAX} bytes, found {}",
+            name.len()
+        )),
         true => Ok(()),
-        false => Err("expected a name of letters, digits, '-', '_', '.' and '+'"),
+        false => Err("expected a name of letters, digits, '-', '_', '.' and '+'".to_owned()),
     }
 }
