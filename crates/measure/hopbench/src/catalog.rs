@@ -188,6 +188,11 @@ impl Catalog {
         let name_of = |path: &PathDefinition| path.name.clone();
         let kind = DefinitionKind::Path;
         let path = self.find(kind, selector, &self.paths, name_of, PathDefinition::parse)?;
+        let invalid = |message| CatalogError::Invalid {
+            file: selector.to_owned(),
+            message,
+        };
+        path.check_roles(&self.paths).map_err(invalid)?;
         Ok(vec![path])
     }
 

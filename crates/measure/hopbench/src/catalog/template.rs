@@ -255,9 +255,20 @@ impl Place {
                 "'{{{{{text}}}}}': unknown place '{kind}', expected one of {}{}; for the text \
                  '{OPEN}', write '{LITERAL}'",
                 KINDS.map(|kind| format!("'{kind}'")).join(", "),
-                nearest(kind, KINDS),
+                meant(text),
             )),
         }
+    }
+}
+
+/// Returns a hint for an unknown place: a kind with a similar name, or the port with this name.
+fn meant(text: &str) -> String {
+    let (kind, _) = text.split_once(':').unwrap_or((text, ""));
+    let similar = nearest(kind, KINDS);
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_".contains(letter);
+    match similar.is_empty() && text.chars().all(is_plain) && !text.is_empty() {
+        true => format!(" (did you mean '{{{{port:{text}}}}}'?)"),
+        false => similar,
     }
 }
 
@@ -391,6 +402,8 @@ mod tests {
     fn mistakes_are_named() {
         for (text, expected) in [
             ("{{prot:front}}", "did you mean 'port'?"),
+            ("{{front}}", "'tls' (did you mean '{{port:front}}'?)"),
+            ("{{ origin }}", "(did you mean '{{port:origin}}'?)"),
             ("{{port}}", "expected a name, as in '{{port:front}}'"),
             ("{{port:front", "expected '}}'"),
             ("{{ .Host }}", "for the text '{{', write '{{{{'"),

@@ -46,11 +46,33 @@ pub(super) fn run(context: &Context, options: &cli::New) -> anyhow::Result<ExitC
             },
         ),
     };
-    created.write(&template.replace("NAME", &name))?;
-    let text = format!("wrote '{file}'; edit it, then run '{next}'\n");
-    context.print(&text, || json!({"file": file, "next": next}))?;
+    let text = template.replace("NAME", &name);
+    created.write(&text)?;
+    let edit = match options.kind {
+        Kind::Path => what_to_edit(&text),
+        Kind::Gate | Kind::Probe | Kind::Scenario => "edit it".to_owned(),
+    };
+    let said = format!("wrote '{file}'; {edit}, then run '{next}'\n");
+    context.print(&said, || json!({"file": file, "next": next}))?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// Returns what to change in a new path file: the lines with the program of the hop, which may be
+/// no installed one.
+fn what_to_edit(text: &str) -> String {
+    let lines = text.lines().zip(1..);
+    let mut of_hop = lines.filter(|(line, _)| !line.starts_with('#') && line.contains(PROGRAM));
+    match (of_hop.next(), of_hop.next()) {
+        (Some((_, command)), Some((_, version))) => format!(
+            "write your hop's command in line {command}, and how it prints its version in line \
+             {version}"
+        ),
+        _ => "edit it".to_owned(),
+    }
+}
+
+/// Place of the hop's program in a new path file.
+const PROGRAM: &str = "{{program:";
 
 /// A file of a definition that isn't there yet.
 #[derive(Debug)]

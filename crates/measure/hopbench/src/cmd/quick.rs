@@ -104,7 +104,10 @@ fn with(catalog: Catalog, path: PathDefinition) -> anyhow::Result<Catalog> {
 /// Returns parameters as they are typed, with a space before each.
 fn as_options(parameters: &variants::Parameters) -> anyhow::Result<String> {
     let set = parameters.set.iter().map(|it| ("--set", it.to_string()));
-    let sweep = parameters.sweep.iter().map(|it| ("--sweep", it.to_string()));
+    let sweep = parameters
+        .sweep
+        .iter()
+        .map(|it| ("--sweep", it.to_string()));
     let typed = set.chain(sweep).map(|(option, value)| {
         let value = shlex::try_quote(&value).context("a value can't be typed")?;
         Ok(format!(" {option} {value}"))

@@ -71,10 +71,13 @@ fn wait() {
 }
 
 fn busy(seen: &Disturbance) -> Sign {
-    let share = seen.machine_us().zip(seen.busy_us).map(|(all_us, busy_us)| {
-        let own_us = seen.harness_us.unwrap_or_default();
-        ((busy_us as f64 - own_us) / all_us).max(0.0)
-    });
+    let share = seen
+        .machine_us()
+        .zip(seen.busy_us)
+        .map(|(all_us, busy_us)| {
+            let own_us = seen.harness_us.unwrap_or_default();
+            ((busy_us as f64 - own_us) / all_us).max(0.0)
+        });
     let is_noisy = share.is_some_and(|share| share > BUSY_SHARE_MAX);
     let watched_ms = WATCHED.as_millis();
     let note = match share {
@@ -257,7 +260,10 @@ mod tests {
         assert!(noisy.note.contains(": something else is"), "{noisy:?}");
         // hopbench itself is nobody else, and what it used is known more exactly.
         assert!(!busy(&seen(80_000, 60_000.0)).is_noisy);
-        assert_eq!(busy(&seen(0, 60_000.0)).note, "0.0 % of all cores' time in 200 ms");
+        assert_eq!(
+            busy(&seen(0, 60_000.0)).note,
+            "0.0 % of all cores' time in 200 ms"
+        );
     }
 
     #[test]

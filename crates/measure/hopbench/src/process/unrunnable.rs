@@ -29,7 +29,9 @@ pub(super) fn explained(program: &OsStr, error: io::Error) -> io::Error {
 fn first_line(file: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     let file = File::open(file).ok()?;
-    file.take(FIRST_LINE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    file.take(FIRST_LINE_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .ok()?;
     let line = bytes.split(|byte| *byte == b'\n').next()?;
     Some(String::from_utf8_lossy(line).into_owned())
 }
@@ -55,9 +57,15 @@ mod tests {
         let told = explain("b", "\x7fELF", ErrorKind::NotFound);
         assert!(told.contains("the loader"), "{told}");
         let other = ErrorKind::PermissionDenied;
-        assert_eq!(explain("c", script, other), io::Error::from(other).to_string());
+        assert_eq!(
+            explain("c", script, other),
+            io::Error::from(other).to_string()
+        );
         let absent = place.path().join("absent");
         let told = explained(absent.as_os_str(), io::Error::from(ErrorKind::NotFound));
-        assert_eq!(told.to_string(), io::Error::from(ErrorKind::NotFound).to_string());
+        assert_eq!(
+            told.to_string(),
+            io::Error::from(ErrorKind::NotFound).to_string()
+        );
     }
 }

@@ -309,10 +309,15 @@ mod tests {
         let line = "env A=b sh -c 'x {{port:front}} {{port:origin}}'";
         let hop = Hop::parse(line, None, &Parameters::default()).expect("a hop");
         let toolbox = Toolbox::new(None).expect("a directory");
-        let file = hop.path_file(&toolbox, FrontProtocol::default()).expect("a shell");
+        let file = hop
+            .path_file(&toolbox, FrontProtocol::default())
+            .expect("a shell");
         let path = catalog::PathDefinition::parse("mine", &file).expect(&file);
         let version = &path.processes.last().expect("two processes").version;
-        assert!(version.iter().any(|it| it.to_string() == "{{program:sh}}"), "{file}");
+        assert!(
+            version.iter().any(|it| it.to_string() == "{{program:sh}}"),
+            "{file}"
+        );
     }
 
     #[test]

@@ -45,10 +45,19 @@ mod tests {
             last_words(&lines)
         };
         assert_eq!(told(&[]), None);
-        assert_eq!(told(&["starting", "gone"]).as_deref(), Some("starting / gone"));
+        assert_eq!(
+            told(&["starting", "gone"]).as_deref(),
+            Some("starting / gone")
+        );
         let lines = ["ERROR: no '--x'", "Error: 1", "2", "3", "4", "5", "6"];
-        assert_eq!(told(&lines).as_deref(), Some("Error: 1 / 2 / 3 / 4 / 5 / 6"));
-        assert_eq!(told(&lines[..6]).as_deref(), Some("Error: 1 / 2 / 3 / 4 / 5"));
+        assert_eq!(
+            told(&lines).as_deref(),
+            Some("Error: 1 / 2 / 3 / 4 / 5 / 6")
+        );
+        assert_eq!(
+            told(&lines[..6]).as_deref(),
+            Some("Error: 1 / 2 / 3 / 4 / 5")
+        );
         let long = "ö".repeat(300);
         let shortened = told(&[&long]).expect("a line");
         assert_eq!(shortened, format!("{}…", "ö".repeat(200)));
