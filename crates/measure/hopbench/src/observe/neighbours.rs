@@ -50,8 +50,8 @@ pub(crate) fn signs() -> [Sign; 4] {
     ]
 }
 
-/// Looks how busy the cores are. The load average can't tell: it is that of the last minutes, and so
-/// of what has ended, such as a build. Waits for [`WATCHED`].
+/// Looks how busy the cores are. The load average can't tell: it is that of the last minutes, and
+/// so of what has ended, such as a build. Waits for [`WATCHED`].
 pub(crate) fn busy_cores() -> Sign {
     busy(&watch())
 }

@@ -8,8 +8,8 @@ use crate::process::table;
 const COMMAND_CHARS_MAX: usize = 120;
 
 /// Returns the process that has an abstract socket of this name, such as
-/// ` (process 12: 'hopbench run x')`. It is empty if that can't be found out, as for the processes of
-/// other users.
+/// ` (process 12: 'hopbench run x')`. It is empty if that can't be found out, as for the processes
+/// of other users.
 pub(super) fn describe(name: &[u8]) -> String {
     let holder = socket(&String::from_utf8_lossy(name)).and_then(|inode| process(&inode));
     holder.map_or_else(String::new, |pid| {

@@ -1,4 +1,4 @@
-//! What a path's processes said before they failed, for a message in one line.
+//! The last lines of a path's processes before they failed, for a message in one line.
 
 /// Number of the last lines that a message has.
 const LINES: usize = 5;
@@ -8,8 +8,8 @@ const LINE_CHARS_MAX: usize = 200;
 
 /// Hint for a process that ends without an error.
 pub(super) const FOREGROUND: &str = "; if it goes to the background, run it in the foreground, as \
-     with HAProxy's '-db' or nginx's 'daemon off;'; if it ends after a connection, let it go on, as \
-     with socat's 'fork'";
+     with HAProxy's '-db' or nginx's 'daemon off;'; if it ends after a connection, let it go on, \
+     as with socat's 'fork'";
 
 /// Hint for a path at whose front nothing listens.
 pub(super) const ELSEWHERE: &str = "; if its hop is running, it listens elsewhere: check the \
