@@ -261,15 +261,17 @@ impl Place {
     }
 }
 
-/// Returns a hint for an unknown place: a kind with a similar name, or the port with this name.
+/// Places that nearly every path has.
+const PORTS: [&str; 2] = ["{{port:front}}", "{{port:origin}}"];
+
+/// Returns a hint for an unknown place: the port with this name, or a kind with a similar one.
 fn meant(text: &str) -> String {
-    let (kind, _) = text.split_once(':').unwrap_or((text, ""));
-    let similar = nearest(kind, KINDS);
-    let is_plain = |letter: char| letter.is_alphanumeric() || "-_".contains(letter);
-    match similar.is_empty() && text.chars().all(is_plain) && !text.is_empty() {
-        true => format!(" (did you mean '{{{{port:{text}}}}}'?)"),
-        false => similar,
+    let port = format!("{OPEN}port:{text}}}}}");
+    if PORTS.contains(&port.as_str()) {
+        return format!(" (did you mean '{port}'?)");
     }
+    let (kind, _) = text.split_once(':').unwrap_or((text, ""));
+    nearest(kind, KINDS)
 }
 
 fn tls_file(text: &str, name: &str) -> Result<TlsFile, String> {
@@ -404,6 +406,7 @@ mod tests {
             ("{{prot:front}}", "did you mean 'port'?"),
             ("{{front}}", "'tls' (did you mean '{{port:front}}'?)"),
             ("{{ origin }}", "(did you mean '{{port:origin}}'?)"),
+            ("{{hostname}}", "'tls'; for the text '{{'"),
             ("{{port}}", "expected a name, as in '{{port:front}}'"),
             ("{{port:front", "expected '}}'"),
             ("{{ .Host }}", "for the text '{{', write '{{{{'"),

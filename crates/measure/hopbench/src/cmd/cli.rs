@@ -114,7 +114,8 @@ pub(crate) enum Command {
         "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork,backlog=512 \
          TCP:127.0.0.1:{{port:origin}}'",
         "hopbench quick './relay.py {{port:front}} {{port:origin}}' --save my-relay.toml",
-        "hopbench quick 'LOG=off caddy reverse-proxy --from :{{port:front}} --to :{{port:origin}}'",
+        "hopbench quick 'GOMAXPROCS=1 caddy reverse-proxy --from :{{port:front}} \
+         --to :{{port:origin}}'",
     ))]
     Quick(super::quick::Options),
     /// Measure paths

@@ -31,7 +31,11 @@ use crate::{
     },
     console::{say, seconds},
     mistake::Mistake,
-    plan::{planner::Planner, selection::Overrides, variants},
+    plan::{
+        planner::Planner,
+        selection::{Overrides, Selection},
+        variants,
+    },
     process::Interrupt,
     run::measure::measure,
 };
@@ -115,6 +119,43 @@ fn as_options(parameters: &variants::Parameters) -> anyhow::Result<String> {
     typed.collect()
 }
 
+/// Returns the command that measures the saved hop again, and how long that takes.
+fn next_command(
+    context: &Context,
+    measured: &Selection,
+    overrides: &Overrides,
+    file: &str,
+    interrupt: &Interrupt,
+) -> anyhow::Result<String> {
+    let selector = match is_file(file) && file.contains('/') {
+        true => file.to_owned(),
+        false => format!("./{file}"),
+    };
+    let scenarios = measured.scenarios.iter();
+    let scenarios: Vec<String> = scenarios.map(|it| it.definition.name.clone()).collect();
+    let next = Overrides {
+        paths: overrides.paths.clone(),
+        parameters: overrides.parameters.clone(),
+        ..Overrides::default()
+    };
+    let next = run::select(context, &scenarios, &next, interrupt)?;
+    let estimate_ms = |selection| {
+        let mut planner = Planner::new(selection, 0, false, None);
+        planner.plan().estimate_ms
+    };
+    let takes_ms = estimate_ms(&next);
+    let again = match takes_ms > estimate_ms(measured) {
+        true => "for longer",
+        false => "again",
+    };
+    Ok(format!(
+        "'hopbench run {} --path {selector}{}' measures it {again}, about {}",
+        scenarios.join(" "),
+        as_options(&overrides.parameters)?,
+        seconds(takes_ms as f64 / 1e3)
+    ))
+}
+
 pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::catch().context("could not catch signals")?;
     if let Some(name) = &options.name {
@@ -145,8 +186,7 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
         parameters,
         ..Overrides::default()
     };
-    let names = [scenario.clone()];
-    let mut selection = run::select(&context, &names, &overrides, &interrupt)?;
+    let mut selection = run::select(&context, &[scenario], &overrides, &interrupt)?;
     // A hop that doesn't start would take its time in every trial.
     let verified = verify(&context, &selection, &interrupt)?;
     if verified.has_failed {
@@ -155,24 +195,8 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
     }
     if let Some(save) = save {
         save.write(&file)?;
-        let selector = match is_file(save.name()) && save.name().contains('/') {
-            true => save.name().to_owned(),
-            false => format!("./{}", save.name()),
-        };
-        let longer = Overrides {
-            paths: overrides.paths.clone(),
-            parameters: overrides.parameters.clone(),
-            ..Overrides::default()
-        };
-        let longer = run::select(&context, &names, &longer, &interrupt)?;
-        let plan = Planner::new(&longer, 0, false, None).plan();
-        let options = as_options(&overrides.parameters)?;
-        say(&format!(
-            "wrote '{}'; 'hopbench run {scenario} --path {selector}{options}' measures it for \
-             longer, about {}",
-            save.name(),
-            seconds(plan.estimate_ms as f64 / 1e3)
-        ));
+        let next = next_command(&context, &selection, &overrides, save.name(), &interrupt)?;
+        say(&format!("wrote '{}'; {next}", save.name()));
     }
     let settings = run::settings(&context, &options.how);
     let measured = measure(
