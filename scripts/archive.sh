@@ -2,6 +2,10 @@
 # Packs the built programs: scripts/archive.sh NAME makes target/archives/NAME.tar.gz and its
 # SHA-256. Every program of the release build is in it, and what a user needs to begin with.
 set -euo pipefail
+case " $* " in *" -h "* | *" --help "*)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit 0 ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 name="${1:?expected a name}"

@@ -4,6 +4,10 @@
 # haproxy, squid, apache and trafficserver. Needs node, and npm once,
 # to install the tests below target/cache-tests. docs/REPLAY.md says what fails, and why.
 set -euo pipefail
+case " $* " in *" -h "* | *" --help "*)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit 0 ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 verbose=""
 if [ "${1-}" = "-v" ]; then verbose=-v; shift; fi

@@ -203,6 +203,9 @@ def recovery(runs):
 
 
 def main():
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__.strip())
+        return
     if len(sys.argv) == 1:
         lines = benchmarks()
         print("\n".join(lines))

@@ -2,6 +2,10 @@
 # Installs what the tests of 'hopbench export' need into target/external-engines, unless it is there:
 # Locust from PyPI, in a virtual environment, and k6's types with a type checker from npm.
 set -euo pipefail
+case " $* " in *" -h "* | *" --help "*)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit 0 ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=(locust==2.47.0)

@@ -3,6 +3,10 @@
 # Needs a nightly toolchain and cargo-fuzz. It starts from the inputs in fuzz/seeds, keeps new ones
 # under fuzz/corpus, and those that fail under fuzz/artifacts.
 set -euo pipefail
+case " $* " in *" -h "* | *" --help "*)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit 0 ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/../fuzz"
 
 targets=$(cd fuzz_targets && printf '%s ' *.rs | sed 's/\.rs//g')

@@ -55,6 +55,9 @@ def base(revision):
 
 
 def main():
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__.strip())
+        return
     arguments = sys.argv[1:]
     if arguments == ["--version"]:
         print(version())

@@ -5,6 +5,10 @@
 # Helgrind is of no use: it knows neither atomics nor locks that are made of them, and takes every
 # use of them for a race. loom checks interleavings.
 set -euo pipefail
+case " $* " in *" -h "* | *" --help "*)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit 0 ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 tools=("$@")

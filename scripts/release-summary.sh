@@ -4,6 +4,10 @@
 #
 #     scripts/release-summary.sh v1.2.3 FILE
 set -euo pipefail
+case " $* " in *" -h "* | *" --help "*)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit 0 ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 tag=${1:?expected a tag, such as v1.2.3}

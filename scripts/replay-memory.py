@@ -94,6 +94,9 @@ def run(mode, store, size, count, clients, more):
 
 
 def main():
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__.strip())
+        return
     size, count = (int(argument) for argument in sys.argv[1:3])
     store = pathlib.Path(tempfile.mkdtemp()) / "store"
     try:

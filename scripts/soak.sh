@@ -10,6 +10,10 @@
 #   SLOW_READERS  number of clients that read a byte per second, beside others whose pace is
 #                 measured in nine rounds
 set -euo pipefail
+case " $* " in *" -h "* | *" --help "*)
+    sed -n '2,${/^#/!q;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit 0 ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export HOPBENCH_SOAK_SECONDS="${1:-600}"

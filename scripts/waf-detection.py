@@ -195,6 +195,9 @@ def measure(folder, cases, paranoia):
 
 
 def main():
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__.strip())
+        return
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
     fortunes = pathlib.Path(sys.argv[2]) if len(sys.argv) == 3 else None

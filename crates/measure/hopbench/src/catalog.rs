@@ -41,7 +41,7 @@ pub(crate) use self::{
     check::may_select,
     counters::{Conservation, Counters, Take},
     duration::parse_duration,
-    limits::{CONCURRENCY_MAX, DURATION_MS_MAX, RATE_RPS_MAX, rate_min},
+    limits::{CONCURRENCY_MAX, DURATION_MS_MAX, NAME_BYTES_MAX, RATE_RPS_MAX, rate_min},
     path::{FileDefinition, PathDefinition, ProcessDefinition},
     probe::{
         CYCLES_MAX, ConfigParts, ProbeDefinition, ProbeHop, ProbeKind, ProbeNetwork, Reload,
@@ -57,7 +57,10 @@ pub(crate) use self::{
     tls_file::TlsFile,
 };
 
-use self::{kind::DefinitionKind, read::from_text};
+use self::{
+    kind::DefinitionKind,
+    read::{check_file_name, from_text},
+};
 
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalog");
 
@@ -185,6 +188,11 @@ impl Catalog {
         let name_of = |path: &PathDefinition| path.name.clone();
         let kind = DefinitionKind::Path;
         let path = self.find(kind, selector, &self.paths, name_of, PathDefinition::parse)?;
+        let invalid = |message| CatalogError::Invalid {
+            file: selector.to_owned(),
+            message,
+        };
+        path.check_roles(&self.paths).map_err(invalid)?;
         Ok(vec![path])
     }
 
@@ -376,17 +384,10 @@ fn from_file<T>(file: &str, parse: fn(&str, &str) -> Result<T, String>) -> Resul
         .file_stem()
         .unwrap_or_default()
         .to_string_lossy();
-    let parsed = match is_plain_name(&name) && !name.starts_with('.') {
-        true if text.trim().is_empty() => {
-            Err("the file is empty; 'hopbench new' writes one to start from".to_owned())
-        }
-        true => parse(&name, &text),
-        false => Err(
-            "a definition is named after its file: expected letters, digits, spaces, '-', '_', \
-             '.' and '+', and no '.' first; rename the file"
-                .to_owned(),
-        ),
-    };
+    let parsed = check_file_name(&name).and_then(|()| match text.trim() {
+        "" => Err("the file is empty; 'hopbench new' writes one to start from".to_owned()),
+        _ => parse(&name, &text),
+    });
     parsed.map_err(|message| CatalogError::Invalid {
         file: file.to_owned(),
         message,

@@ -19,6 +19,7 @@ mod pause;
 mod strays;
 pub(crate) mod table;
 mod timed;
+mod unrunnable;
 mod watch;
 
 use std::{
@@ -50,7 +51,6 @@ use rustix::{
     process::{PidfdFlags, pidfd_open},
 };
 
-use self::log::Log;
 pub(crate) use self::{
     capture::{capture, capture_within},
     cores::{Awake, Confined, allowed_cores},
@@ -65,6 +65,7 @@ pub(crate) use self::{
     timed::{DELAYED, exec_delayed, timed},
     watch::{WATCH, Watchman, watch},
 };
+use self::{log::Log, unrunnable::explained};
 use crate::console::say;
 
 /// The operation was ended by Ctrl-C or another signal.
@@ -246,10 +247,14 @@ impl Child {
 
     /// Returns the last lines that the child has logged.
     pub(crate) fn last_lines(&self) -> Vec<String> {
+        let lines = self.own_last_lines().into_iter();
+        lines.map(|line| format!("{}: {line}", self.name)).collect()
+    }
+
+    /// Returns these lines without the child's name before them.
+    pub(crate) fn own_last_lines(&self) -> Vec<String> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.tail()
-            .map(|line| format!("{}: {line}", self.name))
-            .collect()
+        log.tail().map(str::to_owned).collect()
     }
 
     /// Returns the exit status and the output of a child that has ended.
@@ -445,7 +450,7 @@ pub(crate) fn exec_guarded(mut arguments: impl Iterator<Item = OsString>) -> any
     if parent.to_str() != Some(now.to_string().as_str()) {
         return anyhow::anyhow!("the parent is gone");
     }
-    let error = std_command(&program).args(arguments).exec();
+    let error = explained(&program, std_command(&program).args(arguments).exec());
     anyhow::anyhow!("could not run '{}': {error}", program.display())
 }
 
@@ -506,7 +511,8 @@ impl fmt::Display for Command {
 
 fn start_stated(command: &mut process::Command) -> io::Result<process::Child> {
     let _umask = StatedUmask::set();
-    command.spawn()
+    let started = command.spawn();
+    started.map_err(|error| explained(command.get_program(), error))
 }
 
 #[expect(

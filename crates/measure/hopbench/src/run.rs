@@ -2,6 +2,7 @@
 
 pub(crate) mod builds;
 mod certificates;
+mod holder;
 pub(crate) mod knee;
 pub(crate) mod measure;
 pub(crate) mod profile;

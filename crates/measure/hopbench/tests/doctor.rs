@@ -115,7 +115,8 @@ fn a_profile_that_cannot_be_read_is_named() {
 fn signs_of_neighbours_have_a_value_or_are_not_known() {
     let shell = Shell::new();
     for (what, value) in [
-        ("load average", "per core"),
+        ("load average", "per core, over the last minute"),
+        ("busy cores", "% of all cores' time in 200 ms"),
         ("stolen time", "% in 200 ms"),
         ("CPU pressure", "of the last 10 s"),
         ("throttling", "quota"),

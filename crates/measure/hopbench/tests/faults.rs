@@ -4,7 +4,11 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -66,6 +70,66 @@ fn a_server_that_ends_at_once_is_named_with_its_exit_code() {
     assert_eq!(failure["kind"], "crash", "{failure}");
     let cause = failure["cause"].as_str().expect("text");
     assert!(cause.contains("'server' exited with code 0"), "{cause}");
+}
+
+#[test]
+fn what_a_server_said_last_is_told_when_it_ends_or_does_not_answer() {
+    let bench = Bench::new();
+    let script = "for line in one two three four five six; do echo $line >&2; done";
+    let ends = format!("{script}; exit 3 # {{{{port:front}}}}");
+    let path = shell_path(&bench, "ends.toml", &ends);
+    let told = text(&bench.run(&["verify", &path]).stdout);
+    let expected =
+        "exited with code 3 without being asked to stop: two / three / four / five / six";
+    assert!(told.contains(expected), "{told}");
+
+    let name = "elsewhere.toml";
+    shell_path(
+        &bench,
+        name,
+        "echo listening at port 1; exec sleep 600 # {{port:front}}",
+    );
+    let file = bench.directory.path().join(name);
+    let path = fs::read_to_string(&file).expect("written");
+    fs::write(&file, format!("start-timeout-ms = 300\n{path}")).expect("ours");
+    let told = text(&bench.run(&["verify", "./elsewhere.toml"]).stdout);
+    for expected in [
+        "did not answer '/health' within 0.3 s",
+        "Connection refused",
+        "it listens elsewhere",
+        "; printed last: server: listening at port 1",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn a_hop_that_ends_after_a_connection_is_named_with_its_exit_code() {
+    let bench = Bench::new();
+    if installed("socat").is_none() {
+        return;
+    }
+    let hop = "socat TCP-LISTEN:{{port:front}} TCP:127.0.0.1:{{port:origin}}";
+    let failed = bench.run(&["quick", hop]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let told = text(&failed.stdout);
+    assert!(told.contains("'socat' exited with code 0"), "{told}");
+    assert!(!told.contains("no answer"), "{told}");
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn a_script_without_its_interpreter_is_named() {
+    let bench = Bench::new();
+    let script = bench.write("relay.py", "#!/no/such/python\n");
+    let file = bench.directory.path().join("relay.py");
+    fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("ours");
+    let hop = format!("{script} {{{{port:front}}}} {{{{port:origin}}}}");
+    let told = text(&bench.run(&["quick", &hop]).stdout);
+    let expected = "relay.py': the interpreter in its first line ('#!/no/such/python') is missing";
+    assert!(told.contains(expected), "{told}");
+    bench.assert_nothing_left();
 }
 
 #[test]
@@ -428,6 +492,8 @@ fn a_disk_that_is_full_in_the_middle_costs_no_record_that_was_written() {
         .collect();
     assert_eq!(codes, ["code 4", "code 0"], "{out}\n{errors}");
     assert!(errors.contains("No space left on device"), "{errors}");
+    let told = format!("'hopbench report {}/", results.display());
+    assert!(errors.contains(&told), "{errors}");
     let lines = out.lines().find(|line| line.ends_with("trials.jsonl"));
     let lines = lines.and_then(|line| line.split_whitespace().next());
     let lines: usize = lines.and_then(|count| count.parse().ok()).expect("a count");

@@ -50,6 +50,16 @@ fn new_files_are_understood_and_never_overwritten() {
         assert!(!read(file).contains("NAME"), "{file}");
     }
     assert!(read("my-proxy.toml").contains("{{program:my-proxy}}"));
+    // The next step names the lines to change.
+    let told = text(&bench.run(&["new", "path", "other"]).stdout);
+    let other = read("other.toml");
+    let lines = other.lines().zip(1..);
+    let lines = lines.filter(|(line, _)| line.contains(" = [\"{{program:other}}\""));
+    let lines: Vec<i32> = lines.map(|(_, number)| number).collect();
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        assert!(told.contains(&format!("in line {line}")), "{told}");
+    }
     // No program of that name is installed, and the error says so.
     let verified = bench.run(&["verify", "my-proxy.toml"]);
     assert_eq!(verified.status.code(), Some(4), "{verified:?}");

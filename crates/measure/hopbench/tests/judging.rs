@@ -371,5 +371,8 @@ fn a_file_of_a_path_is_compared_only_with_another() {
         let told = text(&refused.stderr);
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {told}");
         assert!(told.contains(expected), "{arguments:?}: {told}");
+        // A first look is what two files are for, unless another scenario is named.
+        let refused = bench.run(&[&["ab"], arguments].concat());
+        assert_eq!(text(&refused.stderr), told, "{arguments:?}");
     }
 }

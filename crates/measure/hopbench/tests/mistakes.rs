@@ -61,13 +61,42 @@ fn a_place_that_is_not_there_is_named_before_any_work() {
     let expected = ["could not write 'a/b.toml'", "there is no directory 'a'"];
     shell.mistake(&["new", "path", "a/b"], 2, &expected);
     let written = text(&shell.hopbench(&["new", "path", "mine"]).stdout);
-    let expected = "wrote 'mine.toml'; edit it, then run 'hopbench verify mine.toml'\n";
-    assert_eq!(written, expected);
+    let expected = "wrote 'mine.toml'; write your hop's command in line ";
+    assert!(written.starts_with(expected), "{written}");
+    assert!(
+        written.ends_with(", then run 'hopbench verify mine.toml'\n"),
+        "{written}"
+    );
     let again = ["'mine.toml': the file already exists", "remove it"];
     shell.mistake(&["new", "path", "mine"], 2, &again);
     // There is no repository either.
     let expected = ["--a=nope", "'nope': expected a directory or a revision"];
     shell.mistake(&["ab", "smoke", "--a=nope", "--b=."], 2, &expected);
+    let expected = ["expected a scenario, such as 'hopbench ab quick-look"];
+    shell.mistake(&["ab", "--a=nope", "--b=."], 2, &expected);
+    // 'run' and 'ab' take no paths in the place of scenarios.
+    for (command, takes) in [("run", false), ("ab", false), ("verify", true)] {
+        let help = text(&shell.hopbench(&[command, "--help"]).stdout);
+        assert!(!help.contains("'verify' takes paths"), "{command}");
+        assert_eq!(help.contains("scenarios, or of paths"), takes, "{command}");
+    }
+}
+
+#[test]
+fn a_name_that_no_file_can_have_is_refused() {
+    let shell = Shell::new();
+    let long = "x".repeat(65);
+    let expected = ["expected a name of at most 64 bytes, found 65"];
+    let hop = "x --listen={{port:front}} --to={{port:origin}}";
+    shell.mistake(&["quick", hop, &format!("--name={long}")], 2, &expected);
+    shell.mistake(&["new", "path", &long], 2, &expected);
+    let path = "summary = 'x'\nfront = '127.0.0.1:{{port:front}}'\n[[process]]\nname = 'NAME'\n\
+                role = 'hop'\ncommand = ['x', '{{port:front}}']\nversion = ['x']\n";
+    let file = shell.write("long-process.toml", &path.replace("NAME", &long));
+    shell.mistake(&["verify", &file], 2, &expected);
+    let file = shell.write(&format!("{long}.toml"), path);
+    let expected = ["named after its file: expected at most 64 bytes, found 65"];
+    shell.mistake(&["verify", &file], 2, &expected);
 }
 
 #[test]

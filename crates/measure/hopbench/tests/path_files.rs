@@ -101,6 +101,15 @@ fn mistakes_in_surroundings_are_named() {
         let path = bench.write("wrong.toml", &CHECKED.replace(from, to));
         assert_refused(&bench.run(&["describe", &path]), 2, expected);
     }
+    let checked = CHECKED.replace("DIRECTORY", "/");
+    for (role, expected) in [
+        ("orgin", "role 'orgin': did you mean 'origin'?"),
+        ("hopp", "role 'hopp': did you mean 'hop'?"),
+    ] {
+        let role = format!("role = '{role}'");
+        let path = bench.write("slip.toml", &checked.replace("role = 'origin'", &role));
+        assert_refused(&bench.run(&["describe", &path]), 2, expected);
+    }
     let path = bench.write(
         "nowhere.toml",
         &CHECKED.replace("DIRECTORY", "/no/such/place"),

@@ -21,7 +21,9 @@ fn file(bench: &Bench, name: &str) -> String {
 fn one_command_line_is_measured_and_saved_as_a_path_that_says_the_same() {
     let bench = Bench::new();
     bench.write("here.txt", "");
-    let measured = bench.run(&["quick", HOP, "--blocks=1", "--save=my.toml"]);
+    let short = ["--duration-ms=60", "--warm-up-ms=0"];
+    let quick = ["quick", HOP, "--blocks=1", "--save=my.toml"];
+    let measured = bench.run(&[&quick[..], &short].concat());
     let (shown, told) = (text(&measured.stdout), text(&measured.stderr));
     assert_eq!(measured.status.code(), Some(0), "{told}");
     // The path has the name of the program, and is compared with the reference.
@@ -29,7 +31,12 @@ fn one_command_line_is_measured_and_saved_as_a_path_that_says_the_same() {
         shown.contains("| sh ") && shown.contains("RPS vs direct"),
         "{shown}"
     );
-    assert!(told.contains("wrote 'my.toml'; 'hopbench run"), "{told}");
+    let next = "wrote 'my.toml'; 'hopbench run quick-look --path ./my.toml' measures it for longer";
+    assert!(told.contains(&format!("{next}, about ")), "{told}");
+    for trial in bench.trials() {
+        let lengths = (trial["duration_ms"].as_u64(), trial["warm_up_ms"].as_u64());
+        assert_eq!(lengths, (Some(60), Some(0)), "{trial}");
+    }
 
     let manifest = fs::read_to_string(bench.run_dir().join("manifest.json")).expect("written");
     let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
@@ -48,6 +55,29 @@ fn one_command_line_is_measured_and_saved_as_a_path_that_says_the_same() {
     let expected = "'my.toml': the file already exists";
     assert!(text(&again.stderr).contains(expected), "{again:?}");
     assert_eq!(bench.runs().len(), 1);
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn the_next_command_keeps_what_was_swept_and_wrappers_name_nothing() {
+    let bench = Bench::new();
+    let hop = "env GREETING=a nice sh -c 'exec {{bin:http_baseline}} --exit-with-stdin \
+               --listen=127.0.0.1:{{port:front}} --inject-delay-us={{parameter:us}} \
+               # {{port:origin}} {{parameter:name}}'";
+    let values = ["--sweep=us=0,1", "--set=name=a b"];
+    let short = [
+        "--blocks=1",
+        "--duration-ms=60",
+        "--warm-up-ms=0",
+        "--save=my.toml",
+    ];
+    let measured = bench.run(&[&["quick", hop], &values[..], &short].concat());
+    let (shown, told) = (text(&measured.stdout), text(&measured.stderr));
+    assert_eq!(measured.status.code(), Some(0), "{told}");
+    assert!(shown.contains("| sh[us=0] "), "{shown}");
+    let next = "--path ./my.toml --set 'name=a b' --sweep 'us=0,1'";
+    let unquoted = next.replace("'us=0,1'", "us=0,1");
+    assert!(told.contains(next) || told.contains(&unquoted), "{told}");
     bench.assert_nothing_left();
 }
 

@@ -228,8 +228,17 @@ fn a_page_that_nothing_can_show_is_named() {
     let result = output(&mut report);
     assert_eq!(result.status.code(), Some(4), "{result:?}");
     let errors = text(&result.stderr);
-    let said = ["there is no display for a browser", "report.html' yourself"];
+    let said = [
+        "the report is written, but there is no display for a browser",
+        "report.html' yourself",
+    ];
     assert!(said.iter().all(|part| errors.contains(part)), "{errors}");
+    // Whoever wants the page needs no tables, but its place.
+    let told = text(&result.stdout);
+    assert!(
+        told.contains("/run/report.html\n") && !told.contains("| "),
+        "{told}"
+    );
 }
 
 #[test]

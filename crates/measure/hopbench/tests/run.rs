@@ -338,6 +338,12 @@ fn two_runs_do_not_measure_each_other() {
         "{}",
         text(&elsewhere.stderr)
     );
+    // The run that is in the way is named.
+    let holder = format!("(process {}: 'hopbench run {scenario}')", running.pid());
+    for refused in [&second, &elsewhere] {
+        let errors = text(&refused.stderr);
+        assert!(errors.contains(&holder), "{holder}: {errors}");
+    }
     // Nor do other temporary files, as of another job of CI.
     let other = Bench::new();
     let mut other_job = bench.command(&["run", &scenario, "--out=elsewhere"]);

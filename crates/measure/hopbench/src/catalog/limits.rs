@@ -21,3 +21,6 @@ pub(crate) fn rate_min(duration_ms: u64) -> u32 {
     let rate = 1_000_u64.div_ceil(duration_ms.max(1));
     u32::try_from(rate).unwrap_or(RATE_RPS_MAX)
 }
+
+/// Maximum length of the name of a definition or of a process, in bytes: logs are named after both.
+pub(crate) const NAME_BYTES_MAX: usize = 64;

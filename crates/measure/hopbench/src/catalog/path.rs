@@ -14,6 +14,7 @@ use super::{
     address,
     counters::{self, Conservation, Counters, WireCounter},
     front::Front,
+    limits::NAME_BYTES_MAX,
     parameters::{self, DefaultValue},
     read::from_text,
     request::{ExpectedAnswer, WireExpect},
@@ -318,6 +319,12 @@ impl PathDefinition {
                     "process '{name}': expected a name without '/' or spaces"
                 ));
             }
+            if name.len() > NAME_BYTES_MAX {
+                return Err(format!(
+                    "process '{name}': expected a name of at most {NAME_BYTES_MAX} bytes, found {}",
+                    name.len()
+                ));
+            }
             let roles = [&process.role]
                 .into_iter()
                 .chain(process.thread_roles.values());
@@ -367,6 +374,29 @@ impl PathDefinition {
 }
 
 impl PathDefinition {
+    fn roles(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.processes.iter().flat_map(|process| {
+            let roles = process.thread_roles.values().chain([&process.role]);
+            roles.map(|role| (process.name.as_str(), role.as_str()))
+        })
+    }
+
+    /// Checks that no role is one of the `known` paths' with a slip of the pen. A role may be any
+    /// word, and so its CPU time would be in a column of its own.
+    pub(super) fn check_roles(&self, known: &[Self]) -> Result<(), String> {
+        let known = known.iter().flat_map(Self::roles);
+        let known: BTreeSet<&str> = known.map(|(_, role)| role).collect();
+        for (process, role) in self.roles().filter(|(_, role)| !known.contains(role)) {
+            if let Some(meant) = known.iter().find(|known| is_slip(role, known)) {
+                return Err(format!(
+                    "process '{process}': role '{role}': did you mean '{meant}'? Expected that, or \
+                     a word that can't be taken for it"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that no port is named once, with a letter more or less than another, or with two
     /// letters swapped. Nobody would answer there. Ports that only one program needs may be named
     /// once.

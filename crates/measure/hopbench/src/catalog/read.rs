@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use super::similar::nearest;
+use super::{is_plain_name, limits::NAME_BYTES_MAX, similar::nearest};
 
 /// Parses a definition; returns what is wrong with it, and where.
 pub(super) fn from_text<T: DeserializeOwned>(text: &str) -> Result<T, String> {
@@ -16,6 +16,18 @@ pub(super) fn from_text<T: DeserializeOwned>(text: &str) -> Result<T, String> {
         let rest = rest.trim_end().replace('`', "'");
         format!("{place}{}{rest}", plain(message.trim_end()))
     })
+}
+
+/// Checks the name of a definition's file, without its ending.
+pub(super) fn check_file_name(name: &str) -> Result<(), String> {
+    let expected = match is_plain_name(name) && !name.starts_with('.') {
+        true if name.len() <= NAME_BYTES_MAX => return Ok(()),
+        true => format!("at most {NAME_BYTES_MAX} bytes, found {}", name.len()),
+        false => "letters, digits, spaces, '-', '_', '.' and '+', and no '.' first".to_owned(),
+    };
+    Err(format!(
+        "a definition is named after its file: expected {expected}; rename the file"
+    ))
 }
 
 /// Types, as they are called in files.

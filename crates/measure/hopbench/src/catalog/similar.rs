@@ -31,7 +31,16 @@ pub(super) fn is_slip(word: &str, other: &str) -> bool {
         sorted(word) == sorted(other)
     };
     let is_numbered = word[..stem(word)] == other[..stem(other)];
-    word.len().min(other.len()) > 3
+    // Of words of three letters, only a letter that was typed twice is a slip.
+    let is_doubled = || {
+        let once = |word: &str| {
+            let mut letters: Vec<char> = word.chars().collect();
+            letters.dedup();
+            letters
+        };
+        word.len().min(other.len()) == 3 && once(word) == once(other)
+    };
+    (word.len().min(other.len()) > 3 || is_doubled())
         && !is_numbered
         && strsim::osa_distance(word, other) == 1
         && (word.len() != other.len() || is_swapped())
@@ -54,12 +63,15 @@ mod tests {
             ("orgin", "origin"),
             ("orgiin", "origin"),
             ("oirgin", "origin"),
+            ("hopp", "hop"),
         ] {
             assert!(is_slip(word, other) && is_slip(other, word), "{word}");
         }
         for (word, other) in [
             ("a", "b"),
             ("in", "inn"),
+            ("hop", "shop"),
+            ("hop", "hops"),
             ("admin", "admin2"),
             ("admin1", "admin2"),
             ("metrics-a", "metrics-b"),

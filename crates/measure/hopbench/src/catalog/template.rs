@@ -255,10 +255,23 @@ impl Place {
                 "'{{{{{text}}}}}': unknown place '{kind}', expected one of {}{}; for the text \
                  '{OPEN}', write '{LITERAL}'",
                 KINDS.map(|kind| format!("'{kind}'")).join(", "),
-                nearest(kind, KINDS),
+                meant(text),
             )),
         }
     }
+}
+
+/// Places that nearly every path has.
+const PORTS: [&str; 2] = ["{{port:front}}", "{{port:origin}}"];
+
+/// Returns a hint for an unknown place: the port with this name, or a kind with a similar one.
+fn meant(text: &str) -> String {
+    let port = format!("{OPEN}port:{text}}}}}");
+    if PORTS.contains(&port.as_str()) {
+        return format!(" (did you mean '{port}'?)");
+    }
+    let (kind, _) = text.split_once(':').unwrap_or((text, ""));
+    nearest(kind, KINDS)
 }
 
 fn tls_file(text: &str, name: &str) -> Result<TlsFile, String> {
@@ -391,6 +404,9 @@ mod tests {
     fn mistakes_are_named() {
         for (text, expected) in [
             ("{{prot:front}}", "did you mean 'port'?"),
+            ("{{front}}", "'tls' (did you mean '{{port:front}}'?)"),
+            ("{{ origin }}", "(did you mean '{{port:origin}}'?)"),
+            ("{{hostname}}", "'tls'; for the text '{{'"),
             ("{{port}}", "expected a name, as in '{{port:front}}'"),
             ("{{port:front", "expected '}}'"),
             ("{{ .Host }}", "for the text '{{', write '{{{{'"),

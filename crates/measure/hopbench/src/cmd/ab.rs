@@ -12,10 +12,12 @@ use super::{
     report::Report,
     run as runs,
     verdict::{check, policy, show},
+    versions::is_path_file,
 };
 use crate::{
     cmd::{cli, exit},
     console::say,
+    mistake::Mistake,
     plan::{planner::Planner, selection::Selection},
     process::{EXIT_INTERRUPTED, Interrupt},
     run::measure::{Settings, measure},
@@ -32,7 +34,11 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
     let settings = settings(context, options);
     let overrides = options.choice.overrides();
     let sides = [options.a.as_str(), options.b.as_str()];
-    let subject = (options.choice.scenarios.as_slice(), &overrides, sides);
+    let scenarios = match options.choice.scenarios.as_slice() {
+        [] => vec![of_a_first_look(context, sides)?],
+        named => named.to_vec(),
+    };
+    let subject = (scenarios.as_slice(), &overrides, sides);
     let (mut selection, builds) = select(context, subject, settings.silent, &interrupt)?;
     if let Some(policy) = &policy
         && !settings.silent
@@ -69,6 +75,21 @@ pub(super) fn run(context: &Context, options: &cli::Ab) -> anyhow::Result<ExitCo
         json!(repeat.map(|it| it.to_string_lossy().into_owned())),
     );
     show(context, &options.output, &result, &measured.run_dir, repeat)
+}
+
+/// Returns the scenario for two files of a path, if none is named. Of builds it can't be told which
+/// of their paths are meant.
+fn of_a_first_look(context: &Context, sides: [&str; 2]) -> anyhow::Result<String> {
+    let scenario = context.catalog.scenario_of_a_first_look();
+    let scenario = scenario.context("no built-in scenario is for a first look")?;
+    match sides.into_iter().any(is_path_file) {
+        true => Ok(scenario.name.clone()),
+        false => Err(Mistake(format!(
+            "expected a scenario, such as 'hopbench ab {} …': only two files of a path need none",
+            scenario.name
+        ))
+        .into()),
+    }
 }
 
 /// Warns beforehand if the planned blocks are too few for a verdict.

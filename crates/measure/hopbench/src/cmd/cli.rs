@@ -107,12 +107,15 @@ pub(crate) enum Command {
     #[command(after_help = examples!(
         "hopbench verify my-proxy.toml",
         "hopbench verify http-tunnel --path ring,./my-proxy.toml",
-    ))]
+    ), mut_arg("scenarios", |arg| arg.help("Names or files of scenarios, or of paths")))]
     Verify(Verify),
     /// Measure a hop that is given as one command line, in about a minute
     #[command(after_help = examples!(
-        "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork TCP:127.0.0.1:{{port:origin}}'",
+        "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork,backlog=512 \
+         TCP:127.0.0.1:{{port:origin}}'",
         "hopbench quick './relay.py {{port:front}} {{port:origin}}' --save my-relay.toml",
+        "hopbench quick 'GOMAXPROCS=1 caddy reverse-proxy --from :{{port:front}} \
+         --to :{{port:origin}}'",
     ))]
     Quick(super::quick::Options),
     /// Measure paths
@@ -151,8 +154,10 @@ pub(crate) enum Command {
     #[command(after_help = examples!(
         "hopbench ab http-tunnel --path ring --a main --b . --blocks 20 --gate --confirm",
         "hopbench ab http-tunnel --a v1.0 --b ../other-checkout --quick",
-        "hopbench ab quick-look --a my-proxy-1.toml --b my-proxy-2.toml --blocks 20 --gate",
-    ))]
+        "hopbench ab --a my-proxy-1.toml --b my-proxy-2.toml --blocks 20 --gate",
+    ), mut_arg("scenarios", |arg| arg.required(false).help(
+        "Names or files of scenarios [default for two files of a path: 'quick-look']"
+    )))]
     Ab(Ab),
     /// Write a commented file to start from: a path, a scenario, a gate or a probe
     #[command(after_help = examples!(

@@ -120,15 +120,20 @@ fn conditions() -> Vec<Finding> {
             note,
         });
     };
-    for (what, warning) in machine::doubts() {
+    // How busy the cores are is among the signs of neighbours.
+    let doubts = machine::doubts().into_iter();
+    for (what, warning) in doubts.filter(|(what, _)| *what != neighbours::BUSY_CORES) {
         let state = if warning.is_some() {
             State::Warning
         } else {
             State::Fine
         };
-        let load = machine::load_average_per_core().filter(|_| what == machine::LOAD_AVERAGE);
-        let fine = load.map_or_else(String::new, |load| format!("{load:.1} per core"));
-        add(what, state, warning.unwrap_or(fine));
+        add(what, state, warning.unwrap_or_default());
+    }
+    // It is no sign of a neighbour: a build that has ended is in it for minutes.
+    if let Some(load) = machine::load_average_per_core() {
+        let note = format!("{load:.1} per core, over the last minute");
+        add("load average", State::Fine, note);
     }
     let limit = machine::open_files_max();
     let needed = machine::open_files_needed(CONCURRENCY_MAX);

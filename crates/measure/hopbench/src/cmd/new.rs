@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Context, check_place};
 use crate::{
-    catalog,
+    catalog::{self, NAME_BYTES_MAX},
     cmd::cli::{self, Kind},
     mistake::Mistake,
 };
@@ -46,11 +46,33 @@ pub(super) fn run(context: &Context, options: &cli::New) -> anyhow::Result<ExitC
             },
         ),
     };
-    created.write(&template.replace("NAME", &name))?;
-    let text = format!("wrote '{file}'; edit it, then run '{next}'\n");
-    context.print(&text, || json!({"file": file, "next": next}))?;
+    let text = template.replace("NAME", &name);
+    created.write(&text)?;
+    let edit = match options.kind {
+        Kind::Path => what_to_edit(&text),
+        Kind::Gate | Kind::Probe | Kind::Scenario => "edit it".to_owned(),
+    };
+    let said = format!("wrote '{file}'; {edit}, then run '{next}'\n");
+    context.print(&said, || json!({"file": file, "next": next}))?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// Returns what to change in a new path file: the lines with the program of the hop, which may be
+/// no installed one.
+fn what_to_edit(text: &str) -> String {
+    let lines = text.lines().zip(1..);
+    let mut of_hop = lines.filter(|(line, _)| !line.starts_with('#') && line.contains(PROGRAM));
+    match (of_hop.next(), of_hop.next()) {
+        (Some((_, command)), Some((_, version))) => format!(
+            "write your hop's command in line {command}, and how it prints its version in line \
+             {version}"
+        ),
+        _ => "edit it".to_owned(),
+    }
+}
+
+/// Place of the hop's program in a new path file.
+const PROGRAM: &str = "{{program:";
 
 /// A file of a definition that isn't there yet.
 #[derive(Debug)]
@@ -100,9 +122,13 @@ impl NewFile {
 }
 
 /// Checks a name from which a file is named, and which is written in tables.
-pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     match catalog::is_plain_name(name) && !name.contains(' ') && !name.starts_with('.') {
+        true if name.len() > NAME_BYTES_MAX => Err(format!(
+            "expected a name of at most {NAME_BYTES_MAX} bytes, found {}",
+            name.len()
+        )),
         true => Ok(()),
-        false => Err("expected a name of letters, digits, '-', '_', '.' and '+'"),
+        false => Err("expected a name of letters, digits, '-', '_', '.' and '+'".to_owned()),
     }
 }

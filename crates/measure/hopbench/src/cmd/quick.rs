@@ -1,6 +1,7 @@
 //! `hopbench quick`
 
 mod hop;
+mod wrapper;
 
 use std::process::ExitCode;
 
@@ -22,15 +23,19 @@ use super::{
     verify::verify,
 };
 use crate::{
-    catalog::{Catalog, CatalogError, PathDefinition, is_file},
+    catalog::{Catalog, CatalogError, DURATION_MS_MAX, PathDefinition, is_file},
     cmd::{
         cli::{How, Parameters},
         exit,
         number::within,
     },
-    console::say,
+    console::{say, seconds},
     mistake::Mistake,
-    plan::selection::Overrides,
+    plan::{
+        planner::Planner,
+        selection::{Overrides, Selection},
+        variants,
+    },
     process::Interrupt,
     run::measure::measure,
 };
@@ -38,10 +43,11 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Command line of the hop, in quotes. Clients connect to '{{port:front}}', and the hop to
-    /// '{{port:origin}}'. It runs in this directory. '{{parameter:NAME}}' has the value of '--set'
+    /// '{{port:origin}}'. It runs in this directory. '{{parameter:NAME}}' has the value of '--set'.
+    /// Words such as NAME=value before the program are its environment
     #[arg(value_name = "COMMAND")]
     command: String,
-    /// Name of the path [default: that of the program]
+    /// Name of the path, of 64 bytes at most [default: that of the program]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Also write a path file that says the same, once the hop answers
@@ -51,6 +57,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = within::<u32>(1, BLOCKS_MAX as u64))]
     blocks: Option<u32>,
+    /// Load each cell for this many milliseconds [default: 250, about a minute in all]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true,
+        value_parser = within::<u64>(1, DURATION_MS_MAX))]
+    duration_ms: Option<u64>,
+    /// Warm each path up for this many milliseconds [default: 50]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true,
+        value_parser = within::<u64>(0, DURATION_MS_MAX))]
+    warm_up_ms: Option<u64>,
     /// Ask the hop over TLS. It gets its certificate from '{{tls:certificate}}' and '{{tls:key}}',
     /// or from '{{tls:pem}}' for both in one file
     #[arg(long)]
@@ -91,6 +105,57 @@ fn with(catalog: Catalog, path: PathDefinition) -> anyhow::Result<Catalog> {
     })
 }
 
+/// Returns parameters as they are typed, with a space before each.
+fn as_options(parameters: &variants::Parameters) -> anyhow::Result<String> {
+    let set = parameters.set.iter().map(|it| ("--set", it.to_string()));
+    let sweep = parameters
+        .sweep
+        .iter()
+        .map(|it| ("--sweep", it.to_string()));
+    let typed = set.chain(sweep).map(|(option, value)| {
+        let value = shlex::try_quote(&value).context("a value can't be typed")?;
+        Ok(format!(" {option} {value}"))
+    });
+    typed.collect()
+}
+
+/// Returns the command that measures the saved hop again, and how long that takes.
+fn next_command(
+    context: &Context,
+    measured: &Selection,
+    overrides: &Overrides,
+    file: &str,
+    interrupt: &Interrupt,
+) -> anyhow::Result<String> {
+    let selector = match is_file(file) && file.contains('/') {
+        true => file.to_owned(),
+        false => format!("./{file}"),
+    };
+    let scenarios = measured.scenarios.iter();
+    let scenarios: Vec<String> = scenarios.map(|it| it.definition.name.clone()).collect();
+    let next = Overrides {
+        paths: overrides.paths.clone(),
+        parameters: overrides.parameters.clone(),
+        ..Overrides::default()
+    };
+    let next = run::select(context, &scenarios, &next, interrupt)?;
+    let estimate_ms = |selection| {
+        let mut planner = Planner::new(selection, 0, false, None);
+        planner.plan().estimate_ms
+    };
+    let takes_ms = estimate_ms(&next);
+    let again = match takes_ms > estimate_ms(measured) {
+        true => "for longer",
+        false => "again",
+    };
+    Ok(format!(
+        "'hopbench run {} --path {selector}{}' measures it {again}, about {}",
+        scenarios.join(" "),
+        as_options(&overrides.parameters)?,
+        seconds(takes_ms as f64 / 1e3)
+    ))
+}
+
 pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::catch().context("could not catch signals")?;
     if let Some(name) = &options.name {
@@ -115,14 +180,13 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
     let scenario = scenario.name.clone();
     let overrides = Overrides {
         paths: vec![hop.name],
-        duration_ms: Some(DURATION_MS),
-        warm_up_ms: Some(WARM_UP_MS),
+        duration_ms: options.duration_ms.or(Some(DURATION_MS)),
+        warm_up_ms: options.warm_up_ms.or(Some(WARM_UP_MS)),
         blocks: options.blocks,
         parameters,
         ..Overrides::default()
     };
-    let names = [scenario.clone()];
-    let mut selection = run::select(&context, &names, &overrides, &interrupt)?;
+    let mut selection = run::select(&context, &[scenario], &overrides, &interrupt)?;
     // A hop that doesn't start would take its time in every trial.
     let verified = verify(&context, &selection, &interrupt)?;
     if verified.has_failed {
@@ -131,14 +195,8 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
     }
     if let Some(save) = save {
         save.write(&file)?;
-        let selector = match is_file(save.name()) && save.name().contains('/') {
-            true => save.name().to_owned(),
-            false => format!("./{}", save.name()),
-        };
-        say(&format!(
-            "wrote '{}'; 'hopbench run {scenario} --path {selector}' measures it for longer",
-            save.name()
-        ));
+        let next = next_command(&context, &selection, &overrides, save.name(), &interrupt)?;
+        say(&format!("wrote '{}'; {next}", save.name()));
     }
     let settings = run::settings(&context, &options.how);
     let measured = measure(

@@ -41,7 +41,10 @@ pub(super) fn run(context: &Context, options: &cli::Report) -> anyhow::Result<Ex
     // Whoever asks for a document gets it, wherever the records are.
     let is_document = context.format != Format::Human && !options.open;
     let written = report.write();
-    report.show(context, written.is_ok())?;
+    match options.open && context.format == Format::Human && written.is_ok() {
+        true => report.show_place(true)?,
+        false => report.show(context, written.is_ok())?,
+    }
     match written {
         Err(error) if is_document => say(&format!("warning: {error:#}")),
         other => other?,
@@ -81,9 +84,11 @@ fn open(page: &Path) -> anyhow::Result<()> {
         ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME"]
             .into_iter()
             .any(is_set),
-        "there is no display for a browser; open '{shown}' yourself"
+        "the report is written, but there is no display for a browser; open '{shown}' yourself"
     );
-    opener::open(page).with_context(|| format!("no browser was found; open '{shown}' yourself"))?;
+    opener::open(page).with_context(|| {
+        format!("the report is written, but no browser was found; open '{shown}' yourself")
+    })?;
     say(&format!("asked the browser to open '{shown}'"));
     Ok(())
 }
@@ -237,10 +242,14 @@ impl<'a> Report<'a> {
         }
         print(&profile::terminal(&self.profiles))?;
         print(&external::terminal(&self.external))?;
-        print(&format!(
-            "\n{}\n",
-            sentences::progress(self.trials, self.planned)
-        ))?;
+        print("\n")?;
+        self.show_place(is_written)
+    }
+
+    /// Prints how far the run came, and where it is.
+    fn show_place(&self, is_written: bool) -> anyhow::Result<()> {
+        let progress = sentences::progress(self.trials, self.planned);
+        print(&format!("{progress}\n"))?;
         if self.trials.len() < self.planned {
             print("The run is not complete.\n")?;
         }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::bail;
 use hopbench_analysis::record::{Git, Machine};
 
-use super::storage::Storage;
+use super::{neighbours, storage::Storage};
 use crate::process::{Command, capture, describe_environment};
 
 pub(crate) fn describe(directory: &Path) -> Machine {
@@ -238,17 +238,11 @@ fn cgroup_limits() -> BTreeMap<String, String> {
 /// Clock sources that can't be read without a system call.
 const SLOW_CLOCKS: [&str; 3] = ["acpi_pm", "hpet", "jiffies"];
 
-/// Name of the condition that [`load_average_per_core`] is checked for.
-pub(crate) const LOAD_AVERAGE: &str = "load average";
-
-/// Largest load average per core on a machine that nothing else uses.
-const LOAD_PER_CORE_MAX: f64 = 0.5;
-
 /// Returns the conditions that may make metrics doubtful: what was checked, and what is wrong with
-/// it.
+/// it. Watches the cores for a moment.
 pub(crate) fn doubts() -> [(&'static str, Option<String>); 5] {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let load = load_average_per_core().unwrap_or_default();
+    let busy = neighbours::busy_cores();
     let Machine {
         governor,
         clock_source,
@@ -264,12 +258,7 @@ pub(crate) fn doubts() -> [(&'static str, Option<String>); 5] {
             "cores",
             (cores < 2).then(|| "the load generator and the servers share one core".to_owned()),
         ),
-        (
-            LOAD_AVERAGE,
-            (load > LOAD_PER_CORE_MAX).then(|| {
-                format!("{load:.1} per core: something else is running; wait until it is done")
-            }),
-        ),
+        (busy.what, busy.is_noisy.then_some(busy.note)),
         (
             "clock source",
             SLOW_CLOCKS.contains(&clock_source.as_str()).then(|| {

@@ -23,6 +23,12 @@ pub(crate) struct Sign {
 /// too coarse, and more would make whoever waits impatient.
 const WATCHED: Duration = Duration::from_millis(200);
 
+/// Name of the sign that tells how busy the cores are.
+pub(crate) const BUSY_CORES: &str = "busy cores";
+
+/// Largest share of the cores' time that others may use. An idle machine is below 3 %.
+const BUSY_SHARE_MAX: f64 = 0.1;
+
 /// Largest share of the cores' time that others may steal, as in a trial.
 const STEAL_SHARE_MAX: f64 = 0.05;
 
@@ -31,18 +37,29 @@ const STEAL_SHARE_MAX: f64 = 0.05;
 const PRESSURE_PERCENT_MAX: f64 = 10.0;
 
 /// Looks for signs. Waits for [`WATCHED`].
-pub(crate) fn signs() -> [Sign; 3] {
-    let before = MachineSnapshot::take();
-    wait();
-    let seen = MachineSnapshot::take().since(&before);
+pub(crate) fn signs() -> [Sign; 4] {
+    let seen = watch();
     let pressure = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let usage = cgroup_usage(&groups, Path::new("/sys/fs/cgroup"));
     [
+        busy(&seen),
         steal(&seen),
         cpu_pressure(&pressure),
         cgroup_throttling(&usage.unwrap_or_default()),
     ]
+}
+
+/// Looks how busy the cores are. The load average can't tell: it is that of the last minutes, and
+/// so of what has ended, such as a build. Waits for [`WATCHED`].
+pub(crate) fn busy_cores() -> Sign {
+    busy(&watch())
+}
+
+fn watch() -> Disturbance {
+    let before = MachineSnapshot::take();
+    wait();
+    MachineSnapshot::take().since(&before)
 }
 
 fn wait() {
@@ -51,6 +68,34 @@ fn wait() {
     };
     // No descriptor can become ready. After a signal, the time watched is just shorter.
     let _: Result<usize, Errno> = poll(&mut [], Some(&timeout));
+}
+
+fn busy(seen: &Disturbance) -> Sign {
+    let share = seen
+        .machine_us()
+        .zip(seen.busy_us)
+        .map(|(all_us, busy_us)| {
+            let own_us = seen.harness_us.unwrap_or_default();
+            ((busy_us as f64 - own_us) / all_us).max(0.0)
+        });
+    let is_noisy = share.is_some_and(|share| share > BUSY_SHARE_MAX);
+    let watched_ms = WATCHED.as_millis();
+    let note = match share {
+        None => "not known: '/proc/stat' can't be read".to_owned(),
+        Some(share) => format!(
+            "{:.1} % of all cores' time in {watched_ms} ms{}",
+            share * 100.0,
+            match is_noisy {
+                true => ": something else is running; wait until it is done",
+                false => "",
+            }
+        ),
+    };
+    Sign {
+        what: BUSY_CORES,
+        note,
+        is_noisy,
+    }
 }
 
 fn steal(seen: &Disturbance) -> Sign {
@@ -147,6 +192,7 @@ mod tests {
     #[test]
     fn a_kernel_that_does_not_tell_is_not_known() {
         let signs = [
+            busy(&Disturbance::default()),
             steal(&Disturbance::default()),
             cpu_pressure(""),
             cgroup_throttling("usage_usec 5\n"),
@@ -199,6 +245,28 @@ mod tests {
     }
 
     #[test]
+    fn cores_are_busy_with_what_runs_now() {
+        let seen = |busy_us, harness_us| Disturbance {
+            elapsed_us: Some(200_000),
+            cores: Some(2),
+            busy_us: Some(busy_us),
+            harness_us: Some(harness_us),
+            ..Disturbance::default()
+        };
+        let [quiet, noisy] = [20_000, 80_000].map(|us| busy(&seen(us, 0.0)));
+        assert_eq!(quiet.note, "5.0 % of all cores' time in 200 ms");
+        assert!(!quiet.is_noisy && noisy.is_noisy, "{noisy:?}");
+        assert!(noisy.note.starts_with("20.0 % of all"), "{noisy:?}");
+        assert!(noisy.note.contains(": something else is"), "{noisy:?}");
+        // hopbench itself is nobody else, and what it used is known more exactly.
+        assert!(!busy(&seen(80_000, 60_000.0)).is_noisy);
+        assert_eq!(
+            busy(&seen(0, 60_000.0)).note,
+            "0.0 % of all cores' time in 200 ms"
+        );
+    }
+
+    #[test]
     fn both_hierarchies_count_throttling() {
         let root = tempfile::tempdir().expect("a directory");
         let usage = |groups: &str| cgroup_usage(groups, root.path());
@@ -220,6 +288,7 @@ mod tests {
     #[test]
     fn this_machine_is_looked_at() {
         let names = signs().map(|sign| sign.what);
-        assert_eq!(names, ["stolen time", "CPU pressure", "throttling"]);
+        let expected = ["busy cores", "stolen time", "CPU pressure", "throttling"];
+        assert_eq!(names, expected);
     }
 }

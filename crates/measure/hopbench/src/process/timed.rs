@@ -19,8 +19,8 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{
-    Command, Interrupt, Interrupted, Waited, as_text, start_stated, std_command, strays, wait_for,
-    wait_until,
+    Command, Interrupt, Interrupted, Waited, as_text, explained, start_stated, std_command, strays,
+    wait_for, wait_until,
 };
 
 /// The time that a command took.
@@ -104,7 +104,7 @@ pub(crate) fn exec_delayed(mut arguments: impl Iterator<Item = OsString>) -> any
         return anyhow::anyhow!("expected milliseconds and a program");
     };
     wait_until(Instant::now() + Duration::from_millis(delay_ms));
-    let error = std_command(&program).args(arguments).exec();
+    let error = explained(&program, std_command(&program).args(arguments).exec());
     anyhow::anyhow!("could not run '{}': {error}", program.display())
 }
 

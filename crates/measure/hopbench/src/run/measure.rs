@@ -32,7 +32,7 @@ use crate::{
     process::{Interrupt, Interrupted, temporary_directory},
     run::{
         builds::Builds,
-        knee,
+        holder, knee,
         progress::{self, Progress},
         repeats,
         run_dir::{Phase, RunDir},
@@ -214,7 +214,11 @@ fn run_blocks(
         }
     };
     let interrupt = live.interrupt;
-    let mut ended = runner::run(plan, more, &mut live, &run_dir, &mut progress, interrupt)?;
+    let ended = runner::run(plan, more, &mut live, &run_dir, &mut progress, interrupt);
+    let mut ended = ended.with_context(|| {
+        let directory = run_dir.path().display();
+        format!("the run ended early; 'hopbench report {directory}' shows its finished trials")
+    })?;
     ended.trials = counted(ended.trials);
     let missed = until.map_or(Ok(Vec::new()), |until| until.missed(&planner, &ended))?;
     if !missed.is_empty() {
@@ -369,8 +373,9 @@ pub(crate) fn lock(root: &Path) -> anyhow::Result<(File, UnixListener)> {
     match file.try_lock() {
         Ok(()) => Ok((file, lock_machine()?)),
         Err(fs::TryLockError::WouldBlock) => bail!(
-            "another run is writing below '{}': two at a time would disturb each other; wait \
+            "another run{} is writing below '{}': two at a time would disturb each other; wait \
              until it has finished ('hopbench status')",
+            holder::describe(&lock_name()),
             root.display()
         ),
         Err(fs::TryLockError::Error(error)) => Err(error).with_context(describe),
@@ -388,19 +393,26 @@ pub(crate) fn test_lock() -> Vec<(OsString, OsString)> {
         .collect()
 }
 
-/// Binds an abstract socket: only one can have the name, and it leaves no file. All users of the
-/// machine have the same names, whatever their directories.
-pub(crate) fn lock_machine() -> anyhow::Result<UnixListener> {
+/// Returns the name of the machine's lock.
+fn lock_name() -> Vec<u8> {
     let mut name = b"hopbench".to_vec();
     for (_, test) in test_lock() {
         name.extend([b" ", test.as_bytes()].concat());
     }
-    let address = SocketAddr::from_abstract_name(name)?;
+    name
+}
+
+/// Binds an abstract socket: only one can have the name, and it leaves no file. All users of the
+/// machine have the same names, whatever their directories.
+pub(crate) fn lock_machine() -> anyhow::Result<UnixListener> {
+    let name = lock_name();
+    let address = SocketAddr::from_abstract_name(&name)?;
     match UnixListener::bind_addr(&address) {
         Ok(lock) => Ok(lock),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
-            "another run is under way on this machine: two at a time would disturb each other; \
-             wait until it has finished"
+            "another run is under way on this machine{}: two at a time would disturb each other; \
+             wait until it has finished",
+            holder::describe(&name)
         ),
         Err(error) => Err(error).context("could not look for other runs"),
     }

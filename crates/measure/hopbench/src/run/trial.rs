@@ -9,6 +9,7 @@ mod difference;
 mod fill;
 mod front;
 mod judge;
+mod last_words;
 mod load;
 mod placed;
 mod profile;

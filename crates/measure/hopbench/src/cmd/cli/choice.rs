@@ -73,7 +73,7 @@ fn share(text: &str) -> Result<u8, String> {
 /// Scenarios, and the changes to make to them.
 #[derive(Debug, Args)]
 pub(crate) struct Choice {
-    /// Names or files of scenarios ('verify' takes paths, too)
+    /// Names or files of scenarios
     #[arg(required = true, value_name = "SCENARIO")]
     pub(crate) scenarios: Vec<String>,
     /// Measure these paths instead: names, 'tag:NAME', TOML files, or '*' for all.

@@ -1,7 +1,7 @@
 //! A hop from one command line: its words, and the path file that says the same.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     ffi::OsString,
     path::{self, Path, PathBuf},
@@ -11,8 +11,9 @@ use anyhow::{Context as _, bail};
 use hopbench_analysis::record::{FrontProtocol, Protocol};
 use toml::Value;
 
+use super::wrapper::{program_behind, variable};
 use crate::{
-    catalog::{self, Template, most_similar},
+    catalog::{self, NAME_BYTES_MAX, Template, most_similar},
     mistake::Mistake,
     plan::{commands::version_flag, toolbox::Toolbox, variants::Parameters},
     process::{Command, as_text},
@@ -25,6 +26,8 @@ pub(super) struct Hop {
     pub(super) name: String,
     /// Program and arguments, with places to fill in.
     words: Vec<String>,
+    /// Index of the program in the words, behind `env`, `nice` and the like.
+    program: usize,
     /// The program's first argument, if it is a file: then the program is its interpreter.
     script: Option<String>,
     /// Variables that were written before the program.
@@ -47,8 +50,8 @@ const PLAIN_FRONT: &str = "127.0.0.1:{{port:front}}";
 /// Program that tells two files apart.
 const DIGEST: &str = "{{program:sha256sum}}";
 
-const EXAMPLE: &str =
-    "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork TCP:127.0.0.1:{{port:origin}}'";
+const EXAMPLE: &str = "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork,backlog=512 \
+                       TCP:127.0.0.1:{{port:origin}}'";
 
 /// Words by which a shell joins commands, or sends their output elsewhere.
 const OF_SHELLS: [&str; 8] = ["|", "||", "&", "&&", ";", "<", ">", ">>"];
@@ -82,25 +85,24 @@ impl Hop {
         check_places(&templates)?;
         let parameters = parameters(&templates, given)?;
         let directory = env::current_dir().context("there is no working directory")?;
-        let script = words.get(1).filter(|word| directory.join(word).is_file());
+        let program = program_behind(&words);
+        let script = words.get(program + 1);
+        let script = script.filter(|word| directory.join(word).is_file());
         let script = script.cloned();
-        let program = &mut words[0];
         let script = script.map(|script| path::absolute(directory.join(script)));
         let script = script.transpose()?.as_deref().map(as_text).transpose()?;
         let name = match (name, &script) {
             (Some(name), _) => name.to_owned(),
             (None, Some(script)) => name_of(script),
-            (None, None) => name_of(program),
+            (None, None) => name_of(&words[program]),
         };
-        if program.contains('/') && !program.starts_with("{{") {
-            // The hop's own directory is another, and so is the directory of a later run.
-            *program = as_text(&path::absolute(&*program)?)?;
-        } else if !program.contains("{{") {
-            *program = format!("{{{{program:{program}}}}}");
+        for index in BTreeSet::from([0, program]) {
+            words[index] = place_of_program(&words[index])?;
         }
         Ok(Self {
             name,
             words,
+            program,
             script,
             variables,
             parameters,
@@ -158,7 +160,7 @@ impl Hop {
         if let Some(script) = &self.script {
             return Ok(vec![DIGEST.to_owned(), script.clone()]);
         }
-        let program = &self.words[0];
+        let program = &self.words[self.program];
         let place = PLACES_OF_PROGRAMS.map(|place| {
             let name = program.strip_prefix(place)?;
             name.strip_suffix("}}")
@@ -189,15 +191,15 @@ impl Hop {
     }
 }
 
-/// Returns the variable that a word sets, as before a command in a shell.
-fn variable(word: &str) -> Option<(String, String)> {
-    let (name, value) = word.split_once('=')?;
-    let is_first = |it: char| it.is_ascii_alphabetic() || it == '_';
-    let is_name = name.starts_with(is_first)
-        && name
-            .chars()
-            .all(|it| it.is_ascii_alphanumeric() || it == '_');
-    is_name.then(|| (name.to_owned(), value.to_owned()))
+/// Returns a program as it stands in a path file. The hop's own directory is another, and so is the
+/// directory of a later run.
+fn place_of_program(program: &str) -> anyhow::Result<String> {
+    Ok(match program {
+        place if place.starts_with("{{") => place.to_owned(),
+        file if file.contains('/') => as_text(&path::absolute(file)?)?,
+        mixed if mixed.contains("{{") => mixed.to_owned(),
+        name => format!("{{{{program:{name}}}}}"),
+    })
 }
 
 fn check_words(words: &[String]) -> Result<(), Mistake> {
@@ -272,7 +274,8 @@ fn name_of(program: &str) -> String {
         true => it,
         false => '-',
     };
-    let name: String = file.trim_start_matches('.').chars().map(plain).collect();
+    let mut name: String = file.trim_start_matches('.').chars().map(plain).collect();
+    name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
     match name.is_empty() {
         true => "my-hop".to_owned(),
         false => name,
@@ -297,6 +300,27 @@ mod tests {
     }
 
     #[test]
+    fn what_wraps_a_program_is_not_the_program() {
+        let line = "env A=b nice ./my.relay {{port:front}} {{port:origin}}";
+        let hop = Hop::parse(line, None, &Parameters::default()).expect("a hop");
+        assert_eq!(hop.name, "my.relay");
+        assert_eq!(hop.words[..3], ["{{program:env}}", "A=b", "nice"]);
+        assert!(hop.words[3].starts_with('/') && hop.words[3].ends_with("my.relay"));
+        let line = "env A=b sh -c 'x {{port:front}} {{port:origin}}'";
+        let hop = Hop::parse(line, None, &Parameters::default()).expect("a hop");
+        let toolbox = Toolbox::new(None).expect("a directory");
+        let file = hop
+            .path_file(&toolbox, FrontProtocol::default())
+            .expect("a shell");
+        let path = catalog::PathDefinition::parse("mine", &file).expect(&file);
+        let version = &path.processes.last().expect("two processes").version;
+        assert!(
+            version.iter().any(|it| it.to_string() == "{{program:sh}}"),
+            "{file}"
+        );
+    }
+
+    #[test]
     fn a_path_has_the_name_of_its_program() {
         for (program, name) in [
             ("socat", "socat"),
@@ -308,6 +332,7 @@ mod tests {
         ] {
             assert_eq!(name_of(program), name);
         }
+        assert_eq!(name_of(&"ö".repeat(300)).len(), NAME_BYTES_MAX);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use hopbench_analysis::record::{Failure, FailureKind, Source, Trial, UsageSecond, Warning};
@@ -14,7 +15,9 @@ use super::{
     difference::{difference, unreadable},
     fill::TrialFill,
     front::{self, Front},
-    harness_failure, rendered,
+    harness_failure,
+    last_words::{ELSEWHERE, FOREGROUND, last_words},
+    rendered,
 };
 use crate::{
     catalog::{PathDefinition, ProcessDefinition},
@@ -26,7 +29,7 @@ use crate::{
     plan::work::{PlannedRequest, Work},
     process::{
         Child, Command, Interrupt, Output, Strays, Watchman, describe_exit, stop_all,
-        temporary_directory,
+        temporary_directory, wait,
     },
     run::{builds::Built, profile},
 };
@@ -231,12 +234,21 @@ impl Stage {
         match (ready, trouble) {
             (Ok(()), _) => Ok(()),
             (Err(_), Some(trouble)) => Err(trouble),
-            (Err(error), None) => Err(TrialError::Failed(Failure {
-                source: Source::Subject,
-                kind: FailureKind::Start,
-                cause: format!("{what}: {error:#}"),
-                log: self.last_lines(),
-            })),
+            (Err(error), None) => {
+                let log = self.last_lines();
+                let hint = match is_refused(&error) {
+                    true => ELSEWHERE,
+                    false => "",
+                };
+                let said = last_words(&log);
+                let said = said.map_or_else(String::new, |said| format!("; printed last: {said}"));
+                Err(TrialError::Failed(Failure {
+                    source: Source::Subject,
+                    kind: FailureKind::Start,
+                    cause: format!("{what}: {error:#}{hint}{said}"),
+                    log,
+                }))
+            }
         }
     }
 
@@ -276,11 +288,12 @@ impl Stage {
             Err(error) if error.is::<TimedOut>() => {
                 (subject, FailureKind::Hang, format!("{error:#}"))
             }
-            Err(error) => (
-                subject,
-                FailureKind::NoAnswer,
-                format!("no answer: {error:#}"),
-            ),
+            Err(error) => {
+                self.wait_for_an_end(live.interrupt)
+                    .map_err(harness_failure)?;
+                let cause = format!("no answer: {error:#}");
+                (subject, FailureKind::NoAnswer, cause)
+            }
         };
         if let Some(trouble) = self.trouble(live.interrupt) {
             return Err(trouble);
@@ -301,6 +314,12 @@ impl Stage {
             cause,
             log,
         }))
+    }
+
+    /// Waits for a moment until a process ends: one that no longer listens may be about to.
+    fn wait_for_an_end(&self, interrupt: &Interrupt) -> anyhow::Result<()> {
+        let children: Vec<&Child> = self.children().collect();
+        wait(&children, Instant::now() + END_PATIENCE, Some(interrupt)).map(drop)
     }
 
     /// Returns the processes that have counters, and where each serves them.
@@ -409,7 +428,7 @@ impl Stage {
         let log = self.last_lines();
         let ended = self.processes.iter_mut().find_map(|running| {
             let status = running.child.exit_status().ok().flatten()?;
-            let said = decisive(&running.child.last_lines());
+            let said = last_words(&running.child.own_last_lines());
             let hint = match status.success() {
                 true => FOREGROUND,
                 false => "",
@@ -502,9 +521,16 @@ impl Stopped {
     }
 }
 
-/// Hint for a process that ends without an error.
-const FOREGROUND: &str = "; if it goes to the background, run it in the foreground, as with \
-     HAProxy's '-db' or nginx's 'daemon off;'";
+/// Time in which a process that no longer listens may end, to be named as the cause. Some wait for
+/// half a second before they close their last connection.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
+fn is_refused(error: &anyhow::Error) -> bool {
+    let mut causes = error
+        .chain()
+        .filter_map(|it| it.downcast_ref::<io::Error>());
+    causes.any(|it| it.kind() == ErrorKind::ConnectionRefused)
+}
 
 /// Fields that the load generator sends by itself, besides its name and `Host`. Whoever verifies
 /// must send them, too: a hop may compress what a client accepts compressed.
@@ -546,31 +572,4 @@ fn missing_counter(path: &PathDefinition, served: &Counters) -> Option<String> {
     Some(format!(
         "the path file declares the counter '{name}', but no process{role} serves it at 'admin'"
     ))
-}
-
-/// Returns a process's own reason for its end: the last line that mentions an error, since many
-/// programs end with a hint; otherwise the last line.
-fn decisive(lines: &[String]) -> Option<String> {
-    let is_error = |line: &&String| line.to_lowercase().contains("error");
-    let last_error = lines.iter().rev().find(is_error);
-    last_error.or_else(|| lines.last()).cloned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_what_a_process_said_its_error_counts() {
-        let decisive = |lines: &[&str]| {
-            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-            decisive(&lines)
-        };
-        assert_eq!(decisive(&[]), None);
-        assert_eq!(decisive(&["starting", "gone"]).as_deref(), Some("gone"));
-        let lines = ["error: no flag '--x'", "Usage: y", "try '--help'"];
-        assert_eq!(decisive(&lines).as_deref(), Some(lines[0]));
-        let lines = ["Error: one", "ERROR two", "bye"];
-        assert_eq!(decisive(&lines).as_deref(), Some(lines[1]));
-    }
 }
