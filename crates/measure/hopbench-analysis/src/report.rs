@@ -25,6 +25,8 @@ mod sheet;
 mod tables;
 pub mod terminal;
 
+pub use crate::text::{plural, too_few};
+
 use crate::text;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{
     compare::{by_endpoint, counted, estimate_json, identity, reliance},
     sheet::{Entry, Medium, Tone},
     tables::Section,
-    text::{marks, part, thousands, with_interval},
+    text::{marks, part, signed, thousands, with_interval},
 };
 use crate::{
     ab::{AbComparison, Pair, Trials},
@@ -109,7 +109,7 @@ fn growth_told(pair: &Pair<'_>, growth: &Shift) -> Told {
 }
 
 fn mebibytes(shift: &Shift) -> String {
-    let [by, low, high] = [shift.by, shift.low, shift.high].map(|mib| format!("{mib:+.1}"));
+    let [by, low, high] = [shift.by, shift.low, shift.high].map(|mib| signed(mib, 1));
     match low == high {
         true => format!("{by} MiB"),
         false => format!("{by} MiB ({low} to {high})"),

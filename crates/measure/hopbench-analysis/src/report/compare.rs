@@ -6,7 +6,7 @@ use super::{
     markdown,
     sheet::{Entry, Medium, Table, Tone},
     tables::{Section, share},
-    text::{bound, marks, part, percent, probability, thousands, with_interval},
+    text::{bound, marks, part, percent, plural, probability, thousands, with_interval},
 };
 use crate::{
     compare::{Compared, Comparison, changed_definitions},
@@ -27,7 +27,7 @@ pub fn definitions(base: &Manifest, head: &Manifest) -> Vec<String> {
     let lines = |lines: &[String]| match lines {
         [] => "nothing".to_owned(),
         [first] => format!("'{first}'"),
-        [first, others @ ..] => format!("'{first}' and {} line(s) more", others.len()),
+        [first, others @ ..] => format!("'{first}' and {}", plural(others.len(), "more line")),
     };
     let described = changed.map(|it| {
         format!(

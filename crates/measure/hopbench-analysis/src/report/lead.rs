@@ -13,7 +13,7 @@ use super::{
     sentences,
     sheet::{Entry, Table, Tone},
     tables::{self, Section},
-    text::{bound, percent, with_interval},
+    text::{self, bound, percent, with_interval},
 };
 use crate::{
     estimate::Shift,
@@ -234,10 +234,7 @@ impl<'s> Leading<'s> {
 /// Returns the share of the reference's requests per second, with its interval.
 fn rps_entry(row: &CellSummary<'_>) -> Entry {
     match (row.told(Metric::Rps), row.ratios[Metric::Rps]) {
-        (Some(Told::NotToldApart), Some(ratio)) => {
-            let [low, high] = [ratio.low, ratio.high].map(percent);
-            untold(&format!("{low}–{high}"))
-        }
+        (Some(Told::NotToldApart), Some(ratio)) => untold(&text::interval(&ratio)),
         _ => tables::told(row, Metric::Rps, with_interval),
     }
 }
@@ -262,8 +259,8 @@ fn signed(value: f64) -> String {
         0.01.. => 3,
         _ => 4,
     };
-    let text = format!("{value:+.decimals$}");
-    match text.trim_start_matches(['+', '-', '0', '.']).is_empty() {
+    let text = text::signed(value, decimals);
+    match text.trim_start_matches(['+', '−', '0', '.']).is_empty() {
         true => "0".to_owned(),
         false => text,
     }
@@ -274,7 +271,7 @@ fn of_reference(scenario: &ScenarioSummary<'_>) -> String {
     let figures = |table: &Cells<'_>| {
         let mut rows = table.rows.iter().rev();
         let row = rows.find(|row| row.is_reference && row.rps.is_some())?;
-        let rps = super::text::thousands(row.rps?.median);
+        let rps = text::thousands(row.rps?.median);
         Some(format!("{rps} requests/s {}", place(scenario, row)))
     };
     let said: Vec<String> = scenario.tables.iter().filter_map(figures).collect();
@@ -390,8 +387,7 @@ fn share(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
         Told::Different | Told::TooFewBlocks => format!("{} of {reference}", percent(ratio.ratio)),
         Told::Equal => format!("equal to {reference} (within {within:.0} %)"),
         Told::NotToldApart => {
-            let [low, high] = [ratio.low, ratio.high].map(percent);
-            format!("can't tell from {reference} ({low}–{high})")
+            format!("can't tell from {reference} ({})", text::interval(&ratio))
         }
     }
 }

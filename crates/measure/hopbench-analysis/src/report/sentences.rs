@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::text::{marks, part, percent, probability, thousands};
+use super::text::{marks, part, percent, plural, probability, thousands};
 use crate::{
     estimate::{self, BLOCKS_MIN, Estimate, Group},
     metrics::Metric,
     pathology::{self, Pathology},
-    record::{Build, Cell, FailureKind, Manifest, Trial, Warning},
+    record::{Build, Cell, FailureKind, Manifest, Outcome, Trial, Warning},
     repeats,
     summary::{CellSummary, ScenarioSummary, Summary, Table},
 };
@@ -21,12 +21,13 @@ pub fn progress(trials: &[Trial], planned: usize) -> String {
         failed.count()
     );
     let total: f64 = trials.iter().map(|trial| trial.timing.total_ms()).sum();
-    let overhead: f64 = trials.iter().map(|trial| trial.timing.overhead_ms()).sum();
+    let load: f64 = trials.iter().map(|trial| trial.timing.load_ms).sum();
     if total > 0.0 {
         out += &format!(
-            " They took {:.0} s, {:.0} % of it outside the load (start, verify, scrape, stop).",
+            " They took {:.0} s, of which {:.0} s were measured: the rest is for starts, checks, \
+             warm-ups and stops.",
             total / 1e3,
-            100.0 * overhead / total
+            load / 1e3
         );
     }
     let (blocks, again) = repeats::repeated(trials);
@@ -42,19 +43,52 @@ pub fn progress(trials: &[Trial], planned: usize) -> String {
     out
 }
 
-/// Says of how many right answers the body was compared with the expected one. `None` if of all.
+/// Says how many answers were judged by status and length, and of how many the body was compared
+/// with the expected one. `None` if all were compared, and none was wrong.
 fn bodies(trials: &[Trial]) -> Option<String> {
-    let loads = || trials.iter().filter_map(Trial::measured);
-    let good: u64 = loads().map(|load| load.good).sum();
+    let good: u64 = trials
+        .iter()
+        .filter_map(Trial::measured)
+        .map(|it| it.good)
+        .sum();
+    // A wrong answer fails its trial, so those that failed count, too.
+    let loads = || trials.iter().filter_map(|trial| trial.load.as_ref());
     let checked: u64 = loads().map(|load| load.digests_checked).sum();
+    let wrong: u64 = loads().flat_map(|load| load.wrong.values()).sum();
+    let is_wrong = |trial: &&Trial| match &trial.outcome {
+        Outcome::Failed(failure) => failure.kind == FailureKind::WrongAnswer,
+        Outcome::Ok => false,
+    };
+    let failed = trials.iter().filter(is_wrong).count();
+    if checked >= good && failed == 0 {
+        return None;
+    }
     let compared = match checked {
-        0 => "No body was compared.".to_owned(),
+        0 => "No body was compared".to_owned(),
+        1 => "1 body was compared byte by byte".to_owned(),
         _ => format!(
-            "Of these, or of the same loads sent again right afterwards, {checked} bodies were \
-             compared byte by byte, and all were right: a wrong one fails its trial."
+            "{} bodies were compared byte by byte",
+            thousands(checked as f64)
         ),
     };
-    (checked < good).then(|| format!("{good} answers had the right status and length. {compared}"))
+    let found = match (checked, wrong, failed) {
+        (0, 0, 0) => String::new(),
+        (_, 0, 0) => ", during the loads or right after them; all were right".to_owned(),
+        (_, 0, _) => format!("; {} failed by a wrong answer", plural(failed, "trial")),
+        (_, 1, _) => format!(
+            "; 1 answer was wrong, and failed {}",
+            plural(failed, "trial")
+        ),
+        (..) => format!(
+            "; {} answers were wrong, and failed {}",
+            thousands(wrong as f64),
+            plural(failed, "trial")
+        ),
+    };
+    let good = thousands(good as f64);
+    Some(format!(
+        "{good} answers had the right status and length. {compared}{found}."
+    ))
 }
 
 /// Returns what makes metrics of the run doubtful: missing trials, then warnings of the run, then
@@ -81,8 +115,8 @@ pub fn doubts(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Vec<St
         doubts.push(match found.len() {
             1 => format!("{kind}, in {cell}: {warning}"),
             trials => format!(
-                "{kind}, in {trials} trials of {} cell(s), first in {cell}: {warning}",
-                cells.len()
+                "{kind}, in {trials} trials of {}, first in {cell}: {warning}",
+                plural(cells.len(), "cell")
             ),
         });
     }
@@ -100,8 +134,7 @@ pub fn doubts_line(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> O
     }
     match summary.manifest.warnings.len() {
         0 => {}
-        1 => parts.push("1 warning of the run.".to_owned()),
-        warnings => parts.push(format!("{warnings} warnings of the run.")),
+        warnings => parts.push(format!("{} of the run.", plural(warnings, "warning"))),
     }
     parts.extend(doubts_in_short(trials));
     (!parts.is_empty()).then(|| parts.join(" "))
@@ -120,8 +153,8 @@ pub fn doubts_in_short(trials: &[Trial]) -> Option<String> {
     let marked = trials.iter().filter(|trial| !trial.warnings.is_empty());
     (!kinds.is_empty()).then(|| {
         format!(
-            "{} trial(s) with validity warnings: {}.",
-            marked.count(),
+            "{} with validity warnings: {}.",
+            plural(marked.count(), "trial"),
             kinds.join(", ")
         )
     })
@@ -180,9 +213,9 @@ pub(super) fn pathologies_line(scenario: &ScenarioSummary<'_>) -> Option<String>
 /// Says that the metrics of a scenario are medians, and over how many blocks.
 pub(super) fn medians(scenario: &ScenarioSummary<'_>) -> String {
     format!(
-        "Values are medians over {} block(s), with the lowest and highest in brackets. RPS counts \
-         only correct answers.",
-        scenario.blocks
+        "Values are medians over {}, with the lowest and highest in brackets. RPS counts only \
+         correct answers.",
+        plural(scenario.blocks, "block")
     )
 }
 
@@ -284,7 +317,7 @@ pub(super) fn errors(row: &CellSummary<'_>) -> String {
     let mut parts = Vec::new();
     match (row.totals.requests, row.failures.is_empty()) {
         (0, true) => parts.push("no requests".to_owned()),
-        (0, false) => {}
+        (_, false) if row.failed_requests() == 0 => {}
         _ => parts.push(row.failed_requests().to_string()),
     }
     let mut failures: BTreeMap<FailureKind, usize> = BTreeMap::new();

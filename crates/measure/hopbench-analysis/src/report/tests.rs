@@ -3,6 +3,7 @@
 
 mod compared;
 mod exchanged;
+mod said;
 mod unanswered;
 mod within;
 
