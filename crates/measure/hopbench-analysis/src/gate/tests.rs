@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     record::{Build, BuildInfo, Failure, FailureKind, Git, Outcome, Source, Warning},
     report::tests,
+    text,
 };
 
 /// The metrics of one trial.
