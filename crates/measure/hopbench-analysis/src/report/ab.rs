@@ -1,5 +1,7 @@
 //! Two builds side by side, as tables and as JSON.
 
+pub(super) mod answer;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -15,25 +17,22 @@ use crate::{
     told::Told,
 };
 
-/// Returns the comparison for a terminal, with aligned columns.
+/// Returns the comparison for a terminal, with aligned columns: the answer, then a table per
+/// scenario and endpoint.
 pub fn terminal(comparison: &AbComparison<'_>) -> String {
-    text(comparison, Medium::Terminal)
+    answer::text(comparison, Medium::Terminal) + &details(comparison, Medium::Terminal)
 }
 
-/// Returns the comparison as Markdown: what the builds are, and one table per scenario and
-/// endpoint.
+/// Returns the comparison as Markdown: the answer, then one table per scenario and endpoint.
 pub fn markdown(comparison: &AbComparison<'_>) -> String {
-    text(comparison, Medium::Markdown)
+    answer::text(comparison, Medium::Markdown) + &details(comparison, Medium::Markdown)
 }
 
-fn text(comparison: &AbComparison<'_>, medium: Medium) -> String {
-    let mut out = format!("\n{}\n", comparison.builds());
-    out.extend(
-        sections(comparison)
-            .iter()
-            .map(|section| section.text(medium)),
-    );
-    out + &format!("\n{}\n", explanation(comparison))
+/// Returns the tables with their explanation.
+pub(super) fn details(comparison: &AbComparison<'_>, medium: Medium) -> String {
+    let sections = sections(comparison).into_iter();
+    let tables: String = sections.map(|section| section.text(medium)).collect();
+    tables + &format!("\n{}\n", explanation(comparison))
 }
 
 /// Returns the tables alone.
@@ -62,18 +61,22 @@ fn row(pair: &Pair<'_>) -> Vec<Entry> {
     let growth = pair.growth;
     let growth = growth.map(|it| Entry::told(&mebibytes(&it), growth_told(pair, &it)));
     let control = pair.control[Metric::Rps].map(|control| with_interval(&control));
+    row.extend([
+        growth.unwrap_or_else(unknown),
+        control.map_or_else(unknown, Entry::from),
+        not_answered(pair),
+        trials_failed(pair),
+    ]);
+    row
+}
+
+fn trials_failed(pair: &Pair<'_>) -> Entry {
     let [of_a, of_b] = [&pair.a, &pair.b].map(|trials| trials.failures().count());
     let tone = match of_a + of_b {
         0 => Tone::Plain,
         _ => Tone::Bad,
     };
-    row.extend([
-        growth.unwrap_or_else(unknown),
-        control.map_or_else(unknown, Entry::from),
-        not_answered(pair),
-        Entry::new(format!("{of_a}, {of_b}"), tone),
-    ]);
-    row
+    Entry::new(format!("{of_a}, {of_b}"), tone)
 }
 
 fn change(pair: &Pair<'_>, metric: Metric) -> Entry {

@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::legend::Legend;
 use super::{
-    ab, compare, external, lead, overview, parts, plot, rates, sentences,
+    ab, compare, external, lead, markdown, overview, parts, plot, rates, sentences,
     sheet::{Entry, Table, Tone},
     tables::{self, Section},
     text::{self, hundredths, thousands},
@@ -110,11 +110,10 @@ pub fn report(
     let title = format!("hopbench: {}", names.collect::<Vec<_>>().join(", "));
     let comparison = AbComparison::of(manifest, trials);
     let body = html! {
-        (head(summary, trials, planned))
+        (head(summary, trials, planned, comparison.as_ref()))
         @if let Some(comparison) = &comparison {
             section {
                 h2 { "b over a" }
-                p { (comparison.builds()) }
                 @for section in ab::sections(comparison) { (table(&section)) }
                 p { (ab::explanation(comparison)) }
             }
@@ -206,12 +205,23 @@ fn page(title: &str, rules: &str, body: &Markup) -> String {
 }
 
 /// Returns the head of the page: what to know before anything else.
-fn head(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Markup {
+fn head(
+    summary: &Summary<'_>,
+    trials: &[Trial],
+    planned: usize,
+    comparison: Option<&AbComparison<'_>>,
+) -> Markup {
     let manifest = summary.manifest;
     let doubts = sentences::doubts(summary, trials, planned);
     html! {
         header {
-            h1 { "What does a hop cost?" }
+            h1 { (markdown::title(manifest)) }
+            @if let Some(comparison) = comparison {
+                p { (comparison.builds()) }
+                ul.answer { @for line in ab::answer::sentences(comparison) { li { (line) } } }
+                (ab::answer::sheet(comparison).html("b over a"))
+                p { (ab::answer::EXPLANATION) }
+            }
             @for (index, scenario) in summary.scenarios.iter().enumerate() {
                 (answer(summary, index, scenario))
             }
@@ -330,8 +340,10 @@ fn pictures(scenario: &ScenarioSummary<'_>, manifest: &Manifest, legend: &Legend
         ))
         (picture(
             "Latency",
-            "All blocks together, from the median up to the last percentile that at least twenty \
-             answers exceed and that unanswered requests can't make longer.",
+            &("All blocks together, from the median up to the last percentile that at least twenty \
+             answers exceed and that unanswered requests can't make longer."
+                .to_owned()
+                + &charts::left_out(scenario).unwrap_or_default()),
             lines(charts::percentiles(scenario, legend)),
         ))
         @let cpu: Vec<Markup> = rows(charts::cpu(scenario, legend));

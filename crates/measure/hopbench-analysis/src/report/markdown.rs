@@ -14,7 +14,11 @@ use crate::{
 
 /// Returns the whole report of a run, of which `planned` trials were planned.
 pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String {
-    let mut out = String::from("# What does a hop cost?\n");
+    let comparison = AbComparison::of(summary.manifest, trials);
+    let mut out = format!("# {}\n", title(summary.manifest));
+    if let Some(comparison) = &comparison {
+        out += &ab::answer::text(comparison, Medium::Markdown);
+    }
     for scenario in &summary.scenarios {
         out += &answer(summary, scenario, Medium::Markdown);
     }
@@ -29,9 +33,9 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
         );
     }
     out += &format!("\n{}\n", sentences::progress(trials, planned));
-    if let Some(comparison) = AbComparison::of(summary.manifest, trials) {
+    if let Some(comparison) = &comparison {
         out += "\n## b over a\n";
-        out += &ab::markdown(&comparison);
+        out += &ab::details(comparison, Medium::Markdown);
     }
     for scenario in &summary.scenarios {
         out += &scenario_heading(scenario);
@@ -60,6 +64,14 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     out += &paths(summary.manifest);
     out += &environment(summary.manifest);
     out
+}
+
+/// Returns the question that a report answers.
+pub(super) fn title(manifest: &Manifest) -> &'static str {
+    match manifest.builds.is_empty() {
+        true => "What does a hop cost?",
+        false => "What has changed from a to b?",
+    }
 }
 
 /// Returns the answer of a scenario: a sentence for each path, and a small table.

@@ -1,17 +1,27 @@
 //! The tables of the report for a terminal, with aligned columns.
 
-use super::{markdown, overview, parts, sentences, sheet::Medium, tables};
-use crate::{record::Trial, summary::Summary};
+use super::{ab, markdown, overview, parts, sentences, sheet::Medium, tables};
+use crate::{ab::AbComparison, record::Trial, summary::Summary};
 
 /// Returns the answer of every scenario, the warnings in one line, then all tables and pathologies.
 /// `planned` trials were planned.
 pub fn render(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String {
+    let comparison = AbComparison::of(summary.manifest, trials);
     let mut out = String::new();
+    if let Some(comparison) = &comparison {
+        out += &ab::answer::text(comparison, Medium::Terminal);
+    }
     for scenario in &summary.scenarios {
         out += &markdown::answer(summary, scenario, Medium::Terminal);
     }
     if let Some(line) = sentences::doubts_line(summary, trials, planned) {
         out += &format!("\nRead this first: {line} The report says what to do.\n");
+    }
+    if let Some(comparison) = &comparison {
+        out += &format!(
+            "\n## b over a\n{}",
+            ab::details(comparison, Medium::Terminal)
+        );
     }
     for scenario in &summary.scenarios {
         out += &format!(

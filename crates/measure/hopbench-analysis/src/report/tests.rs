@@ -105,7 +105,7 @@ pub(crate) fn manifest() -> Manifest {
     }
 }
 
-fn histogram(us: &[u64]) -> String {
+pub(crate) fn histogram(us: &[u64]) -> String {
     let mut histogram = Histogram::<u64>::new(3).expect("valid");
     for us in us {
         histogram.record(us * 1_000).expect("recorded");
