@@ -62,17 +62,23 @@ fn text(comparison: &Comparison<'_>, medium: Medium) -> String {
 
 /// Returns one table per scenario and endpoint.
 pub(super) fn sections(comparison: &Comparison<'_>) -> Vec<Section> {
-    let mut columns = vec![
+    // A table may be continued below anywhere, so each heading is complete.
+    let columns = [
         "Path",
         "Concurrency",
         "RPS vs reference, base",
-        "head",
+        "RPS vs reference, head",
         "Not answered, base",
-        "head",
+        "Not answered, head",
         "Trials failed, base",
-        "head",
+        "Trials failed, head",
     ];
-    columns.extend(Metric::ALL.map(Metric::title));
+    let changes = Metric::ALL.map(|metric| format!("{}, head / base", metric.title()));
+    let columns: Vec<String> = columns
+        .map(str::to_owned)
+        .into_iter()
+        .chain(changes)
+        .collect();
     let rows = comparison.cells.iter();
     let rows = rows.map(|compared| (&compared.head.cell, row(compared)));
     by_endpoint(&columns, rows)
@@ -233,7 +239,7 @@ pub(super) fn estimate_json(estimate: &Estimate, told: Told) -> Value {
 /// Groups rows of cells into a table for each scenario and endpoint, in their order. The first
 /// column holds names.
 pub(super) fn by_endpoint<'a>(
-    columns: &[&str],
+    columns: &[impl AsRef<str>],
     rows: impl Iterator<Item = (&'a Cell, Vec<Entry>)>,
 ) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
@@ -244,7 +250,7 @@ pub(super) fn by_endpoint<'a>(
             sections.push(Section {
                 heading,
                 text: None,
-                sheet: Table::new(1, columns.iter().copied()).with_keys(2),
+                sheet: Table::new(1, columns.iter().map(|it| it.as_ref())).with_keys(2),
             });
         }
         let section = sections.last_mut().expect("there is one");

@@ -104,9 +104,7 @@ fn of_scenario_only<'c, 'a>(
 }
 
 fn why(differences: &[Difference]) -> String {
-    let each = differences
-        .iter()
-        .map(|Difference { key, base, head }| format!("{key} '{base}' and '{head}'"));
+    let each = differences.iter().map(ToString::to_string);
     each.collect::<Vec<_>>().join("; ")
 }
 
