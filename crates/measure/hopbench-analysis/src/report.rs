@@ -12,6 +12,7 @@ pub mod html;
 mod lead;
 pub mod lines;
 pub mod markdown;
+mod marks;
 pub mod overview;
 pub mod parts;
 pub mod perf;

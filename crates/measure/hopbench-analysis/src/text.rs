@@ -6,7 +6,7 @@ use crate::{
     estimate::Estimate,
     statistics::Spread,
     summary::{Percentile, Percentiles},
-    told::{Bound, MARGIN, Told},
+    told::{Bound, Told},
 };
 
 pub(crate) fn with_interval(estimate: &Estimate) -> String {
@@ -123,18 +123,6 @@ pub(crate) fn short_ratio(told: Option<Told>, ratio: &str) -> String {
         Some(Told::NotToldApart) => "can't tell".to_owned(),
         _ => told.map_or("", mark).to_owned() + ratio,
     }
-}
-
-/// Explains the marks of ratios.
-pub(crate) fn marks() -> String {
-    format!(
-        "No mark means different. = means equal: the whole confidence interval and the noise floor \
-         lie within ±{:.0} % of 100 %. \"can't tell\" means not told apart: the interval \
-         contains 100 %, or the ratio is within the noise floor, so the two may be equal or may \
-         differ, by anything within the interval. ? means too few \
-         blocks to tell.",
-        (MARGIN - 1.0) * 100.0
-    )
 }
 
 /// Writes a percentile in milliseconds.

@@ -5,10 +5,10 @@ pub(super) mod answer;
 use serde_json::{Value, json};
 
 use super::{
-    compare::{by_endpoint, counted, estimate_json, identity, reliance},
+    compare::{by_endpoint, counted, estimate_json, explained, identity, reliance},
     sheet::{Entry, Medium, Tone},
     tables::Section,
-    text::{marks, part, signed, thousands, with_interval},
+    text::{part, signed, thousands, with_interval},
 };
 use crate::{
     ab::{AbComparison, Pair, Trials},
@@ -30,9 +30,9 @@ pub fn markdown(comparison: &AbComparison<'_>) -> String {
 
 /// Returns the tables with their explanation.
 pub(super) fn details(comparison: &AbComparison<'_>, medium: Medium) -> String {
-    let sections = sections(comparison).into_iter();
-    let tables: String = sections.map(|section| section.text(medium)).collect();
-    tables + &format!("\n{}\n", explanation(comparison))
+    let sections = sections(comparison);
+    let tables = sections.iter().map(|section| section.text(medium));
+    tables.collect::<String>() + &format!("\n{}\n", explanation(comparison, &sections))
 }
 
 /// Returns the tables alone.
@@ -120,7 +120,7 @@ fn mebibytes(shift: &Shift) -> String {
 }
 
 /// Explains the comparison and the marks.
-pub(super) fn explanation(comparison: &AbComparison<'_>) -> String {
+pub(super) fn explanation(comparison: &AbComparison<'_>, sections: &[Section]) -> String {
     let metrics = comparison
         .cells
         .iter()
@@ -132,9 +132,9 @@ pub(super) fn explanation(comparison: &AbComparison<'_>) -> String {
     let (shown, told): (Vec<Estimate>, Vec<Told>) = known.unzip();
     let mut out = format!(
         "{} Each ratio is b over a within a block, in which a was measured twice. The growth of \
-         RSS under load is compared as a difference, which is never called equal. {}",
+         RSS under load is compared as a difference, which is never called equal.{}",
         counted(&told),
-        marks()
+        explained(sections)
     );
     let unknown = told.iter().filter(|it| **it == Told::TooFewBlocks).count();
     out.extend(

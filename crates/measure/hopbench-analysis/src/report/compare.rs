@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    markdown,
+    markdown, marks,
     sheet::{Entry, Medium, Table, Tone},
     tables::{Section, share},
-    text::{bound, marks, part, percent, plural, probability, thousands, with_interval},
+    text::{bound, part, percent, plural, probability, thousands, with_interval},
 };
 use crate::{
     compare::{Compared, Comparison, changed_definitions},
@@ -46,7 +46,7 @@ pub fn markdown(comparison: &Comparison<'_>) -> String {
 }
 
 fn text(comparison: &Comparison<'_>, medium: Medium) -> String {
-    let sections = sections(comparison).into_iter();
+    let sections = sections(comparison);
     let list = failures(&comparison.cells);
     let mut out = match list.is_empty() {
         true => String::new(),
@@ -55,9 +55,9 @@ fn text(comparison: &Comparison<'_>, medium: Medium) -> String {
             markdown::list(&list, medium)
         ),
     };
-    out.extend(sections.map(|section| section.text(medium)));
+    out.extend(sections.iter().map(|section| section.text(medium)));
     out.extend(alone(comparison).iter().map(|line| format!("\n{line}\n")));
-    out + &format!("\n{}\n", explanation(comparison))
+    out + &format!("\n{}\n", explanation(comparison, &sections))
 }
 
 /// Returns one table per scenario and endpoint.
@@ -171,7 +171,7 @@ fn change(compared: &Compared<'_>, metric: Metric) -> Entry {
 }
 
 /// Explains the comparison and the marks.
-pub(super) fn explanation(comparison: &Comparison<'_>) -> String {
+pub(super) fn explanation(comparison: &Comparison<'_>, sections: &[Section]) -> String {
     let cells = || {
         let all = comparison.cells.iter();
         all.filter(|cell| !cell.head.is_reference)
@@ -182,15 +182,21 @@ pub(super) fn explanation(comparison: &Comparison<'_>) -> String {
         .collect();
     let mut out = format!(
         "{} Each change is head over base: for a path, of its ratio to the reference of the same \
-         run; for the reference, of its own metrics. {}",
+         run; for the reference, of its own metrics.{}",
         counted(&told),
-        marks()
+        explained(sections)
     );
     let unknown = told.iter().filter(|it| **it == Told::TooFewBlocks).count();
     let cells = comparison.cells.iter();
     let shown = cells.flat_map(|cell| Metric::ALL.map(|metric| cell.changes[metric]));
     out += &reliance(unknown, shown.flatten(), "comparisons");
     out
+}
+
+/// Explains the marks in the tables, after a space.
+pub(super) fn explained(sections: &[Section]) -> String {
+    let entries = sections.iter().flat_map(|section| section.sheet.texts());
+    marks::explained(entries).map_or_else(String::new, |said| format!(" {said}"))
 }
 
 /// Says how many metrics differ, are equal or are not told apart.

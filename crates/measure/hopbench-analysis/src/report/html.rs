@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::legend::Legend;
 use super::{
-    ab, compare, external, lead, markdown, overview, parts, plot, rates, sentences,
+    ab, compare, external, lead, markdown, marks, overview, parts, plot, rates, sentences,
     sheet::{Entry, Table, Tone},
     tables::{self, Section},
     text::{self, hundredths, thousands},
@@ -78,9 +78,10 @@ const DEFINITIONS: [(&str, &str); 13] = [
     ),
     (
         "=, can't tell and ?",
-        "=: equal, since the whole confidence interval and the noise floor lie within ±5 % of \
-         100 %. Can't tell: not told apart, since the interval contains 100 % or the ratio is \
-         within the noise floor. ?: too few blocks to tell. No mark: different",
+        "=: equal. The whole confidence interval and the noise floor lie within ±5 % of 100 %. \
+         Can't tell: the two may be equal or may differ. The interval contains 100 %, or the ratio \
+         is within the noise floor. ?: too few blocks to tell. Without a mark: a difference beyond \
+         the noise",
     ),
     (
         "not answered, dropped, late",
@@ -114,8 +115,9 @@ pub fn report(
         @if let Some(comparison) = &comparison {
             section {
                 h2 { "b over a" }
-                @for section in ab::sections(comparison) { (table(&section)) }
-                p { (ab::explanation(comparison)) }
+                @let sections = ab::sections(comparison);
+                @for section in &sections { (table(section)) }
+                p { (ab::explanation(comparison, &sections)) }
             }
         }
         (legend.boxes())
@@ -160,14 +162,15 @@ pub fn comparison(
                     ul { @for line in &failures { li { (line) } } }
                 }
             }
-            p { (compare::explanation(comparison)) }
+            @let sections = compare::sections(comparison);
+            p { (compare::explanation(comparison, &sections)) }
             p {
                 "The large mark is the estimate, the bar its confidence interval. Differences are \
                  coloured; what is equal or not told apart is grey. !: some requests were not \
                  answered correctly, or trials failed."
             }
             (grid(charts::changes(comparison).iter().map(plot::Rows::draw)))
-            @for section in compare::sections(comparison) { (table(&section)) }
+            @for section in &sections { (table(section)) }
             @for line in compare::alone(comparison) { p { (line) } }
         }
         @for (side, manifest) in sides.iter().zip(manifests) {
@@ -285,12 +288,12 @@ fn scenario(
             @if !info.loads.is_empty() { ul { @for load in &info.loads { li { (load) } } } }
             h3 { "Pathologies" }
             ul { @for line in sentences::pathologies(scenario) { li { (line) } } }
-            @for (title, sheet) in overview::sheets(scenario) {
-                h3 { (title) }
-                (sheet.html(&title))
-            }
+            @let glance: Vec<(String, Table)> = overview::sheets(scenario).collect();
+            @if !glance.is_empty() { h3 { (overview::HEADING) } }
+            @for (title, sheet) in &glance { (sheet.html(title)) }
             @if scenario.blocks > 0 { p { (sentences::medians(scenario)) } }
             @if let Some(text) = sentences::explanation(scenario) { p { (text) } }
+            @if let Some(text) = explained(manifest, scenario, &glance) { p { (text) } }
             (pictures(scenario, manifest, legend))
             (picture(
                 "Over time",
@@ -313,6 +316,20 @@ fn scenario(
             }
         }
     }
+}
+
+/// Explains the marks in the tables of a scenario. `None` if there are none.
+fn explained(
+    manifest: &Manifest,
+    scenario: &ScenarioSummary<'_>,
+    glance: &[(String, Table)],
+) -> Option<String> {
+    let cells = scenario.tables.iter();
+    let sections = cells.map(|table| tables::cells(scenario, table));
+    let sections: Vec<Section> = sections.chain(lead::section(manifest, scenario)).collect();
+    let sheets = glance.iter().map(|(_, sheet)| sheet);
+    let sheets = sheets.chain(sections.iter().map(|section| &section.sheet));
+    marks::explained(sheets.flat_map(Table::texts))
 }
 
 fn pictures(scenario: &ScenarioSummary<'_>, manifest: &Manifest, legend: &Legend) -> Markup {

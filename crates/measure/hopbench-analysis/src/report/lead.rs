@@ -106,7 +106,7 @@ pub(super) fn section(manifest: &Manifest, scenario: &ScenarioSummary<'_>) -> Op
                 },
                 leading.entry(Metric::Cpu),
                 leading.entry(Metric::P99),
-                lost.map_or_else(|| "–".into(), |lost| Entry::new(lost, Tone::Bad)),
+                lost.map_or_else(|| "".into(), |lost| Entry::new(lost, Tone::Bad)),
             ]);
         }
     }

@@ -1,7 +1,7 @@
 //! `REPORT.md`, and the tables that a run prints.
 
 use super::{
-    ab, chart, lead, lines, overview, parts, rates, sentences,
+    ab, chart, lead, lines, marks, overview, parts, rates, sentences,
     sheet::{Medium, Table},
     tables,
     text::escape,
@@ -39,6 +39,7 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     }
     for scenario in &summary.scenarios {
         out += &scenario_heading(scenario);
+        let begin = out.len();
         out += &pathologies(scenario, Medium::Markdown);
         out += &overview::section(scenario, Medium::Markdown);
         for (kind, alternative, _) in pictures(summary.manifest, scenario) {
@@ -56,6 +57,10 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
             .chain(tables::counters(scenario))
             .chain(tables::wake_ups(scenario));
         out.extend(more.map(|section| section.text(Medium::Markdown)));
+        let head = answer(summary, scenario, Medium::Markdown);
+        if let Some(legend) = marks::explained_in(&(head + &out[begin..])) {
+            out.insert_str(begin, &format!("\n{}\n", escape(&legend)));
+        }
         let warnings = sentences::warnings(scenario);
         if !warnings.is_empty() {
             out += &format!("\n### Warnings\n\n{}", list(&warnings, Medium::Markdown));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::text::{marks, part, percent, plural, probability, thousands};
+use super::text::{part, percent, plural, probability, thousands};
 use crate::{
     estimate::{self, BLOCKS_MIN, Estimate, Group},
     metrics::Metric,
@@ -142,22 +142,47 @@ pub fn doubts_line(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> O
 
 /// Says in one line how many trials have validity warnings, and of which kinds. `None` if none has.
 pub fn doubts_in_short(trials: &[Trial]) -> Option<String> {
+    let is_short = is_short(trials);
+    let counts = |it: &&Warning| !(is_short && matches!(it, Warning::ShortTail { .. }));
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
-    for warning in trials.iter().flat_map(|trial| &trial.warnings) {
+    for warning in trials.iter().flat_map(|it| &it.warnings).filter(counts) {
         *kinds.entry(warning.kind()).or_default() += 1;
     }
     let kinds: Vec<String> = kinds
         .iter()
         .map(|(kind, count)| format!("{kind} ×{count}"))
         .collect();
-    let marked = trials.iter().filter(|trial| !trial.warnings.is_empty());
-    (!kinds.is_empty()).then(|| {
-        format!(
-            "{} with validity warnings: {}.",
-            plural(marked.count(), "trial"),
+    let is_marked = |trial: &&Trial| trial.warnings.iter().any(|it| counts(&it));
+    let marked = trials.iter().filter(is_marked).count();
+    let mut parts = Vec::new();
+    if marked > 0 {
+        let trials = plural(marked, "trial");
+        parts.push(format!(
+            "{trials} with validity warnings: {}.",
             kinds.join(", ")
-        )
-    })
+        ));
+    }
+    let mut warnings = trials.iter().flat_map(|trial| &trial.warnings);
+    if is_short && warnings.any(|it| matches!(it, Warning::ShortTail { .. })) {
+        parts.push(format!(
+            "The loads are too short for some p99: measure for longer, with 'hopbench run' and \
+             '--duration-ms {LONG_MS}'."
+        ));
+    }
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+/// Duration of a load, in milliseconds, from which on too few answers for a p99 are worth a warning
+/// for each trial. A shorter load is a first look by design.
+const LONG_MS: u64 = 1_000;
+
+/// Returns whether all loads of a run are shorter than [`LONG_MS`].
+fn is_short(trials: &[Trial]) -> bool {
+    let is_short = |trial: &Trial| {
+        let planned = &trial.planned;
+        planned.requests.is_none() && planned.duration_ms < LONG_MS
+    };
+    trials.iter().all(is_short)
 }
 
 /// Returns the warnings of each cell, one line for each kind.
@@ -200,6 +225,11 @@ pub(super) fn pathologies(scenario: &ScenarioSummary<'_>) -> Vec<String> {
     }
 }
 
+/// Returns whether there are pathologies.
+pub(super) fn has_pathologies(scenario: &ScenarioSummary<'_>) -> bool {
+    !pathology::find(scenario).is_empty()
+}
+
 /// Says in one line how many pathologies there are. `None` if nothing was measured.
 pub(super) fn pathologies_line(scenario: &ScenarioSummary<'_>) -> Option<String> {
     scenario.rows().next()?;
@@ -234,20 +264,30 @@ pub(super) fn explanation(scenario: &ScenarioSummary<'_>) -> Option<String> {
     let (Some(least), Some(most), Some(confidence)) = (blocks().min(), blocks().max(), confidence)
     else {
         return Some(format!(
-            "Ratios are formed within a block. Those over fewer than {BLOCKS_MIN} blocks are \
-             marked ?: too few to tell."
+            "Ratios are formed within a block. Those over fewer than {BLOCKS_MIN} blocks are too \
+             few to tell."
         ));
     };
     Some(format!(
         "Ratios are formed within a block. Over {} or more blocks, a ratio is the Hodges-Lehmann \
          estimate, with its confidence interval in brackets, which covers the true ratio in at \
-         least {:.0} of 100 runs. No p-value is smaller than {}. {} The reference's own row shows \
-         the A/A control.",
+         least {:.0} of 100 runs. No p-value is smaller than {}. The reference's own row shows the \
+         A/A control.",
         least,
         (confidence * 100.0).floor(),
         probability(estimate::p_min(most), 2),
-        marks()
     ))
+}
+
+/// Says in one line how figures and ratios are formed, for readers who have the tables at hand.
+/// `None` without a block.
+pub(super) fn explanation_in_short(scenario: &ScenarioSummary<'_>) -> Option<String> {
+    (scenario.blocks > 0).then(|| {
+        format!(
+            "{} Ratios are formed within a block (docs/METHODOLOGY.md).",
+            medians(scenario)
+        )
+    })
 }
 
 /// Says by how much the reference differs from itself at each load. `None` if it has no replicate,

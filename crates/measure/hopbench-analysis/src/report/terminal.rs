@@ -1,6 +1,6 @@
 //! The tables of the report for a terminal, with aligned columns.
 
-use super::{ab, markdown, overview, parts, sentences, sheet::Medium, tables};
+use super::{ab, markdown, marks, overview, parts, sentences, sheet::Medium, tables};
 use crate::{ab::AbComparison, record::Trial, summary::Summary};
 
 /// Returns the answer of every scenario, the warnings in one line, then all tables and pathologies.
@@ -29,12 +29,25 @@ pub fn render(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
             scenario.info.name,
             scenario.info.question.trim()
         );
-        out.extend(sentences::explanation(scenario).map(|text| format!("\n{text}\n")));
-        out += &tables::all(scenario, Medium::Terminal);
+        let head = markdown::answer(summary, scenario, Medium::Terminal);
+        let glance = overview::section(scenario, Medium::Terminal);
         let more = parts::sections(scenario).into_iter();
-        out.extend(more.map(|section| section.text(Medium::Terminal)));
-        out += &overview::section(scenario, Medium::Terminal);
-        out += &markdown::pathologies(scenario, Medium::Terminal);
+        let tables = tables::all(scenario, Medium::Terminal)
+            + &more
+                .map(|section| section.text(Medium::Terminal))
+                .collect::<String>();
+        let legend = marks::explained_in(&[head.as_str(), &glance, &tables].concat());
+        let short = sentences::explanation_in_short(scenario);
+        let explained: Vec<String> = [short, legend].into_iter().flatten().collect();
+        out += &glance;
+        if !explained.is_empty() {
+            out += &format!("\n{}\n", explained.join(" "));
+        }
+        out += &tables;
+        // If there are none, the answer says so.
+        if sentences::has_pathologies(scenario) {
+            out += &markdown::pathologies(scenario, Medium::Terminal);
+        }
     }
     out
 }

@@ -90,10 +90,10 @@ pub(in crate::report) fn sheet(comparison: &AbComparison<'_>) -> Table {
     sheet
 }
 
-/// Returns an entry about what went wrong; a dash if nothing did.
+/// Returns an entry about what went wrong; an empty one if nothing did.
 fn if_any(count: u64, entry: Entry) -> Entry {
     match count {
-        0 => "–".into(),
+        0 => "".into(),
         _ => entry,
     }
 }

@@ -51,3 +51,51 @@ fn wrong_bodies_are_counted_in_trials_that_failed_by_them() {
         "{checked}"
     );
 }
+
+#[test]
+fn loads_that_are_short_by_design_are_said_once() {
+    let mut trials = compared();
+    for trial in &mut trials {
+        trial.warnings = vec![Warning::ShortTail { good: 500 }];
+    }
+    let long = sentences::doubts_in_short(&trials).expect("warnings");
+    let wanted = "6 trials with validity warnings: too few answers for a p99 ×6.";
+    assert_eq!(long, wanted);
+    for trial in &mut trials {
+        trial.planned.duration_ms = 250;
+    }
+    let once = "The loads are too short for some p99: measure for longer, with 'hopbench run' and \
+                '--duration-ms 1000'.";
+    assert_eq!(sentences::doubts_in_short(&trials).as_deref(), Some(once));
+    trials[0].warnings.push(Warning::Idle { share: 0.5 });
+    let both = sentences::doubts_in_short(&trials).expect("warnings");
+    let wanted = format!("1 trial with validity warnings: machine idle ×1. {once}");
+    assert_eq!(both, wanted);
+}
+
+#[test]
+fn a_terminal_has_the_overview_first_and_pathologies_once() {
+    let (manifest, mut trials) = (manifest(), trials());
+    let shown = |trials: &[Trial]| {
+        let summary = Summary::new(&manifest, trials).expect("readable");
+        terminal::render(&summary, trials, trials.len())
+    };
+    let of_troubles = shown(&trials);
+    let places = [
+        "Read this first",
+        "### At a glance",
+        "### /small",
+        "### Pathologies",
+    ];
+    let places = places.map(|part| of_troubles.find(part).expect(part));
+    assert!(places.is_sorted(), "{of_troubles}");
+
+    trials.retain(|trial| trial.planned.cell.path == "plain");
+    let of_none = shown(&trials);
+    let said = of_none.to_lowercase().matches("pathologies").count();
+    assert_eq!(said, 1, "{of_none}");
+    // The source of the statistics is in the report; so is what no mark stands for.
+    assert!(!of_none.contains("Hodges"), "{of_none}");
+    assert!(of_none.contains("docs/METHODOLOGY.md"), "{of_none}");
+    assert!(!of_none.contains("Can't tell:"), "{of_none}");
+}
