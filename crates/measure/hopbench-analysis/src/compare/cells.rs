@@ -99,8 +99,8 @@ impl fmt::Display for Incomparable {
                  measure both in one run, with '--path' for each"
             }
             true => {
-                "; a comparison needs a path and a load that both runs have: measure both runs with \
-                 the same scenario and options"
+                "; a comparison needs a path and a load that both runs have: measure both runs \
+                 with the same scenario and options"
             }
             false => "; measure both on the same machine, with the same scenario and options",
         })

@@ -108,7 +108,8 @@ fn a_report_of_two_builds_has_both() {
     // The answer comes first: b against a at the highest load, and what was found at the others.
     let answer = "# What has changed from a to b?\n\na is 'main' (main01234567), b is";
     assert!(report.starts_with(answer), "{report}");
-    let said = "\n- fast on /small: b has 60 % (59 %–60 %) of a's RPS at c=8; 60 % at c=1; 1 of 8 trials of b";
+    let said = "\n- fast on /small: b has 60 % (59 %–60 %) of a's RPS at c=8; 60 % at c=1; \
+                1 of 8 trials of b";
     assert!(report.contains(said), "{report}");
     let shown = report::terminal::render(&summary, &trials, trials.len());
     assert!(shown.starts_with("\na is 'main'"), "{shown}");

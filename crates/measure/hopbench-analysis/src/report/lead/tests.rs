@@ -211,8 +211,8 @@ fn an_endpoint_of_which_no_rate_is_held_says_so() {
     }
     let mut manifest = tests::manifest();
     manifest.scenarios[0].endpoints.push("/large".to_owned());
-    let wanted = "fast 1.0: at 2,000/s on /small, c=64, +10 µs CPU a request over plain, p99 equal; \
-                  on /large, c=64, could not hold 2,000/s (1,704 of 12,000 never sent)";
+    let wanted = "fast 1.0: at 2,000/s on /small, c=64, +10 µs CPU a request over plain, p99 \
+                  equal; on /large, c=64, could not hold 2,000/s (1,704 of 12,000 never sent)";
     assert_eq!(said_of(manifest, &trials), [wanted]);
 }
 

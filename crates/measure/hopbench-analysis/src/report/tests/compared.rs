@@ -156,8 +156,8 @@ fn a_changed_definition_is_said_with_its_lines() {
     assert_eq!(
         compare::definitions(&base, &head),
         [
-            "the definition of 'fast' has changed: 'workers 2' in base, 'workers 4' and 1 more line \
-             in head"
+            "the definition of 'fast' has changed: 'workers 2' in base, 'workers 4' and 1 more \
+             line in head"
         ]
     );
 }
