@@ -166,21 +166,21 @@ pub fn doubts_in_short(trials: &[Trial]) -> Option<String> {
     if is_short && warnings.any(|it| matches!(it, Warning::ShortTail { .. })) {
         parts.push(format!(
             "The loads are too short for some p99: measure for longer, with 'hopbench run' and \
-             '--duration-ms {LONG_MS}'."
+             '--duration-ms 1000'."
         ));
     }
     (!parts.is_empty()).then(|| parts.join(" "))
 }
 
-/// Duration of a load, in milliseconds, from which on too few answers for a p99 are worth a warning
-/// for each trial. A shorter load is a first look by design.
-const LONG_MS: u64 = 1_000;
+/// Longest load of a first look, in milliseconds. Such loads have too few answers for a p99 by
+/// design, which is not worth a warning for each trial. Those of a scenario are longer.
+const FIRST_LOOK_MS: u64 = 500;
 
-/// Returns whether all loads of a run are shorter than [`LONG_MS`].
+/// Returns whether all loads of a run are those of a first look.
 fn is_short(trials: &[Trial]) -> bool {
     let is_short = |trial: &Trial| {
         let planned = &trial.planned;
-        planned.requests.is_none() && planned.duration_ms < LONG_MS
+        planned.requests.is_none() && planned.duration_ms <= FIRST_LOOK_MS
     };
     trials.iter().all(is_short)
 }
