@@ -22,6 +22,7 @@ use hopbench_analysis::{
     estimate::Shift,
     record::{Cell, Manifest, Trial},
     repeats::counted,
+    report::plural,
     statistics::median,
 };
 
@@ -84,7 +85,11 @@ fn report(directories: &[String]) -> Result<String, Failed> {
             blocks += most.unwrap_or_default();
         }
     }
-    let mut out = format!("{} run(s), {blocks} block(s)\n", directories.len());
+    let mut out = format!(
+        "{}, {}\n",
+        plural(directories.len(), "run"),
+        plural(blocks, "block")
+    );
     out += &section("reference over its replicate", &replicates);
     out += &section("path over reference", &paths);
     out += &nearer(&paths);

@@ -10,6 +10,7 @@ use crate::{
     estimate::{BLOCKS_WHOLE, Estimate, Shift},
     metrics::{Blocks, Metric, Ratios, Series},
     record::{Build, Cell, Failure, Manifest, Outcome, Trial},
+    text::plural,
     told::{Bound, Told},
 };
 
@@ -91,9 +92,10 @@ impl<'a> AbComparison<'a> {
         let all: usize = cells().map(|disturbed| disturbed.of_blocks).sum();
         (disturbed > 0).then(|| {
             format!(
-                "Other programs or the hypervisor used the machine in {disturbed} of {all} \
-                 block(s), counted per cell. These blocks count, but a change that shows only with \
-                 them, or only without them, is marked \"can't tell\""
+                "Other programs or the hypervisor used the machine in {disturbed} of {}, \
+                 counted per cell. These blocks count, but a change that shows only with them, or \
+                 only without them, is marked \"can't tell\"",
+                plural(all, "block")
             )
         })
     }

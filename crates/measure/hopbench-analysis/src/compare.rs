@@ -4,10 +4,9 @@
 //! machine that was slower as a whole in one run slowed the reference, too. Only the reference is
 //! compared by its own metrics, which shows how much the machine differed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+mod cells;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -53,9 +52,9 @@ pub struct Incomparable(pub Vec<Difference>);
 pub struct Difference {
     /// Name of the condition.
     pub key: String,
-    /// Its value in `base`.
+    /// Its value in `base`; of paths, endpoints, loads and scenarios, those that only `base` has.
     pub base: String,
-    /// Its value in `head`.
+    /// Its value in `head`, likewise.
     pub head: String,
 }
 
@@ -112,11 +111,7 @@ impl<'a> Comparison<'a> {
         let has_more = !comparison.only_base.is_empty() || !comparison.only_head.is_empty();
         let mut cells = comparison.cells.iter();
         if comparison.cells.is_empty() || has_more && cells.all(|cell| cell.head.is_reference) {
-            return Err(Incomparable(vec![Difference {
-                key: "cells".to_owned(),
-                base: list(&comparison.only_base),
-                head: list(&comparison.only_head),
-            }]));
+            return Err(Incomparable(cells::differences([&of_base, &of_head])));
         }
         Ok(comparison)
     }
@@ -388,32 +383,5 @@ pub(crate) fn load(planned: &PlannedTrial) -> String {
         _ => format!(
             "{what}{stages}, thinking for {think_time_ms} ms, after {warm_up_ms} ms of warm-up"
         ),
-    }
-}
-
-fn list(cells: &[&Cell]) -> String {
-    const SHOWN: usize = 3;
-    if cells.is_empty() {
-        return "none".to_owned();
-    }
-    let mut names: Vec<String> = cells
-        .iter()
-        .take(SHOWN)
-        .map(|cell| cell.full_name())
-        .collect();
-    if cells.len() > SHOWN {
-        names.push(format!("{} more", cells.len() - SHOWN));
-    }
-    names.join(", ")
-}
-
-impl fmt::Display for Incomparable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the runs are not comparable")?;
-        for (index, Difference { key, base, head }) in self.0.iter().enumerate() {
-            let separator = if index == 0 { ": " } else { "; " };
-            write!(f, "{separator}{key} '{base}' and '{head}'")?;
-        }
-        f.write_str("; measure both on the same machine, with the same scenario and options")
     }
 }

@@ -89,8 +89,8 @@ pub enum Unfit {
     Dirty,
     /// A scenario has too few blocks.
     #[error(
-        "has {blocks} block(s) of '{scenario}': expected at least {BLOCKS_MIN}, since fewer cannot \
-         show any difference"
+        "has too few blocks of '{scenario}' ({blocks}): expected at least {BLOCKS_MIN}, since \
+         fewer cannot show any difference"
     )]
     Blocks {
         /// Name of the scenario.

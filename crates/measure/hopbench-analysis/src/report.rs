@@ -12,6 +12,7 @@ pub mod html;
 mod lead;
 pub mod lines;
 pub mod markdown;
+mod marks;
 pub mod overview;
 pub mod parts;
 pub mod perf;
@@ -24,6 +25,8 @@ pub mod sentences;
 mod sheet;
 mod tables;
 pub mod terminal;
+
+pub use crate::text::{plural, too_few};
 
 use crate::text;
 

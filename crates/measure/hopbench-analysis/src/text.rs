@@ -6,15 +6,94 @@ use crate::{
     estimate::Estimate,
     statistics::Spread,
     summary::{Percentile, Percentiles},
-    told::{Bound, MARGIN, Told},
+    told::{Bound, Told},
 };
 
 pub(crate) fn with_interval(estimate: &Estimate) -> String {
-    let [ratio, low, high] = [estimate.ratio, estimate.low, estimate.high].map(percent);
-    match low == ratio && high == ratio {
-        true => ratio,
-        false => format!("{ratio} ({low}–{high})"),
+    let values = [estimate.ratio, estimate.low, estimate.high];
+    let unit = Unit::of(estimate.ratio);
+    let [ratio, low, high] = values.map(|it| unit.number(it));
+    match (estimate.blocks, low == ratio && high == ratio) {
+        (1, _) => format!("{ratio}{} (1 block)", unit.name()),
+        (_, true) => format!("{ratio}{}", unit.name()),
+        (_, false) => format!(
+            "{ratio}{0} ({low}{1}–{high}{1})",
+            unit.name(),
+            unit.in_range()
+        ),
     }
+}
+
+/// Writes the interval of an estimate alone, in one unit.
+pub(crate) fn interval(estimate: &Estimate) -> String {
+    let unit = Unit::of(estimate.high);
+    let [low, high] = [estimate.low, estimate.high].map(|it| unit.number(it));
+    match unit {
+        Unit::Percent => format!("{low} %–{high} %"),
+        Unit::Times => format!("{low}–{high} times"),
+    }
+}
+
+/// The unit of a ratio: an estimate and its interval have the same.
+#[derive(Clone, Copy)]
+enum Unit {
+    Percent,
+    Times,
+}
+
+impl Unit {
+    fn of(ratio: f64) -> Self {
+        match ratio >= TIMES_MIN {
+            true => Self::Times,
+            false => Self::Percent,
+        }
+    }
+
+    fn number(self, ratio: f64) -> String {
+        let value = match self {
+            Self::Percent => ratio * 100.0,
+            Self::Times => ratio,
+        };
+        match value < 9.95 {
+            true => tenths(value),
+            false => thousands(value),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Percent => " %",
+            Self::Times => " times",
+        }
+    }
+
+    /// Returns the unit behind the ends of a range, whose estimate has the unit already.
+    fn in_range(self) -> &'static str {
+        match self {
+            Self::Percent => " %",
+            Self::Times => "",
+        }
+    }
+}
+
+/// Counts things: `1 trial`, `2 trials`.
+pub fn plural(count: usize, what: &str) -> String {
+    let number = thousands(count as f64);
+    match count {
+        1 => format!("{number} {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}
+
+/// Says that so many are too few: `1 block is too few`.
+pub fn too_few(count: usize, what: &str) -> String {
+    let are = if count == 1 { "is" } else { "are" };
+    format!("{} {are} too few", plural(count, what))
+}
+
+/// Writes a difference with its sign, which is a minus and no hyphen.
+pub(crate) fn signed(value: f64, decimals: usize) -> String {
+    format!("{value:+.decimals$}").replace('-', "−")
 }
 
 /// Returns a ratio's mark, which says whether it is a difference.
@@ -44,18 +123,6 @@ pub(crate) fn short_ratio(told: Option<Told>, ratio: &str) -> String {
         Some(Told::NotToldApart) => "can't tell".to_owned(),
         _ => told.map_or("", mark).to_owned() + ratio,
     }
-}
-
-/// Explains the marks of ratios.
-pub(crate) fn marks() -> String {
-    format!(
-        "No mark means different. = means equal: the whole confidence interval and the noise floor \
-         lie within ±{:.0} % of 100 %. \"can't tell\" means not told apart: the interval \
-         contains 100 %, or the ratio is within the noise floor, so the two may be equal or may \
-         differ, by anything within the interval. ? means too few \
-         blocks to tell.",
-        (MARGIN - 1.0) * 100.0
-    )
 }
 
 /// Writes a percentile in milliseconds.
@@ -104,14 +171,8 @@ pub(crate) fn milliseconds(us: f64) -> String {
 pub(crate) const TIMES_MIN: f64 = 10.0;
 
 pub(crate) fn percent(ratio: f64) -> String {
-    let percent = ratio * 100.0;
-    if ratio >= TIMES_MIN {
-        format!("{} times", thousands(ratio))
-    } else if percent < 9.95 {
-        format!("{percent:.1} %")
-    } else {
-        format!("{percent:.0} %")
-    }
+    let unit = Unit::of(ratio);
+    format!("{}{}", unit.number(ratio), unit.name())
 }
 
 /// Writes a share of a whole. Only none at all is 0; a few of many are `<0.1 %`.
@@ -166,4 +227,54 @@ pub(crate) fn xml(markup: Markup) -> String {
         letter < ' ' && !is_space || matches!(letter, '\u{fffe}' | '\u{ffff}')
     };
     markup.into_string().replace(is_unspeakable, "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn estimate(ratio: f64, low: f64, high: f64, blocks: usize) -> Estimate {
+        Estimate {
+            ratio,
+            low,
+            high,
+            confidence: 0.95,
+            p: 0.5,
+            blocks,
+        }
+    }
+
+    #[test]
+    fn a_ratio_and_its_interval_have_one_unit() {
+        for ((ratio, low, high), wanted) in [
+            ((0.5, 0.4, 0.6), "50 % (40 %–60 %)"),
+            ((8.36, 6.43, 10.1), "836 % (643 %–1,010 %)"),
+            ((11.0, 9.22, 17.0), "11 times (9.2–17)"),
+            ((0.052, 0.05, 0.12), "5.2 % (5.0 %–12 %)"),
+            ((1.0, 1.0, 1.0), "100 %"),
+        ] {
+            assert_eq!(with_interval(&estimate(ratio, low, high, 6)), wanted);
+        }
+        assert_eq!(interval(&estimate(1.0, 0.9, 1.15, 6)), "90 %–115 %");
+        assert_eq!(interval(&estimate(3.0, 0.5, 12.0, 6)), "0.5–12 times");
+    }
+
+    #[test]
+    fn a_ratio_of_one_block_says_why_it_has_no_interval() {
+        let of = |blocks| with_interval(&estimate(0.32, 0.32, 0.32, blocks));
+        assert_eq!(of(1), "32 % (1 block)");
+        assert_eq!(of(2), "32 %");
+    }
+
+    #[test]
+    fn one_thing_has_no_plural() {
+        let counted = [0, 1, 2, 1_234].map(|count| plural(count, "trial"));
+        assert_eq!(counted, ["0 trials", "1 trial", "2 trials", "1,234 trials"]);
+    }
+
+    #[test]
+    fn a_difference_has_a_minus_sign() {
+        assert_eq!(signed(-3.6, 1), "−3.6");
+        assert_eq!(signed(3.0, 0), "+3");
+    }
 }

@@ -399,7 +399,7 @@ fn a_history_has_runs_of_commits_and_rows_that_can_be_read() {
     let added = shell.hopbench(&["history", file, "--add", name]);
     assert!(added.status.success(), "{}", text(&added.stderr));
     assert!(
-        text(&added.stdout).starts_with("1 row(s), 1 made under"),
+        text(&added.stdout).starts_with("1 row, 1 made under"),
         "{added:?}"
     );
 
@@ -428,7 +428,7 @@ fn a_history_has_runs_of_commits_and_rows_that_can_be_read() {
     let first = trials.lines().filter(|line| line.contains("\"block\":1,"));
     let first: Vec<&str> = first.collect();
     shell.write("unfit/trials.jsonl", &(first.join("\n") + "\n"));
-    let expected = ["has 1 block(s) of 'http-tunnel': expected at least 3"];
+    let expected = ["has too few blocks of 'http-tunnel' (1): expected at least 3"];
     shell.mistake(&["history", file, "--add", unfit], 2, &expected);
 
     // A row of the first release, before the new one; and one of a release to come.
@@ -438,9 +438,9 @@ fn a_history_has_runs_of_commits_and_rows_that_can_be_read() {
     shell.write("history.jsonl", &format!("{old}{row}"));
     let both = shell.hopbench(&["history", file]);
     let out = text(&both.stdout);
-    assert!(out.starts_with("2 row(s), 1 made under"), "{both:?}");
+    assert!(out.starts_with("2 rows, 1 made under"), "{both:?}");
     assert!(
-        out.contains("left out: 1 row(s), clock source not recorded"),
+        out.contains("left out: 1 row, clock source not recorded"),
         "{out}"
     );
     let newer = row.replace("\"schema\":2", "\"schema\":3,\"more\":true");
@@ -478,7 +478,7 @@ fn a_history_takes_runs_of_different_scenarios() {
         out = text(&added.stdout);
     }
     let count = runs.len();
-    let expected = format!("{count} row(s), {count} made under");
+    let expected = format!("{count} rows, {count} made under");
     assert!(out.starts_with(&expected), "{out}");
     for scenario in ["http-tunnel direct", "http-proxies direct"] {
         assert!(out.contains(&format!("| {scenario} ")), "{out}");

@@ -147,7 +147,7 @@ fn the_exit_code_is_the_verdict() {
         "{out}"
     );
     let out = shell.judge(&["short"], 3);
-    assert!(out.contains("3 block(s) are too few"), "{out}");
+    assert!(out.contains("3 blocks are too few"), "{out}");
     let mut report = command(bin("hopbench"));
     report
         .current_dir(shell.directory.path())

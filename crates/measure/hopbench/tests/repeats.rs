@@ -49,7 +49,7 @@ fn what_others_disturb_is_measured_again_but_not_forever() {
         let errors = text(&result.stderr);
         assert!(result.status.success(), "{errors}");
         assert!(
-            errors.contains("others disturbed 2 block(s) of a load: measuring 1 again"),
+            errors.contains("others disturbed 2 blocks of a load: measuring 1 again"),
             "{errors}"
         );
     });

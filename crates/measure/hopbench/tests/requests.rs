@@ -90,7 +90,7 @@ counters-at-least = { connections_accepted = 1 }
     for part in [
         "sizes+missing",
         "- request 'sizes': /bytes/1 … /bytes/300 (300 once each), weight 3",
-        "- preparation 'fill': 50 requests on 1 connection(s), of 'missing'",
+        "- preparation 'fill': 50 requests on 1 connection, of 'missing'",
         "| accepted |",
         "accepted: connections from clients.",
     ] {

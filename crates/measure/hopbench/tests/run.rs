@@ -471,6 +471,6 @@ fn blocks_are_added_until_intervals_are_narrow_or_time_is_up() {
     let (blocks, report) = run(&["--until=0.1%", "--max-time=1s"]);
     assert_eq!(blocks, 1);
     let missed = "- --until 0.1 % was not reached within 1 s (--max-time): the interval \
-                  of http-tunnel ring-in-process /small c=2 is still unknown after 1 block(s)";
+                  of http-tunnel ring-in-process /small c=2 is still unknown after 1 block";
     assert!(report.contains(missed), "{report}");
 }

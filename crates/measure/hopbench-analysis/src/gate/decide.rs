@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     estimate::{BLOCKS_MAX, CONFIDENCE, p_min},
+    text,
     told::Bound,
 };
 
@@ -205,8 +206,8 @@ impl Alarms {
         let noise_floor = reading.noise_floor_text().unwrap_or_default();
         if !reading.has_enough_blocks() {
             return inconclusive(format!(
-                "{} block(s) are too few for a {:.0} % confidence interval; it takes {}",
-                reading.blocks,
+                "{} for a {:.0} % confidence interval; it takes {}",
+                text::too_few(reading.blocks, "block"),
                 CONFIDENCE * 100.0,
                 reading.blocks_needed
             ));
@@ -240,7 +241,7 @@ impl Alarms {
     fn improbable(&self, reading: &Reading) -> String {
         let needed = allowed(self.count + 1, self.questions);
         let Self { questions, .. } = self;
-        let text = |p| crate::text::probability(p, 2);
+        let text = |p| text::probability(p, 2);
         let why = format!(
             "beyond the limit, but among {questions} cells p must be at most {}",
             text(needed)

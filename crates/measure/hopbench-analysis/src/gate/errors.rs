@@ -113,7 +113,8 @@ pub(super) fn not_asked_for(policy: &Policy, subjects: &[Subject<'_>]) -> Option
     let (first, facts) = lost.next()?;
     let more = match lost.count() {
         0 => String::new(),
-        more => format!(", and {more} more cell(s) had errors, too"),
+        1 => ", and 1 more cell had errors, too".to_owned(),
+        more => format!(", and {more} more cells had errors, too"),
     };
     Some(format!(
         "no guardrail limits errors, but in {first}, {facts}{more}; add one with metric 'errors'"

@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     record::{Build, BuildInfo, Failure, FailureKind, Git, Outcome, Source, Warning},
     report::tests,
+    text,
 };
 
 /// The metrics of one trial.
@@ -217,8 +218,8 @@ fn too_few_blocks_say_how_many_are_needed() {
             &of_builds(&CELLS, blocks, slower("fast", 0.1)),
         );
         assert_eq!(result.overall(), Overall::Inconclusive);
-        let reason =
-            format!("{blocks} block(s) are too few for a 95 % confidence interval; it takes 6");
+        let too_few = text::too_few(blocks as usize, "block");
+        let reason = format!("{too_few} for a 95 % confidence interval; it takes 6");
         assert_inconclusive(&verdict(&result, "RPS", "fast"), &reason);
         assert_inconclusive(&verdict(&result, "RPS", "plain"), &reason);
         assert_eq!(verdict(&result, "errors", "fast"), Verdict::Passed);
@@ -230,7 +231,7 @@ fn an_interrupted_run_says_what_it_has() {
     let all = of_builds(&CELLS, BLOCKS, slower("fast", 0.6));
     let (manifest, planned) = (manifest(true), plan(&all));
     for (trials, reason) in [
-        (&all[..5 * 12], "5 block(s) are too few"),
+        (&all[..5 * 12], "5 blocks are too few"),
         (&all[..2], "not measured"),
         (&all[..0], "not measured"),
     ] {

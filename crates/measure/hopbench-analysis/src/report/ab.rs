@@ -1,12 +1,14 @@
 //! Two builds side by side, as tables and as JSON.
 
+pub(super) mod answer;
+
 use serde_json::{Value, json};
 
 use super::{
-    compare::{by_endpoint, counted, estimate_json, identity, reliance},
+    compare::{by_endpoint, counted, estimate_json, explained, identity, reliance},
     sheet::{Entry, Medium, Tone},
     tables::Section,
-    text::{marks, part, thousands, with_interval},
+    text::{part, signed, thousands, with_interval},
 };
 use crate::{
     ab::{AbComparison, Pair, Trials},
@@ -15,25 +17,22 @@ use crate::{
     told::Told,
 };
 
-/// Returns the comparison for a terminal, with aligned columns.
+/// Returns the comparison for a terminal, with aligned columns: the answer, then a table per
+/// scenario and endpoint.
 pub fn terminal(comparison: &AbComparison<'_>) -> String {
-    text(comparison, Medium::Terminal)
+    answer::text(comparison, Medium::Terminal) + &details(comparison, Medium::Terminal)
 }
 
-/// Returns the comparison as Markdown: what the builds are, and one table per scenario and
-/// endpoint.
+/// Returns the comparison as Markdown: the answer, then one table per scenario and endpoint.
 pub fn markdown(comparison: &AbComparison<'_>) -> String {
-    text(comparison, Medium::Markdown)
+    answer::text(comparison, Medium::Markdown) + &details(comparison, Medium::Markdown)
 }
 
-fn text(comparison: &AbComparison<'_>, medium: Medium) -> String {
-    let mut out = format!("\n{}\n", comparison.builds());
-    out.extend(
-        sections(comparison)
-            .iter()
-            .map(|section| section.text(medium)),
-    );
-    out + &format!("\n{}\n", explanation(comparison))
+/// Returns the tables with their explanation.
+pub(super) fn details(comparison: &AbComparison<'_>, medium: Medium) -> String {
+    let sections = sections(comparison);
+    let tables = sections.iter().map(|section| section.text(medium));
+    tables.collect::<String>() + &format!("\n{}\n", explanation(comparison, &sections))
 }
 
 /// Returns the tables alone.
@@ -62,18 +61,22 @@ fn row(pair: &Pair<'_>) -> Vec<Entry> {
     let growth = pair.growth;
     let growth = growth.map(|it| Entry::told(&mebibytes(&it), growth_told(pair, &it)));
     let control = pair.control[Metric::Rps].map(|control| with_interval(&control));
+    row.extend([
+        growth.unwrap_or_else(unknown),
+        control.map_or_else(unknown, Entry::from),
+        not_answered(pair),
+        trials_failed(pair),
+    ]);
+    row
+}
+
+fn trials_failed(pair: &Pair<'_>) -> Entry {
     let [of_a, of_b] = [&pair.a, &pair.b].map(|trials| trials.failures().count());
     let tone = match of_a + of_b {
         0 => Tone::Plain,
         _ => Tone::Bad,
     };
-    row.extend([
-        growth.unwrap_or_else(unknown),
-        control.map_or_else(unknown, Entry::from),
-        not_answered(pair),
-        Entry::new(format!("{of_a}, {of_b}"), tone),
-    ]);
-    row
+    Entry::new(format!("{of_a}, {of_b}"), tone)
 }
 
 fn change(pair: &Pair<'_>, metric: Metric) -> Entry {
@@ -109,7 +112,7 @@ fn growth_told(pair: &Pair<'_>, growth: &Shift) -> Told {
 }
 
 fn mebibytes(shift: &Shift) -> String {
-    let [by, low, high] = [shift.by, shift.low, shift.high].map(|mib| format!("{mib:+.1}"));
+    let [by, low, high] = [shift.by, shift.low, shift.high].map(|mib| signed(mib, 1));
     match low == high {
         true => format!("{by} MiB"),
         false => format!("{by} MiB ({low} to {high})"),
@@ -117,7 +120,7 @@ fn mebibytes(shift: &Shift) -> String {
 }
 
 /// Explains the comparison and the marks.
-pub(super) fn explanation(comparison: &AbComparison<'_>) -> String {
+pub(super) fn explanation(comparison: &AbComparison<'_>, sections: &[Section]) -> String {
     let metrics = comparison
         .cells
         .iter()
@@ -129,9 +132,9 @@ pub(super) fn explanation(comparison: &AbComparison<'_>) -> String {
     let (shown, told): (Vec<Estimate>, Vec<Told>) = known.unzip();
     let mut out = format!(
         "{} Each ratio is b over a within a block, in which a was measured twice. The growth of \
-         RSS under load is compared as a difference, which is never called equal. {}",
+         RSS under load is compared as a difference, which is never called equal.{}",
         counted(&told),
-        marks()
+        explained(sections)
     );
     let unknown = told.iter().filter(|it| **it == Told::TooFewBlocks).count();
     out.extend(

@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    markdown,
+    markdown, marks,
     sheet::{Entry, Medium, Table, Tone},
     tables::{Section, share},
-    text::{bound, marks, part, percent, probability, thousands, with_interval},
+    text::{bound, part, percent, plural, probability, thousands, with_interval},
 };
 use crate::{
     compare::{Compared, Comparison, changed_definitions},
@@ -27,7 +27,7 @@ pub fn definitions(base: &Manifest, head: &Manifest) -> Vec<String> {
     let lines = |lines: &[String]| match lines {
         [] => "nothing".to_owned(),
         [first] => format!("'{first}'"),
-        [first, others @ ..] => format!("'{first}' and {} line(s) more", others.len()),
+        [first, others @ ..] => format!("'{first}' and {}", plural(others.len(), "more line")),
     };
     let described = changed.map(|it| {
         format!(
@@ -46,7 +46,7 @@ pub fn markdown(comparison: &Comparison<'_>) -> String {
 }
 
 fn text(comparison: &Comparison<'_>, medium: Medium) -> String {
-    let sections = sections(comparison).into_iter();
+    let sections = sections(comparison);
     let list = failures(&comparison.cells);
     let mut out = match list.is_empty() {
         true => String::new(),
@@ -55,24 +55,30 @@ fn text(comparison: &Comparison<'_>, medium: Medium) -> String {
             markdown::list(&list, medium)
         ),
     };
-    out.extend(sections.map(|section| section.text(medium)));
+    out.extend(sections.iter().map(|section| section.text(medium)));
     out.extend(alone(comparison).iter().map(|line| format!("\n{line}\n")));
-    out + &format!("\n{}\n", explanation(comparison))
+    out + &format!("\n{}\n", explanation(comparison, &sections))
 }
 
 /// Returns one table per scenario and endpoint.
 pub(super) fn sections(comparison: &Comparison<'_>) -> Vec<Section> {
-    let mut columns = vec![
+    // A table may be continued below anywhere, so each heading is complete.
+    let columns = [
         "Path",
         "Concurrency",
         "RPS vs reference, base",
-        "head",
+        "RPS vs reference, head",
         "Not answered, base",
-        "head",
+        "Not answered, head",
         "Trials failed, base",
-        "head",
+        "Trials failed, head",
     ];
-    columns.extend(Metric::ALL.map(Metric::title));
+    let changes = Metric::ALL.map(|metric| format!("{}, head / base", metric.title()));
+    let columns: Vec<String> = columns
+        .map(str::to_owned)
+        .into_iter()
+        .chain(changes)
+        .collect();
     let rows = comparison.cells.iter();
     let rows = rows.map(|compared| (&compared.head.cell, row(compared)));
     by_endpoint(&columns, rows)
@@ -165,7 +171,7 @@ fn change(compared: &Compared<'_>, metric: Metric) -> Entry {
 }
 
 /// Explains the comparison and the marks.
-pub(super) fn explanation(comparison: &Comparison<'_>) -> String {
+pub(super) fn explanation(comparison: &Comparison<'_>, sections: &[Section]) -> String {
     let cells = || {
         let all = comparison.cells.iter();
         all.filter(|cell| !cell.head.is_reference)
@@ -176,15 +182,21 @@ pub(super) fn explanation(comparison: &Comparison<'_>) -> String {
         .collect();
     let mut out = format!(
         "{} Each change is head over base: for a path, of its ratio to the reference of the same \
-         run; for the reference, of its own metrics. {}",
+         run; for the reference, of its own metrics.{}",
         counted(&told),
-        marks()
+        explained(sections)
     );
     let unknown = told.iter().filter(|it| **it == Told::TooFewBlocks).count();
     let cells = comparison.cells.iter();
     let shown = cells.flat_map(|cell| Metric::ALL.map(|metric| cell.changes[metric]));
     out += &reliance(unknown, shown.flatten(), "comparisons");
     out
+}
+
+/// Explains the marks in the tables, after a space.
+pub(super) fn explained(sections: &[Section]) -> String {
+    let entries = sections.iter().flat_map(|section| section.sheet.texts());
+    marks::explained(entries).map_or_else(String::new, |said| format!(" {said}"))
 }
 
 /// Says how many metrics differ, are equal or are not told apart.
@@ -233,7 +245,7 @@ pub(super) fn estimate_json(estimate: &Estimate, told: Told) -> Value {
 /// Groups rows of cells into a table for each scenario and endpoint, in their order. The first
 /// column holds names.
 pub(super) fn by_endpoint<'a>(
-    columns: &[&str],
+    columns: &[impl AsRef<str>],
     rows: impl Iterator<Item = (&'a Cell, Vec<Entry>)>,
 ) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
@@ -244,7 +256,7 @@ pub(super) fn by_endpoint<'a>(
             sections.push(Section {
                 heading,
                 text: None,
-                sheet: Table::new(1, columns.iter().copied()).with_keys(2),
+                sheet: Table::new(1, columns.iter().map(|it| it.as_ref())).with_keys(2),
             });
         }
         let section = sections.last_mut().expect("there is one");

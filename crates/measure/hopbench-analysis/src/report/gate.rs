@@ -9,7 +9,10 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 pub use self::{annotations::annotations, junit::junit, markdown::markdown};
-use super::sheet::{Medium, Table};
+use super::{
+    sheet::{Medium, Table},
+    text::plural,
+};
 use crate::gate::{Finding, GateResult, Overall, Reading, Sides};
 
 /// Fewest changes for which the number of those for the worse says anything.
@@ -54,7 +57,10 @@ pub fn verdict(result: &GateResult) -> String {
         [Overall::Regressed, Overall::Inconclusive, Overall::Passed].map(|kind| result.count(kind));
     let dead = match result.dead_gates().count() {
         0 => String::new(),
-        dead => format!("; {dead} dead gate(s): the noise floor is larger than the limit"),
+        dead => format!(
+            "; {}: the noise floor is larger than the limit",
+            plural(dead, "dead gate")
+        ),
     };
     format!(
         "gate '{}': {}: {regressed} regressed, {inconclusive} inconclusive, {passed} passed{dead}",
@@ -91,7 +97,8 @@ fn doubts_of_passed(result: &GateResult) -> Option<String> {
     let (first, note) = passed.next()?;
     let count = passed.count() + 1;
     Some(format!(
-        "{count} verdict(s) passed with a note, such as '{}' in {}: {note}",
+        "{} passed with a note, such as '{}' in {}: {note}",
+        plural(count, "verdict"),
         first.guardrail,
         cell(first)
     ))

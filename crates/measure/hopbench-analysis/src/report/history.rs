@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     sheet::{Medium, Table},
-    text::{TIMES_MIN, part, percent, probability},
+    text::{TIMES_MIN, part, percent, plural, probability},
 };
 use crate::{
     history::{
@@ -28,9 +28,12 @@ pub fn markdown(rows: &[Row]) -> String {
 fn render(rows: &[Row], medium: Medium) -> String {
     let trends = trends(rows);
     let (alike, all) = (alike(rows).len(), rows.len());
-    let mut out = format!("{all} row(s), {alike} made under the conditions of the last one\n");
+    let mut out = format!(
+        "{}, {alike} made under the conditions of the last one\n",
+        plural(all, "row")
+    );
     for (why, count) in left_out(rows) {
-        out += &format!("left out: {count} row(s), {why}\n");
+        out += &format!("left out: {}, {why}\n", plural(count, "row"));
     }
     let (least, fewest) = (NEWEST + WINDOW_MIN, fewest(rows));
     if fewest < least {

@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::legend::Legend;
 use super::{
-    ab, compare, external, lead, overview, parts, plot, rates, sentences,
+    ab, compare, external, lead, markdown, marks, overview, parts, plot, rates, sentences,
     sheet::{Entry, Table, Tone},
     tables::{self, Section},
     text::{self, hundredths, thousands},
@@ -78,9 +78,10 @@ const DEFINITIONS: [(&str, &str); 13] = [
     ),
     (
         "=, can't tell and ?",
-        "=: equal, since the whole confidence interval and the noise floor lie within ±5 % of \
-         100 %. Can't tell: not told apart, since the interval contains 100 % or the ratio is \
-         within the noise floor. ?: too few blocks to tell. No mark: different",
+        "=: equal. The whole confidence interval and the noise floor lie within ±5 % of 100 %. \
+         Can't tell: the two may be equal or may differ. The interval contains 100 %, or the ratio \
+         is within the noise floor. ?: too few blocks to tell. Without a mark: a difference beyond \
+         the noise",
     ),
     (
         "not answered, dropped, late",
@@ -110,13 +111,13 @@ pub fn report(
     let title = format!("hopbench: {}", names.collect::<Vec<_>>().join(", "));
     let comparison = AbComparison::of(manifest, trials);
     let body = html! {
-        (head(summary, trials, planned))
+        (head(summary, trials, planned, comparison.as_ref()))
         @if let Some(comparison) = &comparison {
             section {
                 h2 { "b over a" }
-                p { (comparison.builds()) }
-                @for section in ab::sections(comparison) { (table(&section)) }
-                p { (ab::explanation(comparison)) }
+                @let sections = ab::sections(comparison);
+                @for section in &sections { (table(section)) }
+                p { (ab::explanation(comparison, &sections)) }
             }
         }
         (legend.boxes())
@@ -161,14 +162,15 @@ pub fn comparison(
                     ul { @for line in &failures { li { (line) } } }
                 }
             }
-            p { (compare::explanation(comparison)) }
+            @let sections = compare::sections(comparison);
+            p { (compare::explanation(comparison, &sections)) }
             p {
                 "The large mark is the estimate, the bar its confidence interval. Differences are \
                  coloured; what is equal or not told apart is grey. !: some requests were not \
                  answered correctly, or trials failed."
             }
             (grid(charts::changes(comparison).iter().map(plot::Rows::draw)))
-            @for section in compare::sections(comparison) { (table(&section)) }
+            @for section in &sections { (table(section)) }
             @for line in compare::alone(comparison) { p { (line) } }
         }
         @for (side, manifest) in sides.iter().zip(manifests) {
@@ -206,12 +208,23 @@ fn page(title: &str, rules: &str, body: &Markup) -> String {
 }
 
 /// Returns the head of the page: what to know before anything else.
-fn head(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Markup {
+fn head(
+    summary: &Summary<'_>,
+    trials: &[Trial],
+    planned: usize,
+    comparison: Option<&AbComparison<'_>>,
+) -> Markup {
     let manifest = summary.manifest;
     let doubts = sentences::doubts(summary, trials, planned);
     html! {
         header {
-            h1 { "What does a hop cost?" }
+            h1 { (markdown::title(manifest)) }
+            @if let Some(comparison) = comparison {
+                p { (comparison.builds()) }
+                ul.answer { @for line in ab::answer::sentences(comparison) { li { (line) } } }
+                (ab::answer::sheet(comparison).html("b over a"))
+                p { (ab::answer::EXPLANATION) }
+            }
             @for (index, scenario) in summary.scenarios.iter().enumerate() {
                 (answer(summary, index, scenario))
             }
@@ -275,12 +288,12 @@ fn scenario(
             @if !info.loads.is_empty() { ul { @for load in &info.loads { li { (load) } } } }
             h3 { "Pathologies" }
             ul { @for line in sentences::pathologies(scenario) { li { (line) } } }
-            @for (title, sheet) in overview::sheets(scenario) {
-                h3 { (title) }
-                (sheet.html(&title))
-            }
+            @let glance: Vec<(String, Table)> = overview::sheets(scenario).collect();
+            @if !glance.is_empty() { h3 { (overview::HEADING) } }
+            @for (title, sheet) in &glance { (sheet.html(title)) }
             @if scenario.blocks > 0 { p { (sentences::medians(scenario)) } }
             @if let Some(text) = sentences::explanation(scenario) { p { (text) } }
+            @if let Some(text) = explained(manifest, scenario, &glance) { p { (text) } }
             (pictures(scenario, manifest, legend))
             (picture(
                 "Over time",
@@ -303,6 +316,20 @@ fn scenario(
             }
         }
     }
+}
+
+/// Explains the marks in the tables of a scenario. `None` if there are none.
+fn explained(
+    manifest: &Manifest,
+    scenario: &ScenarioSummary<'_>,
+    glance: &[(String, Table)],
+) -> Option<String> {
+    let cells = scenario.tables.iter();
+    let sections = cells.map(|table| tables::cells(scenario, table));
+    let sections: Vec<Section> = sections.chain(lead::section(manifest, scenario)).collect();
+    let sheets = glance.iter().map(|(_, sheet)| sheet);
+    let sheets = sheets.chain(sections.iter().map(|section| &section.sheet));
+    marks::explained(sheets.flat_map(Table::texts))
 }
 
 fn pictures(scenario: &ScenarioSummary<'_>, manifest: &Manifest, legend: &Legend) -> Markup {
@@ -330,8 +357,10 @@ fn pictures(scenario: &ScenarioSummary<'_>, manifest: &Manifest, legend: &Legend
         ))
         (picture(
             "Latency",
-            "All blocks together, from the median up to the last percentile that at least twenty \
-             answers exceed and that unanswered requests can't make longer.",
+            &("All blocks together, from the median up to the last percentile that at least twenty \
+             answers exceed and that unanswered requests can't make longer."
+                .to_owned()
+                + &charts::left_out(scenario).unwrap_or_default()),
             lines(charts::percentiles(scenario, legend)),
         ))
         @let cpu: Vec<Markup> = rows(charts::cpu(scenario, legend));

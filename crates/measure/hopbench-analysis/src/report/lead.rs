@@ -6,14 +6,16 @@
 //! held.
 
 mod version;
+mod words;
 
 pub(super) use self::version::named;
 
+use self::words::{connections, failed_trials, failures, no_cpu, not_held, place, places, rate};
 use super::{
     sentences,
     sheet::{Entry, Table, Tone},
     tables::{self, Section},
-    text::{bound, percent, with_interval},
+    text::{self, bound, part, percent, with_interval},
 };
 use crate::{
     estimate::Shift,
@@ -104,14 +106,16 @@ pub(super) fn section(manifest: &Manifest, scenario: &ScenarioSummary<'_>) -> Op
                 },
                 leading.entry(Metric::Cpu),
                 leading.entry(Metric::P99),
-                lost.map_or_else(|| "–".into(), |lost| Entry::new(lost, Tone::Bad)),
+                lost.map_or_else(|| "".into(), |lost| Entry::new(lost, Tone::Bad)),
             ]);
         }
     }
     let text = format!(
         "Each path at the highest load at which it and '{reference}' have figures; at fixed rates, \
          at the highest that both held. CPU time and p99 are what the path adds to '{reference}' \
-         in the same block, with the interval in brackets; p99 is that of the answers that came."
+         in the same block, with the interval in brackets. There is no p99 where trials failed or \
+         more than {:.1} % of the requests were not answered.",
+        LOST_SHARE_MAX * 100.0
     );
     (!sheet.is_empty()).then(|| Section {
         heading: "The answer".to_owned(),
@@ -167,8 +171,12 @@ impl<'s> Leading<'s> {
     }
 
     /// Estimates what the path adds to the reference in the same block. `None` if that isn't
-    /// known.
+    /// known, and for latencies if some answers are missing.
     fn shift(&self, metric: Metric) -> Option<Shift> {
+        // The answers that came are a selection of the quick ones.
+        if metric == Metric::P99 && ![self.row, self.reference].iter().all(|it| holds(it)) {
+            return None;
+        }
         let blocks = self.row.blocks.minus(&self.reference.blocks);
         self.row.ratios[metric]?;
         Shift::of(blocks[metric].iter().copied())
@@ -205,6 +213,12 @@ impl<'s> Leading<'s> {
         })
     }
 
+    /// Says how much CPU time the path adds, or why that isn't known.
+    fn cpu(&self) -> Option<String> {
+        self.said(Metric::Cpu)
+            .or_else(|| no_cpu([self.row, self.reference]))
+    }
+
     /// Writes what the path adds, with its interval.
     fn entry(&self, metric: Metric) -> Entry {
         let Some(shift) = self.shift(metric) else {
@@ -234,10 +248,7 @@ impl<'s> Leading<'s> {
 /// Returns the share of the reference's requests per second, with its interval.
 fn rps_entry(row: &CellSummary<'_>) -> Entry {
     match (row.told(Metric::Rps), row.ratios[Metric::Rps]) {
-        (Some(Told::NotToldApart), Some(ratio)) => {
-            let [low, high] = [ratio.low, ratio.high].map(percent);
-            untold(&format!("{low}–{high}"))
-        }
+        (Some(Told::NotToldApart), Some(ratio)) => untold(&text::interval(&ratio)),
         _ => tables::told(row, Metric::Rps, with_interval),
     }
 }
@@ -248,7 +259,7 @@ fn untold(interval: &str) -> Entry {
 }
 
 /// Returns whether a path answered all but a few of the requests that were due.
-fn holds(row: &CellSummary<'_>) -> bool {
+pub(super) fn holds(row: &CellSummary<'_>) -> bool {
     let share = row.totals.lost() as f64 / row.totals.due().max(1) as f64;
     row.failures.is_empty() && share <= LOST_SHARE_MAX
 }
@@ -262,20 +273,31 @@ fn signed(value: f64) -> String {
         0.01.. => 3,
         _ => 4,
     };
-    let text = format!("{value:+.decimals$}");
-    match text.trim_start_matches(['+', '-', '0', '.']).is_empty() {
+    let text = text::signed(value, decimals);
+    match text.trim_start_matches(['+', '−', '0', '.']).is_empty() {
         true => "0".to_owned(),
         false => text,
     }
 }
 
-/// Says the absolute figures of the reference at its highest load, of each table.
+/// Says the absolute figures of the reference at its highest load, of each table; at fixed rates,
+/// the highest that it held.
 fn of_reference(scenario: &ScenarioSummary<'_>) -> String {
     let figures = |table: &Cells<'_>| {
-        let mut rows = table.rows.iter().rev();
-        let row = rows.find(|row| row.is_reference && row.rps.is_some())?;
-        let rps = super::text::thousands(row.rps?.median);
-        Some(format!("{rps} requests/s {}", place(scenario, row)))
+        let rows = || table.rows.iter().rev();
+        let mut known = rows().filter(|row| row.is_reference && row.rps.is_some());
+        if !table.is_fixed_rate {
+            let row = known.next()?;
+            let rps = text::thousands(row.rps?.median);
+            return Some(format!("{rps} requests/s {}", place(scenario, row)));
+        }
+        let highest = known.next()?;
+        Some(
+            match [highest].into_iter().chain(known).find(|row| holds(row)) {
+                Some(row) => format!("held {} {}", rate(row), at_connections(scenario, row)),
+                None => not_held_at(scenario, highest),
+            },
+        )
     };
     let said: Vec<String> = scenario.tables.iter().filter_map(figures).collect();
     match said.is_empty() {
@@ -284,99 +306,156 @@ fn of_reference(scenario: &ScenarioSummary<'_>) -> String {
     }
 }
 
-/// Says what a path costs at its leading load, and what can't be told elsewhere.
+/// Says what a path costs at its leading load, and what can't be told or failed elsewhere.
 fn of_path(scenario: &ScenarioSummary<'_>, path: &str) -> String {
-    let mut parts = Vec::new();
+    let mut parts: Vec<String> = Vec::new();
     for table in &scenario.tables {
-        let rows = || table.rows.iter().filter(|row| row.cell.path == path);
-        if rows().next().is_none() {
+        let rows = table.rows.iter().filter(|row| row.cell.path == path);
+        let rows: Vec<&CellSummary<'_>> = rows.collect();
+        if rows.is_empty() {
             continue;
         }
-        // The first table leads; of the others, a share is enough.
         let is_first = parts.is_empty();
-        let Some(leading) = Leading::of(scenario, table, path) else {
-            let loads: Vec<&CellSummary<'_>> = rows().collect();
-            parts.push(format!(
-                "{} {}",
-                uncompared(&loads),
-                places(scenario, &loads)
-            ));
-            continue;
-        };
-        parts.push(headline(scenario, table, &leading, is_first));
-        if !is_first {
-            continue;
+        match (Leading::of(scenario, table, path), table.is_fixed_rate) {
+            (None, _) => parts.extend(uncompared(scenario, &rows)),
+            (Some(leading), true) => parts.extend(at_rates(scenario, &leading, &rows)),
+            (Some(leading), false) => {
+                parts.push(headline(scenario, &leading, is_first));
+                parts.extend(elsewhere(scenario, &leading, &rows, is_first));
+            }
         }
-        let others = || rows().filter(|row| row.cell != leading.row.cell);
-        let metric = if table.is_fixed_rate {
-            Metric::P99
-        } else {
-            Metric::Rps
-        };
-        let untold = |row: &&CellSummary<'_>| row.told(metric) == Some(Told::NotToldApart);
-        let elsewhere = [
-            ("can't tell", others().filter(untold).collect::<Vec<_>>()),
-            (
-                "failures",
-                others().filter(|row| row.has_failures()).collect(),
-            ),
-            (
-                "two states",
-                rows().filter(|row| row.groups.is_some()).collect(),
-            ),
-        ];
-        let named = elsewhere.iter().filter(|(_, rows)| !rows.is_empty());
-        parts.extend(named.map(|(what, rows)| format!("{what} {}", places(scenario, rows))));
     }
     parts.join("; ")
 }
 
 /// Says why a path has no load at which it can be compared.
-fn uncompared(rows: &[&CellSummary<'_>]) -> String {
-    let mut kinds: Vec<String> = Vec::new();
-    let (mut failed, mut trials) = (0, 0);
-    for row in rows {
-        failed += row.failures.len();
-        trials += row.trials;
-        for failure in &row.failures {
-            let kind = failure.kind.to_string();
-            if !kinds.contains(&kind) {
-                kinds.push(kind);
-            }
-        }
+fn uncompared(scenario: &ScenarioSummary<'_>, rows: &[&CellSummary<'_>]) -> Vec<String> {
+    let said = failures(scenario, rows);
+    if !said.is_empty() {
+        return said;
     }
-    match (trials, failed) {
-        (0, _) => "not measured".to_owned(),
-        (_, 0) => "measured, but not beside the reference".to_owned(),
-        _ => format!("{failed} of {trials} trials failed: {}", kinds.join(", ")),
-    }
+    let trials: usize = rows.iter().map(|row| row.trials).sum();
+    let why = match trials {
+        0 => "not measured",
+        _ => "measured, but not beside the reference",
+    };
+    vec![format!("{why} {}", places(scenario, rows))]
 }
 
-fn headline(
-    scenario: &ScenarioSummary<'_>,
-    table: &Cells<'_>,
-    leading: &Leading<'_>,
-    is_first: bool,
-) -> String {
+/// Says what a path costs in a closed loop. The first endpoint leads; of the others, a share is
+/// enough.
+fn headline(scenario: &ScenarioSummary<'_>, leading: &Leading<'_>, is_first: bool) -> String {
     let row = leading.row;
-    let mut parts = Vec::new();
-    match table.is_fixed_rate {
-        true => parts.push(format!("over {}", scenario.info.reference)),
-        false => parts.push(share(scenario, row)),
-    }
-    parts[0] += &format!(" {}", place(scenario, row));
+    let mut parts = vec![format!("{} {}", share(scenario, row), place(scenario, row))];
     if is_first {
-        parts.extend(leading.said(Metric::Cpu));
-    }
-    if is_first || table.is_fixed_rate {
+        parts.extend(leading.cpu());
         parts.extend(leading.said(Metric::P99));
     }
-    parts.extend(sentences::shortfall(row));
-    if row.told(Metric::Rps) == Some(Told::TooFewBlocks) {
-        let blocks = row.ratios[Metric::Rps].map_or(0, |ratio| ratio.blocks);
-        parts.push(format!("too few blocks to be sure ({blocks})"));
-    }
+    let lost = row.totals.lost();
+    parts.extend((lost > 0).then(|| format!("{} not answered", part(lost, row.totals.due()))));
+    parts.extend(failed_trials(&[row]));
+    parts.extend(few_blocks(row, Metric::Rps));
     parts.join(", ")
+}
+
+/// Says at which other loads of a closed loop something can't be told or failed.
+fn elsewhere(
+    scenario: &ScenarioSummary<'_>,
+    leading: &Leading<'_>,
+    rows: &[&CellSummary<'_>],
+    is_first: bool,
+) -> Vec<String> {
+    let others = rows.iter().filter(|row| row.cell != leading.row.cell);
+    let others: Vec<&CellSummary<'_>> = others.copied().collect();
+    let untold = others.iter();
+    let untold = untold.filter(|row| row.told(Metric::Rps) == Some(Told::NotToldApart));
+    let untold: Vec<&CellSummary<'_>> = untold.copied().collect();
+    let states = rows.iter().filter(|row| row.groups.is_some());
+    let states: Vec<&CellSummary<'_>> = states.copied().collect();
+    let mut said = Vec::new();
+    if is_first && !untold.is_empty() {
+        said.push(format!("can't tell {}", places(scenario, &untold)));
+    }
+    said.extend(failures(scenario, &others));
+    if is_first && !states.is_empty() {
+        said.push(format!("two states {}", places(scenario, &states)));
+    }
+    said
+}
+
+/// Says what a path adds at the highest fixed rate that it and the reference held, and which rates
+/// it didn't hold.
+fn at_rates(
+    scenario: &ScenarioSummary<'_>,
+    leading: &Leading<'_>,
+    rows: &[&CellSummary<'_>],
+) -> Vec<String> {
+    let mut parts = Vec::new();
+    if holds(leading.row) {
+        parts.push(added(scenario, leading));
+    }
+    let missed = rows.iter().filter(|row| !holds(row));
+    parts.extend(missed.map(|row| not_held_at(scenario, row)));
+    parts
+}
+
+/// Says what a path adds to the reference at a fixed rate.
+fn added(scenario: &ScenarioSummary<'_>, leading: &Leading<'_>) -> String {
+    let row = leading.row;
+    let is_added = |metric: &Metric| {
+        let shift = leading.shift(*metric);
+        let told = shift.and_then(|shift| leading.told(*metric, &shift));
+        matches!(told, Some(Told::Different | Told::TooFewBlocks))
+    };
+    let metrics = [Metric::Cpu, Metric::P99];
+    let (differ, others): (Vec<Metric>, Vec<Metric>) = metrics.into_iter().partition(is_added);
+    let differ: Vec<String> = differ
+        .into_iter()
+        .filter_map(|it| leading.said(it))
+        .collect();
+    let mut said = Vec::new();
+    if !differ.is_empty() {
+        let reference = &scenario.info.reference;
+        said.push(format!("{} over {reference}", differ.join(" and ")));
+    }
+    for metric in others {
+        said.extend(match metric {
+            Metric::Cpu => leading.cpu(),
+            _ => leading.said(metric),
+        });
+    }
+    if said.is_empty() {
+        said.push(format!("held, as by {}", scenario.info.reference));
+    }
+    said.extend(few_blocks(row, Metric::Cpu));
+    let lost = row.totals.lost();
+    said.extend((lost > 0).then(|| format!("{} not answered", part(lost, row.totals.due()))));
+    let place = match scenario.tables.len() {
+        1 => format!(", {}", connections(scenario, row)),
+        _ => format!(" {}", connections(scenario, row)),
+    };
+    format!("at {}{place}, {}", rate(row), said.join(", "))
+}
+
+/// Says that a path didn't hold a rate, and why.
+fn not_held_at(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
+    let (place, why) = (at_connections(scenario, row), not_held(row));
+    format!("{place}, could not hold {} ({why})", rate(row))
+}
+
+fn at_connections(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
+    let at = if scenario.tables.len() == 1 {
+        "at "
+    } else {
+        ""
+    };
+    format!("{at}{}", connections(scenario, row))
+}
+
+/// Says that a ratio has too few blocks. `None` if it has enough.
+fn few_blocks(row: &CellSummary<'_>, metric: Metric) -> Option<String> {
+    let blocks = row.ratios[metric].filter(|_| row.told(metric) == Some(Told::TooFewBlocks))?;
+    Some(format!("too few blocks to be sure ({})", blocks.blocks))
 }
 
 /// Says how many of the reference's requests per second a path has.
@@ -390,40 +469,9 @@ fn share(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
         Told::Different | Told::TooFewBlocks => format!("{} of {reference}", percent(ratio.ratio)),
         Told::Equal => format!("equal to {reference} (within {within:.0} %)"),
         Told::NotToldApart => {
-            let [low, high] = [ratio.low, ratio.high].map(percent);
-            format!("can't tell from {reference} ({low}–{high})")
+            format!("can't tell from {reference} ({})", text::interval(&ratio))
         }
     }
-}
-
-/// Says at which load, and on which endpoint if there are several.
-fn place(scenario: &ScenarioSummary<'_>, row: &CellSummary<'_>) -> String {
-    match scenario.tables.len() {
-        1 => loads(&[row]),
-        _ => format!(
-            "on {}{} {}",
-            row.cell.endpoint,
-            row.cell.setting(),
-            loads(&[row])
-        ),
-    }
-}
-
-fn places(scenario: &ScenarioSummary<'_>, rows: &[&CellSummary<'_>]) -> String {
-    match (scenario.tables.len(), rows.first()) {
-        (2.., Some(row)) => format!(
-            "on {}{} {}",
-            row.cell.endpoint,
-            row.cell.setting(),
-            loads(rows)
-        ),
-        _ => loads(rows),
-    }
-}
-
-fn loads(rows: &[&CellSummary<'_>]) -> String {
-    let loads = rows.iter().map(|row| format!("c={}", row.cell.load()));
-    format!("at {}", loads.collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `REPORT.md`, and the tables that a run prints.
 
 use super::{
-    ab, chart, lead, lines, overview, parts, rates, sentences,
+    ab, chart, lead, lines, marks, overview, parts, rates, sentences,
     sheet::{Medium, Table},
     tables,
     text::escape,
@@ -14,7 +14,11 @@ use crate::{
 
 /// Returns the whole report of a run, of which `planned` trials were planned.
 pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String {
-    let mut out = String::from("# What does a hop cost?\n");
+    let comparison = AbComparison::of(summary.manifest, trials);
+    let mut out = format!("# {}\n", title(summary.manifest));
+    if let Some(comparison) = &comparison {
+        out += &ab::answer::text(comparison, Medium::Markdown);
+    }
     for scenario in &summary.scenarios {
         out += &answer(summary, scenario, Medium::Markdown);
     }
@@ -29,12 +33,13 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
         );
     }
     out += &format!("\n{}\n", sentences::progress(trials, planned));
-    if let Some(comparison) = AbComparison::of(summary.manifest, trials) {
+    if let Some(comparison) = &comparison {
         out += "\n## b over a\n";
-        out += &ab::markdown(&comparison);
+        out += &ab::details(comparison, Medium::Markdown);
     }
     for scenario in &summary.scenarios {
         out += &scenario_heading(scenario);
+        let begin = out.len();
         out += &pathologies(scenario, Medium::Markdown);
         out += &overview::section(scenario, Medium::Markdown);
         for (kind, alternative, _) in pictures(summary.manifest, scenario) {
@@ -52,6 +57,10 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
             .chain(tables::counters(scenario))
             .chain(tables::wake_ups(scenario));
         out.extend(more.map(|section| section.text(Medium::Markdown)));
+        let head = answer(summary, scenario, Medium::Markdown);
+        if let Some(legend) = marks::explained_in(&(head + &out[begin..])) {
+            out.insert_str(begin, &format!("\n{}\n", escape(&legend)));
+        }
         let warnings = sentences::warnings(scenario);
         if !warnings.is_empty() {
             out += &format!("\n### Warnings\n\n{}", list(&warnings, Medium::Markdown));
@@ -60,6 +69,14 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     out += &paths(summary.manifest);
     out += &environment(summary.manifest);
     out
+}
+
+/// Returns the question that a report answers.
+pub(super) fn title(manifest: &Manifest) -> &'static str {
+    match manifest.builds.is_empty() {
+        true => "What does a hop cost?",
+        false => "What has changed from a to b?",
+    }
 }
 
 /// Returns the answer of a scenario: a sentence for each path, and a small table.

@@ -10,11 +10,14 @@ use super::{
 };
 use crate::{metrics::Metric, summary::ScenarioSummary};
 
+/// Heading of the overview in every report.
+pub(super) const HEADING: &str = "At a glance";
+
 /// Returns the overview as a section; empty if there is nothing to compare.
 pub(super) fn section(scenario: &ScenarioSummary<'_>, medium: Medium) -> String {
     match text(scenario, medium) {
         none if none.is_empty() => none,
-        tables => format!("\n### At a glance\n\n{tables}"),
+        tables => format!("\n### {HEADING}\n\n{tables}"),
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::text::{marks, part, percent, probability, thousands};
+use super::text::{part, percent, plural, probability, thousands};
 use crate::{
     estimate::{self, BLOCKS_MIN, Estimate, Group},
     metrics::Metric,
     pathology::{self, Pathology},
-    record::{Build, Cell, FailureKind, Manifest, Trial, Warning},
+    record::{Build, Cell, FailureKind, Manifest, Outcome, Trial, Warning},
     repeats,
     summary::{CellSummary, ScenarioSummary, Summary, Table},
 };
@@ -21,12 +21,13 @@ pub fn progress(trials: &[Trial], planned: usize) -> String {
         failed.count()
     );
     let total: f64 = trials.iter().map(|trial| trial.timing.total_ms()).sum();
-    let overhead: f64 = trials.iter().map(|trial| trial.timing.overhead_ms()).sum();
+    let load: f64 = trials.iter().map(|trial| trial.timing.load_ms).sum();
     if total > 0.0 {
         out += &format!(
-            " They took {:.0} s, {:.0} % of it outside the load (start, verify, scrape, stop).",
+            " They took {:.0} s, of which {:.0} s were measured: the rest is for starts, checks, \
+             warm-ups and stops.",
             total / 1e3,
-            100.0 * overhead / total
+            load / 1e3
         );
     }
     let (blocks, again) = repeats::repeated(trials);
@@ -42,19 +43,52 @@ pub fn progress(trials: &[Trial], planned: usize) -> String {
     out
 }
 
-/// Says of how many right answers the body was compared with the expected one. `None` if of all.
+/// Says how many answers were judged by status and length, and of how many the body was compared
+/// with the expected one. `None` if all were compared, and none was wrong.
 fn bodies(trials: &[Trial]) -> Option<String> {
-    let loads = || trials.iter().filter_map(Trial::measured);
-    let good: u64 = loads().map(|load| load.good).sum();
+    let good: u64 = trials
+        .iter()
+        .filter_map(Trial::measured)
+        .map(|it| it.good)
+        .sum();
+    // A wrong answer fails its trial, so those that failed count, too.
+    let loads = || trials.iter().filter_map(|trial| trial.load.as_ref());
     let checked: u64 = loads().map(|load| load.digests_checked).sum();
+    let wrong: u64 = loads().flat_map(|load| load.wrong.values()).sum();
+    let is_wrong = |trial: &&Trial| match &trial.outcome {
+        Outcome::Failed(failure) => failure.kind == FailureKind::WrongAnswer,
+        Outcome::Ok => false,
+    };
+    let failed = trials.iter().filter(is_wrong).count();
+    if checked >= good && failed == 0 {
+        return None;
+    }
     let compared = match checked {
-        0 => "No body was compared.".to_owned(),
+        0 => "No body was compared".to_owned(),
+        1 => "1 body was compared byte by byte".to_owned(),
         _ => format!(
-            "Of these, or of the same loads sent again right afterwards, {checked} bodies were \
-             compared byte by byte, and all were right: a wrong one fails its trial."
+            "{} bodies were compared byte by byte",
+            thousands(checked as f64)
         ),
     };
-    (checked < good).then(|| format!("{good} answers had the right status and length. {compared}"))
+    let found = match (checked, wrong, failed) {
+        (0, 0, 0) => String::new(),
+        (_, 0, 0) => ", during the loads or right after them; all were right".to_owned(),
+        (_, 0, _) => format!("; {} failed by a wrong answer", plural(failed, "trial")),
+        (_, 1, _) => format!(
+            "; 1 answer was wrong, and failed {}",
+            plural(failed, "trial")
+        ),
+        (..) => format!(
+            "; {} answers were wrong, and failed {}",
+            thousands(wrong as f64),
+            plural(failed, "trial")
+        ),
+    };
+    let good = thousands(good as f64);
+    Some(format!(
+        "{good} answers had the right status and length. {compared}{found}."
+    ))
 }
 
 /// Returns what makes metrics of the run doubtful: missing trials, then warnings of the run, then
@@ -81,8 +115,8 @@ pub fn doubts(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> Vec<St
         doubts.push(match found.len() {
             1 => format!("{kind}, in {cell}: {warning}"),
             trials => format!(
-                "{kind}, in {trials} trials of {} cell(s), first in {cell}: {warning}",
-                cells.len()
+                "{kind}, in {trials} trials of {}, first in {cell}: {warning}",
+                plural(cells.len(), "cell")
             ),
         });
     }
@@ -100,8 +134,7 @@ pub fn doubts_line(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> O
     }
     match summary.manifest.warnings.len() {
         0 => {}
-        1 => parts.push("1 warning of the run.".to_owned()),
-        warnings => parts.push(format!("{warnings} warnings of the run.")),
+        warnings => parts.push(format!("{} of the run.", plural(warnings, "warning"))),
     }
     parts.extend(doubts_in_short(trials));
     (!parts.is_empty()).then(|| parts.join(" "))
@@ -109,22 +142,46 @@ pub fn doubts_line(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> O
 
 /// Says in one line how many trials have validity warnings, and of which kinds. `None` if none has.
 pub fn doubts_in_short(trials: &[Trial]) -> Option<String> {
+    let is_short = is_short(trials);
+    let counts = |it: &&Warning| !(is_short && matches!(it, Warning::ShortTail { .. }));
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
-    for warning in trials.iter().flat_map(|trial| &trial.warnings) {
+    for warning in trials.iter().flat_map(|it| &it.warnings).filter(counts) {
         *kinds.entry(warning.kind()).or_default() += 1;
     }
     let kinds: Vec<String> = kinds
         .iter()
         .map(|(kind, count)| format!("{kind} ×{count}"))
         .collect();
-    let marked = trials.iter().filter(|trial| !trial.warnings.is_empty());
-    (!kinds.is_empty()).then(|| {
-        format!(
-            "{} trial(s) with validity warnings: {}.",
-            marked.count(),
+    let is_marked = |trial: &&Trial| trial.warnings.iter().any(|it| counts(&it));
+    let marked = trials.iter().filter(is_marked).count();
+    let mut parts = Vec::new();
+    if marked > 0 {
+        let trials = plural(marked, "trial");
+        parts.push(format!(
+            "{trials} with validity warnings: {}.",
             kinds.join(", ")
-        )
-    })
+        ));
+    }
+    let mut warnings = trials.iter().flat_map(|trial| &trial.warnings);
+    if is_short && warnings.any(|it| matches!(it, Warning::ShortTail { .. })) {
+        let said = "The loads are too short for some p99: measure for longer, with 'hopbench run' \
+                    and '--duration-ms 1000'.";
+        parts.push(said.to_owned());
+    }
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+/// Longest load of a first look, in milliseconds. Such loads have too few answers for a p99 by
+/// design, which is not worth a warning for each trial. Those of a scenario are longer.
+const FIRST_LOOK_MS: u64 = 500;
+
+/// Returns whether all loads of a run are those of a first look.
+fn is_short(trials: &[Trial]) -> bool {
+    let is_short = |trial: &Trial| {
+        let planned = &trial.planned;
+        planned.requests.is_none() && planned.duration_ms <= FIRST_LOOK_MS
+    };
+    trials.iter().all(is_short)
 }
 
 /// Returns the warnings of each cell, one line for each kind.
@@ -177,6 +234,11 @@ fn pathologies_found(
     }
 }
 
+/// Returns whether there are pathologies.
+pub(super) fn has_pathologies(scenario: &ScenarioSummary<'_>) -> bool {
+    !pathology::find(scenario).is_empty()
+}
+
 /// Says in one line how many pathologies there are. `None` if nothing was measured.
 pub(super) fn pathologies_line(scenario: &ScenarioSummary<'_>) -> Option<String> {
     scenario.rows().next()?;
@@ -190,9 +252,9 @@ pub(super) fn pathologies_line(scenario: &ScenarioSummary<'_>) -> Option<String>
 /// Says that the metrics of a scenario are medians, and over how many blocks.
 pub(super) fn medians(scenario: &ScenarioSummary<'_>) -> String {
     format!(
-        "Values are medians over {} block(s), with the lowest and highest in brackets. RPS counts \
-         only correct answers.",
-        scenario.blocks
+        "Values are medians over {}, with the lowest and highest in brackets. RPS counts only \
+         correct answers.",
+        plural(scenario.blocks, "block")
     )
 }
 
@@ -211,20 +273,30 @@ pub(super) fn explanation(scenario: &ScenarioSummary<'_>) -> Option<String> {
     let (Some(least), Some(most), Some(confidence)) = (blocks().min(), blocks().max(), confidence)
     else {
         return Some(format!(
-            "Ratios are formed within a block. Those over fewer than {BLOCKS_MIN} blocks are \
-             marked ?: too few to tell."
+            "Ratios are formed within a block. Those over fewer than {BLOCKS_MIN} blocks are too \
+             few to tell."
         ));
     };
     Some(format!(
         "Ratios are formed within a block. Over {} or more blocks, a ratio is the Hodges-Lehmann \
          estimate, with its confidence interval in brackets, which covers the true ratio in at \
-         least {:.0} of 100 runs. No p-value is smaller than {}. {} The reference's own row shows \
-         the A/A control.",
+         least {:.0} of 100 runs. No p-value is smaller than {}. The reference's own row shows the \
+         A/A control.",
         least,
         (confidence * 100.0).floor(),
         probability(estimate::p_min(most), 2),
-        marks()
     ))
+}
+
+/// Says in one line how figures and ratios are formed, for readers who have the tables at hand.
+/// `None` without a block.
+pub(super) fn explanation_in_short(scenario: &ScenarioSummary<'_>) -> Option<String> {
+    (scenario.blocks > 0).then(|| {
+        format!(
+            "{} Ratios are formed within a block (docs/METHODOLOGY.md).",
+            medians(scenario)
+        )
+    })
 }
 
 /// Says by how much the reference differs from itself at each load. `None` if it has no replicate,
@@ -294,7 +366,7 @@ pub(super) fn errors(row: &CellSummary<'_>) -> String {
     let mut parts = Vec::new();
     match (row.totals.requests, row.failures.is_empty()) {
         (0, true) => parts.push("no requests".to_owned()),
-        (0, false) => {}
+        (_, false) if row.failed_requests() == 0 => {}
         _ => parts.push(row.failed_requests().to_string()),
     }
     let mut failures: BTreeMap<FailureKind, usize> = BTreeMap::new();

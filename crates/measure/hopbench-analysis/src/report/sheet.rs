@@ -79,6 +79,11 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// Returns the texts of all entries.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().flatten().map(|entry| entry.text.as_str())
+    }
+
     pub(super) fn text(&self, medium: Medium) -> String {
         match medium {
             Medium::Markdown => self.markdown(),

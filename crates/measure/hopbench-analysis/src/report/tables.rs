@@ -59,12 +59,11 @@ pub(super) fn cells(scenario: &ScenarioSummary<'_>, table: &Cells<'_>) -> Sectio
             text: Some(
                 "Latency counts from the moment a request is due, even if no connection is free \
                  then. p50 and p99 are medians over the blocks; p99.9 is over all blocks together. \
-                 n/a: fewer than twenty answers exceed the percentile. ≥: the percentile is a \
-                 lower bound, because unanswered requests count with the time that they had \
-                 waited. Not answered: requests that the path answered incorrectly or not at all. \
-                 Dropped: those of them that were never sent, because the path kept every \
-                 connection waiting. Late: requests that the load generator did not send in time \
-                 although a connection was free; they say nothing about the path."
+                 Unanswered requests count with the time that they had waited. Not answered: \
+                 requests that the path answered incorrectly or not at all. Dropped: those of them \
+                 that were never sent, because the path kept every connection waiting. Late: \
+                 requests that the load generator did not send in time although a connection was \
+                 free; they say nothing about the path."
                     .to_owned(),
             ),
             sheet: rates::sheet(scenario, table),

@@ -1,17 +1,27 @@
 //! The tables of the report for a terminal, with aligned columns.
 
-use super::{markdown, overview, parts, sentences, sheet::Medium, tables};
-use crate::{record::Trial, summary::Summary};
+use super::{ab, markdown, marks, overview, parts, sentences, sheet::Medium, tables};
+use crate::{ab::AbComparison, record::Trial, summary::Summary};
 
 /// Returns the answer of every scenario, the warnings in one line, then all tables and pathologies.
 /// `planned` trials were planned.
 pub fn render(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String {
+    let comparison = AbComparison::of(summary.manifest, trials);
     let mut out = String::new();
+    if let Some(comparison) = &comparison {
+        out += &ab::answer::text(comparison, Medium::Terminal);
+    }
     for scenario in &summary.scenarios {
         out += &markdown::answer(summary, scenario, Medium::Terminal);
     }
     if let Some(line) = sentences::doubts_line(summary, trials, planned) {
         out += &format!("\nRead this first: {line} The report says what to do.\n");
+    }
+    if let Some(comparison) = &comparison {
+        out += &format!(
+            "\n## b over a\n{}",
+            ab::details(comparison, Medium::Terminal)
+        );
     }
     for scenario in &summary.scenarios {
         out += &format!(
@@ -19,12 +29,25 @@ pub fn render(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
             scenario.info.name,
             scenario.info.question.trim()
         );
-        out.extend(sentences::explanation(scenario).map(|text| format!("\n{text}\n")));
-        out += &tables::all(scenario, Medium::Terminal);
+        let head = markdown::answer(summary, scenario, Medium::Terminal);
+        let glance = overview::section(scenario, Medium::Terminal);
         let more = parts::sections(scenario).into_iter();
-        out.extend(more.map(|section| section.text(Medium::Terminal)));
-        out += &overview::section(scenario, Medium::Terminal);
-        out += &markdown::pathologies(scenario, Medium::Terminal);
+        let tables = tables::all(scenario, Medium::Terminal)
+            + &more
+                .map(|section| section.text(Medium::Terminal))
+                .collect::<String>();
+        let legend = marks::explained_in(&[head.as_str(), &glance, &tables].concat());
+        let short = sentences::explanation_in_short(scenario);
+        let explained: Vec<String> = [short, legend].into_iter().flatten().collect();
+        out += &glance;
+        if !explained.is_empty() {
+            out += &format!("\n{}\n", explained.join(" "));
+        }
+        out += &tables;
+        // If there are none, the answer says so.
+        if sentences::has_pathologies(scenario) {
+            out += &markdown::pathologies(scenario, Medium::Terminal);
+        }
     }
     out
 }

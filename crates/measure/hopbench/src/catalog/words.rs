@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use hopbench_analysis::report::plural;
+
 use super::{
     request::{Body, ExpectedAnswer, RequestDefinition},
     scenario::{Asks, ScenarioDefinition},
@@ -86,7 +88,8 @@ impl fmt::Display for Prepare {
         } = self;
         write!(
             f,
-            "'{name}': {requests} requests on {concurrency} connection(s)"
+            "'{name}': {requests} requests on {}",
+            plural(*concurrency as usize, "connection")
         )?;
         if !self.of.is_empty() {
             write!(f, ", of '{}'", self.of.join("', '"))?;

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use hopbench_analysis::{
     gate::{self, GateResult, Policy},
     record::Manifest,
+    report::plural,
 };
 
 use super::{
@@ -115,7 +116,10 @@ pub(super) fn confirm(
         return Ok(None);
     }
     if !settings.silent {
-        say(&format!("measuring {} suspect(s) again", suspects.len()));
+        say(&format!(
+            "measuring {} again",
+            plural(suspects.len(), "suspect")
+        ));
     }
     let measured = measure(&Settings {
         only_cells: Some(&suspects),

@@ -237,9 +237,6 @@ impl<'a> Report<'a> {
 
     fn show_tables(&self, is_written: bool) -> anyhow::Result<()> {
         print(&terminal::render(&self.summary, self.trials, self.planned))?;
-        if let Some(comparison) = AbComparison::of(self.manifest, self.trials) {
-            print(&ab::terminal(&comparison))?;
-        }
         print(&profile::terminal(&self.profiles))?;
         print(&external::terminal(&self.external))?;
         print("\n")?;

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use hopbench_analysis::{
     estimate::{BLOCKS_MAX, BLOCKS_WHOLE},
     gate::{GateResult, Overall},
+    report::plural,
 };
 use serde_json::json;
 
@@ -62,9 +63,9 @@ pub(super) fn run(context: &Context, options: &cli::SelfTest) -> anyhow::Result<
     };
     let time: Duration = cases.iter().map(|case| bench.time(case)).sum();
     say(&format!(
-        "{} gate(s) for each of {} case(s), about {}",
-        bench.gates(),
-        cases.len(),
+        "{} for each of {}, about {}",
+        plural(bench.gates() as usize, "gate"),
+        plural(cases.len(), "case"),
         seconds(time.as_secs_f64() * f64::from(bench.gates()))
     ));
     let mut tallies = Vec::new();

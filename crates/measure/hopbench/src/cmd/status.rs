@@ -5,6 +5,7 @@ use std::{path::Path, process::ExitCode};
 use hopbench_analysis::{
     probe::Probed,
     record::{Plan, Trial},
+    report::plural,
 };
 use serde_json::json;
 
@@ -100,8 +101,9 @@ fn of_probe(context: &Context, path: &Path) -> anyhow::Result<ExitCode> {
     };
     let count = observations.len();
     let text = format!(
-        "{shown}\nprobe '{}', {phase}; {count} observations in {cycles} cycle(s)\n",
-        info.probe
+        "{shown}\nprobe '{}', {phase}; {count} observations in {}\n",
+        info.probe,
+        plural(cycles as usize, "cycle")
     );
     context.print(&text, || {
         json!({

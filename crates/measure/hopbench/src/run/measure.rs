@@ -20,6 +20,7 @@ use anyhow::{Context as _, bail};
 use hopbench_analysis::{
     record::{Cell, Knee, Manifest, PathInfo, Plan, Request, SCHEMA, ScenarioInfo, Trial},
     repeats::counted,
+    report::plural,
 };
 
 use crate::{
@@ -479,9 +480,11 @@ fn manifest(paths: Vec<PathInfo>, selection: &Selection, seed: u64, directory: &
         let highest = definition.concurrency.iter().max()?;
         let rate_rps = definition.rate_cap_rps(*highest)?;
         Some(format!(
-            "scenario '{}': with a think time of {} ms, {highest} connection(s) can't send more \
-             than {rate_rps:.0} requests per second, whatever the path could do",
-            definition.name, definition.think_time_ms
+            "scenario '{}': with a think time of {} ms, {} can't send more than {rate_rps:.0} \
+             requests per second, whatever the path could do",
+            definition.name,
+            definition.think_time_ms,
+            plural(*highest as usize, "connection")
         ))
     });
     let warnings = machine::doubts()

@@ -129,19 +129,17 @@ fn result(trial: &Trial) -> String {
         (Outcome::Failed(failure), _) => format!("FAILED, {}: {}", failure.kind, failure.cause),
         (Outcome::Ok, Some(rps)) => {
             let load = trial.measured();
-            let p99 = match load.and_then(|load| TrialLatency::of(trial, load).ok()?.p99_us) {
-                Some(p99) => {
-                    let at_least = if p99.is_at_least { "≥ " } else { "" };
-                    format!("p99 {at_least}{:.2} ms", p99.us / 1e3)
-                }
-                None => "too few answers for a p99".to_owned(),
-            };
+            let p99 = load.and_then(|load| TrialLatency::of(trial, load).ok()?.p99_us);
+            let p99 = p99.map_or_else(String::new, |p99| {
+                let at_least = if p99.is_at_least { "≥ " } else { "" };
+                format!(", p99 {at_least}{:.2} ms", p99.us / 1e3)
+            });
             let lost = load.map(|load| (load.lost(), load.due()));
             let lost = match lost {
                 Some((lost, due)) if lost > 0 => format!(", {lost} of {due} not answered"),
                 _ => String::new(),
             };
-            format!("{rps:.0} RPS, {p99}{lost}")
+            format!("{rps:.0} RPS{p99}{lost}")
         }
         (Outcome::Ok, None) => "no load".to_owned(),
     }

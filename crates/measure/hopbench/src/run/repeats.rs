@@ -6,6 +6,7 @@
 use hopbench_analysis::{
     record::Trial,
     repeats::{self, Disturbed},
+    report::plural,
 };
 
 use crate::{plan::planner::Planner, run::runner::Added};
@@ -35,8 +36,8 @@ pub(crate) fn more(planner: &mut Planner<'_>, percent_max: u8, trials: &[Trial])
     }
     if blocks > 0 {
         added.reasons.push(format!(
-            "others disturbed {} block(s) of a load: measuring {blocks} again",
-            disturbed.len()
+            "others disturbed {} of a load: measuring {blocks} again",
+            plural(disturbed.len(), "block")
         ));
     }
     added

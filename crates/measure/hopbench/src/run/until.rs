@@ -11,6 +11,7 @@ use hopbench_analysis::{
     estimate::{CONFIDENCE, Estimate},
     metrics::Metric,
     record::{Cell, Manifest, Trial},
+    report::{plural, too_few},
     summary::Summary,
 };
 
@@ -121,7 +122,10 @@ impl<'a> Until<'a> {
             blocks,
         } = widest;
         if half_width_percent.is_infinite() {
-            return format!("{cell}: {blocks} block(s) are too few for an interval; adding one");
+            return format!(
+                "{cell}: {} for an interval; adding one",
+                too_few(*blocks, "block")
+            );
         }
         // The width falls with the square root of the number of blocks.
         let needed = (*blocks as f64 * (half_width_percent / goal).powi(2)).ceil();
@@ -135,14 +139,14 @@ impl<'a> Until<'a> {
 
     fn shortfall(&self, widest: &Interval, limit: &str) -> String {
         format!(
-            "--until {} % was not reached {limit}: the interval of {} is {} after {} block(s)",
+            "--until {} % was not reached {limit}: the interval of {} is {} after {}",
             self.goal.half_width_percent,
             widest.cell.full_name(),
             match widest.half_width_percent.is_infinite() {
                 true => "still unknown".to_owned(),
                 false => format!("±{:.2} %", widest.half_width_percent),
             },
-            widest.blocks
+            plural(widest.blocks, "block")
         )
     }
 }

@@ -50,7 +50,7 @@ fn blocks_are_not_left_out_where_that_changes_the_verdict() {
     // That is said on a terminal, too.
     let shown = gate::terminal(&equal);
     assert!(
-        shown.contains("2 verdict(s) passed with a note, such as 'RPS falls by at most 15 %'")
+        shown.contains("2 verdicts passed with a note, such as 'RPS falls by at most 15 %'")
             && shown.contains("6 of 36 trials are doubtful"),
         "{shown}"
     );

@@ -302,7 +302,7 @@ fn a_run_is_judged_against_another() {
     let fewer = judge_runs(&usual_policy(), &of_one(3, 0.8), &of_one(3, 0.5));
     assert_inconclusive(
         &verdict(&fewer.expect("comparable"), "RPS", "fast"),
-        "3 block(s) are too few for a 95 % confidence interval; it takes 4",
+        "3 blocks are too few for a 95 % confidence interval; it takes 4",
     );
 }
 

@@ -61,7 +61,7 @@ fn what_is_lost_where_no_guardrail_asks_for_it_is_noted() {
         judge_builds(&without, &trials).notes,
         [
             "no guardrail limits errors, but in fast /small c=1, 8 of 80000 requests were not \
-             answered correctly, and 1 more cell(s) had errors, too; add one with metric 'errors'"
+             answered correctly, and 1 more cell had errors, too; add one with metric 'errors'"
         ]
     );
     let elsewhere = json!([{"metric": "errors", "max": 0, "where": {"path": "fast"}}]);

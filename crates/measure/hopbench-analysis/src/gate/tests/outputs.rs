@@ -105,6 +105,18 @@ fn a_report_of_two_builds_has_both() {
     ] {
         assert!(report.contains(part), "'{part}' is missing: {report}");
     }
+    // The answer comes first: b against a at the highest load, and what was found at the others.
+    let answer = "# What has changed from a to b?\n\na is 'main' (main01234567), b is";
+    assert!(report.starts_with(answer), "{report}");
+    let said = "\n- fast on /small: b has 60 % (59 %–60 %) of a's RPS at c=8; 60 % at c=1; \
+                1 of 8 trials of b";
+    assert!(report.contains(said), "{report}");
+    let shown = report::terminal::render(&summary, &trials, trials.len());
+    assert!(shown.starts_with("\na is 'main'"), "{shown}");
+    let [answer, table] = ["- fast on /small: b has", "## matrix"].map(|it| shown.find(it));
+    assert!(answer.is_some() && answer < table, "{shown}");
+    let page = report::html::report(&summary, &trials, trials.len(), &[], &[]);
+    assert!(page.contains("<li>fast on /small: b has 60 %"), "{page}");
     assert_eq!(report.matches("A/A control: ").count(), 1, "{report}");
     let chart = report::chart::overview(&manifest, &summary.scenarios[0]);
     assert!(

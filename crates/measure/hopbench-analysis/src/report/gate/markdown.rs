@@ -3,7 +3,10 @@
 use super::{dead, of_kind, sides, table, verdict};
 use crate::{
     gate::{Finding, GateResult, Overall},
-    report::{sheet::Medium, text::escape},
+    report::{
+        sheet::Medium,
+        text::{escape, plural},
+    },
 };
 
 /// Largest number of rows in a table. A comment has at most 65,536 characters, and a row has some
@@ -38,8 +41,10 @@ pub fn markdown(result: &GateResult) -> String {
     }
     let dead_gates = result.dead_gates().count();
     if dead_gates > 0 {
-        let heading =
-            format!("{dead_gates} dead gate(s): the noise floor is larger than the limit");
+        let heading = format!(
+            "{}: the noise floor is larger than the limit",
+            plural(dead_gates, "dead gate")
+        );
         out += &folded(
             &heading,
             &shortened(&dead(result).text(Medium::Markdown), dead_gates),

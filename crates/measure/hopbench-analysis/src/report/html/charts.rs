@@ -6,6 +6,7 @@ use crate::{
     metrics::Metric,
     record::{Cell, Knee},
     report::{
+        lead::holds,
         plot::{Axis, Lines, Mark, Point, Row, Rows, Scale, Series, short},
         sentences::shortfall,
         text::{bound, latency, milliseconds, percent, short_ratio, tenths, thousands},
@@ -352,11 +353,37 @@ fn rates_panel(
 pub(super) fn percentiles(scenario: &ScenarioSummary<'_>, legend: &Legend) -> Vec<Lines> {
     let mut panels = Vec::new();
     for table in &scenario.tables {
-        for (load, rows) in by_load(table) {
+        for (load, mut rows) in by_load(table) {
+            rows.retain(|row| !is_selection(row));
             panels.extend(percentiles_panel(title(table, &load), &rows, legend));
         }
     }
     panels
+}
+
+/// Returns whether the latencies are a selection: those of trials that didn't fail, or of the
+/// answers that came. At a fixed rate, requests without an answer count with their time.
+fn is_selection(row: &CellSummary<'_>) -> bool {
+    match row.cell.rate_rps {
+        None => !holds(row),
+        Some(_) => !row.failures.is_empty(),
+    }
+}
+
+/// Names the cells that the charts of latencies leave out. `None` if there are none.
+pub(super) fn left_out(scenario: &ScenarioSummary<'_>) -> Option<String> {
+    let rows = scenario.rows().filter(|row| !row.curve.is_empty());
+    let names = rows
+        .filter(|row| is_selection(row))
+        .map(|row| row.cell.to_string());
+    let names: Vec<String> = names.collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            " Left out, since trials failed or requests were not answered, so that the answers \
+             that came are a selection: {}.",
+            names.join(", ")
+        )
+    })
 }
 
 fn percentiles_panel(title: String, rows: &[&CellSummary<'_>], legend: &Legend) -> Option<Lines> {

@@ -45,6 +45,30 @@ fn every_cell_is_drawn_and_listed() {
 }
 
 #[test]
+fn latencies_of_the_answers_that_came_are_left_out() {
+    let (manifest, mut trials) = (tests::manifest(), tests::trials());
+    let panels = |trials: &[Trial]| {
+        let summary = Summary::new(&manifest, trials).expect("readable");
+        let scenario = &summary.scenarios[0];
+        let left_out = charts::left_out(scenario);
+        (left_out, page(&manifest, trials))
+    };
+    let latencies: Vec<u64> = (1..=100).collect();
+    for load in trials.iter_mut().filter_map(|trial| trial.load.as_mut()) {
+        load.latency.histogram = tests::histogram(&latencies);
+    }
+    // One of the three trials of 'fast' at c=1 failed.
+    let (left_out, shown) = panels(&trials);
+    let left_out = left_out.expect("one cell");
+    assert!(left_out.ends_with(": fast /small c=1."), "{left_out}");
+    assert!(shown.contains(&left_out), "{shown}");
+    for trial in &mut trials {
+        trial.outcome = Outcome::Ok;
+    }
+    assert_eq!(panels(&trials).0, None);
+}
+
+#[test]
 fn marks_are_where_their_values_are() {
     let scale = plot::Scale::Log {
         least: 10.0,

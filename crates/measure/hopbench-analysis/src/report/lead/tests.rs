@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    record::{Failure, FailureKind, OpenLoop, Outcome, Protocol, Source, Trial},
+    record::{Failure, FailureKind, OpenLoop, Outcome, Protocol, Source, Trial, Warning},
     report::tests,
     summary::Summary,
 };
@@ -107,7 +107,7 @@ fn a_path_of_which_all_failed_says_so_and_how() {
     }
     assert_eq!(
         said(&trials),
-        ["fast 1.0: 6 of 6 trials failed: wrong answer at c=8"]
+        ["fast 1.0: 6 of 6 trials failed (wrong answer) at c=8"]
     );
 }
 
@@ -142,7 +142,10 @@ fn what_failed_at_the_highest_load_is_named() {
     }
     let said = said(&trials);
     assert!(said[0].contains("50 % of plain at c=8"), "{said:?}");
-    assert!(said[0].ends_with("failures at c=64"), "{said:?}");
+    assert!(
+        said[0].ends_with("; 6 of 6 trials failed (crash) at c=64"),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -179,9 +182,82 @@ fn at_fixed_rates_the_highest_rate_that_is_held_leads() {
         }
     }
     let said = said(&trials);
-    let wanted = "fast 1.0: over plain at c=8 at 3000/s, +10 µs CPU a request, p99 +0.30 ms; \
-                  failures at c=8 at 5000/s";
+    let wanted = "fast 1.0: at 3,000/s, c=8, +10 µs CPU a request and p99 +0.30 ms over plain; at \
+                  c=8, could not hold 5,000/s (3,000 of 30,000 never sent)";
     assert_eq!(said, [wanted]);
+}
+
+#[test]
+fn an_endpoint_of_which_no_rate_is_held_says_so() {
+    let mut trials = Vec::new();
+    for block in 1..=6 {
+        for (path, endpoint, dropped) in [
+            ("plain", "/small", 0),
+            ("fast", "/small", 0),
+            ("plain", "/large", 0),
+            ("fast", "/large", 284),
+        ] {
+            let mut trial = tests::trial(path, 64, block, 0, 2_000 - dropped, 300);
+            trial.planned.cell.rate_rps = Some(2_000);
+            endpoint.clone_into(&mut trial.planned.cell.endpoint);
+            let load = trial.load.as_mut().expect("loaded");
+            load.open_loop = Some(OpenLoop {
+                scheduled: 2_000,
+                dropped,
+                ..OpenLoop::default()
+            });
+            trials.push(trial);
+        }
+    }
+    let mut manifest = tests::manifest();
+    manifest.scenarios[0].endpoints.push("/large".to_owned());
+    let wanted = "fast 1.0: at 2,000/s on /small, c=64, +10 µs CPU a request over plain, p99 \
+                  equal; on /large, c=64, could not hold 2,000/s (1,704 of 12,000 never sent)";
+    assert_eq!(said_of(manifest, &trials), [wanted]);
+}
+
+#[test]
+fn a_p99_of_the_answers_that_came_is_no_answer() {
+    let mut trials = trials(&[64], |_, _| (5_000, 50));
+    assert!(
+        said(&trials)[0].contains("p99 −0.050 ms"),
+        "{:?}",
+        said(&trials)
+    );
+    let table = |trials: &[Trial]| {
+        let manifest = tests::manifest();
+        let summary = Summary::new(&manifest, trials).expect("readable");
+        let section = section(&manifest, &summary.scenarios[0]).expect("a path");
+        section.sheet.text(crate::report::sheet::Medium::Markdown)
+    };
+    assert!(table(&trials).contains("−0.050"), "{}", table(&trials));
+    // One trial of the path runs into a time-out.
+    let of_path = trials.iter_mut().find(|it| it.planned.cell.path == "fast");
+    of_path.expect("there").outcome = Outcome::Failed(Failure {
+        source: Source::Subject,
+        kind: FailureKind::TimeOut,
+        cause: "late".to_owned(),
+        log: Vec::new(),
+    });
+    let wanted = "fast 1.0: 50 % of plain at c=64, +10 µs CPU a request, 1 of 6 trials failed \
+                  (time-out)";
+    assert_eq!(said(&trials), [wanted]);
+    assert!(!table(&trials).contains("p99 (ms)"), "{}", table(&trials));
+}
+
+#[test]
+fn missing_cpu_figures_have_a_reason() {
+    let mut trials = trials(&[64], |_, _| (5_000, 300));
+    for trial in &mut trials {
+        if trial.planned.cell.path == "fast" {
+            trial.warnings = vec![Warning::Strayed {
+                process: "worker (7)".to_owned(),
+            }];
+        }
+    }
+    let wanted = "fast 1.0: 50 % of plain at c=64, no CPU figures, because 'worker (7)' left its \
+                  process group, p99 +0.20 ms";
+    assert_eq!(said(&trials), [wanted]);
 }
 
 #[test]
@@ -206,7 +282,7 @@ fn a_difference_has_two_digits_and_a_sign() {
         (25.04, "+25"),
         (2.24, "+2.2"),
         (0.3, "+0.30"),
-        (-0.012, "-0.012"),
+        (-0.012, "−0.012"),
         (1_234.0, "+1234"),
         (0.0, "0"),
         (-0.000_001, "0"),

@@ -7,8 +7,9 @@ use crate::{
     record::{Cell, Manifest},
     report::{
         compare::{counted, failures, reliance},
+        marks,
         sheet::{Entry, Medium, Table},
-        text::{bound, escape, marks, with_interval},
+        text::{bound, escape, with_interval},
     },
     summary::{CellSummary, ScenarioSummary},
     told::Told,
@@ -28,14 +29,17 @@ pub(super) fn section(head: &[Measured<'_>], base: &[Measured<'_>]) -> Section {
             "This is the first release with a summary; there is nothing to compare with.",
         );
     } else {
+        let scenarios = head.iter().flat_map(|run| {
+            let all = run.summary.scenarios.iter();
+            all.map(move |scenario| of_scenario(run, scenario, base))
+        });
+        let tables: String = scenarios.collect();
         body += &paragraph(EXPLANATION);
-        body += "\n";
-        body += &paragraph(&marks());
-    }
-    for run in head.iter().filter(|_| !base.is_empty()) {
-        for scenario in &run.summary.scenarios {
-            body += &of_scenario(run, scenario, base);
+        if let Some(legend) = marks::explained_in(&tables) {
+            body += "\n";
+            body += &paragraph(&legend);
         }
+        body += &tables;
     }
     Section {
         heading: "Change since the last release".to_owned(),
@@ -104,9 +108,7 @@ fn of_scenario_only<'c, 'a>(
 }
 
 fn why(differences: &[Difference]) -> String {
-    let each = differences
-        .iter()
-        .map(|Difference { key, base, head }| format!("{key} '{base}' and '{head}'"));
+    let each = differences.iter().map(ToString::to_string);
     each.collect::<Vec<_>>().join("; ")
 }
 

@@ -5,7 +5,7 @@ use crate::{
     report::{
         sentences::{self, errors},
         sheet::{Entry, Medium, Table},
-        text::{escape, tenths, thousands},
+        text::{escape, plural, tenths, thousands},
     },
     summary::{CellSummary, Percentiles, ScenarioSummary},
 };
@@ -59,10 +59,10 @@ fn totals(run: &Measured<'_>, scenario: &ScenarioSummary<'_>) -> String {
         false => String::new(),
     };
     format!(
-        "Revision {}, {} block(s), reference path {}. {} requests, {} of them without a correct \
+        "Revision {}, {}, reference path {}. {} requests, {} of them without a correct \
          answer{dropped}. {trials} trials, {failed} failed.",
         escape(&sentences::revision(run.summary.manifest)),
-        scenario.blocks,
+        plural(scenario.blocks, "block"),
         escape(&scenario.info.reference),
         sum(|row| row.totals.requests),
         sum(|row| row.failed_requests()),

@@ -156,8 +156,63 @@ fn a_changed_definition_is_said_with_its_lines() {
     assert_eq!(
         compare::definitions(&base, &head),
         [
-            "the definition of 'fast' has changed: 'workers 2' in base, 'workers 4' and 1 line(s) \
-             more in head"
+            "the definition of 'fast' has changed: 'workers 2' in base, 'workers 4' and 1 more \
+             line in head"
         ]
+    );
+}
+
+#[test]
+fn runs_of_different_paths_say_which() {
+    let of_paths = |path: &str, trials: &mut Vec<Trial>| {
+        trials.retain(|trial| ["plain", path].contains(&trial.planned.cell.path.as_str()));
+    };
+    let manifest = manifest();
+    let (mut base, mut head) = (trials(), trials());
+    of_paths("fast", &mut base);
+    of_paths("slow", &mut head);
+    let summaries = [&base, &head].map(|it| Summary::new(&manifest, it).expect("valid records"));
+    let side = |index: usize, trials| Side {
+        summary: &summaries[index],
+        trials,
+    };
+    let error = Comparison::new(side(0, &base), side(1, &head)).expect_err("other paths");
+    assert_eq!(
+        error.to_string(),
+        "the runs are not comparable: different paths: 'fast' only in base, 'slow' only in head; a \
+         comparison needs a path and a load that both runs have: to compare two paths, measure \
+         both in one run, with '--path' for each"
+    );
+    let mut moved = head.clone();
+    for trial in &mut moved {
+        trial.planned.cell.endpoint = "/other".to_owned();
+        trial.planned.cell.concurrency += 1;
+    }
+    let summary = Summary::new(&manifest, &moved).expect("valid records");
+    let moved = Side {
+        summary: &summary,
+        trials: &moved,
+    };
+    let error = Comparison::new(side(0, &base), moved).expect_err("all is different");
+    let expected = "'fast' only in base, 'slow' only in head; different endpoints: '/small' only \
+                    in base, '/other' only in head; different loads: 'c=1', 'c=8' only in base, \
+                    'c=2', 'c=9' only in head;";
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+#[test]
+fn each_column_of_a_comparison_has_a_whole_heading() {
+    compare_with(
+        |_, _| {},
+        |comparison| {
+            let text = compare::terminal(&comparison.expect("comparable"));
+            // The tables are too wide for a terminal, so a heading may be the first of its part.
+            for heading in text.lines().filter(|line| line.starts_with("| Path")) {
+                assert!(!heading.contains("| head |"), "{heading}");
+            }
+            for heading in ["RPS, head / base", "Trials failed, head"] {
+                assert!(text.contains(heading), "'{heading}' is missing: {text}");
+            }
+        },
     );
 }

@@ -323,7 +323,7 @@ fn three_answers_are_in_every_format() {
             noisy.as_str(),
             "50 %",
             "within ±5 %",
-            "not told apart",
+            "the two may be equal or may differ",
         ] {
             assert!(text.contains(shown), "{shown}: {text}");
         }

@@ -1,5 +1,6 @@
 //! A scenario, with everything that its file says or leaves to a default.
 
+use hopbench_analysis::report::plural;
 use serde_json::{Value, json};
 
 use super::{Context, fields};
@@ -33,8 +34,10 @@ fn general(scenario: &ScenarioDefinition) -> String {
     };
     let recovery = scenario.recovery.as_ref().map(|rule| {
         format!(
-            "{} good second(s) with a p95 of at most {} times that of stage '{}'",
-            rule.seconds, rule.p95_factor, rule.baseline
+            "{} with a p95 of at most {} times that of stage '{}'",
+            plural(rule.seconds as usize, "good second"),
+            rule.p95_factor,
+            rule.baseline
         )
     });
     fields([

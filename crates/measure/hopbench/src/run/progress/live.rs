@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use hopbench_analysis::{
     metrics::CLIENT,
-    record::{Cell, Outcome, PlannedTrial, Trial},
+    record::{Cell, Outcome, PlannedTrial, Trial, Warning},
     statistics::median,
     summary::{Percentile, Percentiles, TrialLatency},
 };
@@ -63,7 +63,9 @@ impl LiveView {
             self.bar.println(super::line(trial));
         }
         let cell = &trial.planned.cell;
-        for warning in &trial.warnings {
+        // Short loads have too few answers for a p99 in every trial; the report says so once.
+        let is_told = |it: &&Warning| !matches!(it, Warning::ShortTail { .. });
+        for warning in trial.warnings.iter().filter(is_told) {
             if self.told.insert((cell.clone(), warning.kind())) {
                 self.bar.println(format!("{}: {warning}", cell.full_name()));
             }
