@@ -14,7 +14,7 @@ use crate::{
     metrics::Metric,
     record::{Cell, FailureKind, PathologyRules},
     summary::{CellSummary, Percentiles, ScenarioSummary, Table},
-    text::latency,
+    text::{latency, plural},
     told::{Bound, Told},
 };
 
@@ -280,6 +280,12 @@ fn find_row<'t, 'a>(
     table.rows.iter().find(|row| row.cell == cell)
 }
 
+impl fmt::Display for CellName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Blocks {
     /// Counts the blocks for which `is_so` holds; `None` if there are none.
     fn of(blocks: &[f64], is_so: impl Fn(f64) -> bool) -> Option<Self> {
@@ -291,7 +297,7 @@ impl Blocks {
 
 impl fmt::Display for Blocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "in {} of {} block(s)", self.found, self.of)
+        write!(f, "in {} of {}", self.found, plural(self.of, "block"))
     }
 }
 
@@ -335,7 +341,7 @@ impl fmt::Display for Pathology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Collapse {
-                cell: CellName(cell),
+                cell,
                 share_min,
                 limit,
                 concurrency_before,
@@ -348,7 +354,7 @@ impl fmt::Display for Pathology {
                 share_min * 100.0
             ),
             Self::Dropped {
-                cell: CellName(cell),
+                cell,
                 dropped,
                 due,
                 blocks,
@@ -358,7 +364,7 @@ impl fmt::Display for Pathology {
                  the path kept every connection waiting, {blocks}"
             ),
             Self::Errors {
-                cell: CellName(cell),
+                cell,
                 failed,
                 requests,
             } => write!(
@@ -366,13 +372,17 @@ impl fmt::Display for Pathology {
                 "errors: {cell}: {failed} of {requests} requests were not answered correctly"
             ),
             Self::Failures {
-                cell: CellName(cell),
+                cell,
                 kind,
                 trials,
                 cause,
-            } => write!(f, "{kind}: {cell}: {trials} failed trial(s): {cause}"),
+            } => write!(
+                f,
+                "{kind}: {cell}: {}: {cause}",
+                plural(*trials, "failed trial")
+            ),
             Self::LongTail {
-                cell: CellName(cell),
+                cell,
                 ratio_max,
                 limit,
                 p99_us,
@@ -385,16 +395,11 @@ impl fmt::Display for Pathology {
                 latency(p99_us.min),
                 latency(p99_us.max)
             ),
-            Self::NotRecovered {
-                cell: CellName(cell),
-                blocks,
-            } => write!(f, "not recovered: {cell}: not by the load's end, {blocks}"),
+            Self::NotRecovered { cell, blocks } => {
+                write!(f, "not recovered: {cell}: not by the load's end, {blocks}")
+            }
             Self::Within(within) => within.fmt(f),
-            Self::Slower {
-                cell: CellName(cell),
-                than,
-                ratio,
-            } => write!(
+            Self::Slower { cell, than, ratio } => write!(
                 f,
                 "slower than {than}: {cell}: {:.0} % of its RPS",
                 ratio * 100.0

@@ -215,7 +215,7 @@ fn a_killed_process_is_a_failed_trial_and_the_run_goes_on() {
             (&"subject".into(), &"crash".into())
         );
         assert!(
-            out.contains("crash: rapace-stream /small c=2: 1 failed trial(s)"),
+            out.contains("crash: rapace-stream /small c=2: 1 failed trial:"),
             "{out}"
         );
         bench.assert_nothing_left();

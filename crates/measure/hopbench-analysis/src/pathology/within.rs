@@ -17,8 +17,8 @@ const DELAYED_ACK_US: std::ops::Range<f64> = 38_000.0..50_000.0;
 /// A percentile that is so many times the reference's, and the path's median, is a step.
 const STALL_FACTOR: f64 = 4.0;
 
-/// Fewest answers of which the median shows a stall. A percentile in a table needs more, but the
-/// longer a path stalls, the fewer answers there are.
+/// Fewest answers whose median or p90 shows a stall, at one connection. A percentile in a table
+/// needs more, but the longer a path stalls, the fewer answers there are.
 const STALLED_ANSWERS_MIN: u64 = 8;
 
 /// Smallest growth that is a pathology, in KiB: pools may grow by less.
@@ -144,7 +144,7 @@ impl fmt::Display for Within {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Descriptors {
-                cell: CellName(cell),
+                cell,
                 count_max,
                 per_request,
                 blocks,
@@ -153,17 +153,13 @@ impl fmt::Display for Within {
                 "leaking descriptors: {cell}: up to {count_max:.0} more are open after the load \
                  than connections take, {per_request:.2} for each answer, {blocks}"
             ),
-            Self::FullQueue {
-                cell: CellName(cell),
-                most,
-                blocks,
-            } => write!(
+            Self::FullQueue { cell, most, blocks } => write!(
                 f,
                 "full listen queue: {cell}: the kernel turned connections away {blocks}, up to \
                  {most} times, because a program on the path accepted too few of them at once"
             ),
             Self::Growth {
-                cell: CellName(cell),
+                cell,
                 mib_max,
                 kib_per_request,
                 blocks,
@@ -173,7 +169,7 @@ impl fmt::Display for Within {
                  connections take, {kib_per_request:.1} KiB for each answer, {blocks}"
             ),
             Self::Slowdown {
-                cell: CellName(cell),
+                cell,
                 share_min,
                 limit,
                 blocks,
@@ -185,7 +181,7 @@ impl fmt::Display for Within {
                 share_min * 100.0
             ),
             Self::Stall {
-                cell: CellName(cell),
+                cell,
                 percentile,
                 ms,
                 reference_ms,
@@ -226,12 +222,17 @@ fn stall(
     if own.count < STALLED_ANSWERS_MIN {
         return None;
     }
-    let p50_us = own.median_us.us;
+    let p50_us = own.rough_p50_us.us;
     // Where many connections wait for each other, any latency is as long as the queue.
     let is_alone = row.cell.concurrency == 1;
     let is_step = |us: f64| us >= STALL_FACTOR * p50_us;
     let percentiles = [
-        ("p50", Some(own.median_us), Some(reference.median_us)),
+        ("p50", Some(own.rough_p50_us), Some(reference.rough_p50_us)),
+        (
+            "p90",
+            Some(own.rough_p90_us).filter(|it| is_alone && is_step(it.us)),
+            Some(reference.rough_p90_us),
+        ),
         (
             "p95",
             own.p95_us.filter(|it| is_step(it.us)),

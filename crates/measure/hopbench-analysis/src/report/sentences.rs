@@ -164,8 +164,7 @@ pub fn doubts_in_short(trials: &[Trial]) -> Option<String> {
     }
     let mut warnings = trials.iter().flat_map(|trial| &trial.warnings);
     if is_short && warnings.any(|it| matches!(it, Warning::ShortTail { .. })) {
-        let said = "The loads are too short for some p99: measure for longer, with 'hopbench run' \
-                    and '--duration-ms 1000'.";
+        let said = "The loads are too short for some p99: '--duration-ms 1000' makes them longer.";
         parts.push(said.to_owned());
     }
     (!parts.is_empty()).then(|| parts.join(" "))

@@ -53,7 +53,9 @@ pub struct Merged {
     /// Mean latency.
     pub mean_us: Percentile,
     /// Median latency, however few samples there are.
-    pub median_us: Percentile,
+    pub rough_p50_us: Percentile,
+    /// 90th percentile, however few samples there are.
+    pub rough_p90_us: Percentile,
     /// Median latency.
     pub p50_us: Option<Percentile>,
     /// 95th percentile.
@@ -234,7 +236,8 @@ impl Latencies {
                 us: self.histogram.mean() / 1e3,
                 is_at_least,
             },
-            median_us: of_all(0.5),
+            rough_p50_us: of_all(0.5),
+            rough_p90_us: of_all(0.9),
             p50_us: at(0.5),
             p95_us: at(0.95),
             p99_us: at(0.99),

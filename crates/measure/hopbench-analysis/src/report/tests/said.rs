@@ -64,8 +64,7 @@ fn loads_that_are_short_by_design_are_said_once() {
     for trial in &mut trials {
         trial.planned.duration_ms = 250;
     }
-    let once = "The loads are too short for some p99: measure for longer, with 'hopbench run' and \
-                '--duration-ms 1000'.";
+    let once = "The loads are too short for some p99: '--duration-ms 1000' makes them longer.";
     assert_eq!(sentences::doubts_in_short(&trials).as_deref(), Some(once));
     trials[0].warnings.push(Warning::Idle { share: 0.5 });
     let both = sentences::doubts_in_short(&trials).expect("warnings");

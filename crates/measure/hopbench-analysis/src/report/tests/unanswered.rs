@@ -107,7 +107,7 @@ fn more_than_a_thousandth_dropped_in_one_block_is_a_pathology() {
     assert_eq!(dropped_pathology(&blocks(3, 0)), None);
     let found = dropped_pathology(&blocks(4, 0)).expect("4 of 3,000");
     assert!(found.contains("4 of 9000 "), "{found}");
-    assert!(found.ends_with("in 1 of 3 block(s)"), "{found}");
+    assert!(found.ends_with("in 1 of 3 blocks"), "{found}");
     // Requests that the load generator was late for are not charged to the path.
     assert_eq!(dropped_pathology(&blocks(0, 500)), None);
 }
@@ -259,7 +259,7 @@ fn every_block_is_looked_at_for_a_long_tail() {
         found.iter().find(is_tail).map(ToString::to_string)
     };
     let three = found([1_034, 107, 100, 1_245, 98, 113, 955]).expect("three");
-    let expected = "p99 over 10 times the reference's in 3 of 7 block(s), 28 times at worst; the \
+    let expected = "p99 over 10 times the reference's in 3 of 7 blocks, 28 times at worst; the \
                     p99 of the blocks is 98.00 to 1245 ms";
     assert!(three.ends_with(expected), "{three}");
     assert!(found([113, 107, 100, 110, 98, 113, 955]).is_some());
@@ -280,7 +280,7 @@ fn every_block_is_looked_at_for_a_collapse() {
         found.first().map(ToString::to_string)
     };
     let one = found([9_000, 4_900, 9_000]).expect("one block");
-    assert!(one.ends_with("in 1 of 3 block(s), 49 % at worst"), "{one}");
+    assert!(one.ends_with("in 1 of 3 blocks, 49 % at worst"), "{one}");
     assert_eq!(found([9_000, 5_000, 9_000]), None);
 }
 

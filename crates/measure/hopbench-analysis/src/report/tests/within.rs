@@ -73,6 +73,13 @@ fn answers_that_wait_for_an_acknowledgement_are_named() {
         load.latency.histogram = histogram(&[41_000; 3]);
     });
     assert_one(&one_by_one, "stall: fast /small c=1: the p50 is 41.0 ms");
+    // A third of the answers wait.
+    let (now_and_then, _) = found_with(rules(), 1, |_, trial| {
+        let load = trial.load.as_mut().expect("loaded");
+        (load.requests, load.good) = (3, 3);
+        load.latency.histogram = histogram(&[400, 400, 41_000]);
+    });
+    assert_one(&now_and_then, "stall: fast /small c=1: the p90 is 41.0 ms");
     // All answers wait in a queue.
     let queue = |_, trial: &mut Trial| {
         let latencies = [&[35_000; 4_000][..], &[44_000; 500][..]].concat();
