@@ -230,7 +230,7 @@ fn stall(
         ("p50", Some(own.rough_p50_us), Some(reference.rough_p50_us)),
         (
             "p90",
-            Some(own.rough_p90_us).filter(|it| is_alone && is_step(it.us)),
+            Some(own.rough_p90_us).filter(|_| is_alone),
             Some(reference.rough_p90_us),
         ),
         (
