@@ -4,15 +4,11 @@ use super::within::GROWTH_KIB_MIN;
 use crate::record::PathologyRules;
 
 impl PathologyRules {
-    /// Describes what is looked for, in a few words each.
-    pub fn described(&self) -> Vec<String> {
-        let always = [
-            "failed trials",
-            "errors",
-            "dropped requests",
-            "full listen queues",
-        ];
-        let always = always.map(str::to_owned);
+    /// Describes what is looked for, in a few words each. Full listen queues are only looked for if
+    /// a run counts them: the kernel must tell, and early runs did not.
+    pub fn described(&self, counts_queues: bool) -> Vec<String> {
+        let always = ["failed trials", "errors", "dropped requests"].map(str::to_owned);
+        let queues = counts_queues.then(|| "full listen queues".to_owned());
         let p99 = self.p99_over_reference;
         let p99 = p99.map(|limit| format!("p99 over {limit} times the reference's"));
         let collapse = self.rps_collapse;
@@ -36,7 +32,7 @@ impl PathologyRules {
             descriptors.map(|limit| format!("descriptors that stay open, {limit} for each answer"));
         let slower = self.slower.iter();
         let slower = slower.map(|rule| format!("'{}' slower than '{}'", rule.path, rule.than));
-        let limits = [p99, collapse, stalls, slowdown, growth, descriptors];
+        let limits = [queues, p99, collapse, stalls, slowdown, growth, descriptors];
         let limits = limits.into_iter().flatten();
         always.into_iter().chain(limits).chain(slower).collect()
     }

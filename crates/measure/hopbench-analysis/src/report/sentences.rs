@@ -218,7 +218,10 @@ fn pathologies_found(
 ) -> Vec<String> {
     match (found.is_empty(), is_measured) {
         (true, true) => {
-            let looked_for = scenario.info.pathologies.described().join("; ");
+            let mut rows = scenario.rows();
+            let counts_queues = rows.any(|row| !row.course.listen_overflows.is_empty());
+            let looked_for = scenario.info.pathologies.described(counts_queues);
+            let looked_for = looked_for.join("; ");
             vec![format!("None found. Looked for: {looked_for}.")]
         }
         (true, false) => vec!["Nothing measured.".to_owned()],

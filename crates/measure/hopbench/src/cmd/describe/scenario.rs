@@ -85,7 +85,7 @@ fn endpoints(scenario: &ScenarioDefinition) -> Vec<String> {
 }
 
 fn pathologies(scenario: &ScenarioDefinition) -> String {
-    scenario.pathologies.described().join("; ")
+    scenario.pathologies.described(true).join("; ")
 }
 
 fn as_json(scenario: &ScenarioDefinition) -> Value {
