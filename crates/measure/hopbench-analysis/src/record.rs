@@ -472,7 +472,7 @@ pub struct ProcessUsage {
     pub migrations: Option<u64>,
     /// Resident memory before the warm-up, in KiB.
     pub rss_before_kib: u64,
-    /// Resident memory at the load's end, in KiB.
+    /// Resident memory at the load's end, in KiB, without processes that began during the load.
     pub rss_after_kib: u64,
     /// Peak resident memory since the process started, in KiB.
     pub rss_peak_kib: u64,

@@ -280,6 +280,33 @@ fn a_server_that_leaks_a_descriptor_with_each_request_is_named() {
 }
 
 #[test]
+fn a_server_with_a_process_for_each_connection_is_measured_as_a_whole() {
+    let bench = Bench::new();
+    // Children end with their connections, and nobody waits for them.
+    let path = server_with_queue(
+        &bench,
+        "c.sendall(head + body)",
+        100,
+        "import os, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n\
+         \x20   c, _ = s.accept()\n\
+         \x20   if os.fork() == 0: s.close(); run(c); os._exit(0)\n\
+         \x20   c.close(); continue",
+    );
+    run_short(&bench, &path);
+    let trials = bench.trials();
+    let odd = trials.iter().find(|trial| trial["path"] == "odd");
+    let odd = odd.expect("run");
+    let process = &odd["processes"][0];
+    let count = |value: &Value| value.as_u64().expect("a number");
+    assert!(count(&process["threads"]) >= 2, "{odd}");
+    let (before, after) = (&process["rss_before_kib"], &process["rss_after_kib"]);
+    assert!(count(after) < count(before) + 4 * 1024, "{odd}");
+    assert!(count(&process["rss_peak_kib"]) > count(after), "{odd}");
+    let switches = count(&process["context_switches_voluntary"]);
+    assert!(10 * switches > count(&odd["load"]["good"]), "{odd}");
+}
+
+#[test]
 fn a_server_whose_listen_queue_is_too_short_is_named() {
     let bench = Bench::new();
     let path = server_with_queue(&bench, "c.sendall(head + body)", 1, "time.sleep(0.01)");

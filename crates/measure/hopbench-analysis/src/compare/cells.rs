@@ -102,6 +102,14 @@ impl fmt::Display for Incomparable {
                 "; a comparison needs a path and a load that both runs have: measure both runs \
                  with the same scenario and options"
             }
+            false
+                if differences
+                    .iter()
+                    .all(|it| it.key.starts_with("version of")) =>
+            {
+                "; to compare just these versions, add '--other-versions', or measure both in one \
+                 run, with 'hopbench ab'"
+            }
             false => "; measure both on the same machine, with the same scenario and options",
         })
     }

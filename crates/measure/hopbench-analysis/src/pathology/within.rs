@@ -133,8 +133,8 @@ impl Within {
                  what it keeps of each request: lists, logs, connections"
             }
             Self::Stall { .. } => {
-                "For a stall of 40 ms, set TCP_NODELAY on both sides of the path, or write a head \
-                 and its body at once"
+                "For a stall of 40 ms, set TCP_NODELAY on both sides of the path, use a larger \
+                 buffer, or write a head and its body at once"
             }
         }
     }

@@ -258,7 +258,9 @@ impl Warning {
                 "{opened} connections were opened for {requests} requests, although {concurrency} \
                  should have stayed open"
             ),
-            Self::ShortTail { good } => format!("{good} answers are too few for a p99"),
+            Self::ShortTail { good } => {
+                format!("{good} answers are too few for a p99, which needs 2000")
+            }
             Self::Unchecked { good } => {
                 format!("none of the {good} answers had its body compared with the expected one")
             }

@@ -113,8 +113,9 @@ pub(super) fn section(manifest: &Manifest, scenario: &ScenarioSummary<'_>) -> Op
     let text = format!(
         "Each path at the highest load at which it and '{reference}' have figures; at fixed rates, \
          at the highest that both held. CPU time and p99 are what the path adds to '{reference}' \
-         in the same block, with the interval in brackets. There is no p99 where trials failed or \
-         more than {:.1} % of the requests were not answered.",
+         in the same block, with the interval in brackets. There is no p99 where a block has under \
+         2,000 answers, where trials failed, or where over {:.1} % of the requests were not \
+         answered.",
         LOST_SHARE_MAX * 100.0
     );
     (!sheet.is_empty()).then(|| Section {

@@ -21,7 +21,8 @@ pub(super) fn explained<'t>(entries: impl Iterator<Item = &'t str>) -> Option<St
     let within = (MARGIN - 1.0) * 100.0;
     let meanings = [
         format!("=: equal, within ±{within:.0} %."),
-        "Can't tell: the two may be equal or may differ, by anything within the interval."
+        "Can't tell: the two may be equal or may differ, by anything within the interval; or equal \
+         things differ as much here (the A/A control)."
             .to_owned(),
         "?: too few blocks to tell.".to_owned(),
         "≥, ≤: only a bound, since some requests were not answered.".to_owned(),

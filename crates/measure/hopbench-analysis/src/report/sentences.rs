@@ -33,9 +33,15 @@ pub fn progress(trials: &[Trial], planned: usize) -> String {
     let (blocks, again) = repeats::repeated(trials);
     if again > 0 {
         out += &format!(
-            " {again} of {blocks} blocks of a load were disturbed from outside and measured again; \
-             in their place, the first undisturbed repetition counts."
+            " Others disturbed {again} of {blocks} times that a load went through all paths: the \
+             first undisturbed repetition counts in its place."
         );
+    }
+    let generators = trials.iter().filter_map(|trial| trial.load.as_ref());
+    let generators: BTreeSet<&str> = generators.map(|load| load.generator.as_str()).collect();
+    if !generators.is_empty() {
+        let generators: Vec<&str> = generators.into_iter().collect();
+        out += &format!(" The requests came from {}.", generators.join(" and "));
     }
     if let Some(bodies) = bodies(trials) {
         out += &format!(" {bodies}");

@@ -69,7 +69,8 @@ pub(crate) struct Options {
     /// or from '{{tls:pem}}' for both in one file
     #[arg(long)]
     tls: bool,
-    /// Protocol by which to ask the hop, 'http1' or 'h2'
+    /// Protocol by which to ask the hop, 'http1' or 'h2'; without --tls, HTTP/2 begins at once, by
+    /// prior knowledge
     #[arg(long, value_name = "PROTOCOL", value_parser = protocols(),
         default_value = Protocol::default().name(), hide_default_value = true)]
     protocol: Protocol,

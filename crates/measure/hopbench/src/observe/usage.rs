@@ -42,6 +42,8 @@ pub(crate) struct Snapshot {
     /// Migrations to other cores, by thread; none if the kernel doesn't report them.
     migrations: HashMap<u32, u64>,
     held: Held,
+    /// Resident memory in KiB, by process.
+    rss_kib: HashMap<u32, u64>,
     threads: u64,
 }
 
@@ -110,7 +112,9 @@ impl Snapshot {
 
     fn add(&mut self, pid: u32, definition: &ProcessDefinition) -> anyhow::Result<()> {
         self.cpu_us.insert(pid, process_cpu_us(pid)?);
+        let others_kib = self.held.rss_kib;
         self.held.add(pid)?;
+        self.rss_kib.insert(pid, self.held.rss_kib - others_kib);
         let directory = Path::new("/proc").join(pid.to_string());
         for thread in fs::read_dir(directory.join("task"))? {
             let thread = thread?.path();
@@ -157,8 +161,61 @@ impl Snapshot {
         Ok(())
     }
 
+    pub(crate) fn all_rss_kib(&self) -> u64 {
+        self.held.rss_kib
+    }
+
     pub(crate) fn descriptors(&self) -> Option<u64> {
         self.held.descriptors
+    }
+
+    /// Adds what the workers had used that have ended since an earlier moment, as far as it was
+    /// known then. Memory and descriptors stay those of now, but for the peak.
+    pub(crate) fn add_ended(&mut self, earlier: Option<&Self>) {
+        let Some(earlier) = earlier else {
+            return;
+        };
+        if earlier
+            .cpu_us
+            .keys()
+            .all(|pid| self.cpu_us.contains_key(pid))
+        {
+            return;
+        }
+        let add = |now: &mut HashMap<u32, f64>, earlier: &HashMap<u32, f64>| {
+            for (id, us) in earlier {
+                now.entry(*id).or_insert(*us);
+            }
+        };
+        // Otherwise somebody has waited for them, and has their CPU time now.
+        if self.reaped_us <= earlier.reaped_us {
+            add(&mut self.cpu_us, &earlier.cpu_us);
+        }
+        for (role, threads) in &earlier.thread_cpu_us {
+            add(self.thread_cpu_us.entry(role.clone()).or_default(), threads);
+        }
+        for (role, threads) in &earlier.run_queue_wait_us {
+            add(
+                self.run_queue_wait_us.entry(role.clone()).or_default(),
+                threads,
+            );
+        }
+        for (id, counts) in &earlier.switches {
+            self.switches.entry(*id).or_insert(*counts);
+        }
+        for (id, times) in &earlier.migrations {
+            self.migrations.entry(*id).or_insert(*times);
+        }
+        self.held.peak_kib = self.held.peak_kib.max(earlier.held.peak_kib);
+        self.threads = self.threads.max(earlier.threads);
+    }
+
+    /// Returns the resident memory of the processes that were there before, in KiB. What others
+    /// have ends with them, and is no growth.
+    fn rss_kib_of_those_before(&self, before: &Self) -> u64 {
+        let there = |pid: &&u32| before.cpu_us.contains_key(*pid);
+        let of_each = self.rss_kib.keys().filter(there);
+        of_each.filter_map(|pid| self.rss_kib.get(pid)).sum()
     }
 
     /// Replaces the resident memory and the number of descriptors by those of an earlier moment.
@@ -198,7 +255,7 @@ impl Snapshot {
             context_switches_involuntary: switches(|(_, involuntary)| *involuntary),
             migrations: self.migrations_since(before),
             rss_before_kib: before.held.rss_kib,
-            rss_after_kib: self.held.rss_kib,
+            rss_after_kib: self.rss_kib_of_those_before(before),
             rss_peak_kib: self.held.peak_kib,
             threads: self.threads,
             descriptors_before: before.held.descriptors,
@@ -334,6 +391,43 @@ mod tests {
         // Nobody waited for process 2.
         let after = snapshot(&[(1, 150.0)], 0.0);
         assert_eq!(after.cpu_us_since(&before), 50.0);
+    }
+
+    #[test]
+    fn workers_that_end_with_their_connections_are_counted() {
+        let snapshot = |cpu_us: &[(u32, f64)], reaped_us: f64, peak_kib: u64| Snapshot {
+            cpu_us: cpu_us.iter().copied().collect(),
+            switches: cpu_us.iter().map(|(pid, _)| (*pid, (2, 1))).collect(),
+            rss_kib: cpu_us.iter().map(|(pid, _)| (*pid, 50)).collect(),
+            reaped_us,
+            held: Held {
+                peak_kib,
+                ..Held::default()
+            },
+            ..Snapshot::default()
+        };
+        let definition = definition(BTreeMap::new());
+        let before = snapshot(&[(1, 100.0)], 0.0, 50);
+        let shortly_before_the_end = snapshot(&[(1, 130.0), (2, 500.0)], 0.0, 100);
+        // Process 2 has ended, and nobody waited for it.
+        let mut after = snapshot(&[(1, 150.0)], 0.0, 50);
+        after.add_ended(Some(&shortly_before_the_end));
+        let (usage, _) = after.since(&before, &definition);
+        assert_eq!((usage.cpu_us, usage.rss_peak_kib), (550.0, 100));
+        assert_eq!(
+            (usage.context_switches_voluntary, usage.rss_after_kib),
+            (2, 50)
+        );
+        // Process 1 waited for it, and has its time.
+        let mut after = snapshot(&[(1, 150.0)], 510.0, 50);
+        after.add_ended(Some(&shortly_before_the_end));
+        assert_eq!(after.cpu_us_since(&before), 560.0);
+        // It is still there: what it has is not added, and its memory is no growth.
+        let mut after = snapshot(&[(1, 150.0), (2, 520.0)], 0.0, 100);
+        after.add_ended(Some(&shortly_before_the_end));
+        after.add_ended(None);
+        assert_eq!(after.cpu_us_since(&before), 570.0);
+        assert_eq!(after.since(&before, &definition).0.rss_after_kib, 50);
     }
 
     /// Burns CPU time on a thread with a role, and finds it under that role.

@@ -290,7 +290,7 @@ impl<'a> Live<'a> {
             true => None,
             false => Some(&mut on_second),
         };
-        load.wait(stage, self.interrupt, on_second)?;
+        let workers = load.wait(stage, self.interrupt, on_second)?;
         // Before the generator evaluates its measurements, which is not part of the load.
         let machine_after = MachineSnapshot::take();
         let usage_after = stage.usage();
@@ -309,7 +309,11 @@ impl<'a> Live<'a> {
         let harness_us = trial.disturbance.harness_us.zip(generator_us);
         let beside_us = |all_us: f64| (all_us - load.cpu_us).max(0.0);
         trial.disturbance.harness_us = harness_us.map(|(own, all)| own + beside_us(all));
-        stage.add_usage(&usage, &usage_after?, trial);
+        let mut usage_after = usage_after?;
+        for (after, workers) in usage_after.iter_mut().zip(&workers) {
+            after.add_ended(workers.as_ref());
+        }
+        stage.add_usage(&usage, &usage_after, trial);
         trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
         trial.warnings = validity::warnings(trial, &load, self.irq_is_separate);
         let judgement = judge_trial(&load, &planned, order.timeout);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Live, TrialError, harness_failure, placed::confine_client};
 use crate::{
-    observe::usage::process_cpu_us,
+    observe::usage::{Snapshot, process_cpu_us},
     plan::work::{PlannedRequest, Work},
     process::{Child, Command, Interrupt, Output, Waited, describe_exit, wait, wait_for_output},
 };
@@ -22,6 +22,12 @@ const LOAD_GRACE: Duration = Duration::from_secs(20);
 
 /// Interval at which the usage of a load in stages is read.
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Interval of further looks at a path with workers, until the load ends.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// An interval that is so many times what a look takes disturbs a load by little.
+const LOOK_COSTS: u32 = 10;
 
 /// When the generator compares bodies in a closed loop of oha. Its own client compares all.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +45,9 @@ pub(super) enum Bodies {
 pub(super) struct RunningLoad {
     child: Child,
     deadline: Instant,
+    /// Shortly before the load's end, which comes this long after the generator has sent its first
+    /// request. `None` if the load ends after a number of requests.
+    last_look: Option<Instant>,
 }
 
 /// Everything that decides what a load does.
@@ -105,8 +114,12 @@ impl Live<'_> {
         let command = self.load_command(order, running).map_err(harness_failure)?;
         let _confined = confine_client(order.placement).map_err(harness_failure)?;
         let child = Child::start("load", &command, Output::Keep).map_err(harness_failure)?;
-        let deadline = Instant::now() + order.duration + order.timeout + LOAD_GRACE;
-        Ok(RunningLoad { child, deadline })
+        let end = Instant::now() + order.duration;
+        Ok(RunningLoad {
+            child,
+            deadline: end + order.timeout + LOAD_GRACE,
+            last_look: order.requests.is_none().then_some(end),
+        })
     }
 
     fn load_command(&self, order: Order<'_>, running: &super::Stage) -> anyhow::Result<Command> {
@@ -236,27 +249,42 @@ impl RunningLoad {
     /// Waits until the last request has ended. The generator then prints an empty line, before it
     /// evaluates its records.
     ///
-    /// Calls `on_second` after every second, if there is one.
+    /// Calls `on_second` after every second, if there is one. Returns the usage of the processes
+    /// that have workers shortly before the load's end, since a worker that serves one connection
+    /// ends with it.
     pub(super) fn wait(
         &self,
         stage: &mut super::Stage,
         interrupt: &Interrupt,
         mut on_second: Option<&mut dyn FnMut(&mut super::Stage)>,
-    ) -> Result<(), TrialError> {
+    ) -> Result<Vec<Option<Snapshot>>, TrialError> {
         let mut next = Instant::now() + SECOND;
+        let mut last_look = self.last_look;
+        let mut workers = Vec::new();
         loop {
             let until = match on_second {
                 Some(_) => next.min(self.deadline),
                 None => self.deadline,
             };
+            let until = last_look.map_or(until, |at| at.min(until));
             let waited = wait_for_output(&self.child, stage.children(), until, Some(interrupt));
             let waited = waited.map_err(harness_failure)?;
-            let is_over = Instant::now() >= self.deadline;
-            match (&mut on_second, &waited) {
-                (Some(on_second), Waited::TimedOut) if !is_over => on_second(stage),
-                _ => return self.check(waited, stage),
+            let now = Instant::now();
+            if !matches!(waited, Waited::TimedOut) || now >= self.deadline {
+                self.check(waited, stage)?;
+                return Ok(workers);
             }
-            next += SECOND;
+            if last_look.take_if(|at| now >= *at).is_some() {
+                workers = stage.usage_of_workers();
+                // The load may not have begun at once.
+                let cost = now.elapsed();
+                let has_workers = workers.iter().any(Option::is_some);
+                last_look = has_workers.then(|| now + LOOK_INTERVAL.max(LOOK_COSTS * cost));
+            }
+            if let Some(on_second) = on_second.as_mut().filter(|_| now >= next) {
+                on_second(stage);
+                next += SECOND;
+            }
         }
     }
 

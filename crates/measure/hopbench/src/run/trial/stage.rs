@@ -389,6 +389,17 @@ impl Stage {
         snapshots.map_err(harness_failure)
     }
 
+    /// Returns the usage so far of the processes that have workers; `None` for one that has none,
+    /// or that has ended, which is noticed elsewhere.
+    pub(super) fn usage_of_workers(&self) -> Vec<Option<Snapshot>> {
+        let processes = self.processes.iter().map(|running| {
+            let leader = running.child.pid();
+            let has_workers = usage::group(leader).len() > 1;
+            has_workers.then(|| Snapshot::take(leader, &running.definition).ok())?
+        });
+        processes.collect()
+    }
+
     /// Adds the usage of every process between two snapshots to the record.
     pub(super) fn add_usage(&self, before: &[Snapshot], after: &[Snapshot], trial: &mut Trial) {
         for ((running, before), after) in self.processes.iter().zip(before).zip(after) {
@@ -408,8 +419,8 @@ impl Stage {
         let mut second = UsageSecond::default();
         let mut descriptors = Some(0);
         for ((running, before), after) in self.processes.iter().zip(before).zip(after) {
-            let (usage, by_role) = after.since(before, &running.definition);
-            second.rss_kib += usage.rss_after_kib;
+            let (_, by_role) = after.since(before, &running.definition);
+            second.rss_kib += after.all_rss_kib();
             for (role, cpu_us) in by_role {
                 *second.cpu_us.entry(role).or_default() += cpu_us;
             }
