@@ -41,12 +41,18 @@ pub(super) fn sentences(manifest: &Manifest, scenario: &ScenarioSummary<'_>) -> 
         }
     }
     paths.sort_by_key(|path| *path != scenario.info.reference);
+    let is_plain = |path: &&str| front(manifest, path).is_plain();
+    let are_plain = paths.iter().all(is_plain);
     let sentence = |path: &&str| {
         let said = match *path == scenario.info.reference {
             true => of_reference(scenario),
             false => of_path(scenario, path),
         };
-        let asked = front(manifest, path).after_path();
+        // Where one is asked in another way, a reader must know how the others are.
+        let asked = match are_plain {
+            true => String::new(),
+            false => format!(", asked by {}", front(manifest, path)),
+        };
         format!("{}{asked}: {said}", named(manifest, scenario.info, path))
     };
     let measured = paths.iter().map(sentence);
