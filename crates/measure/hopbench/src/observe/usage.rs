@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Usage of one process group so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     cpu_us: HashMap<u32, f64>,
     /// CPU time of children that have ended and were waited for, as counted for the process that

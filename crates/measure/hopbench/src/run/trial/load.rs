@@ -23,6 +23,9 @@ const LOAD_GRACE: Duration = Duration::from_secs(20);
 /// Interval at which the usage of a load in stages is read.
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Longest time before the load's end at which a path is first looked at.
+const LOOK_AHEAD: Duration = Duration::from_millis(200);
+
 /// Interval of further looks at a path with workers, until the load ends.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -118,7 +121,10 @@ impl Live<'_> {
         Ok(RunningLoad {
             child,
             deadline: end + order.timeout + LOAD_GRACE,
-            last_look: order.requests.is_none().then_some(end),
+            last_look: order.requests.is_none().then(|| {
+                // On busy cores, a look takes a while.
+                end - LOOK_AHEAD.min(order.duration / 5)
+            }),
         })
     }
 
@@ -275,7 +281,13 @@ impl RunningLoad {
                 return Ok(workers);
             }
             if last_look.take_if(|at| now >= *at).is_some() {
-                workers = stage.usage_of_workers();
+                let before = std::mem::replace(&mut workers, stage.usage_of_workers());
+                for (now, before) in workers.iter_mut().zip(&before) {
+                    match now {
+                        Some(now) => now.add_ended(before.as_ref()),
+                        None => now.clone_from(before),
+                    }
+                }
                 // The load may not have begun at once.
                 let cost = now.elapsed();
                 let has_workers = workers.iter().any(Option::is_some);
