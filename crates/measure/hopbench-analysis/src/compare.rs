@@ -47,9 +47,24 @@ pub struct Compared<'a> {
 #[derive(Debug, thiserror::Error)]
 pub struct Incomparable(pub Vec<Difference>);
 
+/// Kind of a condition in which two runs differ.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DifferenceKind {
+    /// It has a value in each run.
+    Condition,
+    /// Version of a path's program.
+    Version,
+    /// Paths that only one of the runs has.
+    Paths,
+    /// Other things that only one of the runs has: endpoints, loads, scenarios or cells.
+    Alone,
+}
+
 /// A condition of measuring in which two runs differ.
 #[derive(Debug, PartialEq)]
 pub struct Difference {
+    /// Its kind, which decides what to do.
+    pub kind: DifferenceKind,
     /// Name of the condition.
     pub key: String,
     /// Its value in `base`; of paths, endpoints, loads and scenarios, those that only `base` has.
@@ -293,6 +308,7 @@ pub fn changed_versions(base: &Manifest, head: &Manifest, path: &str) -> Vec<Dif
         let before = of_base.receipts.get(process).filter(|_| is_outside);
         if let Some(before) = before.filter(|before| *before != now) {
             found.push(Difference {
+                kind: DifferenceKind::Version,
                 key: format!("version of '{process}' on path '{path}'"),
                 base: before.clone(),
                 head: now.clone(),
@@ -308,6 +324,7 @@ fn fronts(base: &Manifest, head: &Manifest) -> Vec<Difference> {
     let changed = head.paths.iter().filter_map(|path| {
         let before = base.paths.iter().find(|it| it.name == path.name)?;
         (before.front != path.front).then(|| Difference {
+            kind: DifferenceKind::Condition,
             key: format!("protocol at the front of path '{}'", path.name),
             base: before.front.to_string(),
             head: path.front.to_string(),
@@ -322,6 +339,7 @@ fn environment(base: &Manifest, head: &Manifest) -> Vec<Difference> {
     let mut found: Vec<Difference> = both
         .filter(|((_, base), (_, head))| base != head)
         .map(|((key, base), (_, head))| Difference {
+            kind: DifferenceKind::Condition,
             key: key.to_owned(),
             base,
             head,
@@ -336,6 +354,7 @@ fn environment(base: &Manifest, head: &Manifest) -> Vec<Difference> {
             && of_base.reference != scenario.reference
         {
             found.push(Difference {
+                kind: DifferenceKind::Condition,
                 key: format!("reference of '{}'", scenario.name),
                 base: of_base.reference.clone(),
                 head: scenario.reference.clone(),
@@ -354,6 +373,7 @@ fn loads(base: &[Trial], head: &[Trial]) -> Option<Difference> {
         let [ours, theirs] = [head, base].map(|trial| load(&trial.planned));
         if ours != theirs {
             return Some(Difference {
+                kind: DifferenceKind::Condition,
                 key: format!("load of {}", head.planned.cell.full_name()),
                 base: theirs,
                 head: ours,
@@ -362,6 +382,7 @@ fn loads(base: &[Trial], head: &[Trial]) -> Option<Difference> {
         let [ours, theirs] = [head, base].map(|trial| trial.load.as_ref());
         let (ours, theirs) = (ours?, theirs?);
         (ours.generator != theirs.generator).then(|| Difference {
+            kind: DifferenceKind::Condition,
             key: format!("load generator of {}", head.planned.cell.full_name()),
             base: theirs.generator.clone(),
             head: ours.generator.clone(),

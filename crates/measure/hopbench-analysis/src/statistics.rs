@@ -28,6 +28,20 @@ impl Spread {
     }
 }
 
+/// Fewest samples above a percentile that is shown. With fewer, it would depend on chance.
+pub const TAIL_SAMPLES_MIN: f64 = 20.0;
+
+/// Returns the fewest samples of which a quantile is shown.
+pub fn samples_min(quantile: f64) -> f64 {
+    // Rounding makes up for what binary fractions lose.
+    (TAIL_SAMPLES_MIN / (1.0 - quantile)).round()
+}
+
+/// Returns whether enough samples lie above a quantile.
+pub fn has_tail(samples: u64, quantile: f64) -> bool {
+    samples as f64 >= samples_min(quantile)
+}
+
 /// Returns the median of the finite values, in any order; `None` if there are none.
 pub fn median(values: &[f64]) -> Option<f64> {
     Some(Spread::of(values.iter().copied())?.median)

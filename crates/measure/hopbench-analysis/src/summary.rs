@@ -17,9 +17,7 @@ use std::{
 
 use self::latency::Latencies;
 pub(crate) use self::latency::latency_may_be_longer;
-pub use self::latency::{
-    Merged, Percentile, Percentiles, Quantile, TAIL_SAMPLES_MIN, TrialLatency, has_tail,
-};
+pub use self::latency::{Merged, Percentile, Percentiles, Quantile, TrialLatency};
 pub use self::{course::Course, parts::PartSummary, totals::Totals};
 use crate::{
     estimate::{Estimate, Groups},
@@ -28,7 +26,7 @@ use crate::{
         Build, Cell, CounterInfo, Failure, Load, Manifest, Outcome, PathInfo, Placement, Recovery,
         ScenarioInfo, Trial, Warning, setting,
     },
-    statistics::Spread,
+    statistics::{Spread, has_tail},
     timeline::{Disruptions, Slopes},
     told::{Bound, Told},
 };

@@ -7,6 +7,14 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", visible(line));
 }
 
+/// Returns a text of at most so many characters; `…` stands for the rest of a longer one.
+pub(crate) fn shortened(text: &str, chars_max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars_max) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+    }
+}
+
 /// Returns a text whose control characters are shown rather than obeyed: what a measured program
 /// printed must not move the cursor of a terminal, or turn the text of a report around. Ends of
 /// lines and tabs stay.

@@ -117,7 +117,7 @@ fn signs_of_neighbours_have_a_value_or_are_not_known() {
     for (what, value) in [
         ("load average", "per core, over the last minute"),
         ("busy cores", "% of all cores' time in 200 ms"),
-        ("stolen time", "% in 200 ms"),
+        ("stolen time", "% of all cores' time in 200 ms"),
         ("CPU pressure", "of the last 10 s"),
         ("throttling", "quota"),
     ] {

@@ -2,53 +2,52 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use super::{Difference, Incomparable};
+use super::{Difference, DifferenceKind, Incomparable};
 use crate::{record::Cell, summary::CellSummary};
 
-/// A set of things that a cell names, and how it names one.
-type Set = (&'static str, fn(&Cell) -> String);
+/// A set of things that a cell names: the name of the set, its kind, and how a cell names one.
+type Set = (&'static str, DifferenceKind, fn(&Cell) -> String);
 
 const SETS: [Set; 4] = [
-    ("scenarios", |cell| cell.scenario.clone()),
-    ("paths", Cell::path_and_build),
-    ("endpoints", |cell| {
+    ("scenarios", DifferenceKind::Alone, |cell| {
+        cell.scenario.clone()
+    }),
+    ("paths", DifferenceKind::Paths, Cell::path_and_build),
+    ("endpoints", DifferenceKind::Alone, |cell| {
         format!("{}{}", cell.endpoint, cell.setting())
     }),
-    ("loads", |cell| format!("c={}", cell.load())),
+    ("loads", DifferenceKind::Alone, |cell| {
+        format!("c={}", cell.load())
+    }),
 ];
 
 /// Number of names that are shown of each side.
 const SHOWN: usize = 5;
 
-/// Finds the sets in which two runs differ. If they differ in none, all cells are the difference.
+/// Finds the sets in which two runs differ. If they differ in none, or if one of the runs has no
+/// cell, the cells are the difference.
 pub(super) fn differences(sides: [&[&CellSummary<'_>]; 2]) -> Vec<Difference> {
-    let names = |of: fn(&Cell) -> String| {
-        sides.map(|rows| -> BTreeSet<String> { rows.iter().map(|row| of(&row.cell)).collect() })
-    };
-    let is_empty = sides.iter().any(|rows| rows.is_empty());
-    let found = SETS.into_iter().filter_map(|(key, of)| {
-        let [base, head] = names(of);
+    let difference = |(key, kind, of): Set| {
+        let names = sides.map(|rows| -> BTreeSet<String> {
+            let names = rows.iter().map(|row| of(&row.cell));
+            names.collect()
+        });
+        let [base, head] = &names;
         (base != head).then(|| Difference {
+            kind,
             key: key.to_owned(),
-            base: list(base.difference(&head)),
-            head: list(head.difference(&base)),
+            base: list(base.difference(head)),
+            head: list(head.difference(base)),
         })
-    });
-    let found: Vec<Difference> = found.collect();
-    match found.is_empty() || is_empty {
+    };
+    let cells = ("cells", DifferenceKind::Alone, Cell::full_name as _);
+    let found: Vec<Difference> = match sides.iter().any(|rows| rows.is_empty()) {
+        true => Vec::new(),
+        false => SETS.into_iter().filter_map(difference).collect(),
+    };
+    match found.is_empty() {
+        true => difference(cells).into_iter().collect(),
         false => found,
-        true => {
-            let [base, head] = names(Cell::full_name);
-            let all = |names: &BTreeSet<String>| match names.is_empty() {
-                true => "none".to_owned(),
-                false => list(names.iter()),
-            };
-            vec![Difference {
-                key: "cells".to_owned(),
-                base: all(&base),
-                head: all(&head),
-            }]
-        }
     }
 }
 
@@ -62,28 +61,27 @@ fn list<'n>(names: impl Iterator<Item = &'n String>) -> String {
     shown.join(", ")
 }
 
-impl Difference {
-    /// Returns whether it says what only one of the runs has.
-    fn is_of_sets(&self) -> bool {
-        SETS.iter().any(|(key, _)| *key == self.key)
-    }
-}
-
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, base, head } = self;
-        if !self.is_of_sets() {
-            return match key.as_str() {
-                "cells" => write!(f, "different cells: {base} in base, {head} in head"),
-                _ => write!(f, "{key} '{base}' and '{head}'"),
-            };
+        let Self {
+            kind,
+            key,
+            base,
+            head,
+        } = self;
+        match kind {
+            DifferenceKind::Condition | DifferenceKind::Version => {
+                write!(f, "{key} '{base}' and '{head}'")
+            }
+            DifferenceKind::Paths | DifferenceKind::Alone => {
+                let sides = [(base, "base"), (head, "head")];
+                let sides = sides.into_iter().filter(|(names, _)| !names.is_empty());
+                let sides: Vec<String> = sides
+                    .map(|(names, side)| format!("{names} only in {side}"))
+                    .collect();
+                write!(f, "different {key}: {}", sides.join(", "))
+            }
         }
-        let sides = [(base, "base"), (head, "head")];
-        let sides = sides.into_iter().filter(|(names, _)| !names.is_empty());
-        let sides: Vec<String> = sides
-            .map(|(names, side)| format!("{names} only in {side}"))
-            .collect();
-        write!(f, "different {key}: {}", sides.join(", "))
     }
 }
 
@@ -91,26 +89,20 @@ impl fmt::Display for Incomparable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(differences) = self;
         let said: Vec<String> = differences.iter().map(ToString::to_string).collect();
-        write!(f, "the runs are not comparable: {}", said.join("; "))?;
-        let is_of_paths = |it: &Difference| it.key == "paths";
-        f.write_str(match differences.iter().all(Difference::is_of_sets) {
-            true if differences.iter().any(is_of_paths) => {
-                "; a comparison needs a path and a load that both runs have: to compare two paths, \
-                 measure both in one run, with '--path' for each"
-            }
-            true => {
-                "; a comparison needs a path and a load that both runs have: measure both runs \
-                 with the same scenario and options"
-            }
-            false
-                if differences
-                    .iter()
-                    .all(|it| it.key.starts_with("version of")) =>
-            {
-                "; to compare just these versions, add '--other-versions', or measure both in one \
-                 run, with 'hopbench ab'"
-            }
-            false => "; measure both on the same machine, with the same scenario and options",
-        })
+        let has = |kind| differences.iter().any(|it| it.kind == kind);
+        let advice = if has(DifferenceKind::Condition) {
+            "measure both on the same machine, with the same scenario and options"
+        } else if has(DifferenceKind::Version) {
+            "to compare just these versions, add '--other-versions', or measure both in one run, \
+             with 'hopbench ab'"
+        } else if has(DifferenceKind::Paths) {
+            "a comparison needs a path and a load that both runs have: to compare two paths, \
+             measure both in one run, with '--path' for each"
+        } else {
+            "a comparison needs a path and a load that both runs have: measure both runs with the \
+             same scenario and options"
+        };
+        let said = said.join("; ");
+        write!(f, "the runs are not comparable: {said}; {advice}")
     }
 }

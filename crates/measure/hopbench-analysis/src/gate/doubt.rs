@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     metrics::Metric,
     record::{Load, Trial, Warning},
-    summary::{has_tail, latency_may_be_longer},
+    statistics::has_tail,
+    summary::latency_may_be_longer,
 };
 
 /// The kind of metric that a guardrail limits. It decides which warnings matter.

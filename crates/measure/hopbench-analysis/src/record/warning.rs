@@ -5,6 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::statistics::samples_min;
+
 /// A validity rule that a trial broke. The trial keeps its metrics, with the warning beside them.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -153,6 +155,11 @@ pub enum Warning {
     },
 }
 
+fn few_answers(good: u64) -> String {
+    let needed = samples_min(0.99);
+    format!("{good} answers are too few for a p99, which needs {needed}")
+}
+
 impl Warning {
     /// Returns the share of the machine that something outside of the path has taken from it, as
     /// far as it is known. `None` if the warning is about something else.
@@ -258,9 +265,7 @@ impl Warning {
                 "{opened} connections were opened for {requests} requests, although {concurrency} \
                  should have stayed open"
             ),
-            Self::ShortTail { good } => {
-                format!("{good} answers are too few for a p99, which needs 2000")
-            }
+            Self::ShortTail { good } => few_answers(*good),
             Self::Unchecked { good } => {
                 format!("none of the {good} answers had its body compared with the expected one")
             }

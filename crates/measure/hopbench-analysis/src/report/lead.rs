@@ -15,18 +15,19 @@ use super::{
     sentences,
     sheet::{Entry, Table, Tone},
     tables::{self, Section},
-    text::{self, bound, part, percent, with_interval},
+    text::{self, bound, part, percent, thousands, with_interval},
 };
 use crate::{
     estimate::Shift,
     metrics::Metric,
     record::{FrontProtocol, Manifest},
+    statistics::samples_min,
     summary::{CellSummary, ScenarioSummary, Table as Cells},
     told::{MARGIN, Told},
 };
 
 /// Largest share of requests without a right answer with which a path holds a rate.
-const LOST_SHARE_MAX: f64 = 0.001;
+pub(super) const LOST_SHARE_MAX: f64 = 0.001;
 
 /// Returns a sentence for each path, the reference first; none without a trial, and none of two
 /// builds, which are compared with each other.
@@ -120,8 +121,8 @@ pub(super) fn section(manifest: &Manifest, scenario: &ScenarioSummary<'_>) -> Op
         "Each path at the highest load at which it and '{reference}' have figures; at fixed rates, \
          at the highest that both held. CPU time and p99 are what the path adds to '{reference}' \
          in the same block, with the interval in brackets. There is no p99 where a block has under \
-         2,000 answers, where trials failed, or where over {:.1} % of the requests were not \
-         answered.",
+         {} answers, where trials failed, or where over {:.1} % of the requests were not answered.",
+        thousands(samples_min(0.99)),
         LOST_SHARE_MAX * 100.0
     );
     (!sheet.is_empty()).then(|| Section {
@@ -295,7 +296,7 @@ fn of_reference(scenario: &ScenarioSummary<'_>) -> String {
         let mut known = rows().filter(|row| row.is_reference && row.rps.is_some());
         if !table.is_fixed_rate {
             let row = known.next()?;
-            let rps = text::thousands(row.rps?.median);
+            let rps = thousands(row.rps?.median);
             return Some(format!("{rps} requests/s {}", place(scenario, row)));
         }
         let highest = known.next()?;

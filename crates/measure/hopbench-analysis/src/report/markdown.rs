@@ -19,9 +19,8 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     if let Some(comparison) = &comparison {
         out += &ab::answer::text(comparison, Medium::Markdown);
     }
-    for scenario in &summary.scenarios {
-        out += &answer(summary, scenario, Medium::Markdown);
-    }
+    let heads = answers(summary, Medium::Markdown);
+    out += &heads.concat();
     if let Some(line) = sentences::doubts_line(summary, trials, planned) {
         let doubts = list(
             &sentences::doubts(summary, trials, planned),
@@ -37,30 +36,29 @@ pub fn report(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
         out += "\n## b over a\n";
         out += &ab::details(comparison, Medium::Markdown);
     }
-    for scenario in &summary.scenarios {
+    for (scenario, head) in summary.scenarios.iter().zip(&heads) {
         out += &scenario_heading(scenario);
-        let begin = out.len();
-        out += &pathologies(scenario, Medium::Markdown);
-        out += &overview::section(scenario, Medium::Markdown);
+        let mut tables = pathologies(scenario, Medium::Markdown);
+        tables += &overview::section(scenario, Medium::Markdown);
         for (kind, alternative, _) in pictures(summary.manifest, scenario) {
             let file = format!("{kind}-{}.svg", scenario.info.name);
             // Without the angle brackets a name with a space would end there.
-            out += &match file.contains(' ') {
+            tables += &match file.contains(' ') {
                 true => format!("\n![{alternative}](<{file}>)\n"),
                 false => format!("\n![{alternative}]({file})\n"),
             };
         }
-        out += &rates::knees(&summary.manifest.knees, &scenario.info.name);
-        out += &tables::all(scenario, Medium::Markdown);
+        tables += &rates::knees(&summary.manifest.knees, &scenario.info.name);
+        tables += &tables::all(scenario, Medium::Markdown);
         let parts = parts::sections(scenario).into_iter();
         let more = parts
             .chain(tables::counters(scenario))
             .chain(tables::wake_ups(scenario));
-        out.extend(more.map(|section| section.text(Medium::Markdown)));
-        let head = answer(summary, scenario, Medium::Markdown);
-        if let Some(legend) = marks::explained_in(&(head + &out[begin..])) {
-            out.insert_str(begin, &format!("\n{}\n", escape(&legend)));
+        tables.extend(more.map(|section| section.text(Medium::Markdown)));
+        if let Some(legend) = marks::explained_in(&[head, &tables]) {
+            out += &format!("\n{}\n", escape(&legend));
         }
+        out += &tables;
         let warnings = sentences::warnings(scenario);
         if !warnings.is_empty() {
             out += &format!("\n### Warnings\n\n{}", list(&warnings, Medium::Markdown));
@@ -77,6 +75,13 @@ pub(super) fn title(manifest: &Manifest) -> &'static str {
         true => "What does a hop cost?",
         false => "What has changed from a to b?",
     }
+}
+
+/// Returns the answer of each scenario.
+pub(super) fn answers(summary: &Summary<'_>, medium: Medium) -> Vec<String> {
+    let scenarios = summary.scenarios.iter();
+    let answers = scenarios.map(|scenario| answer(summary, scenario, medium));
+    answers.collect()
 }
 
 /// Returns the answer of a scenario: a sentence for each path, and a small table.

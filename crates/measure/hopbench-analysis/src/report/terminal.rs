@@ -11,9 +11,8 @@ pub fn render(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
     if let Some(comparison) = &comparison {
         out += &ab::answer::text(comparison, Medium::Terminal);
     }
-    for scenario in &summary.scenarios {
-        out += &markdown::answer(summary, scenario, Medium::Terminal);
-    }
+    let heads = markdown::answers(summary, Medium::Terminal);
+    out += &heads.concat();
     if let Some(line) = sentences::doubts_line(summary, trials, planned) {
         out += &format!("\nRead this first: {line} The report says what to do.\n");
     }
@@ -23,20 +22,19 @@ pub fn render(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
             ab::details(comparison, Medium::Terminal)
         );
     }
-    for scenario in &summary.scenarios {
+    for (scenario, head) in summary.scenarios.iter().zip(&heads) {
         out += &format!(
             "\n## {}: {}\n",
             scenario.info.name,
             scenario.info.question.trim()
         );
-        let head = markdown::answer(summary, scenario, Medium::Terminal);
         let glance = overview::section(scenario, Medium::Terminal);
         let more = parts::sections(scenario).into_iter();
         let tables = tables::all(scenario, Medium::Terminal)
             + &more
                 .map(|section| section.text(Medium::Terminal))
                 .collect::<String>();
-        let legend = marks::explained_in(&[head.as_str(), &glance, &tables].concat());
+        let legend = marks::explained_in(&[head, &glance, &tables]);
         let short = sentences::explanation_in_short(scenario);
         let explained: Vec<String> = [short, legend].into_iter().flatten().collect();
         out += &glance;

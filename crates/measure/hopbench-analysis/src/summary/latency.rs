@@ -10,11 +10,8 @@ use hdrhistogram::{Histogram, serialization::Deserializer};
 use super::HistogramError;
 use crate::{
     record::{Load, Trial},
-    statistics::Spread,
+    statistics::{Spread, has_tail},
 };
-
-/// Fewest samples above a percentile that is shown. With fewer, it would depend on chance.
-pub const TAIL_SAMPLES_MIN: f64 = 20.0;
 
 /// Largest factor by which requests without an answer may move a percentile that is shown as exact.
 /// The histogram's three digits, the clock and the scheduler move it by more.
@@ -95,12 +92,6 @@ pub(super) struct Latencies {
     histogram: Histogram<u64>,
     count: u64,
     censored: u64,
-}
-
-/// Returns whether enough samples lie above a quantile.
-pub fn has_tail(samples: u64, quantile: f64) -> bool {
-    // The billionth makes up for what binary fractions lose.
-    samples as f64 * (1.0 - quantile) + 1e-9 >= TAIL_SAMPLES_MIN
 }
 
 impl Percentiles {

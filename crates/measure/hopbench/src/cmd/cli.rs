@@ -8,7 +8,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-pub(crate) use self::choice::{Choice, Parameters, Until};
+pub(crate) use self::choice::{Choice, Length, Parameters, Until};
 use crate::{
     catalog::{CONCURRENCY_MAX, FileKind, RATE_RPS_MAX, Target, parse_duration},
     cmd::number::within,
@@ -116,7 +116,11 @@ pub(crate) enum Command {
         "hopbench quick './relay.py {{port:front}} {{port:origin}}' --save my-relay.toml",
         "hopbench quick 'GOMAXPROCS=1 caddy reverse-proxy --from :{{port:front}} \
          --to :{{port:origin}}'",
-    ))]
+    ), mut_arg("duration_ms", |arg| arg.help(
+        "Load each cell for this many milliseconds [default: 250, about a minute in all]"
+    )), mut_arg("warm_up_ms", |arg| arg.help(
+        "Warm each path up for this many milliseconds [default: 50]"
+    )))]
     Quick(super::quick::Options),
     /// Measure paths
     #[command(after_help = examples!(

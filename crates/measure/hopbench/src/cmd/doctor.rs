@@ -120,9 +120,7 @@ fn conditions() -> Vec<Finding> {
             note,
         });
     };
-    // How busy the cores are is among the signs of neighbours.
-    let doubts = machine::doubts().into_iter();
-    for (what, warning) in doubts.filter(|(what, _)| *what != neighbours::BUSY_CORES) {
+    for (what, warning) in machine::doubts() {
         let state = if warning.is_some() {
             State::Warning
         } else {

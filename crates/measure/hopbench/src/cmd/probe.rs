@@ -118,8 +118,7 @@ fn info(
     settings: &Settings,
     out: &Path,
 ) -> ProbeInfo {
-    let doubts = machine::doubts().into_iter();
-    let doubts = doubts.filter_map(|(what, doubt)| doubt.map(|doubt| format!("{what}: {doubt}")));
+    let doubts = machine::doubts_of_a_run();
     let (git, unversioned) = machine::git(context.toolbox.bin_dir());
     ProbeInfo {
         schema: PROBE_SCHEMA,

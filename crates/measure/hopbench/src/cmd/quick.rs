@@ -10,10 +10,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use hopbench_analysis::{
-    estimate::BLOCKS_MAX,
-    record::{FrontProtocol, Protocol},
-};
+use hopbench_analysis::record::{FrontProtocol, Protocol};
 
 use self::hop::Hop;
 use super::{
@@ -23,11 +20,10 @@ use super::{
     verify::verify,
 };
 use crate::{
-    catalog::{Catalog, CatalogError, DURATION_MS_MAX, PathDefinition, is_file},
+    catalog::{Catalog, CatalogError, PathDefinition, is_file},
     cmd::{
-        cli::{How, Parameters},
+        cli::{How, Length, Parameters},
         exit,
-        number::within,
     },
     console::{say, seconds},
     mistake::Mistake,
@@ -53,18 +49,8 @@ pub(crate) struct Options {
     /// Also write a path file that says the same, once the hop answers
     #[arg(long, value_name = "FILE")]
     save: Option<String>,
-    /// Measure each cell in this many blocks instead
-    #[arg(long, value_name = "N", allow_negative_numbers = true,
-        value_parser = within::<u32>(1, BLOCKS_MAX as u64))]
-    blocks: Option<u32>,
-    /// Load each cell for this many milliseconds [default: 250, about a minute in all]
-    #[arg(long, value_name = "MS", allow_negative_numbers = true,
-        value_parser = within::<u64>(1, DURATION_MS_MAX))]
-    duration_ms: Option<u64>,
-    /// Warm each path up for this many milliseconds [default: 50]
-    #[arg(long, value_name = "MS", allow_negative_numbers = true,
-        value_parser = within::<u64>(0, DURATION_MS_MAX))]
-    warm_up_ms: Option<u64>,
+    #[command(flatten)]
+    length: Length,
     /// Ask the hop over TLS. It gets its certificate from '{{tls:certificate}}' and '{{tls:key}}',
     /// or from '{{tls:pem}}' for both in one file
     #[arg(long)]
@@ -106,18 +92,15 @@ fn with(catalog: Catalog, path: PathDefinition) -> anyhow::Result<Catalog> {
     })
 }
 
-/// Returns parameters as they are typed, with a space before each.
-fn as_options(parameters: &variants::Parameters) -> anyhow::Result<String> {
-    let set = parameters.set.iter().map(|it| ("--set", it.to_string()));
-    let sweep = parameters
-        .sweep
-        .iter()
-        .map(|it| ("--sweep", it.to_string()));
-    let typed = set.chain(sweep).map(|(option, value)| {
-        let value = shlex::try_quote(&value).context("a value can't be typed")?;
-        Ok(format!(" {option} {value}"))
+/// Returns swept parameters as they are typed, with a space before each. Those that are set are
+/// defaults in the saved file.
+fn sweeps(parameters: &variants::Parameters) -> anyhow::Result<String> {
+    let sweeps = parameters.sweep.iter().map(|sweep| {
+        let sweep = sweep.to_string();
+        let typed = shlex::try_quote(&sweep).context("a value can't be typed")?;
+        Ok(format!(" --sweep {typed}"))
     });
-    typed.collect()
+    sweeps.collect()
 }
 
 /// Returns the command that measures the saved hop again, and how long that takes.
@@ -150,10 +133,10 @@ fn next_command(
         false => "again",
     };
     Ok(format!(
-        "'hopbench run {} --path {selector}{}' measures it {again}, about {}",
+        "to measure it {again}, about {}: hopbench run {} --path {selector}{}",
+        seconds(takes_ms as f64 / 1e3),
         scenarios.join(" "),
-        as_options(&overrides.parameters)?,
-        seconds(takes_ms as f64 / 1e3)
+        sweeps(&overrides.parameters)?,
     ))
 }
 
@@ -181,9 +164,9 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
     let scenario = scenario.name.clone();
     let overrides = Overrides {
         paths: vec![hop.name],
-        duration_ms: options.duration_ms.or(Some(DURATION_MS)),
-        warm_up_ms: options.warm_up_ms.or(Some(WARM_UP_MS)),
-        blocks: options.blocks,
+        duration_ms: options.length.duration_ms.or(Some(DURATION_MS)),
+        warm_up_ms: options.length.warm_up_ms.or(Some(WARM_UP_MS)),
+        blocks: options.length.blocks,
         parameters,
         ..Overrides::default()
     };

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use hopbench_analysis::record::{Manifest, Request};
+use hopbench_analysis::{
+    compare::changed_versions,
+    record::{Manifest, Request},
+};
 
 use super::{
     Context,
@@ -92,6 +95,13 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
         &settings,
         &interrupt,
     )?;
+    for path in &measured.manifest.paths {
+        for difference in changed_versions(&manifest, &measured.manifest, &path.name) {
+            say(&format!(
+                "warning: {difference}: what was measured is not what it was"
+            ));
+        }
+    }
     publish(&context, &measured)
 }
 

@@ -251,7 +251,7 @@ async fn ask_by_h2(
     let response = sender.send_request(request).await;
     let response = response.context(
         "no answer by HTTP/2: expected a hop that speaks it, without TLS by prior knowledge; or \
-         leave out 'protocol' in the path",
+         ask it by 'http1' (its 'protocol')",
     )?;
     read(response).await
 }

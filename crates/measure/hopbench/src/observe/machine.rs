@@ -240,9 +240,8 @@ const SLOW_CLOCKS: [&str; 3] = ["acpi_pm", "hpet", "jiffies"];
 
 /// Returns the conditions that may make metrics doubtful: what was checked, and what is wrong with
 /// it. Watches the cores for a moment.
-pub(crate) fn doubts() -> [(&'static str, Option<String>); 5] {
+pub(crate) fn doubts() -> [(&'static str, Option<String>); 4] {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let busy = neighbours::busy_cores();
     let Machine {
         governor,
         clock_source,
@@ -258,7 +257,6 @@ pub(crate) fn doubts() -> [(&'static str, Option<String>); 5] {
             "cores",
             (cores < 2).then(|| "the load generator and the servers share one core".to_owned()),
         ),
-        (busy.what, busy.is_noisy.then_some(busy.note)),
         (
             "clock source",
             SLOW_CLOCKS.contains(&clock_source.as_str()).then(|| {
@@ -275,6 +273,15 @@ pub(crate) fn doubts() -> [(&'static str, Option<String>); 5] {
             }),
         ),
     ]
+}
+
+/// Returns what makes the figures of a run doubtful before it begins: the machine's own conditions,
+/// and busy cores. Takes a moment to watch them.
+pub(crate) fn doubts_of_a_run() -> impl Iterator<Item = String> {
+    let busy = neighbours::busy_cores();
+    let busy = (busy.what, busy.is_noisy.then_some(busy.note));
+    let all = doubts().into_iter().chain([busy]);
+    all.filter_map(|(what, doubt)| Some(format!("{what}: {}", doubt?)))
 }
 
 /// Returns how many files one process of a path may have open at a concurrency. A connection takes

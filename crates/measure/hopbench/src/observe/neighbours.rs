@@ -23,9 +23,6 @@ pub(crate) struct Sign {
 /// too coarse, and more would make whoever waits impatient.
 const WATCHED: Duration = Duration::from_millis(200);
 
-/// Name of the sign that tells how busy the cores are.
-pub(crate) const BUSY_CORES: &str = "busy cores";
-
 /// Largest share of the cores' time that others may use. An idle machine is below 3 %.
 const BUSY_SHARE_MAX: f64 = 0.1;
 
@@ -71,50 +68,45 @@ fn wait() {
 }
 
 fn busy(seen: &Disturbance) -> Sign {
-    let share = seen
-        .machine_us()
-        .zip(seen.busy_us)
-        .map(|(all_us, busy_us)| {
-            let own_us = seen.harness_us.unwrap_or_default();
-            ((busy_us as f64 - own_us) / all_us).max(0.0)
-        });
-    let is_noisy = share.is_some_and(|share| share > BUSY_SHARE_MAX);
-    let watched_ms = WATCHED.as_millis();
-    let note = match share {
-        None => "not known: '/proc/stat' can't be read".to_owned(),
-        Some(share) => format!(
-            "{:.1} % of all cores' time in {watched_ms} ms{}",
-            share * 100.0,
-            match is_noisy {
-                true => ": something else is running; wait until it is done",
-                false => "",
-            }
-        ),
-    };
-    Sign {
-        what: BUSY_CORES,
-        note,
-        is_noisy,
-    }
+    let busy_us = seen.busy_us.map(|busy_us| {
+        let own_us = seen.harness_us.unwrap_or_default();
+        (busy_us as f64 - own_us).max(0.0)
+    });
+    let advice = "something else is running; wait until it is done";
+    of_time("busy cores", seen, busy_us, (BUSY_SHARE_MAX, advice))
 }
 
 fn steal(seen: &Disturbance) -> Sign {
-    let share = seen.machine_us().map(|us| seen.steal_us as f64 / us);
-    let is_noisy = share.is_some_and(|share| share > STEAL_SHARE_MAX);
+    let advice = "other guests use this machine's cores; measure when they don't";
+    let limit = (STEAL_SHARE_MAX, advice);
+    of_time("stolen time", seen, Some(seen.steal_us as f64), limit)
+}
+
+/// Judges the share of all cores' time in which something was seen; beyond its limit, there is
+/// advice.
+fn of_time(
+    what: &'static str,
+    seen: &Disturbance,
+    time_us: Option<f64>,
+    (share_max, advice): (f64, &str),
+) -> Sign {
+    let share = seen.machine_us().zip(time_us);
+    let share = share.map(|(all_us, time_us)| time_us / all_us);
+    let is_noisy = share.is_some_and(|share| share > share_max);
     let watched_ms = WATCHED.as_millis();
     let note = match share {
         None => "not known: '/proc/stat' can't be read".to_owned(),
-        Some(share) => format!(
-            "{:.1} % in {watched_ms} ms{}",
-            share * 100.0,
+        Some(share) => {
+            let percent = share * 100.0;
+            let found = format!("{percent:.1} % of all cores' time in {watched_ms} ms");
             match is_noisy {
-                true => ": other guests use this machine's cores; measure when they don't",
-                false => "",
+                true => format!("{found}: {advice}"),
+                false => found,
             }
-        ),
+        }
     };
     Sign {
-        what: "stolen time",
+        what,
         note,
         is_noisy,
     }
@@ -212,10 +204,12 @@ mod tests {
             ..Disturbance::default()
         };
         let [quiet, noisy] = [10_000, 40_000].map(|us| steal(&seen(us)));
-        assert_eq!(quiet.note, "2.5 % in 200 ms");
+        assert_eq!(quiet.note, "2.5 % of all cores' time in 200 ms");
         assert!(!quiet.is_noisy && noisy.is_noisy, "{noisy:?}");
         assert!(
-            noisy.note.starts_with("10.0 % in 200 ms: other"),
+            noisy.note.ends_with(
+                " in 200 ms: other guests use this machine's cores; measure when they don't"
+            ),
             "{noisy:?}"
         );
 

@@ -69,8 +69,8 @@ fn alpn(protocol: Protocol) -> &'static str {
 /// Says what to try if a hop doesn't take a protocol.
 fn advice(protocol: Protocol) -> &'static str {
     match protocol {
-        Protocol::Http1 => "; let the hop speak HTTP/1.1, or write 'protocol = \"h2\"' in the path",
-        Protocol::H2 => "; let the hop speak HTTP/2, or leave out 'protocol' in the path",
+        Protocol::Http1 => "; let the hop speak HTTP/1.1, or ask it by 'h2' (its 'protocol')",
+        Protocol::H2 => "; let the hop speak HTTP/2, or ask it by 'http1' (its 'protocol')",
     }
 }
 

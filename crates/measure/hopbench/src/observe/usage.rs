@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Usage of one process group so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     cpu_us: HashMap<u32, f64>,
     /// CPU time of children that have ended and were waited for, as counted for the process that
@@ -210,12 +210,18 @@ impl Snapshot {
         self.threads = self.threads.max(earlier.threads);
     }
 
+    /// Returns whether there are processes that were not there before.
+    pub(crate) fn has_new_workers(&self, before: &Self) -> bool {
+        let mut pids = self.cpu_us.keys();
+        pids.any(|pid| !before.cpu_us.contains_key(pid))
+    }
+
     /// Returns the resident memory of the processes that were there before, in KiB. What others
     /// have ends with them, and is no growth.
     fn rss_kib_of_those_before(&self, before: &Self) -> u64 {
-        let there = |pid: &&u32| before.cpu_us.contains_key(*pid);
-        let of_each = self.rss_kib.keys().filter(there);
-        of_each.filter_map(|pid| self.rss_kib.get(pid)).sum()
+        let there = self.rss_kib.iter();
+        let there = there.filter(|(pid, _)| before.cpu_us.contains_key(pid));
+        there.map(|(_, kib)| kib).sum()
     }
 
     /// Replaces the resident memory and the number of descriptors by those of an earlier moment.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::process::table;
+use crate::{console::shortened, process::table};
 
 /// Maximum length of a command line in a message, in characters.
 const COMMAND_CHARS_MAX: usize = 120;
@@ -46,8 +46,5 @@ fn command_line(pid: u32) -> Option<String> {
     let (program, arguments) = words.split_first()?;
     let program = program.rsplit('/').next()?;
     let line = [&[program], arguments].concat().join(" ");
-    Some(match line.char_indices().nth(COMMAND_CHARS_MAX) {
-        None => line,
-        Some((end, _)) => format!("{}…", &line[..end]),
-    })
+    Some(shortened(&line, COMMAND_CHARS_MAX).into_owned())
 }

@@ -487,9 +487,7 @@ fn manifest(paths: Vec<PathInfo>, selection: &Selection, seed: u64, directory: &
             plural(*highest as usize, "connection")
         ))
     });
-    let warnings = machine::doubts()
-        .into_iter()
-        .filter_map(|(what, doubt)| doubt.map(|doubt| format!("{what}: {doubt}")));
+    let warnings = machine::doubts_of_a_run();
     Manifest {
         schema: SCHEMA,
         hopbench: env!("CARGO_PKG_VERSION").to_owned(),

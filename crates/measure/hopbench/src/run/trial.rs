@@ -290,7 +290,7 @@ impl<'a> Live<'a> {
             true => None,
             false => Some(&mut on_second),
         };
-        let workers = load.wait(stage, self.interrupt, on_second)?;
+        let workers = load.wait(stage, &usage, self.interrupt, on_second)?;
         // Before the generator evaluates its measurements, which is not part of the load.
         let machine_after = MachineSnapshot::take();
         let usage_after = stage.usage();

@@ -7,15 +7,13 @@ use crate::{
     ab::{AbComparison, Pair, Trials},
     metrics::Metric,
     report::{
+        lead::LOST_SHARE_MAX,
         markdown,
         sheet::{Entry, Medium, Table},
         text::{interval, thousands, with_interval},
     },
     told::Told,
 };
-
-/// Largest share of requests without a right answer with which percentiles are compared.
-const LOST_SHARE_MAX: f64 = 0.001;
 
 /// Returns the answer as text: what the builds are, the sentences, and the table.
 pub(in crate::report) fn text(comparison: &AbComparison<'_>, medium: Medium) -> String {

@@ -35,7 +35,7 @@ pub(super) fn section(head: &[Measured<'_>], base: &[Measured<'_>]) -> Section {
         });
         let tables: String = scenarios.collect();
         body += &paragraph(EXPLANATION);
-        if let Some(legend) = marks::explained_in(&tables) {
+        if let Some(legend) = marks::explained_in(&[&tables]) {
             body += "\n";
             body += &paragraph(&legend);
         }

@@ -91,7 +91,7 @@ fn one_failed_trial_of_six_and_five_of_six_are_named() {
 fn another_toolchain_clock_memory_or_outside_program_is_another_condition() {
     let keys = |change: fn(&mut Manifest)| -> Vec<String> {
         let found = incomparable(|manifest, _| change(manifest));
-        found.into_iter().map(|it| it.key).collect()
+        found.into_iter().map(|[key, ..]| key).collect()
     };
     assert_eq!(
         keys(|it| it.toolchain = "rustc 2.0".to_owned()),
@@ -141,7 +141,9 @@ fn what_is_meant_to_differ_may() {
         summary,
         trials: &trials,
     };
-    assert!(Comparison::new(side(&of_base), side(&of_head)).is_err());
+    let refused = Comparison::new(side(&of_base), side(&of_head)).expect_err("another version");
+    let advice = "; to compare just these versions, add '--other-versions', ";
+    assert!(refused.to_string().contains(advice), "{refused}");
     assert!(Comparison::of_versions(side(&of_base), side(&of_head)).is_ok());
 }
 

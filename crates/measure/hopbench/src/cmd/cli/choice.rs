@@ -114,23 +114,30 @@ pub(crate) struct Choice {
     /// Confine client and path to cores in these ways instead
     #[arg(long, value_name = "PLACEMENT", value_delimiter = ',', value_parser = placements())]
     placement: Vec<Placement>,
-    /// Load each cell for this many milliseconds instead
-    #[arg(long, value_name = "MS", allow_negative_numbers = true,
-        value_parser = within::<u64>(1, DURATION_MS_MAX))]
-    duration_ms: Option<u64>,
-    /// Warm each path up for this many milliseconds instead
-    #[arg(long, value_name = "MS", allow_negative_numbers = true,
-        value_parser = within::<u64>(0, DURATION_MS_MAX))]
-    warm_up_ms: Option<u64>,
-    /// Measure each cell in this many blocks instead
-    #[arg(long, value_name = "N", allow_negative_numbers = true,
-        value_parser = within::<u32>(1, BLOCKS_MAX as u64))]
-    blocks: Option<u32>,
+    #[command(flatten)]
+    length: Length,
     /// Measure each cell once and briefly: good for a first look, but not for comparing
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
     parameters: Parameters,
+}
+
+/// How long and how often each cell is measured.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct Length {
+    /// Load each cell for this many milliseconds instead
+    #[arg(long, value_name = "MS", allow_negative_numbers = true,
+        value_parser = within::<u64>(1, DURATION_MS_MAX))]
+    pub(crate) duration_ms: Option<u64>,
+    /// Warm each path up for this many milliseconds instead
+    #[arg(long, value_name = "MS", allow_negative_numbers = true,
+        value_parser = within::<u64>(0, DURATION_MS_MAX))]
+    pub(crate) warm_up_ms: Option<u64>,
+    /// Measure each cell in this many blocks instead
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = within::<u32>(1, BLOCKS_MAX as u64))]
+    pub(crate) blocks: Option<u32>,
 }
 
 /// Values for parameters of path files.
@@ -161,9 +168,9 @@ impl Choice {
             concurrency: self.concurrency.clone(),
             rates: self.rates.clone(),
             placements: self.placement.clone(),
-            duration_ms: self.duration_ms,
-            warm_up_ms: self.warm_up_ms,
-            blocks: self.blocks,
+            duration_ms: self.length.duration_ms,
+            warm_up_ms: self.length.warm_up_ms,
+            blocks: self.length.blocks,
             quick: self.quick,
             parameters: self.parameters.values(),
         }

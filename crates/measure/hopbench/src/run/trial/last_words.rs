@@ -1,5 +1,7 @@
 //! The last lines of a path's processes before they failed, for a message in one line.
 
+use crate::console::shortened;
+
 /// Number of the last lines that a message has.
 const LINES: usize = 5;
 
@@ -23,15 +25,10 @@ pub(super) fn last_words(lines: &[String]) -> Option<String> {
     let error = lines.iter().rposition(is_error);
     let error = error.filter(|index| *index < last);
     let told = error.into_iter().chain(last..lines.len());
-    let told: Vec<String> = told.map(|index| shortened(&lines[index])).collect();
+    let told: Vec<_> = told
+        .map(|index| shortened(&lines[index], LINE_CHARS_MAX))
+        .collect();
     (!told.is_empty()).then(|| told.join(" / "))
-}
-
-fn shortened(line: &str) -> String {
-    match line.char_indices().nth(LINE_CHARS_MAX) {
-        None => line.to_owned(),
-        Some((end, _)) => format!("{}…", &line[..end]),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A load on a path, from the start of the generator to its result.
 
 use std::{
-    fs,
+    fs, mem,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -26,7 +26,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Longest time before the load's end at which a path is first looked at.
 const LOOK_AHEAD: Duration = Duration::from_millis(200);
 
-/// Interval of further looks at a path with workers, until the load ends.
+/// Interval of further looks at a path with new workers, until the load ends.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// An interval that is so many times what a look takes disturbs a load by little.
@@ -255,12 +255,13 @@ impl RunningLoad {
     /// Waits until the last request has ended. The generator then prints an empty line, before it
     /// evaluates its records.
     ///
-    /// Calls `on_second` after every second, if there is one. Returns the usage of the processes
-    /// that have workers shortly before the load's end, since a worker that serves one connection
-    /// ends with it.
+    /// Calls `on_second` after every second, if there is one. Returns the usage, shortly before the
+    /// load's end, of the processes that have got workers since `before`: a worker that serves one
+    /// connection ends with it. Workers that were there before are read at the end.
     pub(super) fn wait(
         &self,
         stage: &mut super::Stage,
+        before: &[Snapshot],
         interrupt: &Interrupt,
         mut on_second: Option<&mut dyn FnMut(&mut super::Stage)>,
     ) -> Result<Vec<Option<Snapshot>>, TrialError> {
@@ -281,11 +282,11 @@ impl RunningLoad {
                 return Ok(workers);
             }
             if last_look.take_if(|at| now >= *at).is_some() {
-                let before = std::mem::replace(&mut workers, stage.usage_of_workers());
-                for (now, before) in workers.iter_mut().zip(&before) {
+                let earlier = mem::replace(&mut workers, stage.usage_with_new_workers(before));
+                for (now, earlier) in workers.iter_mut().zip(earlier) {
                     match now {
-                        Some(now) => now.add_ended(before.as_ref()),
-                        None => now.clone_from(before),
+                        Some(now) => now.add_ended(earlier.as_ref()),
+                        None => *now = earlier,
                     }
                 }
                 // The load may not have begun at once.

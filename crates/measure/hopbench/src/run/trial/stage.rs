@@ -389,13 +389,13 @@ impl Stage {
         snapshots.map_err(harness_failure)
     }
 
-    /// Returns the usage so far of the processes that have workers; `None` for one that has none,
-    /// or that has ended, which is noticed elsewhere.
-    pub(super) fn usage_of_workers(&self) -> Vec<Option<Snapshot>> {
-        let processes = self.processes.iter().map(|running| {
-            let leader = running.child.pid();
-            let has_workers = usage::group(leader).len() > 1;
-            has_workers.then(|| Snapshot::take(leader, &running.definition).ok())?
+    /// Returns the usage so far of each process that has got workers since `before`; `None` for one
+    /// that has none, or that has ended, which is noticed elsewhere.
+    pub(super) fn usage_with_new_workers(&self, before: &[Snapshot]) -> Vec<Option<Snapshot>> {
+        let processes = self.processes.iter().zip(before);
+        let processes = processes.map(|(running, before)| {
+            let now = Snapshot::take(running.child.pid(), &running.definition).ok()?;
+            now.has_new_workers(before).then_some(now)
         });
         processes.collect()
     }
