@@ -3,7 +3,7 @@
 #
 #     ./scripts/bench_http_tunnel.sh [OPTION]…
 #
-# On two cores, the first build takes 4 to 13 minutes, and the measurement 11. Options are those of
+# On two cores, the first build takes 4 to 14 minutes, and the measurement 11. Options are those of
 # 'hopbench run http-tunnel':
 #
 #     --quick              measure each cell once and briefly, for a first look

@@ -302,6 +302,26 @@ impl fmt::Display for Blocks {
 }
 
 impl Pathology {
+    /// Says what was found, and where, for a line with several of them.
+    pub fn in_short(&self) -> String {
+        let told = self.to_string();
+        let kind = told.split(": ").next().unwrap_or_default();
+        format!("{kind} in {}", self.cell())
+    }
+
+    fn cell(&self) -> &CellName {
+        match self {
+            Self::Collapse { cell, .. }
+            | Self::Dropped { cell, .. }
+            | Self::Errors { cell, .. }
+            | Self::Failures { cell, .. }
+            | Self::LongTail { cell, .. }
+            | Self::NotRecovered { cell, .. }
+            | Self::Slower { cell, .. } => cell,
+            Self::Within(within) => within.cell(),
+        }
+    }
+
     /// Advises what to look at next.
     pub fn advice(&self) -> &'static str {
         match self {

@@ -132,7 +132,11 @@ fn main() -> ExitCode {
     let (line_in, line) = mpsc::channel();
     if options.exit_with_stdin || options.sample == Some(Sample::AfterLine) {
         let exit = options.exit_with_stdin;
-        thread::spawn(move || read_stdin(&line_in, exit));
+        let read = move || read_stdin(&line_in, exit);
+        if let Err(error) = thread::Builder::new().spawn(read) {
+            eprintln!("error: could not start a thread that reads stdin: {error}");
+            return ExitCode::from(4);
+        }
     }
     match run(&options, &line) {
         Ok(result) => {

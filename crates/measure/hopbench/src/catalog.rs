@@ -24,6 +24,7 @@ mod stage;
 mod target;
 mod template;
 mod tls_file;
+mod wiring;
 mod words;
 
 use std::{

@@ -37,6 +37,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use hopbench_analysis::report::terminal::columns;
 
 use crate::{
@@ -136,6 +137,6 @@ fn check_place(file: &Path) -> Result<(), Mistake> {
 fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().write_all(visible(text).as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
+        result => result.context("could not write to stdout"),
     }
 }

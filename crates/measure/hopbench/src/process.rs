@@ -32,10 +32,10 @@ use std::{
         unix::process::{CommandExt, ExitStatusExt},
     },
     path::PathBuf,
-    process::{self, ChildStdin, ChildStdout, ExitStatus, Stdio},
+    process::{self, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{self, Receiver},
+        mpsc::{self, Receiver, Sender},
     },
     thread,
     time::{Duration, Instant},
@@ -195,26 +195,40 @@ impl Child {
             false => (None, stdout),
         };
         let (reading, log_read) = mpsc::channel();
-        if let Some(stderr) = stderr {
-            log::drain(stderr, log.clone(), reading.clone());
-        }
-        if let Some(stdout) = logged {
-            log::drain(stdout, log.clone(), reading);
-        }
-        let output = kept.zip(beginning);
-        let output = output.map(|(stdout, pipe)| KeptOutput::read(stdout, pipe));
-        let name = name.to_owned();
-        Ok(Self {
-            name,
+        // From here on it has an owner, which ends it if its output can't be read.
+        let mut child = Self {
+            name: name.to_owned(),
             process,
             pidfd,
             stdin,
             log,
             log_read,
-            output,
+            output: None,
             exit: None,
             abandoned: false,
-        })
+        };
+        child
+            .read((stderr, logged), reading, kept.zip(beginning))
+            .with_context(|| format!("could not read what '{name}' prints"))?;
+        Ok(child)
+    }
+
+    /// Starts the threads that read what it prints, of which two log it, and one keeps it.
+    fn read(
+        &mut self,
+        (stderr, stdout): (Option<ChildStderr>, Option<ChildStdout>),
+        reading: Sender<()>,
+        kept: Option<(ChildStdout, (PipeReader, PipeWriter))>,
+    ) -> io::Result<()> {
+        if let Some(stderr) = stderr {
+            log::drain(stderr, self.log.clone(), reading.clone())?;
+        }
+        if let Some(stdout) = stdout {
+            log::drain(stdout, self.log.clone(), reading)?;
+        }
+        let kept = kept.map(|(stdout, beginning)| KeptOutput::read(stdout, beginning));
+        self.output = kept.transpose()?;
+        Ok(())
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -345,9 +359,12 @@ impl Child {
 }
 
 impl KeptOutput {
-    fn read(stdout: ChildStdout, (beginning, begins): (PipeReader, PipeWriter)) -> Self {
+    fn read(
+        stdout: ChildStdout,
+        (beginning, begins): (PipeReader, PipeWriter),
+    ) -> io::Result<Self> {
         let (read, text) = mpsc::channel();
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             let mut bytes = Vec::new();
             let mut stdout = BufReader::new(stdout.take(OUTPUT_BYTES_MAX));
             // If this fails, so does the read below.
@@ -358,8 +375,8 @@ impl KeptOutput {
             // A program may print whatever it wants, such as a version in Latin-1.
             let text = text.map(|_| String::from_utf8_lossy(&bytes).into_owned());
             let _ = read.send(text);
-        });
-        Self { beginning, text }
+        })?;
+        Ok(Self { beginning, text })
     }
 }
 

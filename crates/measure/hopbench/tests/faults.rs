@@ -217,6 +217,25 @@ fn what_a_server_starts_in_a_session_of_its_own_ends_with_its_trial_and_is_named
 }
 
 #[test]
+fn what_a_server_starts_in_a_session_of_its_own_is_named_if_it_ends_within_the_load() {
+    let bench = Bench::new();
+    let server = bin("http_baseline");
+    let script = format!(
+        "(while sleep 0.01; do setsid -f true; done) & \
+         exec {} --listen=127.0.0.1:{{{{port:front}}}}",
+        server.display()
+    );
+    let path = shell_path(&bench, "straying.toml", &script);
+    run_short(&bench, &path);
+    for trial in bench.trials() {
+        let warnings = trial["warnings"].as_array().expect("a list");
+        let is_named = warnings.iter().any(|it| it["strayed"]["process"] == "true");
+        assert_eq!(is_named, trial["path"] == "straying", "{trial}");
+    }
+    bench.assert_nothing_left();
+}
+
+#[test]
 fn what_a_shell_had_started_before_it_became_hopbench_is_let_be() {
     let bench = Bench::new();
     // One child stays a child. The child of the other becomes hopbench's while a path runs.

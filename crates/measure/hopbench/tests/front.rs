@@ -234,7 +234,11 @@ fn a_front_that_is_asked_wrongly_is_told() {
     );
     let old = RELAYED
         .replace("https://", "")
-        .replace("'{{file:relay.py}}'", "'-m', 'http.server'");
+        .replace("'{{file:relay.py}}'", "'-m', 'http.server'")
+        .replace(
+            "role = 'hop'",
+            "role = 'hop'\nenv = { TO = '{{port:origin}}' }",
+        );
     let old = old.replace(
         ", '{{port:origin}}',\n           'ALPN', 'CERTIFICATE', 'KEY'",
         "",
@@ -259,7 +263,7 @@ fn a_front_that_is_asked_wrongly_is_told() {
         ),
         (
             relayed("").replace("https://", "").replace(RELAY, ALERT),
-            "if the hop speaks TLS, begin 'front' with 'https://'",
+            "if the hop speaks TLS, begin 'front' with 'https://' (with 'quick', add '--tls')",
         ),
         (with_h2(&old), "no answer by HTTP/2"),
     ] {

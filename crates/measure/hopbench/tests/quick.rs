@@ -123,8 +123,35 @@ fn a_hop_that_does_not_answer_is_told_before_anything_is_measured() {
         "{shown}"
     );
     assert!(shown.contains("no such option"), "{shown}");
+    let told = text(&failed.stderr);
+    let expected = "error: 'mine' did not answer as expected; stdout says why";
+    assert!(told.contains(expected), "{told}");
     assert_eq!(bench.runs().len(), 0);
     assert_eq!(file(&bench, "my.toml"), "");
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn a_hop_that_takes_connections_and_never_answers_is_told_with_what_to_raise() {
+    let bench = Bench::new();
+    bench.write(
+        "silent.py",
+        "import socket, sys, time\n\
+         listening = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+         time.sleep(60)\n",
+    );
+    let hop = "python3 silent.py {{port:front}} {{port:origin}}";
+    let silent = bench.run(&["quick", hop, "--start-timeout-ms=900"]);
+    assert_eq!(silent.status.code(), Some(1), "{silent:?}");
+    let shown = text(&silent.stdout);
+    for expected in [
+        "did not answer '/health' within 0.9 s: no answer within ",
+        "it takes connections: if its hop answers as late as that, or needs longer to start, raise \
+         'start-timeout-ms'",
+    ] {
+        assert!(shown.contains(expected), "{shown}");
+    }
+    assert_eq!(bench.runs().len(), 0);
     bench.assert_nothing_left();
 }
 

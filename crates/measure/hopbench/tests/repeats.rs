@@ -96,7 +96,7 @@ fn a_calm_repetition_counts_in_place_of_what_was_disturbed() {
     let shown = bench.run(&["report", &run, "--format=md"]);
     let report = text(&shown.stdout);
     assert!(report.contains("6 of 6 trials run, 0 failed."), "{report}");
-    let said = "Others disturbed 1 of 2 times that a load went through all paths";
+    let said = "Other programs disturbed 1 of 2 times that a load went through all paths";
     assert!(report.contains(said), "{report}");
     assert!(report.contains("other load ×3"), "{report}");
 }

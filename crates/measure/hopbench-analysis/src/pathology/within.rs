@@ -140,6 +140,18 @@ impl Within {
     }
 }
 
+impl Within {
+    pub(super) fn cell(&self) -> &CellName {
+        match self {
+            Self::Descriptors { cell, .. }
+            | Self::FullQueue { cell, .. }
+            | Self::Growth { cell, .. }
+            | Self::Slowdown { cell, .. }
+            | Self::Stall { cell, .. } => cell,
+        }
+    }
+}
+
 impl fmt::Display for Within {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -157,7 +157,12 @@ pub enum Warning {
 
 fn few_answers(good: u64) -> String {
     let needed = samples_min(0.99);
-    format!("{good} answers are too few for a p99, which needs {needed}")
+    let answers = if good == 1 {
+        "answer is"
+    } else {
+        "answers are"
+    };
+    format!("{good} {answers} too few for a p99, which needs {needed}")
 }
 
 impl Warning {

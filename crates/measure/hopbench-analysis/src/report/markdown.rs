@@ -107,7 +107,10 @@ pub(super) fn answer(
         out += &format!("\n{}\n{explained}\n", section.sheet.text(medium));
     }
     let found = sentences::pathologies_line(scenario);
-    out.extend(found.map(|line| format!("\n{line}\n")));
+    out.extend(found.map(|line| match medium {
+        Medium::Markdown => format!("\n{}\n", escape(&line)),
+        Medium::Terminal => format!("\n{line}\n"),
+    }));
     out
 }
 
@@ -178,7 +181,7 @@ fn environment(manifest: &Manifest) -> String {
 fn paths(manifest: &Manifest) -> String {
     let mut out = String::from("\n## Paths\n");
     for path in manifest.all_paths() {
-        out += &format!("\n**{}**: {}\n", path.name, path.summary.trim());
+        out += &format!("\n**{}**: {}\n", path.name, escape(path.summary.trim()));
         if let Some(reason) = &path.skipped {
             out += &format!("\nSkipped: {reason}\n");
         }

@@ -33,8 +33,8 @@ pub fn progress(trials: &[Trial], planned: usize) -> String {
     let (blocks, again) = repeats::repeated(trials);
     if again > 0 {
         out += &format!(
-            " Others disturbed {again} of {blocks} times that a load went through all paths: the \
-             first undisturbed repetition counts in its place."
+            " Other programs disturbed {again} of {blocks} times that a load went through all \
+             paths. These were measured again: the first undisturbed repetition counts instead."
         );
     }
     let generators = trials.iter().filter_map(|trial| trial.load.as_ref());
@@ -247,14 +247,28 @@ pub(super) fn has_pathologies(scenario: &ScenarioSummary<'_>) -> bool {
     !pathology::find(scenario).is_empty()
 }
 
-/// Says in one line how many pathologies there are. `None` if nothing was measured.
+/// Largest number of pathologies that one line names.
+const NAMED_MAX: usize = 3;
+
+/// Says in one line how many pathologies there are, and which. `None` if nothing was measured.
 pub(super) fn pathologies_line(scenario: &ScenarioSummary<'_>) -> Option<String> {
     scenario.rows().next()?;
-    Some(match pathology::find(scenario).len() {
-        0 => "Pathologies: none found.".to_owned(),
-        1 => "Pathologies: 1 found; see below.".to_owned(),
-        found => format!("Pathologies: {found} found; see below."),
-    })
+    let found = pathology::find(scenario);
+    if found.is_empty() {
+        return Some("Pathologies: none found.".to_owned());
+    }
+    let named = found.iter().take(NAMED_MAX).map(Pathology::in_short);
+    let named: Vec<String> = named.collect();
+    let first = if found.len() > NAMED_MAX {
+        ", first"
+    } else {
+        ""
+    };
+    Some(format!(
+        "Pathologies: {} found{first}: {}; see below.",
+        found.len(),
+        named.join(", ")
+    ))
 }
 
 /// Says that the metrics of a scenario are medians, and over how many blocks.
@@ -318,14 +332,16 @@ pub(super) fn control(scenario: &ScenarioSummary<'_>, table: &Table<'_>) -> Opti
     let references = table.rows.iter().filter(is_control);
     let reaches: Vec<String> = references
         .filter_map(|row| {
-            let reach = percent(row.noise_floor(Metric::Rps)? - 1.0);
-            Some(format!("{reach} at c={}", row.cell.load()))
+            let factor = row.noise_floor(Metric::Rps)?;
+            let [reach, low, high] = [factor - 1.0, 1.0 / factor, factor].map(percent);
+            let load = row.cell.load();
+            Some(format!("{reach} ({low} to {high}) at c={load}"))
         })
         .collect();
     (!reaches.is_empty()).then(|| {
         format!(
-            "A/A control: the noise floor of the RPS of '{}' is {}. Smaller differences cannot be \
-             told from noise.",
+            "A/A control: the noise floor of the RPS of '{}' is {}. Ratios within these \
+             bounds cannot be told from 100 %.",
             scenario.info.reference,
             reaches.join(", ")
         )

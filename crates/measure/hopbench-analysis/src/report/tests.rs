@@ -276,7 +276,7 @@ fn markdown_report() {
 
 #[test]
 fn what_a_path_said_is_text_in_markdown_too() {
-    let (manifest, mut trials) = (manifest(), trials());
+    let (mut manifest, mut trials) = (manifest(), trials());
     let said = "status 500 instead of 200: <b>*no*</b>";
     for trial in &mut trials {
         if let Outcome::Failed(failure) = &mut trial.outcome {
@@ -286,6 +286,10 @@ fn what_a_path_said_is_text_in_markdown_too() {
     let summary = Summary::new(&manifest, &trials).expect("valid records");
     let report = markdown::report(&summary, &trials, 22);
     assert!(report.contains(r"\<b>\*no\*\</b>"), "{report}");
+    manifest.paths[0].summary = "1 <b>2</b>\n# 3".to_owned();
+    let summary = Summary::new(&manifest, &trials).expect("valid records");
+    let report = markdown::report(&summary, &trials, 22);
+    assert!(report.contains(r": 1 \<b>2\</b> # 3"), "{report}");
     assert!(terminal::render(&summary, &trials, 22).contains(said));
 }
 

@@ -20,6 +20,7 @@ use super::{
     request::{ExpectedAnswer, WireExpect},
     similar::is_slip,
     template::{Place, Template},
+    wiring,
 };
 
 /// A validated path.
@@ -363,7 +364,8 @@ impl PathDefinition {
         }
         self.check_addresses()?;
         self.front.check_tls(self.places())?;
-        self.check_ports()
+        self.check_ports()?;
+        self.check_wiring()
     }
 
     /// Returns whether its processes or its clients need certificates.
@@ -417,6 +419,19 @@ impl PathDefinition {
             }
         }
         Ok(())
+    }
+
+    fn check_wiring(&self) -> Result<(), String> {
+        let files = self.files.iter();
+        let files: Vec<_> = files
+            .map(|file| (file.name.as_str(), &file.content))
+            .collect();
+        let processes = self.processes.iter().map(|process| {
+            let texts = process.command.iter().chain(process.env.values());
+            let texts = texts.chain(&process.cwd).chain(&process.admin);
+            (process.name.as_str(), texts.collect())
+        });
+        wiring::check(&self.front, processes, &files)
     }
 
     fn check_addresses(&self) -> Result<(), String> {

@@ -111,8 +111,6 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Measure a hop that is given as one command line, in about a minute
     #[command(after_help = examples!(
-        "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork,backlog=512 \
-         TCP:127.0.0.1:{{port:origin}}'",
         "hopbench quick './relay.py {{port:front}} {{port:origin}}' --save my-relay.toml",
         "hopbench quick 'GOMAXPROCS=1 caddy reverse-proxy --from :{{port:front}} \
          --to :{{port:origin}}'",

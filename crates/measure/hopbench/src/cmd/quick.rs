@@ -21,10 +21,7 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, CatalogError, PathDefinition, is_file},
-    cmd::{
-        cli::{How, Length, Parameters},
-        exit,
-    },
+    cmd::cli::{How, Length, Parameters},
     console::{say, seconds},
     mistake::Mistake,
     plan::{
@@ -51,6 +48,9 @@ pub(crate) struct Options {
     save: Option<String>,
     #[command(flatten)]
     length: Length,
+    /// Wait so many milliseconds for its first answer [default: 10000]
+    #[arg(long, value_name = "N")]
+    start_timeout_ms: Option<u64>,
     /// Ask the hop over TLS. It gets its certificate from '{{tls:certificate}}' and '{{tls:key}}',
     /// or from '{{tls:pem}}' for both in one file
     #[arg(long)]
@@ -152,7 +152,10 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
         tls: options.tls,
         protocol: options.protocol,
     };
-    let file = hop.path_file(&context.toolbox, front)?;
+    let mut file = hop.path_file(&context.toolbox, front)?;
+    if let Some(given_ms) = options.start_timeout_ms {
+        file = format!("start-timeout-ms = {given_ms}\n{file}");
+    }
     let path = PathDefinition::parse(&hop.name, &file).map_err(Mistake)?;
     let context = Context {
         catalog: with(Catalog::built_in()?, path)?,
@@ -173,9 +176,8 @@ pub(super) fn run(context: &Context, options: &Options) -> anyhow::Result<ExitCo
     let mut selection = run::select(&context, &[scenario], &overrides, &interrupt)?;
     // A hop that doesn't start would take its time in every trial.
     let verified = verify(&context, &selection, &interrupt)?;
-    if verified.has_failed {
-        verified.show(&context)?;
-        return Ok(ExitCode::from(exit::FAILED));
+    if verified.has_failed() {
+        return verified.publish(&context);
     }
     if let Some(save) = save {
         save.write(&file)?;

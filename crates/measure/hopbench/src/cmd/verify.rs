@@ -1,6 +1,6 @@
 //! `hopbench verify`
 
-use std::{path::Path, process::ExitCode};
+use std::{collections::BTreeSet, path::Path, process::ExitCode};
 
 use hopbench_analysis::record::{Failure, FailureKind, Source};
 use serde_json::{Value, json};
@@ -24,11 +24,7 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
     let selection = select(context, &options.choice)?;
     let interrupt = Interrupt::catch()?;
     let checked = verify(context, &selection, &interrupt)?;
-    checked.show(context)?;
-    Ok(ExitCode::from(match checked.has_failed {
-        true => exit::FAILED,
-        false => 0,
-    }))
+    checked.publish(context)
 }
 
 /// The answers of all paths of a selection.
@@ -36,7 +32,8 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
 pub(super) struct Checked {
     rows: Vec<Vec<String>>,
     results: Vec<Value>,
-    pub(super) has_failed: bool,
+    /// Path of each failure.
+    failed: Vec<String>,
 }
 
 /// Starts every path of a selection and sends each kind of request once.
@@ -90,7 +87,8 @@ impl Checked {
     }
 
     fn add(&mut self, path: &str, Verified { asked, failure }: Verified) {
-        self.has_failed |= failure.is_some();
+        self.failed
+            .extend(failure.is_some().then(|| path.to_owned()));
         let text = match &failure {
             None => "ok".to_owned(),
             Some(failure) => format!("FAILED: {}: {}", failure.kind, failure.cause),
@@ -100,9 +98,23 @@ impl Checked {
         self.rows.push(vec![path.to_owned(), asked, text]);
     }
 
-    /// Prints them.
-    pub(super) fn show(&self, context: &Context) -> anyhow::Result<()> {
-        context.print(&columns(&self.rows), || json!(self.results))
+    /// Prints them; returns the exit code.
+    pub(super) fn publish(&self, context: &Context) -> anyhow::Result<ExitCode> {
+        context.print(&columns(&self.rows), || json!(self.results))?;
+        let failed: BTreeSet<&str> = self.failed.iter().map(String::as_str).collect();
+        if failed.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let failed: Vec<String> = failed.iter().map(|path| format!("'{path}'")).collect();
+        say(&format!(
+            "error: {} did not answer as expected; stdout says why",
+            failed.join(", ")
+        ));
+        Ok(ExitCode::from(exit::FAILED))
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
     }
 }
 

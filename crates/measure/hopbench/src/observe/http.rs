@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     path::PathBuf,
+    pin::pin,
     str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
@@ -90,8 +91,12 @@ const BEGINNING_BYTES_MAX: usize = 256 * 1024;
 /// Maximum length of a body, in bytes; the origin's longest is 64 MiB.
 const BODY_BYTES_MAX: u64 = 128 << 20;
 
-/// Time limit of one request to a server that is starting. `give_up` is called before each.
+/// Time limit of the first request to a server that is starting, which may accept one and never
+/// answer it. Each that gets no answer doubles it, for a server that takes longer to answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Pause between two calls of `give_up` while an answer is awaited.
+const GIVE_UP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Time that a server may take to close the connection, or to send anything else. A server that
 /// doesn't close it is not at fault.
@@ -122,9 +127,36 @@ impl Client {
         })
     }
 
+    /// Like [`ask`](Self::ask), but calls `give_up` before it and again and again, and fails if
+    /// that does.
+    fn ask_until(
+        &self,
+        server: &Server,
+        question: &Question<'_>,
+        at_most: Duration,
+        give_up: &mut impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<anyhow::Result<Answer>> {
+        let begun = Instant::now();
+        let mut asked = pin!(ask(server, question));
+        loop {
+            give_up()?;
+            let left = at_most.saturating_sub(begun.elapsed());
+            let within = left.min(GIVE_UP_INTERVAL);
+            let answered = async { timeout(within, asked.as_mut()).await };
+            match self.runtime.block_on(answered) {
+                Ok(answer) => return Ok(answer),
+                Err(_) if left <= within => {
+                    let within_ms = at_most.as_millis();
+                    return Ok(Err(TimedOut { within_ms }.into()));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Repeats a request until `is_ready` accepts the answer. Returns the last error if that is not
     /// so by the deadline, at which a request may still be under way. Calls `give_up` before each
-    /// request.
+    /// request and while one is under way.
     pub(crate) fn wait_until_ready(
         &self,
         server: &Server,
@@ -133,15 +165,20 @@ impl Client {
         is_ready: impl Fn(&Answer) -> Result<(), String>,
         mut give_up: impl FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        let mut at_most = ATTEMPT_TIMEOUT;
         loop {
-            give_up()?;
-            let problem = match self.ask(server, question, ATTEMPT_TIMEOUT) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let within = at_most.min(left.max(ATTEMPT_TIMEOUT));
+            let problem = match self.ask_until(server, question, within, &mut give_up)? {
                 Ok(answer) => match is_ready(&answer) {
                     Ok(()) => return Ok(()),
                     Err(problem) => anyhow::anyhow!(problem),
                 },
                 Err(error) => error,
             };
+            if problem.is::<TimedOut>() {
+                at_most *= 2;
+            }
             if Instant::now() >= deadline {
                 return Err(problem);
             }
@@ -231,8 +268,8 @@ fn with_hint(error: hyper::Error) -> anyhow::Error {
     let error = anyhow::Error::new(error);
     match is_other {
         true => error.context(
-            "the answer isn't HTTP/1.1; if the hop speaks TLS, begin 'front' with 'https://', and \
-             if it speaks HTTP/2 alone, add 'protocol = \"h2\"'",
+            "the answer isn't HTTP/1.1; if the hop speaks TLS, begin 'front' with 'https://' \
+             (with 'quick', add '--tls'), and if it speaks HTTP/2 alone, add 'protocol = \"h2\"'",
         ),
         false => error,
     }
@@ -398,5 +435,57 @@ impl fmt::Display for Endpoint {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread,
+    };
+
+    use super::*;
+    use crate::process::wait_until;
+
+    /// Takes a connection that it never answers, and answers the next one late.
+    #[test]
+    fn a_server_that_answers_late_is_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let late = ATTEMPT_TIMEOUT + ATTEMPT_TIMEOUT / 50;
+        thread::spawn(move || {
+            let _unanswered = listener.accept().expect("a connection");
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                assert!(stream.read(&mut [0; 1000]).expect("a request") > 0);
+                wait_until(Instant::now() + late);
+                // A client on a very busy machine may have gone, and asks again.
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        });
+        let client = Client::new().expect("a runtime");
+        let question = Question {
+            method: "GET",
+            target: "/",
+            headers: &[],
+            body: Bytes::new(),
+        };
+        let deadline = Instant::now() + Duration::from_secs(600);
+        let mut asked = 0;
+        let ready = client.wait_until_ready(
+            &Endpoint::Tcp(address).into(),
+            &question,
+            deadline,
+            |_| Ok(()),
+            || {
+                asked += 1;
+                Ok(())
+            },
+        );
+        ready.expect("an answer");
+        // Whether to give up is asked while an answer is awaited, too.
+        assert!(asked > 5, "{asked} times");
     }
 }

@@ -77,8 +77,12 @@ impl Log {
 }
 
 /// Reads a pipe to its end on its own thread, then drops `reading`.
-pub(super) fn drain(pipe: impl Read + Send + 'static, log: Arc<Mutex<Log>>, reading: Sender<()>) {
-    thread::spawn(move || {
+pub(super) fn drain(
+    pipe: impl Read + Send + 'static,
+    log: Arc<Mutex<Log>>,
+    reading: Sender<()>,
+) -> io::Result<()> {
+    let read = move || {
         let _reading = reading;
         let mut reader = BufReader::new(pipe);
         while let Ok(line) = read_line(&mut reader) {
@@ -89,7 +93,8 @@ pub(super) fn drain(pipe: impl Read + Send + 'static, log: Arc<Mutex<Log>>, read
                 .unwrap_or_else(PoisonError::into_inner)
                 .add(&line);
         }
-    });
+    };
+    thread::Builder::new().spawn(read).map(drop)
 }
 
 /// Reads the next line with its end, or a piece of a line that is far too long.
@@ -108,7 +113,7 @@ mod tests {
         let log = Arc::new(Mutex::new(Log::new(None).expect("no file")));
         let text: String = (0..100).map(|n| format!("line {n}\n\n")).collect();
         let (reading, read) = std::sync::mpsc::channel();
-        drain(io::Cursor::new(text), log.clone(), reading);
+        drain(io::Cursor::new(text), log.clone(), reading).expect("a thread");
         read.recv().expect_err("nothing is sent, only dropped");
         let log = log.lock().expect("no panic");
         let tail: Vec<&str> = log.tail().collect();

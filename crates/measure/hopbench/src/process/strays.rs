@@ -5,7 +5,7 @@
 //! child of hopbench itself (`PR_SET_CHILD_SUBREAPER`), so that it can be found and killed.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
@@ -48,6 +48,22 @@ impl Strays {
         *adopting += 1;
         let directory = directory.to_owned();
         Ok(Self { directory })
+    }
+
+    /// Returns those that have ended, by their process IDs: processes with a session of their own,
+    /// which were in none of the children's `groups`. Nobody has counted their CPU time.
+    pub(crate) fn ended(&self, groups: &[u32]) -> BTreeMap<u32, String> {
+        let me = std::process::id();
+        let processes = table::all().unwrap_or_default();
+        let own = processes.iter().find(|it| it.pid == me);
+        // The first process of a container gets everybody's orphans.
+        let own = own.filter(|own| own.parent > 0).map(|own| own.session);
+        let is_stray = |it: &Process| {
+            let is_own = own.is_none_or(|own| own == it.session);
+            it.has_ended && !is_own && !groups.contains(&it.group)
+        };
+        let ended = orphans_among(processes).filter(is_stray);
+        ended.map(|it| (it.pid, it.name)).collect()
     }
 
     /// Kills and reaps strays. Returns the names of those that were in none of the children's
@@ -124,9 +140,13 @@ pub(super) fn disown(pid: u32) {
 
 /// Returns the children of this process that have no owner.
 fn orphans() -> impl Iterator<Item = Process> {
+    orphans_among(table::all().unwrap_or_default())
+}
+
+fn orphans_among(processes: Vec<Process>) -> impl Iterator<Item = Process> {
     let owned = OWNED.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let me = std::process::id();
-    let processes = table::all().unwrap_or_default().into_iter();
+    let processes = processes.into_iter();
     processes.filter(move |it| it.parent == me && !owned.contains(&it.pid))
 }
 

@@ -10,6 +10,7 @@ pub(crate) struct Process {
     pub(crate) name: String,
     pub(crate) parent: u32,
     pub(crate) group: u32,
+    pub(crate) session: u32,
     /// Whether it has ended and nobody has waited for it yet.
     pub(crate) has_ended: bool,
     /// CPU time of the children that it has waited for, in microseconds.
@@ -41,7 +42,7 @@ pub(crate) fn all() -> io::Result<Vec<Process>> {
 }
 
 impl Process {
-    /// Parses `pid (name) state ppid pgrp …`. The name may contain anything, even brackets.
+    /// Parses `pid (name) state ppid pgrp session …`. The name may contain anything, even brackets.
     fn parse(pid: u32, stat: &str) -> Option<Self> {
         let (before, fields) = stat.rsplit_once(')')?;
         let (_, name) = before.split_once('(')?;
@@ -56,6 +57,7 @@ impl Process {
             name: name.to_owned(),
             parent: number(1)?,
             group: number(2)?,
+            session: number(3)?,
             has_ended: fields.first() == Some(&"Z"),
             reaped_us: (ticks * TICK_US) as f64,
         })
@@ -68,10 +70,11 @@ mod tests {
 
     #[test]
     fn any_name_is_read() {
-        let stat = "12 (a) (b c) S 3 12 12 0 -1 4 1 2 3 4 5 6 7 8 20 0";
+        let stat = "12 (a) (b c) S 3 12 11 0 -1 4 1 2 3 4 5 6 7 8 20 0";
         let process = Process::parse(12, stat).expect("well-formed");
         assert_eq!(process.name, "a) (b c");
         assert_eq!((process.parent, process.group), (3, 12));
+        assert_eq!(process.session, 11);
         assert_eq!(process.reaped_us, (7 + 8) as f64 * TICK_US as f64);
         for damaged in ["", "12 (a", "12 (a) S", "12 (a) S x y"] {
             assert!(Process::parse(12, damaged).is_none(), "{damaged}");

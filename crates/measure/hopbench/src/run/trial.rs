@@ -281,6 +281,7 @@ impl<'a> Live<'a> {
         for (usage, fresh) in usage.iter_mut().zip(&fresh) {
             usage.remember_held_of(fresh);
         }
+        let strayed = stage.ended_strays();
         let machine = MachineSnapshot::take();
         trial.timing.scrape_ms = clock.lap_ms();
         let load = self.start_load(order, stage)?;
@@ -295,6 +296,7 @@ impl<'a> Live<'a> {
         let machine_after = MachineSnapshot::take();
         let usage_after = stage.usage();
         let generator_us = load.cpu_us();
+        let strays = stage.warn_of_strays_since(&strayed);
         // A path that has stopped answering doesn't give its counters either. That error must not
         // hide the real one, so it is returned later.
         let counters = stage.counters_since(&counters, self);
@@ -316,6 +318,7 @@ impl<'a> Live<'a> {
         stage.add_usage(&usage, &usage_after, trial);
         trial.cpu_us.insert(CLIENT_ROLE.to_owned(), load.cpu_us);
         trial.warnings = validity::warnings(trial, &load, self.irq_is_separate);
+        trial.warnings.extend(strays);
         let judgement = judge_trial(&load, &planned, order.timeout);
         let (body_bytes, good) = (load.body_bytes, load.good);
         trial.load = Some(load);

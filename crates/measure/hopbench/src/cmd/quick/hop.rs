@@ -50,8 +50,8 @@ const PLAIN_FRONT: &str = "127.0.0.1:{{port:front}}";
 /// Program that tells two files apart.
 const DIGEST: &str = "{{program:sha256sum}}";
 
-const EXAMPLE: &str = "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork,backlog=512 \
-                       TCP:127.0.0.1:{{port:origin}}'";
+const EXAMPLE: &str = "hopbench quick 'socat TCP-LISTEN:{{port:front}},fork,backlog=512,nodelay \
+                       TCP:127.0.0.1:{{port:origin}},nodelay'";
 
 /// Words by which a shell joins commands, or sends their output elsewhere.
 const OF_SHELLS: [&str; 8] = ["|", "||", "&", "&&", ";", "<", ">", ">>"];
@@ -207,7 +207,12 @@ fn check_words(words: &[String]) -> Result<(), Mistake> {
         let message = format!("expected a command line, such as {EXAMPLE}");
         return Err(Mistake(message));
     }
-    match words.iter().find(|word| OF_SHELLS.contains(&word.as_str())) {
+    let is_of_shell = |word: &&String| OF_SHELLS.contains(&word.as_str());
+    // An argument may begin so, but no program does.
+    let program = words.get(program_behind(words));
+    let is_expanded = |word: &&String| word.starts_with("~/") || word.starts_with('$');
+    let program = program.filter(is_expanded);
+    match words.iter().find(is_of_shell).or(program) {
         None => Ok(()),
         Some(word) => Err(Mistake(format!(
             "'{word}': no shell reads the command; to have one, write sh -c \"…\""
@@ -343,6 +348,8 @@ mod tests {
             ("A=1".to_owned(), "expected a command line"),
             (format!("x '{front} {origin}"), "an end of every quote"),
             (format!("x {front} {origin} &"), "'&': no shell reads"),
+            (format!("~/x {front} {origin}"), "'~/x': no shell reads"),
+            (format!("env '$X' {front} {origin}"), "'$X': no shell reads"),
             (format!("x {front}"), "'{{port:origin}}', where the hop"),
             (format!("x {origin}"), "'--listen=127.0.0.1:{{port:front}}'"),
             (

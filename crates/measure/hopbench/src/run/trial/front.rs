@@ -57,7 +57,7 @@ pub(super) fn is_ready(asked: FrontProtocol, answer: &Answer) -> Result<(), Stri
     let body = String::from_utf8_lossy(&answer.beginning);
     let speaks_tls = !asked.tls && status == 400 && PLAIN_TO_TLS.iter().any(|it| body.contains(it));
     let hint = match speaks_tls {
-        true => "; it speaks TLS: begin 'front' with 'https://'",
+        true => "; it speaks TLS: begin 'front' with 'https://', or add '--tls' to 'quick'",
         false => "",
     };
     Err(format!("the status was {status}{}{hint}", said(&body)))
@@ -103,7 +103,10 @@ mod tests {
         let plain = FrontProtocol::default();
         let go = "Client sent an HTTP request to an HTTPS server.";
         let told = is_ready(plain, &answer(400, go)).expect_err("400");
-        assert!(told.ends_with("begin 'front' with 'https://'"), "{told}");
+        assert!(
+            told.contains("begin 'front' with 'https://', or add"),
+            "{told}"
+        );
         let told = is_ready(plain, &answer(400, "no")).expect_err("400");
         assert_eq!(told, "the status was 400: 'no'");
         assert_eq!(is_ready(plain, &answer(200, go)), Ok(()));

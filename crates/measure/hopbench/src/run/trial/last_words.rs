@@ -1,6 +1,8 @@
 //! The last lines of a path's processes before they failed, for a message in one line.
 
-use crate::console::shortened;
+use std::io::{self, ErrorKind};
+
+use crate::{console::shortened, observe::http::TimedOut};
 
 /// Number of the last lines that a message has.
 const LINES: usize = 5;
@@ -14,8 +16,25 @@ pub(super) const FOREGROUND: &str = "; if it goes to the background, run it in t
      as with socat's 'fork'";
 
 /// Hint for a path at whose front nothing listens.
-pub(super) const ELSEWHERE: &str = "; if its hop is running, it listens elsewhere: check the \
-     address in its command and configuration";
+const ELSEWHERE: &str = "; if its hop is running, it listens elsewhere: check the \
+     address in its command and configuration; or it needs longer to start: raise \
+     'start-timeout-ms'";
+
+/// Hint for a path that takes connections and doesn't answer.
+const SLOW: &str = "; it takes connections: if its hop answers as late as that, or needs \
+     longer to start, raise 'start-timeout-ms'";
+
+/// Returns what to try if a path does not answer for the first time.
+pub(super) fn hint(error: &anyhow::Error) -> &'static str {
+    let mut causes = error
+        .chain()
+        .filter_map(|it| it.downcast_ref::<io::Error>());
+    match causes.any(|it| it.kind() == ErrorKind::ConnectionRefused) {
+        true => ELSEWHERE,
+        false if error.is::<TimedOut>() => SLOW,
+        false => "",
+    }
+}
 
 /// Returns the last lines, and before them the last one that mentions an error if it is none of
 /// them, since many programs end with hints. `None` if there is no line.

@@ -1,8 +1,7 @@
 //! A running path: its processes, its directory, and its addresses for requests and counters.
 
 use std::{
-    collections::BTreeMap,
-    io::{self, ErrorKind},
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -16,7 +15,7 @@ use super::{
     fill::TrialFill,
     front::{self, Front},
     harness_failure,
-    last_words::{ELSEWHERE, FOREGROUND, last_words},
+    last_words::{FOREGROUND, hint, last_words},
     rendered,
 };
 use crate::{
@@ -236,10 +235,7 @@ impl Stage {
             (Err(_), Some(trouble)) => Err(trouble),
             (Err(error), None) => {
                 let log = self.last_lines();
-                let hint = match is_refused(&error) {
-                    true => ELSEWHERE,
-                    false => "",
-                };
+                let hint = hint(&error);
                 let said = last_words(&log);
                 let said = said.map_or_else(String::new, |said| format!("; printed last: {said}"));
                 Err(TrialError::Failed(Failure {
@@ -510,9 +506,27 @@ impl Stage {
         self.children().flat_map(Child::last_lines).collect()
     }
 
+    fn groups(&self) -> Vec<u32> {
+        self.children().map(Child::pid).collect()
+    }
+
+    /// Returns the processes that have left their group and ended, by process ID.
+    pub(super) fn ended_strays(&self) -> BTreeMap<u32, String> {
+        self.strays.ended(&self.groups())
+    }
+
+    /// Warns of those that have done so since, each name once.
+    pub(super) fn warn_of_strays_since(&self, before: &BTreeMap<u32, String>) -> Vec<Warning> {
+        let now = self.ended_strays().into_iter();
+        let since = now.filter(|(pid, _)| !before.contains_key(pid));
+        let names: BTreeSet<String> = since.map(|(_, name)| name).collect();
+        let names = names.into_iter();
+        names.map(|process| Warning::Strayed { process }).collect()
+    }
+
     /// Stops all processes.
     pub(super) fn stop(self) -> Stopped {
-        let groups: Vec<u32> = self.children().map(Child::pid).collect();
+        let groups = self.groups();
         let processes = self.processes.into_iter();
         let children = processes.map(|running| running.child).collect();
         Stopped {
@@ -535,13 +549,6 @@ impl Stopped {
 /// Time in which a process that no longer listens may end, to be named as the cause. Some wait for
 /// half a second before they close their last connection.
 const END_PATIENCE: Duration = Duration::from_secs(1);
-
-fn is_refused(error: &anyhow::Error) -> bool {
-    let mut causes = error
-        .chain()
-        .filter_map(|it| it.downcast_ref::<io::Error>());
-    causes.any(|it| it.kind() == ErrorKind::ConnectionRefused)
-}
 
 /// Fields that the load generator sends by itself, besides its name and `Host`. Whoever verifies
 /// must send them, too: a hop may compress what a client accepts compressed.

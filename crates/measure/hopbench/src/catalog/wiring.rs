@@ -1,0 +1,147 @@
+//! Checks that requests can come through all processes of a path, as far as its file says.
+
+use std::collections::BTreeSet;
+
+use super::{
+    front::Front,
+    template::{Place, Template},
+};
+
+/// A process, and the places by which others can reach it or be reached by it.
+struct Node<'p> {
+    name: &'p str,
+    places: BTreeSet<&'p Place>,
+}
+
+/// The name of a process and the texts that it gets.
+type Process<'p> = (&'p str, Vec<&'p Template>);
+
+/// The name and the content of a file that a path writes.
+type File<'p> = (&'p str, &'p Template);
+
+/// Checks that clients can't get past a process at the front, and that no process with a port or a
+/// socket is reached by nobody. A hop that isn't on the way would be measured as one that costs
+/// nothing, and so would one that answers instead of the origin.
+pub(super) fn check<'p>(
+    front: &Front,
+    processes: impl Iterator<Item = Process<'p>>,
+    files: &[File<'p>],
+) -> Result<(), String> {
+    let nodes: Vec<Node<'_>> = processes.map(|it| Node::of(it, files)).collect();
+    let named = nodes.iter().flat_map(|node| &node.places);
+    let named: BTreeSet<&str> = named.filter_map(|place| file_of(place)).collect();
+    if files.iter().any(|(name, _)| !named.contains(name)) {
+        // A program may find its files by itself, and who reads them isn't known.
+        return Ok(());
+    }
+    let own: BTreeSet<&Place> = front.address.places().collect();
+    let is_at_front = |node: &&Node<'_>| !node.places.is_disjoint(&own);
+    let at_front = nodes.iter().filter(is_at_front);
+    if let [first, second, ..] = at_front.collect::<Vec<_>>().as_slice() {
+        return Err(format!(
+            "'front': '{front}': processes '{}' and '{}' both name it, so clients would get past \
+             one of them; expected the address at which the hop alone listens",
+            first.name, second.name
+        ));
+    }
+    let is_address = |place: &&&Place| matches!(place, Place::Port(_) | Place::Socket(_));
+    for node in &nodes {
+        let Some(address) = node.places.iter().find(is_address) else {
+            continue;
+        };
+        let mut others = nodes.iter().filter(|other| other.name != node.name);
+        let is_reached =
+            is_at_front(&node) || others.any(|other| !node.places.is_disjoint(&other.places));
+        if !is_reached {
+            return Err(format!(
+                "process '{}': no other process names '{address}', so nothing reaches it; write \
+                 that in the hop's 'command' or in a [[file]], or leave the process out",
+                node.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl<'p> Node<'p> {
+    fn of((name, mut texts): Process<'p>, files: &[File<'p>]) -> Self {
+        let mut places = BTreeSet::new();
+        while let Some(text) = texts.pop() {
+            for place in text.places().filter(|place| is_shared(place)) {
+                if places.insert(place)
+                    && let Some(name) = file_of(place)
+                {
+                    let file = files.iter().find(|(file, _)| *file == name);
+                    texts.extend(file.map(|(_, content)| content));
+                }
+            }
+        }
+        Self { name, places }
+    }
+}
+
+/// Returns the name of the file at a place.
+fn file_of(place: &Place) -> Option<&str> {
+    match place {
+        Place::File(name) => Some(name),
+        _ => None,
+    }
+}
+
+/// Returns whether two processes with the same place may have to do with each other.
+fn is_shared(place: &Place) -> bool {
+    matches!(
+        place,
+        Place::Dir | Place::File(_) | Place::Port(_) | Place::Socket(_)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::catalog::PathDefinition;
+
+    /// Reads a path of two processes, each with the arguments of its command, and a file.
+    fn read(front: &str, [origin, hop]: [&str; 2], content: &str) -> Result<(), String> {
+        let text = format!(
+            "summary = ''\nfront = '{front}'\n\
+             [[process]]\nname = 'a'\nrole = 'a'\ncommand = ['a', '{origin}']\nversion = ['a']\n\
+             [[process]]\nname = 'b'\nrole = 'b'\ncommand = ['b', '{hop}']\nversion = ['b']\n\
+             [[file]]\nname = 'c'\ncontent = '{content}'\n"
+        );
+        PathDefinition::parse("test", &text).map(drop)
+    }
+
+    #[test]
+    fn a_hop_at_which_no_client_arrives_is_refused() {
+        let front = "1.2.3.4:{{port:front}}";
+        let (origin, hop) = (
+            "{{port:origin}}",
+            "{{port:front}} {{port:origin}} {{file:c}}",
+        );
+        assert_eq!(read(front, [origin, hop], ""), Ok(()));
+        // What a file says counts for the process that reads it.
+        assert_eq!(read(front, [origin, "{{file:c}}"], hop), Ok(()));
+        let message = read("1.2.3.4:{{port:origin}}", [origin, hop], "").expect_err("past it");
+        let expected = "'front': '1.2.3.4:{{port:origin}}': processes 'a' and 'b' both name it";
+        assert!(message.starts_with(expected), "{message}");
+        // It isn't known who reads a file that nobody names.
+        assert_eq!(
+            read("1.2.3.4:{{port:origin}}", [origin, origin], ""),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn a_process_that_nothing_reaches_is_refused() {
+        let front = "1.2.3.4:{{port:front}}";
+        let hop = "{{port:front}} {{file:c}}";
+        let message = read(front, ["{{port:origin}}", hop], "").expect_err("unreached");
+        let expected = "process 'a': no other process names '{{port:origin}}'";
+        assert!(message.starts_with(expected), "{message}");
+        // A helper without an address may be reached in ways that the file doesn't show, and so may
+        // one in the directory that another uses.
+        assert_eq!(read(front, ["80", hop], ""), Ok(()));
+        let helper = "{{socket:x}} {{dir}}";
+        assert_eq!(read(front, [helper, hop], "{{dir}}/x.sock"), Ok(()));
+    }
+}
