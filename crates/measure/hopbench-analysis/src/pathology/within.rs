@@ -138,9 +138,7 @@ impl Within {
             }
         }
     }
-}
 
-impl Within {
     pub(super) fn cell(&self) -> &CellName {
         match self {
             Self::Descriptors { cell, .. }

@@ -86,6 +86,14 @@ pub(crate) struct ProcessDefinition {
     pub(crate) thread_roles: BTreeMap<String, String>,
 }
 
+impl ProcessDefinition {
+    /// Returns what the process is started with.
+    fn texts(&self) -> impl Iterator<Item = &Template> {
+        let texts = self.command.iter().chain(self.env.values());
+        texts.chain(&self.cwd).chain(&self.admin)
+    }
+}
+
 /// A file that is written before the processes start.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -281,15 +289,8 @@ impl PathDefinition {
     }
 
     fn places(&self) -> impl Iterator<Item = &Place> {
-        let commands = self.processes.iter().flat_map(|process| {
-            process
-                .command
-                .iter()
-                .chain(&process.version)
-                .chain(process.env.values())
-                .chain(&process.cwd)
-                .chain(&process.admin)
-        });
+        let processes = self.processes.iter();
+        let commands = processes.flat_map(|process| process.texts().chain(&process.version));
         let files = self.files.iter().map(|file| &file.content);
         let describe = self.describe.iter().flatten();
         let asked = self.query.iter().chain([&self.front.address]);
@@ -427,8 +428,7 @@ impl PathDefinition {
             .map(|file| (file.name.as_str(), &file.content))
             .collect();
         let processes = self.processes.iter().map(|process| {
-            let texts = process.command.iter().chain(process.env.values());
-            let texts = texts.chain(&process.cwd).chain(&process.admin);
+            let texts = process.texts();
             (process.name.as_str(), texts.collect())
         });
         wiring::check(&self.front, processes, &files)

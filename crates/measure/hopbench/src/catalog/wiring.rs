@@ -19,43 +19,71 @@ type Process<'p> = (&'p str, Vec<&'p Template>);
 /// The name and the content of a file that a path writes.
 type File<'p> = (&'p str, &'p Template);
 
-/// Checks that clients can't get past a process at the front, and that no process with a port or a
-/// socket is reached by nobody. A hop that isn't on the way would be measured as one that costs
-/// nothing, and so would one that answers instead of the origin.
+/// Checks that clients can't get past a hop at the front, and that no process with a port is
+/// reached by nobody. A hop that isn't on the way would be measured as one that costs nothing, and
+/// so would one that answers instead of the origin.
 pub(super) fn check<'p>(
     front: &Front,
     processes: impl Iterator<Item = Process<'p>>,
     files: &[File<'p>],
 ) -> Result<(), String> {
     let nodes: Vec<Node<'_>> = processes.map(|it| Node::of(it, files)).collect();
-    let named = nodes.iter().flat_map(|node| &node.places);
-    let named: BTreeSet<&str> = named.filter_map(|place| file_of(place)).collect();
-    if files.iter().any(|(name, _)| !named.contains(name)) {
+    let readers = |file: &str| {
+        let reads = |node: &&Node<'_>| node.places.iter().any(|it| file_of(it) == Some(file));
+        nodes.iter().filter(reads).count()
+    };
+    if files.iter().any(|(name, _)| readers(name) == 0) {
         // A program may find its files by itself, and who reads them isn't known.
         return Ok(());
     }
-    let own: BTreeSet<&Place> = front.address.places().collect();
-    let is_at_front = |node: &&Node<'_>| !node.places.is_disjoint(&own);
-    let at_front = nodes.iter().filter(is_at_front);
-    if let [first, second, ..] = at_front.collect::<Vec<_>>().as_slice() {
-        return Err(format!(
-            "'front': '{front}': processes '{}' and '{}' both name it, so clients would get past \
-             one of them; expected the address at which the hop alone listens",
-            first.name, second.name
-        ));
+    let own: BTreeSet<&Place> = front.address.places().filter(|it| is_address(it)).collect();
+    // Of a file that several processes read, it isn't known which of them listens there.
+    let names_front = |text: &Template| text.places().any(|place| own.contains(place));
+    let mut shared = files.iter().filter(|(name, _)| readers(name) > 1);
+    if !shared.any(|(_, content)| names_front(content)) {
+        check_front(front, &own, &nodes)?;
     }
-    let is_address = |place: &&&Place| matches!(place, Place::Port(_) | Place::Socket(_));
-    for node in &nodes {
-        let Some(address) = node.places.iter().find(is_address) else {
+    check_reached(&own, &nodes)
+}
+
+/// Fails if several processes name the front, and one of them has a port that nobody uses: that is
+/// where it listens.
+fn check_front(front: &Front, own: &BTreeSet<&Place>, nodes: &[Node<'_>]) -> Result<(), String> {
+    let at_front = nodes.iter().filter(|node| !node.places.is_disjoint(own));
+    let at_front: Vec<&Node<'_>> = at_front.collect();
+    for node in &at_front {
+        let Some(other) = at_front.iter().find(|other| other.name != node.name) else {
+            continue;
+        };
+        let is_its_own = |port: &&&Place| {
+            let names = nodes.iter().filter(|it| it.places.contains(*port));
+            is_port(port) && names.count() == 1
+        };
+        if let Some(port) = node.places.iter().find(is_its_own) {
+            return Err(format!(
+                "'front': '{front}': processes '{}' and '{}' both name it, so clients would get \
+                 past one of them; did you mean '{port}', which only '{}' names?",
+                other.name, node.name, node.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Fails if a process has a port, and neither clients nor another process can have to do with it.
+/// A socket may also be named by its file.
+fn check_reached(own: &BTreeSet<&Place>, nodes: &[Node<'_>]) -> Result<(), String> {
+    for node in nodes {
+        let Some(port) = node.places.iter().find(|place| is_port(place)) else {
             continue;
         };
         let mut others = nodes.iter().filter(|other| other.name != node.name);
-        let is_reached =
-            is_at_front(&node) || others.any(|other| !node.places.is_disjoint(&other.places));
+        let is_reached = !node.places.is_disjoint(own)
+            || others.any(|other| !node.places.is_disjoint(&other.places));
         if !is_reached {
             return Err(format!(
-                "process '{}': no other process names '{address}', so nothing reaches it; write \
-                 that in the hop's 'command' or in a [[file]], or leave the process out",
+                "process '{}': no other process names '{port}', so nothing reaches it; write that \
+                 in the hop's 'command' or in a [[file]], or leave the process out",
                 node.name
             ));
         }
@@ -88,12 +116,17 @@ fn file_of(place: &Place) -> Option<&str> {
     }
 }
 
+fn is_port(place: &Place) -> bool {
+    matches!(place, Place::Port(_))
+}
+
+fn is_address(place: &Place) -> bool {
+    matches!(place, Place::Port(_) | Place::Socket(_))
+}
+
 /// Returns whether two processes with the same place may have to do with each other.
 fn is_shared(place: &Place) -> bool {
-    matches!(
-        place,
-        Place::Dir | Place::File(_) | Place::Port(_) | Place::Socket(_)
-    )
+    is_address(place) || matches!(place, Place::Dir | Place::File(_))
 }
 
 #[cfg(test)]
@@ -122,8 +155,24 @@ mod tests {
         // What a file says counts for the process that reads it.
         assert_eq!(read(front, [origin, "{{file:c}}"], hop), Ok(()));
         let message = read("1.2.3.4:{{port:origin}}", [origin, hop], "").expect_err("past it");
-        let expected = "'front': '1.2.3.4:{{port:origin}}': processes 'a' and 'b' both name it";
-        assert!(message.starts_with(expected), "{message}");
+        let expected = "'front': '1.2.3.4:{{port:origin}}': processes 'a' and 'b' both name it, so \
+                        clients would get past one of them; did you mean '{{port:front}}', which \
+                        only 'b' names?";
+        assert_eq!(message, expected);
+        // A helper may ask the front, too.
+        assert_eq!(
+            read(front, ["{{port:front}}", "{{port:front}} {{file:c}}"], ""),
+            Ok(())
+        );
+        // It isn't known which of two processes listens at what a file of both says.
+        assert_eq!(
+            read(
+                front,
+                ["{{file:c}} {{port:x}}", "{{file:c}}"],
+                "{{port:front}}"
+            ),
+            Ok(())
+        );
         // It isn't known who reads a file that nobody names.
         assert_eq!(
             read("1.2.3.4:{{port:origin}}", [origin, origin], ""),

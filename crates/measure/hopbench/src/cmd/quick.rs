@@ -49,7 +49,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     length: Length,
     /// Wait so many milliseconds for its first answer [default: 10000]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     start_timeout_ms: Option<u64>,
     /// Ask the hop over TLS. It gets its certificate from '{{tls:certificate}}' and '{{tls:key}}',
     /// or from '{{tls:pem}}' for both in one file

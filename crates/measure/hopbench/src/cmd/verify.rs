@@ -32,8 +32,8 @@ pub(super) fn run(context: &Context, options: &cli::Verify) -> anyhow::Result<Ex
 pub(super) struct Checked {
     rows: Vec<Vec<String>>,
     results: Vec<Value>,
-    /// Path of each failure.
-    failed: Vec<String>,
+    /// Paths that have failed.
+    failed: BTreeSet<String>,
 }
 
 /// Starts every path of a selection and sends each kind of request once.
@@ -101,11 +101,11 @@ impl Checked {
     /// Prints them; returns the exit code.
     pub(super) fn publish(&self, context: &Context) -> anyhow::Result<ExitCode> {
         context.print(&columns(&self.rows), || json!(self.results))?;
-        let failed: BTreeSet<&str> = self.failed.iter().map(String::as_str).collect();
-        if failed.is_empty() {
+        if self.failed.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
-        let failed: Vec<String> = failed.iter().map(|path| format!("'{path}'")).collect();
+        let failed = self.failed.iter().map(|path| format!("'{path}'"));
+        let failed: Vec<String> = failed.collect();
         say(&format!(
             "error: {} did not answer as expected; stdout says why",
             failed.join(", ")

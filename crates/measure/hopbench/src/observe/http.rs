@@ -129,7 +129,7 @@ impl Client {
 
     /// Like [`ask`](Self::ask), but calls `give_up` before it and again and again, and fails if
     /// that does.
-    fn ask_until(
+    fn ask_unless_given_up(
         &self,
         server: &Server,
         question: &Question<'_>,
@@ -169,7 +169,7 @@ impl Client {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let within = at_most.min(left.max(ATTEMPT_TIMEOUT));
-            let problem = match self.ask_until(server, question, within, &mut give_up)? {
+            let problem = match self.ask_unless_given_up(server, question, within, &mut give_up)? {
                 Ok(answer) => match is_ready(&answer) {
                     Ok(()) => return Ok(()),
                     Err(problem) => anyhow::anyhow!(problem),
