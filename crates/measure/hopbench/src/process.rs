@@ -580,7 +580,9 @@ mod tests {
         assert_eq!(hear(&silent, &[&start("exit 3")]), Waited::Happened(1));
         assert_eq!(hear(&start("exit 3"), &[&silent]), Waited::Happened(0));
         drop(speaker.stdin.take());
-        let (status, text) = speaker.finish(Duration::from_secs(60)).expect("its end");
+        let (status, text) = speaker
+            .finish(Duration::from_secs(60), None)
+            .expect("its end");
         assert!(status.success());
         assert_eq!(text, "\nend\n");
     }

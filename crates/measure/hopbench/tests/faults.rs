@@ -11,6 +11,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -254,14 +255,17 @@ fn what_a_shell_had_started_before_it_became_hopbench_is_let_be() {
     }
 }
 
-#[test]
-fn a_version_whose_output_does_not_end_is_given_up() {
+/// Describes a path whose version command starts a sleeper in a session of its own, behind a
+/// wrapper. Returns what is said, and the sleeper.
+fn described_with_a_sleeper(wrapper: &str) -> (String, Pid) {
     let bench = Bench::new();
     let server = bin("http_baseline");
-    let script = "setsid sh -c 'echo $$ >sleeper; exec sleep 20' &\n\
-                  while [ ! -s sleeper ]; do :; done\n\
-                  echo version 1\n";
-    bench.write("version.sh", script);
+    let script = format!(
+        "{wrapper} setsid sh -c 'echo $$ >sleeper; exec sleep 20' &\n\
+         while [ ! -s sleeper ]; do :; done\n\
+         echo version 1.2\n"
+    );
+    bench.write("version.sh", &script);
     let path = bench.write(
         "clinging.toml",
         &format!(
@@ -274,9 +278,22 @@ fn a_version_whose_output_does_not_end_is_given_up() {
     let described = bench.run(&["describe", &path]);
     let sleeper = fs::read_to_string(bench.directory.path().join("sleeper")).expect("written");
     let sleeper = Pid::from_raw(sleeper.trim().parse().expect("a number"));
+    (text(&described.stdout) + &text(&described.stderr), sleeper)
+}
+
+#[test]
+fn what_a_program_starts_when_it_is_asked_its_version_ends_with_it() {
+    let (told, sleeper) = described_with_a_sleeper("");
+    assert!(told.contains("version 1.2"), "{told}");
+    assert_eq!(kill(sleeper, Signal::SIGKILL), Err(Errno::ESRCH), "{told}");
+}
+
+#[test]
+fn a_version_whose_output_does_not_end_is_given_up() {
+    // Without its environment, it can't be known where the sleeper comes from.
+    let (told, sleeper) = described_with_a_sleeper("env -i");
     // It has not ended by itself yet.
-    assert_eq!(kill(sleeper, Signal::SIGKILL), Ok(()), "{described:?}");
-    let told = text(&described.stdout) + &text(&described.stderr);
+    assert_eq!(kill(sleeper, Signal::SIGKILL), Ok(()), "{told}");
     assert!(told.contains("still holds its output open"), "{told}");
 }
 

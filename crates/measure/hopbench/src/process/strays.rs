@@ -23,8 +23,8 @@ use nix::{
 
 use super::table::{self, Process};
 
-/// Ends processes that have strayed from the children started in a directory, at the latest when it
-/// is dropped.
+/// Ends processes that have strayed from the children started in a directory, or with its name in
+/// their environment, at the latest when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Strays {
     directory: PathBuf,
