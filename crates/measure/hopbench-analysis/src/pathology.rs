@@ -4,6 +4,7 @@
 //! would hide it, so every block is looked at. One block suffices, and the number of blocks is
 //! reported. The scenario has the rules and their limits.
 
+mod idle;
 mod rules;
 mod within;
 
@@ -127,9 +128,10 @@ impl CellName {
     }
 }
 
-/// Mentions what is no pathology as far as it can be told, but may be the beginning of one.
-pub fn remark(scenario: &ScenarioSummary<'_>) -> Option<String> {
-    within::growth_remark(scenario)
+/// Mentions what is no pathology as far as it can be told, but may be the sign of one.
+pub fn remarks(scenario: &ScenarioSummary<'_>) -> Vec<String> {
+    let growth = within::growth_remark(scenario).into_iter();
+    growth.chain(idle::remark(scenario)).collect()
 }
 
 /// Finds all pathologies of a scenario, in the order of its tables.

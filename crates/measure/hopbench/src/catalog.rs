@@ -43,7 +43,7 @@ pub(crate) use self::{
     counters::{Conservation, Counters, Take},
     duration::parse_duration,
     limits::{CONCURRENCY_MAX, DURATION_MS_MAX, NAME_BYTES_MAX, RATE_RPS_MAX, rate_min},
-    path::{FileDefinition, PathDefinition, ProcessDefinition},
+    path::{FileDefinition, PathDefinition, ProcessDefinition, START_TIMEOUT_MS_MAX},
     probe::{
         CYCLES_MAX, ConfigParts, ProbeDefinition, ProbeHop, ProbeKind, ProbeNetwork, Reload,
         programs,

@@ -141,6 +141,12 @@ fn a_hop_that_takes_connections_and_never_answers_is_told_with_what_to_raise() {
          time.sleep(60)\n",
     );
     let hop = "python3 silent.py {{port:front}} {{port:origin}}";
+    for wrong in ["-1", "0", "600001", "soon"] {
+        let refused = bench.run(&["quick", hop, &format!("--start-timeout-ms={wrong}")]);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        let told = text(&refused.stderr);
+        assert!(told.contains("expected 1 to 600000"), "{told}");
+    }
     let silent = bench.run(&["quick", hop, "--start-timeout-ms=900"]);
     assert_eq!(silent.status.code(), Some(1), "{silent:?}");
     let shown = text(&silent.stdout);

@@ -213,7 +213,7 @@ pub(super) fn pathologies(scenario: &ScenarioSummary<'_>) -> Vec<String> {
     let found = pathology::find(scenario);
     let is_measured = scenario.tables.iter().any(|table| !table.rows.is_empty());
     let mut lines = pathologies_found(scenario, &found, is_measured);
-    lines.extend(pathology::remark(scenario));
+    lines.extend(pathology::remarks(scenario));
     lines
 }
 
@@ -242,9 +242,9 @@ fn pathologies_found(
     }
 }
 
-/// Returns whether there are pathologies.
+/// Returns whether there are pathologies or remarks.
 pub(super) fn has_pathologies(scenario: &ScenarioSummary<'_>) -> bool {
-    !pathology::find(scenario).is_empty()
+    !pathology::find(scenario).is_empty() || !pathology::remarks(scenario).is_empty()
 }
 
 /// Largest number of pathologies that one line names.
@@ -255,7 +255,14 @@ pub(super) fn pathologies_line(scenario: &ScenarioSummary<'_>) -> Option<String>
     scenario.rows().next()?;
     let found = pathology::find(scenario);
     if found.is_empty() {
-        return Some("Pathologies: none found.".to_owned());
+        let remarks = pathology::remarks(scenario).len();
+        return Some(match remarks {
+            0 => "Pathologies: none found.".to_owned(),
+            _ => format!(
+                "Pathologies: none found, but {}; see below.",
+                plural(remarks, "remark")
+            ),
+        });
     }
     let named = found.iter().take(NAMED_MAX).map(Pathology::in_short);
     let named: Vec<String> = named.collect();

@@ -42,7 +42,7 @@ pub fn render(summary: &Summary<'_>, trials: &[Trial], planned: usize) -> String
             out += &format!("\n{}\n", explained.join(" "));
         }
         out += &tables;
-        // If there are none, the answer says so.
+        // If there is nothing, the answer says so.
         if sentences::has_pathologies(scenario) {
             out += &markdown::pathologies(scenario, Medium::Terminal);
         }

@@ -205,6 +205,7 @@ pub(crate) fn trial(
         processes: vec![ProcessUsage {
             name: "server".to_owned(),
             role: "origin".to_owned(),
+            cpu_us: rps as f64 * 10.0,
             context_switches_voluntary: 2 * rps,
             rss_before_kib: 1_000,
             rss_after_kib: 1_200,

@@ -14,6 +14,9 @@ pub struct Course {
     /// Growth of open descriptors, summed over the path's processes, with the number of correct
     /// answers, for each trial that has counted them.
     pub descriptors: Vec<(f64, u64)>,
+    /// CPU time of each of the path's processes, in microseconds, with its name and the number of
+    /// correct answers, for each trial.
+    pub cpu_us: Vec<(String, f64, u64)>,
     /// How often a listen queue was full, for each trial that has counted it, failed ones included.
     pub listen_overflows: Vec<u64>,
 }
@@ -32,6 +35,9 @@ impl Course {
             course.slowdowns.extend(load.slowdown());
             course.growth.extend(growth(trial, load));
             course.descriptors.extend(descriptors(trial, load));
+            let processes = trial.watched().unwrap_or_default().iter();
+            let cpu_us = processes.map(|it| (it.name.clone(), it.cpu_us, load.good));
+            course.cpu_us.extend(cpu_us);
         }
         course
     }

@@ -178,7 +178,7 @@ impl Wire {
 const START_TIMEOUT_MS: u64 = 10_000;
 
 /// Longest such time: ten minutes, for a program that reads a large model or data set first.
-const START_TIMEOUT_MS_MAX: u64 = 600_000;
+pub(crate) const START_TIMEOUT_MS_MAX: u64 = 600_000;
 
 /// Beginning of the variables by which hopbench knows its processes.
 const OWN_VARIABLES: &str = "HOPBENCH_";

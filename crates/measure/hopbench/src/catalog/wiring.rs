@@ -46,20 +46,22 @@ pub(super) fn check<'p>(
     check_reached(&own, &nodes)
 }
 
-/// Fails if several processes name the front, and one of them has a port that nobody uses: that is
-/// where it listens.
+/// Fails if two processes name the front and share no other address with anybody, and one of them
+/// has a port that nobody uses: that is where it listens. Otherwise, one that names the front may
+/// be a client of the hop, such as one that checks its health.
 fn check_front(front: &Front, own: &BTreeSet<&Place>, nodes: &[Node<'_>]) -> Result<(), String> {
-    let at_front = nodes.iter().filter(|node| !node.places.is_disjoint(own));
-    let at_front: Vec<&Node<'_>> = at_front.collect();
-    for node in &at_front {
-        let Some(other) = at_front.iter().find(|other| other.name != node.name) else {
-            continue;
-        };
-        let is_its_own = |port: &&&Place| {
-            let names = nodes.iter().filter(|it| it.places.contains(*port));
-            is_port(port) && names.count() == 1
-        };
-        if let Some(port) = node.places.iter().find(is_its_own) {
+    let names = |place: &Place| nodes.iter().filter(|it| it.places.contains(place)).count();
+    let is_apart = |node: &&Node<'_>| {
+        let others = node.places.difference(own);
+        let mut others = others.filter(|place| is_address(place));
+        !node.places.is_disjoint(own) && others.all(|place| names(place) == 1)
+    };
+    let apart: Vec<&Node<'_>> = nodes.iter().filter(is_apart).collect();
+    for node in &apart {
+        let mut ports = node.places.iter().filter(|place| is_port(place));
+        let port = ports.find(|port| names(port) == 1);
+        let other = apart.iter().find(|other| other.name != node.name);
+        if let (Some(port), Some(other)) = (port, other) {
             return Err(format!(
                 "'front': '{front}': processes '{}' and '{}' both name it, so clients would get \
                  past one of them; did you mean '{port}', which only '{}' names?",
@@ -164,6 +166,12 @@ mod tests {
             read(front, ["{{port:front}}", "{{port:front}} {{file:c}}"], ""),
             Ok(())
         );
+        // So may one with a port of its own, while another process is the origin.
+        let checker = "[[process]]\nname = 'd'\nrole = 'd'\nversion = ['d']\n\
+                       command = ['d', '{{port:metrics}} {{port:front}}']\n";
+        let hop = format!("{hop} {{{{port:of-hop}}}}");
+        let content = format!("'\n{checker}#");
+        assert_eq!(read(front, [origin, &hop], &content), Ok(()));
         // It isn't known which of two processes listens at what a file of both says.
         assert_eq!(
             read(

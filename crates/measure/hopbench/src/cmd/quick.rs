@@ -16,11 +16,12 @@ use self::hop::Hop;
 use super::{
     Context,
     new::{NewFile, check_name},
+    number::within,
     run::{self, publish},
     verify::verify,
 };
 use crate::{
-    catalog::{Catalog, CatalogError, PathDefinition, is_file},
+    catalog::{Catalog, CatalogError, PathDefinition, START_TIMEOUT_MS_MAX, is_file},
     cmd::cli::{How, Length, Parameters},
     console::{say, seconds},
     mistake::Mistake,
@@ -49,7 +50,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     length: Length,
     /// Wait so many milliseconds for its first answer [default: 10000]
-    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "MS", value_parser = within::<u64>(1, START_TIMEOUT_MS_MAX),
+        allow_negative_numbers = true)]
     start_timeout_ms: Option<u64>,
     /// Ask the hop over TLS. It gets its certificate from '{{tls:certificate}}' and '{{tls:key}}',
     /// or from '{{tls:pem}}' for both in one file

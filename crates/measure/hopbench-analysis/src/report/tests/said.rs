@@ -98,3 +98,21 @@ fn a_terminal_has_the_overview_first_and_pathologies_once() {
     assert!(of_none.contains("docs/METHODOLOGY.md"), "{of_none}");
     assert!(!of_none.contains("Can't tell:"), "{of_none}");
 }
+
+#[test]
+fn a_remark_is_announced_where_there_is_no_pathology() {
+    let (manifest, mut trials) = (manifest(), compared());
+    let said = |trials: &[Trial]| {
+        let summary = Summary::new(&manifest, trials).expect("readable");
+        terminal::render(&summary, trials, trials.len())
+    };
+    let without = said(&trials);
+    assert!(without.contains("Pathologies: none found.\n"), "{without}");
+    for trial in &mut trials {
+        trial.processes[0].cpu_us = 0.0;
+    }
+    let with = said(&trials);
+    let announced = "Pathologies: none found, but 1 remark; see below.\n";
+    assert!(with.contains(announced), "{with}");
+    assert!(with.contains("'server' of fast"), "{with}");
+}

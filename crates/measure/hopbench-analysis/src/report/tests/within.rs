@@ -24,7 +24,7 @@ fn found_with(
     rules: PathologyRules,
     concurrency: u32,
     fault: impl Fn(u32, &mut Trial),
-) -> (Vec<String>, Option<String>) {
+) -> (Vec<String>, Vec<String>) {
     let mut manifest = manifest();
     manifest.scenarios[0].pathologies = rules;
     let mut trials = Vec::new();
@@ -44,7 +44,7 @@ fn found_with(
     let summary = Summary::new(&manifest, &trials).expect("readable");
     let found = pathology::find(&summary.scenarios[0]);
     let named = found.iter().map(ToString::to_string).collect();
-    (named, pathology::remark(&summary.scenarios[0]))
+    (named, pathology::remarks(&summary.scenarios[0]))
 }
 
 fn assert_one(found: &[String], beginning: &str) {
@@ -148,12 +148,12 @@ fn memory_that_grows_with_each_answer_is_named() {
 #[test]
 fn memory_that_may_leak_is_mentioned() {
     let mentioned = |kib: u64, blocks: u32| {
-        let (found, remark) = found_with(rules(), 8, move |block, trial| {
+        let (found, remarks) = found_with(rules(), 8, move |block, trial| {
             let process = &mut trial.processes[0];
             let grown = if block <= blocks { kib } else { 0 };
             process.rss_after_kib = process.rss_before_kib + grown;
         });
-        (found.len(), remark.unwrap_or_default())
+        (found.len(), remarks.concat())
     };
     let (found, remark) = mentioned(44 * 1024, 3);
     assert_eq!(found, 0);
@@ -165,6 +165,32 @@ fn memory_that_may_leak_is_mentioned() {
     for (kib, blocks) in [(44 * 1024, 2), (20 * 1024, 4), (350 * 1024, 4)] {
         assert_eq!(mentioned(kib, blocks).1, "", "{kib} KiB");
     }
+}
+
+#[test]
+fn a_process_that_does_nothing_for_the_answers_is_mentioned() {
+    let mentioned = |cpu_us: f64, answers: u64, blocks: u32| {
+        let (found, remarks) = found_with(rules(), 8, move |block, trial| {
+            let load = trial.load.as_mut().expect("loaded");
+            (load.requests, load.good) = (answers, answers);
+            trial.processes.push(ProcessUsage {
+                name: "aside".to_owned(),
+                cpu_us: if block <= blocks { cpu_us } else { 1e6 },
+                ..ProcessUsage::default()
+            });
+        });
+        assert_eq!(found, [""; 0]);
+        remarks.concat()
+    };
+    let remark = mentioned(3_000.0, 20_000, 2);
+    assert!(
+        remark.starts_with("Idle (under 0.2 µs of CPU time for an answer): 'aside' of fast. An"),
+        "{remark}"
+    );
+    // It does something, there are too few answers, or it was idle only now and then.
+    assert_eq!(mentioned(5_000.0, 20_000, 4), "");
+    assert_eq!(mentioned(0.0, 999, 4), "");
+    assert_eq!(mentioned(3_000.0, 20_000, 1), "");
 }
 
 #[test]
