@@ -12,8 +12,8 @@ const IDLE_US: f64 = 0.2;
 /// start, or in the background.
 const ANSWERS_MIN: u64 = 1_000;
 
-/// Mentions processes that were idle in a third of the trials of their paths, or in more: on busy
-/// cores, a program may take all the load to start. That needn't be wrong.
+/// Mentions processes that were idle in at least a third of the trials of their paths. In the
+/// others, a process that isn't on the way may still be starting, if the load leaves it no core.
 pub(super) fn remark(scenario: &ScenarioSummary<'_>) -> Option<String> {
     // Number of trials with an idle process, and of all that show it.
     let mut seen: BTreeMap<(&str, &str), (usize, usize)> = BTreeMap::new();

@@ -66,8 +66,8 @@ fn marked(command: &Command) -> io::Result<(Command, Option<Strays>)> {
 }
 
 impl Child {
-    /// Waits for the end of a child whose output is kept; returns its exit status and output. Then
-    /// its strays end, which may hold the output open.
+    /// Waits for the end of a child whose output is kept; returns its exit status and output. Its
+    /// strays are ended before the output is read to its end, since they may hold it open.
     pub(super) fn finish(
         mut self,
         at_most: Duration,
@@ -89,6 +89,7 @@ impl Child {
                 at_most.as_secs_f64()
             );
         }
+        // A stray is found when its parent is gone.
         self.kill_group();
         self.reap()?;
         if let Some(strays) = strays {
